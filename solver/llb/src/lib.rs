@@ -19,6 +19,7 @@ mod encode;
 mod file;
 mod mount;
 mod op;
+pub mod pattern;
 mod source;
 mod vertex;
 
