@@ -1,0 +1,99 @@
+//! Where a registry is: from its name in references to an address.
+
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use crate::options::Security;
+use crate::{ClientOptions, Error, Result};
+
+/// The name that Docker Hub has in references, and the host that serves it.
+const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+/// The host that serves the registry of this name.
+pub(crate) fn host_of(registry: &str) -> &str {
+    if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry }
+}
+
+/// How to speak to a registry.
+pub(crate) fn security_of(options: &ClientOptions, registry: &str) -> Security {
+    options
+        .hosts
+        .get(registry)
+        .copied()
+        .unwrap_or_else(|| if is_loopback(registry) { Security::Plain } else { Security::Verified })
+}
+
+/// How to speak to whoever serves this address: a registry, or where it redirects to.
+pub(crate) fn security_of_url(options: &ClientOptions, url: &Url) -> Security {
+    if url.scheme() == "http" {
+        return Security::Plain;
+    }
+    let host = url.host_str().unwrap_or_default();
+    let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    match options.hosts.get(&name) {
+        Some(Security::Unverified) => Security::Unverified,
+        _ => Security::Verified,
+    }
+}
+
+/// The address that all of a registry's addresses start with.
+pub(crate) fn base_url(scheme: &str, registry: &str) -> Result<Url> {
+    let text = format!("{scheme}://{}/v2/", host_of(registry));
+    text.parse().map_err(|_| Error::Url { url: text })
+}
+
+/// Whether a `host[:port]` is this machine.
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether two addresses have the same scheme, host and port, and so may see the same secrets.
+pub(crate) fn same_origin(left: &Url, right: &Url) -> bool {
+    left.scheme() == right.scheme()
+        && left.host_str() == right.host_str()
+        && left.port_or_known_default() == right.port_or_known_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_plain_unless_told_otherwise() {
+        let mut options = ClientOptions::default();
+        options.hosts.insert("127.0.0.1:5443".into(), Security::Unverified);
+        let cases = [
+            ("127.0.0.1:5000", Security::Plain),
+            ("127.8.9.1", Security::Plain),
+            ("[::1]:5000", Security::Plain),
+            ("localhost:1", Security::Plain),
+            ("127.0.0.1:5443", Security::Unverified),
+            ("10.0.0.1:5000", Security::Verified),
+            ("localhost.example.com", Security::Verified),
+            ("docker.io", Security::Verified),
+        ];
+        for (registry, expected) in cases {
+            assert_eq!(security_of(&options, registry), expected, "{registry}");
+        }
+    }
+
+    #[test]
+    fn docker_hub_is_served_elsewhere() {
+        assert_eq!(base_url("https", "docker.io").unwrap().as_str(), "https://registry-1.docker.io/v2/");
+        assert_eq!(base_url("http", "[::1]:5000").unwrap().as_str(), "http://[::1]:5000/v2/");
+    }
+
+    #[test]
+    fn origins_differ_by_scheme_host_and_port() {
+        let same = |left: &str, right: &str| same_origin(&left.parse().unwrap(), &right.parse().unwrap());
+        assert!(same("https://a/x", "https://a:443/y"));
+        for other in ["http://a/x", "https://b/x", "https://a:444/x"] {
+            assert!(!same("https://a/x", other), "{other}");
+        }
+    }
+}

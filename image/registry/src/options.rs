@@ -1,0 +1,93 @@
+//! What a client may do and how long it may take: all of it from the caller, nothing from the environment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Secret;
+
+/// Is told the registry and the text of each `Warning` header that a registry sends.
+pub type WarningSink = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// How a client behaves.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// The `User-Agent` of every request.
+    pub user_agent: String,
+    /// How to speak to a registry, by its name as it stands in references (`127.0.0.1:5000`, `docker.io`).
+    /// Those not listed: [`Security::Plain`] on loopback addresses, [`Security::Verified`] elsewhere.
+    pub hosts: BTreeMap<String, Security>,
+    /// Further trusted certificates, PEM bundles, beside those of the system.
+    pub certificates: Vec<Vec<u8>>,
+    /// The proxies to go through.
+    pub proxies: Proxies,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How long a server may send nothing, or next to nothing.
+    pub read_timeout: Duration,
+    /// How often a request that failed in passing is sent again. A download that gets on starts to count anew.
+    pub retries: u32,
+    /// How long to wait before the first retry; doubled for each further one. A server's `Retry-After` precedes.
+    pub backoff: Duration,
+    /// How many blobs are transferred at the same time; further ones wait.
+    pub transfers_max: usize,
+    /// Where the warnings of registries go.
+    pub warnings: Option<WarningSink>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+            hosts: BTreeMap::new(),
+            certificates: Vec::new(),
+            proxies: Proxies::default(),
+            connect_timeout: Duration::from_secs(15),
+            read_timeout: Duration::from_secs(60),
+            retries: 5,
+            backoff: Duration::from_millis(250),
+            transfers_max: 6,
+            warnings: None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("user_agent", &self.user_agent)
+            .field("hosts", &self.hosts)
+            .field("certificates", &self.certificates.len())
+            .field("proxies", &self.proxies)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("retries", &self.retries)
+            .field("backoff", &self.backoff)
+            .field("transfers_max", &self.transfers_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a server has to prove who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// TLS, with a certificate that a trusted authority signed.
+    Verified,
+    /// TLS with any certificate or, where there is no TLS, plain HTTP. What Docker calls an insecure registry.
+    Unverified,
+    /// Plain HTTP.
+    Plain,
+}
+
+/// The proxies to go through, in the form of the customary environment variables. Loopback addresses are never
+/// reached through a proxy.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// For `http://` addresses. May hold a user and a password.
+    pub http: Option<Secret>,
+    /// For `https://` addresses. May hold a user and a password.
+    pub https: Option<Secret>,
+    /// Hosts, domains and networks that are reached directly, separated by commas; `*` is all.
+    pub bypass: String,
+}
