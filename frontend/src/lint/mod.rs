@@ -1,0 +1,64 @@
+//! Lint: what is allowed and probably not meant. Warnings are data; a command shows them.
+//!
+//! Which rules speak is configured by `# check=` or the build argument `BUILDKIT_DOCKERFILE_CHECK`, and for one
+//! instruction by a comment `# check=skip=…` right above it.
+
+mod config;
+mod rules;
+
+use rbuild_llb::SourceRange;
+
+pub use rules::Rule;
+
+pub(crate) use config::{Config, parse_bool};
+
+/// A rule that was broken, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The rule.
+    pub rule: Rule,
+    /// What is wrong here.
+    pub message: String,
+    /// The lines it is about.
+    pub range: SourceRange,
+}
+
+/// Collects warnings.
+#[derive(Debug, Default)]
+pub(crate) struct Linter {
+    config: Config,
+    warnings: Vec<Warning>,
+}
+
+impl Linter {
+    pub(crate) const fn new(config: Config) -> Self {
+        Self { config, warnings: Vec::new() }
+    }
+
+    /// Reports a broken rule, unless it is switched off for the file or by `comments` above the instruction. The
+    /// same finding is reported once, however often the instruction is evaluated.
+    pub(crate) fn report(&mut self, rule: Rule, comments: &[String], range: SourceRange, message: String) {
+        if !self.config.with_comments(comments).allows(rule) {
+            return;
+        }
+        let warning = Warning { rule, message, range };
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// The names of the broken rules, if the Dockerfile says that they are errors.
+    pub(crate) fn fatal(&self) -> Option<Vec<&'static str>> {
+        let mut rules: Vec<_> = self.warnings.iter().map(|warning| warning.rule.name()).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        (self.config.is_error && !rules.is_empty()).then_some(rules)
+    }
+
+    /// The warnings in the order of the file.
+    pub(crate) fn finish(self) -> Vec<Warning> {
+        let mut warnings = self.warnings;
+        warnings.sort_by_key(|warning| (warning.range.line_first, warning.range.line_last));
+        warnings
+    }
+}

@@ -1,0 +1,121 @@
+//! Physical lines, and how several become one.
+
+use super::ast::Heredoc;
+use super::{Error, ErrorKind, LINE_LENGTH_BYTES_MAX};
+use rbuild_llb::SourceRange;
+
+/// A physical line with its line end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) text: &'a str,
+    pub(super) number: u32,
+}
+
+/// Lines that an escape character at the end joined.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) text: String,
+    /// A blank line stood between.
+    pub(super) has_empty_line: bool,
+    /// Where the text begins in the first line, in characters from 1.
+    pub(super) column: u32,
+}
+
+/// Reads a file line by line.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    rest: &'a str,
+    number: u32,
+    escape: char,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: &'a str, escape: char) -> Self {
+        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), number: 0, escape }
+    }
+
+    /// The number of the line read last.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The next line, with its line end.
+    pub(super) fn next(&mut self) -> Result<Option<Line<'a>>, Error> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let end = self.rest.find('\n').map_or(self.rest.len(), |at| at + 1);
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        self.number += 1;
+        if text.len() > LINE_LENGTH_BYTES_MAX {
+            let range = SourceRange { line_first: self.number, line_last: self.number };
+            return Err(Error::new(ErrorKind::LineTooLong { max: LINE_LENGTH_BYTES_MAX }).at(range));
+        }
+        Ok(Some(Line { text, number: self.number }))
+    }
+
+    /// Joins a line with those that continue it.
+    pub(super) fn join(&mut self, first: Line<'a>) -> Result<Joined, Error> {
+        let trimmed = without_line_end(first.text).trim_start();
+        let indent = first.text.chars().take_while(|character| character.is_whitespace()).count();
+        let column = u32::try_from(indent).unwrap_or(u32::MAX).saturating_add(1);
+        let (start, mut continues) = split_continuation(trimmed, self.escape);
+        let mut joined = Joined { text: start.to_owned(), has_empty_line: false, column };
+        while continues {
+            let Some(line) = self.next()? else { break };
+            if comment(line.text).is_some() {
+                continue;
+            }
+            let text = without_line_end(line.text);
+            if text.trim_start().is_empty() {
+                joined.has_empty_line = true;
+                continue;
+            }
+            let (part, more) = split_continuation(text, self.escape);
+            joined.text.push_str(part);
+            continues = more;
+        }
+        Ok(joined)
+    }
+
+    /// Reads a here-document up to its end. `false` when there is none.
+    pub(super) fn read_heredoc(&mut self, document: &mut Heredoc) -> Result<bool, Error> {
+        while let Some(line) = self.next()? {
+            let mut text = without_line_end(line.text);
+            if document.chomp {
+                text = text.trim_start_matches('\t');
+            }
+            if text == document.name {
+                return Ok(true);
+            }
+            document.content.push_str(line.text);
+        }
+        Ok(false)
+    }
+}
+
+pub(super) fn without_line_end(line: &str) -> &str {
+    line.trim_end_matches(['\r', '\n'])
+}
+
+/// What stands behind the `#` of a comment line.
+pub(super) fn comment(line: &str) -> Option<&str> {
+    without_line_end(line).trim_start().strip_prefix('#')
+}
+
+/// Collects the comments above an instruction. An empty one separates: what is above it is about something else.
+pub(super) fn add_comment(comments: &mut Vec<String>, comment: &str) {
+    match comment.trim() {
+        "" => comments.clear(),
+        text => comments.push(text.to_owned()),
+    }
+}
+
+/// The line without a continuation character, and whether it had one. An escaped escape is none.
+fn split_continuation(line: &str, escape: char) -> (&str, bool) {
+    let Some(start) = line.trim_end_matches([' ', '\t']).strip_suffix(escape) else {
+        return (line, false);
+    };
+    if start.ends_with(escape) { (line, false) } else { (start, true) }
+}

@@ -1,0 +1,73 @@
+//! Text to lines of instructions, each with the range of lines it was written on.
+//!
+//! What is done here and nowhere else: the byte order mark and line ends, comments, continuation lines, parser
+//! directives, flags, the JSON form, here-documents. What an instruction means is the next module's.
+//!
+//! The order matters and is BuildKit's: comments go before continuation lines are joined, so a comment may stand
+//! between two halves of an instruction; leading white space goes on the first line only.
+
+mod ast;
+mod directives;
+pub(crate) mod heredoc;
+pub(crate) mod json;
+mod line;
+pub(crate) mod words;
+
+pub use ast::{Dockerfile, Heredoc, Node};
+pub use directives::Directives;
+
+use rbuild_llb::SourceRange;
+
+use crate::error::{Error, ErrorKind};
+use line::Lines;
+
+/// The largest Dockerfile that is read.
+pub const FILE_SIZE_BYTES_MAX: usize = 16 << 20;
+/// The longest physical line, as in BuildKit.
+pub const LINE_LENGTH_BYTES_MAX: usize = 65_535;
+/// The most instructions in a file.
+pub const INSTRUCTIONS_MAX: usize = 20_000;
+
+/// Parses a Dockerfile.
+///
+/// # Errors
+/// When the text is too large, empty, or malformed where that can be told without knowing the instructions.
+pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
+    if source.is_empty() {
+        return Err(ErrorKind::Empty.into());
+    }
+    if source.len() > FILE_SIZE_BYTES_MAX {
+        let (size_bytes, max) = (source.len(), FILE_SIZE_BYTES_MAX);
+        return Err(ErrorKind::FileTooLarge { size_bytes, max }.into());
+    }
+    let text = str::from_utf8(source).map_err(|_| ErrorKind::NotUtf8)?;
+    let directives = directives::read(text)?;
+    let mut lines = Lines::new(text, directives.escape);
+    let mut file = Dockerfile { directives, nodes: Vec::new(), empty_continuations: Vec::new() };
+    let mut comments = Vec::new();
+    while let Some(first) = lines.next()? {
+        let range = |lines: &Lines<'_>| SourceRange { line_first: first.number, line_last: lines.number() };
+        if let Some(comment) = line::comment(first.text) {
+            line::add_comment(&mut comments, comment);
+            continue;
+        }
+        let joined = lines.join(first)?;
+        if joined.text.trim().is_empty() {
+            continue;
+        }
+        if joined.has_empty_line {
+            file.empty_continuations.push(range(&lines));
+        }
+        let mut node = Node::new(&joined.text).map_err(|error| error.at(range(&lines)))?;
+        node.column = joined.column;
+        node.read_heredocs(&mut lines).map_err(|error| error.at(range(&lines)))?;
+        node.range = range(&lines);
+        node.comments = std::mem::take(&mut comments);
+        file.nodes.push(node);
+        if file.nodes.len() > INSTRUCTIONS_MAX {
+            let error = Error::new(ErrorKind::TooManyInstructions { max: INSTRUCTIONS_MAX });
+            return Err(error.at(range(&lines)));
+        }
+    }
+    if file.nodes.is_empty() { Err(ErrorKind::NoInstructions.into()) } else { Ok(file) }
+}
