@@ -1,0 +1,266 @@
+//! Carries out what the scheduler decides, on threads.
+//!
+//! A thread per job: jobs are few and long, a thread costs some 20 µs, and the scheduler bounds how many there are. The
+//! scheduler itself stays on the caller's thread and hears of finished jobs through a channel. A panic in a job stops
+//! the build and goes on in the caller.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use rbuild_llb::{InputIndex, VertexId};
+
+use crate::build::{SolveOptions, Solved};
+use crate::cache_key::{self, CacheKey, ContentDigest};
+use crate::cache_map::{InputRequest, Selection};
+use crate::error::SolveError;
+use crate::graph::Graph;
+use crate::progress::EventSink;
+use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
+use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
+
+/// How often the caller's cancel flag is looked at while nothing else happens.
+const CANCEL_POLL: Duration = Duration::from_millis(20);
+
+/// What a job's thread sends back: its report, or what it panicked with.
+type Message<W> = Result<Report<<W as Worker>::Output, <W as Worker>::Error>, Box<dyn Any + Send + 'static>>;
+
+/// What jobs need to be carried out.
+struct Desk<'a, W> {
+    graph: &'a Graph<'a>,
+    worker: &'a W,
+    events: &'a dyn EventSink,
+    /// Set when jobs are to stop, by the user or because one failed.
+    stop: AtomicBool,
+}
+
+/// Runs a build to its end.
+pub(crate) fn drive<W: Worker>(
+    graph: &Graph<'_>,
+    worker: &W,
+    options: &SolveOptions,
+    events: &dyn EventSink,
+    cancel: &AtomicBool,
+) -> Result<Solved<W::Output>, SolveError<W::Error>> {
+    let desk = Desk { graph, worker, events, stop: AtomicBool::new(false) };
+    let mut scheduler = Scheduler::new(graph, options.jobs);
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        let mut commands = VecDeque::from(scheduler.start());
+        loop {
+            if cancel.load(Ordering::Relaxed) && !scheduler.is_stopped() {
+                commands.extend(scheduler.cancel());
+            }
+            for command in commands.drain(..) {
+                desk.obey(command, scope, &sender);
+            }
+            if scheduler.is_over() {
+                break;
+            }
+            commands.extend(
+                desk.next_report(&receiver).map(|report| scheduler.handle(report)).into_iter().flatten(),
+            );
+        }
+    });
+    scheduler.finish()
+}
+
+impl<'a, W: Worker> Desk<'a, W> {
+    fn obey<'scope>(
+        &'scope self,
+        command: Command<W::Output>,
+        scope: &'scope Scope<'scope, '_>,
+        sender: &Sender<Message<W>>,
+    ) {
+        match command {
+            Command::Emit(event) => self.events.emit(event),
+            Command::Stop => self.stop.store(true, Ordering::Relaxed),
+            Command::Start(job) => {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let done = panic::catch_unwind(AssertUnwindSafe(|| self.carry_out(job)));
+                    // Nobody listens any more when another job panicked.
+                    sender.send(done).ok();
+                });
+            }
+        }
+    }
+
+    /// Waits for a job to end; `None` when it is time to look at the cancel flag.
+    fn next_report(&self, receiver: &Receiver<Message<W>>) -> Option<Report<W::Output, W::Error>> {
+        match receiver.recv_timeout(CANCEL_POLL) {
+            Ok(Ok(report)) => Some(report),
+            Ok(Err(payload)) => {
+                self.stop.store(true, Ordering::Relaxed);
+                panic::resume_unwind(payload);
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn carry_out(&self, job: Job<W::Output>) -> Report<W::Output, W::Error> {
+        match job {
+            Job::Identify { vertex } => {
+                report(vertex, self.worker.identify(self.vertex(vertex), &self.context(vertex)), |identity| {
+                    Report::Identified { vertex, identity }
+                })
+            }
+            Job::Digest { local, user } => report(local, self.digest_local(local, user), |digest| {
+                Report::Digested { local, user, digest }
+            }),
+            Job::Lookup { keys } => match self.worker.lookup(&keys) {
+                Ok(found) => Report::LookedUp { found },
+                Err(error) => Report::Failed { vertex: None, error },
+            },
+            Job::Probe(step) => {
+                report(step.vertex, self.probe(&step), |probe| Report::Probed { vertex: step.vertex, probe })
+            }
+            Job::Run { step, reuse, content_key, trace } => {
+                let record = RecordSeed { content_key, trace };
+                report(step.vertex, self.run(&step, reuse, &record), |made| Report::Ran {
+                    vertex: step.vertex,
+                    made,
+                })
+            }
+            Job::DigestInputs(step) => {
+                Report::InputsDigested { vertex: step.vertex, content_key: self.content_key(&step).ok() }
+            }
+            Job::StoreContentKey { key, content_key } => {
+                // Without it the record is found by its definition key alone.
+                self.worker.set_content_key(key, content_key).ok();
+                Report::ContentKeyStored
+            }
+        }
+    }
+
+    fn digest_local(
+        &self,
+        local: VertexId,
+        user: Option<(VertexId, InputIndex)>,
+    ) -> Result<ContentDigest, W::Error> {
+        let selection = match user {
+            None => &Selection::Whole,
+            Some((user, input)) => &self.requests(user)[input.index()].selection,
+        };
+        self.worker.content_digest(Input::Local(self.vertex(local)), selection, &self.context(local))
+    }
+
+    fn probe(&self, step: &Step<W::Output>) -> Result<Probe<W::Output>, W::Error> {
+        if !self.worker.has_op(step.op)? {
+            return Ok(Probe::NoRecord);
+        }
+        let content_key = self.content_key(step)?;
+        match self.worker.lookup_content(content_key)? {
+            None => Ok(Probe::Missed(content_key)),
+            Some(outputs) => {
+                self.worker.link(step.key, content_key)?;
+                Ok(Probe::Hit(outputs))
+            }
+        }
+    }
+
+    fn content_key(&self, step: &Step<W::Output>) -> Result<CacheKey, W::Error> {
+        let cx = self.context(step.vertex);
+        let digests: Result<Vec<ContentDigest>, W::Error> = step
+            .inputs
+            .iter()
+            .zip(self.requests(step.vertex))
+            .map(|(input, request)| match input {
+                Supplied::Local { digest, .. } => Ok(*digest),
+                Supplied::Output(_) if request.selection.is_empty() => Ok(cache_key::nothing()),
+                Supplied::Output(output) => {
+                    self.worker.content_digest(Input::Output(output), &request.selection, &cx)
+                }
+            })
+            .collect();
+        Ok(cache_key::content_key(step.op, &digests?))
+    }
+
+    fn run(
+        &self,
+        step: &Step<W::Output>,
+        reuse: Reuse,
+        seed: &RecordSeed,
+    ) -> Result<Made<W::Output>, W::Error> {
+        let cx = self.context(step.vertex);
+        let key = match reuse {
+            Reuse::ByDefinition => Some(step.key),
+            Reuse::ByContent(content_key) => Some(content_key),
+            Reuse::Never => None,
+        };
+        let _lock = key.map(|key| self.worker.lock(key, &cx)).transpose()?;
+        if let Some(outputs) = self.made_meanwhile(step, reuse)? {
+            return Ok(Made::Elsewhere(outputs));
+        }
+        let inputs: Vec<Input<'_, W::Output>> = step.inputs.iter().map(|input| self.input(input)).collect();
+        let vertex = self.vertex(step.vertex);
+        let outputs = self.worker.run(vertex, &inputs, &cx)?;
+        self.worker.record(NewRecord {
+            key: step.key,
+            op: step.op,
+            content_key: seed.content_key,
+            outputs: &outputs,
+            description: &vertex.vertex().meta.name,
+            trace: &seed.trace,
+        })?;
+        Ok(Made::Here(outputs))
+    }
+
+    /// What another build recorded before this one got the lock.
+    fn made_meanwhile(
+        &self,
+        step: &Step<W::Output>,
+        reuse: Reuse,
+    ) -> Result<Option<Vec<W::Output>>, W::Error> {
+        let found = match reuse {
+            Reuse::Never => None,
+            Reuse::ByDefinition => self.worker.lookup(&[step.key])?.pop().flatten(),
+            Reuse::ByContent(content_key) => {
+                let found = self.worker.lookup_content(content_key)?;
+                if found.is_some() {
+                    self.worker.link(step.key, content_key)?;
+                }
+                found
+            }
+        };
+        let needed = self.graph.outputs_needed(self.graph.position(step.vertex));
+        Ok(found.filter(|outputs| outputs.len() >= needed))
+    }
+
+    fn input<'b>(&'b self, supplied: &'b Supplied<W::Output>) -> Input<'b, W::Output> {
+        match supplied {
+            Supplied::Output(output) => Input::Output(output),
+            Supplied::Local { vertex, .. } => Input::Local(self.vertex(*vertex)),
+        }
+    }
+
+    fn requests(&self, vertex: VertexId) -> &[InputRequest] {
+        &self.graph.map(self.graph.position(vertex)).inputs
+    }
+
+    fn vertex(&self, id: VertexId) -> VertexRef<'a> {
+        VertexRef { definition: self.graph.definition(), id }
+    }
+
+    fn context(&self, vertex: VertexId) -> Context<'_> {
+        Context { cancel: &self.stop, events: self.events, vertex }
+    }
+}
+
+/// What a record needs beside the step and what it made.
+struct RecordSeed {
+    content_key: Option<CacheKey>,
+    trace: cache_key::KeyTrace,
+}
+
+fn report<T, O, E>(
+    vertex: VertexId,
+    result: Result<T, E>,
+    done: impl FnOnce(T) -> Report<O, E>,
+) -> Report<O, E> {
+    result.map_or_else(|error| Report::Failed { vertex: Some(vertex), error }, done)
+}

@@ -1,0 +1,532 @@
+//! What to do next: a state machine of one thread, without threads, I/O or a clock.
+//!
+//! A [`Scheduler`] is told what came to pass, as [`Report`]s, and answers with [`Command`]s. `pool` carries them out
+//! with threads; the simulation test does it in any order that a seed dictates. For each started [`Job`] exactly one
+//! report must come back.
+//!
+//! The phases of a build are in `plan` (until it is known what must run) and here (running it).
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+
+use rbuild_llb::{InputIndex, OpDigest, OutputIndex, VertexId};
+
+use crate::build::{MissReason, Outcome, Solved, SolvedVertex};
+use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
+use crate::error::SolveError;
+use crate::graph::{Graph, Position, Use};
+use crate::plan::Preparation;
+use crate::progress::Event;
+use crate::state::{ContentKey, Node, State};
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Command<O> {
+    /// Tell the user.
+    Emit(Event),
+    /// Begin a job. Its report is due.
+    Start(Job<O>),
+    /// Tell all running jobs to stop. Their reports are still due.
+    Stop,
+}
+
+/// Work for a thread.
+#[derive(Debug)]
+pub enum Job<O> {
+    /// Pin a source.
+    Identify {
+        /// The source.
+        vertex: VertexId,
+    },
+    /// Digest what a vertex takes of a local source.
+    Digest {
+        /// The local source.
+        local: VertexId,
+        /// What takes from it; `None` when the source itself is the result and is taken whole.
+        user: Option<(VertexId, InputIndex)>,
+    },
+    /// Look up definition keys.
+    Lookup {
+        /// The keys.
+        keys: Vec<CacheKey>,
+    },
+    /// Make and look up a content key, if any record is of the op.
+    Probe(Step<O>),
+    /// Run a step and record what it made.
+    Run {
+        /// The step.
+        step: Step<O>,
+        /// Whether another build's result is welcome.
+        reuse: Reuse,
+        /// The content key, where it is known.
+        content_key: Option<CacheKey>,
+        /// What the definition key is made of.
+        trace: KeyTrace,
+    },
+    /// Make the content key of a step that runs or ran without having been probed.
+    DigestInputs(Step<O>),
+    /// Add a content key to a record.
+    StoreContentKey {
+        /// The record's definition key.
+        key: CacheKey,
+        /// The content key.
+        content_key: CacheKey,
+    },
+}
+
+/// A vertex with its inputs at hand.
+#[derive(Debug)]
+pub struct Step<O> {
+    /// The vertex.
+    pub vertex: VertexId,
+    /// Its definition key.
+    pub key: CacheKey,
+    /// Its op.
+    pub op: OpDigest,
+    /// Its inputs.
+    pub inputs: Vec<Supplied<O>>,
+}
+
+/// An input at hand.
+#[derive(Debug, Clone)]
+pub enum Supplied<O> {
+    /// What another vertex made.
+    Output(O),
+    /// A local source.
+    Local {
+        /// The source.
+        vertex: VertexId,
+        /// The digest of what is taken of it.
+        digest: ContentDigest,
+    },
+}
+
+/// Whether, before a step runs, the key is locked and looked up again, so that of several builds one runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// By its definition key.
+    ByDefinition,
+    /// By this content key: the definition key may lead to a result that the user wants made anew.
+    ByContent(CacheKey),
+    /// Not at all: it must run.
+    Never,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Report<O, E> {
+    /// Of [`Job::Identify`].
+    Identified {
+        /// The source.
+        vertex: VertexId,
+        /// What it is pinned to.
+        identity: SourceIdentity,
+    },
+    /// Of [`Job::Digest`].
+    Digested {
+        /// The local source.
+        local: VertexId,
+        /// As in the job.
+        user: Option<(VertexId, InputIndex)>,
+        /// The digest.
+        digest: ContentDigest,
+    },
+    /// Of [`Job::Lookup`]: an answer for each key.
+    LookedUp {
+        /// The answers.
+        found: Vec<Option<Vec<O>>>,
+    },
+    /// Of [`Job::Probe`].
+    Probed {
+        /// The vertex.
+        vertex: VertexId,
+        /// What was found.
+        probe: Probe<O>,
+    },
+    /// Of [`Job::Run`].
+    Ran {
+        /// The vertex.
+        vertex: VertexId,
+        /// The result, and who made it.
+        made: Made<O>,
+    },
+    /// Of [`Job::DigestInputs`]. That it could not be made is no failure of the build: the record then lacks it.
+    InputsDigested {
+        /// The vertex.
+        vertex: VertexId,
+        /// The content key.
+        content_key: Option<CacheKey>,
+    },
+    /// Of [`Job::StoreContentKey`].
+    ContentKeyStored,
+    /// Of any job that failed.
+    Failed {
+        /// The vertex it was for; `None` is [`Job::Lookup`].
+        vertex: Option<VertexId>,
+        /// Why.
+        error: E,
+    },
+}
+
+/// What a content key led to.
+#[derive(Debug)]
+pub enum Probe<O> {
+    /// No record is of the op, so nothing was digested.
+    NoRecord,
+    /// The key is not recorded.
+    Missed(CacheKey),
+    /// It is, and the definition key now leads there too.
+    Hit(Vec<O>),
+}
+
+/// Who made a result.
+#[derive(Debug)]
+pub enum Made<O> {
+    /// The step ran and was recorded.
+    Here(Vec<O>),
+    /// Another build ran it while this one waited for the lock.
+    Elsewhere(Vec<O>),
+}
+
+/// Decides what happens next in one build.
+#[derive(Debug)]
+pub struct Scheduler<'a, O, E> {
+    pub(crate) graph: &'a Graph<'a>,
+    pub(crate) nodes: Vec<Node<O>>,
+    jobs: usize,
+    in_flight: usize,
+    /// What is to be done before the keys are known.
+    pub(crate) preparations: VecDeque<Preparation>,
+    /// How many preparations have not been reported.
+    pub(crate) preparations_missing: usize,
+    /// Who takes the same of a local source, by the first of them, for which the digest is made.
+    pub(crate) takers: HashMap<Use, Vec<Use>>,
+    /// Vertices whose inputs are there.
+    pub(crate) ready: VecDeque<Position>,
+    /// Vertices whose content key is wanted when nothing else is to be done.
+    background: VecDeque<Position>,
+    /// Why nothing more is begun.
+    stopped: Option<Stop<E>>,
+    commands: Vec<Command<O>>,
+}
+
+#[derive(Debug)]
+enum Stop<E> {
+    Cancelled,
+    Lookup(E),
+    Vertex(Position, E),
+    MissingOutput(Position, OutputIndex),
+}
+
+impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
+    /// A build that has not begun. At most `jobs` jobs run at a time.
+    pub fn new(graph: &'a Graph<'a>, jobs: NonZeroUsize) -> Self {
+        Self {
+            nodes: (0..graph.len()).map(|position| Node::new(graph.vertex(position).inputs.len())).collect(),
+            graph,
+            jobs: jobs.get(),
+            in_flight: 0,
+            preparations: VecDeque::new(),
+            preparations_missing: 0,
+            takers: HashMap::new(),
+            ready: VecDeque::new(),
+            background: VecDeque::new(),
+            stopped: None,
+            commands: Vec::new(),
+        }
+    }
+
+    /// Begins the build.
+    pub fn start(&mut self) -> Vec<Command<O>> {
+        self.plan();
+        self.dispatch()
+    }
+
+    /// Takes note of what a job came to.
+    pub fn handle(&mut self, report: Report<O, E>) -> Vec<Command<O>> {
+        self.in_flight -= 1;
+        match report {
+            Report::Identified { vertex, identity } => self.identified(self.graph.position(vertex), identity),
+            Report::Digested { local, user, digest } => {
+                let user = user.map(|(user, input)| Use { user: self.graph.position(user), input });
+                self.digested(self.graph.position(local), user, digest);
+            }
+            Report::LookedUp { found } if self.stopped.is_none() => self.looked_up(found),
+            Report::Probed { vertex, probe } if self.stopped.is_none() => {
+                self.probed(self.graph.position(vertex), probe);
+            }
+            Report::LookedUp { .. } | Report::Probed { .. } | Report::ContentKeyStored => {}
+            Report::Ran { vertex, made } => self.ran(self.graph.position(vertex), made),
+            Report::InputsDigested { vertex, content_key } => {
+                self.inputs_digested(self.graph.position(vertex), content_key);
+            }
+            Report::Failed { vertex, error } => self.failed(vertex, error),
+        }
+        self.dispatch()
+    }
+
+    /// Takes note that the user wants no more.
+    pub fn cancel(&mut self) -> Vec<Command<O>> {
+        self.stop(Stop::Cancelled);
+        self.dispatch()
+    }
+
+    /// Whether no report is due any more: the build is over.
+    pub const fn is_over(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Whether nothing more is begun.
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// The result of a build that is over.
+    ///
+    /// # Errors
+    /// What stopped it.
+    pub fn finish(self) -> Result<Solved<O>, SolveError<E>> {
+        debug_assert!(self.is_over(), "every job has been reported");
+        let graph = self.graph;
+        match self.stopped {
+            Some(Stop::Cancelled) => Err(SolveError::Cancelled),
+            Some(Stop::Lookup(source)) => Err(SolveError::Lookup { source }),
+            Some(Stop::Vertex(position, source)) => {
+                let meta = &graph.vertex(position).meta;
+                let (vertex, name, range) = (graph.id(position), meta.name.clone(), meta.source);
+                Err(SolveError::Vertex { vertex, name, range, source })
+            }
+            Some(Stop::MissingOutput(position, output)) => {
+                let name = graph.vertex(position).meta.name.clone();
+                Err(SolveError::MissingOutput { vertex: graph.id(position), name, output })
+            }
+            None => Ok(self.solved()),
+        }
+    }
+
+    fn solved(&self) -> Solved<O> {
+        let target = self.graph.target();
+        let output = self.output(self.graph.position(target.vertex), target.output);
+        debug_assert!(output.is_some(), "a build that was not stopped has its result");
+        let vertices = (0..).zip(&self.nodes).map(|(position, node)| SolvedVertex {
+            vertex: self.graph.id(position),
+            key: node.key,
+            outcome: node.state().outcome(),
+        });
+        Solved { output: output.cloned(), vertices: vertices.collect() }
+    }
+
+    fn output(&self, position: Position, output: OutputIndex) -> Option<&O> {
+        match self.nodes[position].state() {
+            State::Complete { outputs, .. } => outputs.get(output.0 as usize),
+            _ => None,
+        }
+    }
+
+    /// Begins as much as may run at a time: what the keys need, then steps, then what only later builds profit from.
+    fn dispatch(&mut self) -> Vec<Command<O>> {
+        while self.stopped.is_none() && self.in_flight < self.jobs {
+            if let Some(preparation) = self.preparations.pop_front() {
+                let job = self.prepare(preparation);
+                self.begin(job);
+            } else if let Some(position) = self.ready.pop_front() {
+                self.begin_step(position);
+            } else if let Some(position) = self.background.pop_front() {
+                let step = self.step(position);
+                self.begin(Job::DigestInputs(step));
+            } else {
+                break;
+            }
+        }
+        if self.stopped.is_some() && self.in_flight == 0 {
+            self.close_all();
+        }
+        std::mem::take(&mut self.commands)
+    }
+
+    pub(crate) fn begin(&mut self, job: Job<O>) {
+        self.in_flight += 1;
+        self.commands.push(Command::Start(job));
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
+        self.commands.push(Command::Emit(event));
+    }
+
+    fn begin_step(&mut self, position: Position) {
+        let vertex = self.graph.vertex(position);
+        if vertex.meta.ignore_cache {
+            self.run(position, MissReason::IgnoreCache);
+        } else if self.graph.is_source(position) {
+            self.run(position, MissReason::NoRecord);
+        } else {
+            self.nodes[position].enter(State::Probing);
+            let step = self.step(position);
+            self.begin(Job::Probe(step));
+        }
+    }
+
+    fn probed(&mut self, position: Position, probe: Probe<O>) {
+        match probe {
+            Probe::Hit(outputs) if outputs.len() >= self.graph.outputs_needed(position) => {
+                self.emit(Event::Cached { vertex: self.graph.id(position) });
+                self.complete(position, outputs, Outcome::CutOff);
+            }
+            // A record that lacks an output that is needed here is as good as none.
+            Probe::Hit(_) | Probe::NoRecord => {
+                let reason = self.reason(position, MissReason::NoRecord);
+                self.run(position, reason);
+            }
+            Probe::Missed(content_key) => {
+                self.nodes[position].content_key = ContentKey::Known(content_key);
+                let reason = self.reason(position, MissReason::InputsChanged);
+                self.run(position, reason);
+            }
+        }
+    }
+
+    fn reason(&self, position: Position, otherwise: MissReason) -> MissReason {
+        self.nodes[position].tainted_by.map_or(otherwise, |input| MissReason::InputIgnoredCache { input })
+    }
+
+    fn run(&mut self, position: Position, reason: MissReason) {
+        self.emit(Event::Started { vertex: self.graph.id(position) });
+        let known = match self.nodes[position].content_key {
+            ContentKey::Known(content_key) => Some(content_key),
+            _ => None,
+        };
+        let reuse = match (reason, self.nodes[position].tainted_by, known) {
+            (MissReason::IgnoreCache, ..) | (_, Some(_), None) => Reuse::Never,
+            (_, Some(_), Some(content_key)) => Reuse::ByContent(content_key),
+            (_, None, _) => Reuse::ByDefinition,
+        };
+        let step = self.step(position);
+        let node = &mut self.nodes[position];
+        node.enter(State::Running(reason));
+        let trace = node.trace.clone().expect("a vertex that runs has a key");
+        if known.is_some() {
+            node.content_key = ContentKey::Settled;
+        } else if !self.graph.is_source(position) {
+            node.content_key = ContentKey::Pending;
+            self.background.push_back(position);
+        }
+        self.begin(Job::Run { step, reuse, content_key: known, trace });
+    }
+
+    fn ran(&mut self, position: Position, made: Made<O>) {
+        let State::Running(reason) = *self.nodes[position].state() else { return };
+        let (outputs, outcome) = match made {
+            Made::Here(outputs) => (outputs, Outcome::Ran(reason)),
+            Made::Elsewhere(outputs) => (outputs, Outcome::Shared),
+        };
+        let needed = self.graph.outputs_needed(position);
+        if outputs.len() < needed {
+            let missing = OutputIndex(u32::try_from(needed - 1).unwrap_or(u32::MAX));
+            let message = format!("output {} is missing", missing.0);
+            self.fail(position, message, |position| Stop::MissingOutput(position, missing));
+            return;
+        }
+        self.emit(Event::Completed { vertex: self.graph.id(position) });
+        if outcome == Outcome::Shared {
+            self.background.retain(|waiting| *waiting != position);
+            self.nodes[position].content_key = ContentKey::Settled;
+        }
+        self.complete(position, outputs, outcome);
+        self.store_content_key(position);
+    }
+
+    fn complete(&mut self, position: Position, outputs: Vec<O>, outcome: Outcome) {
+        self.nodes[position].enter(State::Complete { outputs, outcome });
+        for used in self.graph.uses(position) {
+            if self.nodes[used.user].input_arrived() {
+                self.ready.push_back(used.user);
+            }
+        }
+    }
+
+    fn inputs_digested(&mut self, position: Position, content_key: Option<CacheKey>) {
+        let node = &mut self.nodes[position];
+        if node.content_key == ContentKey::Pending {
+            node.content_key = content_key.map_or(ContentKey::Settled, ContentKey::Known);
+            self.store_content_key(position);
+        }
+    }
+
+    /// Once both the record and the content key are there.
+    fn store_content_key(&mut self, position: Position) {
+        let node = &mut self.nodes[position];
+        if let (State::Complete { .. }, ContentKey::Known(content_key), Some(key), None) =
+            (node.state(), node.content_key, node.key, &self.stopped)
+        {
+            node.content_key = ContentKey::Settled;
+            self.begin(Job::StoreContentKey { key, content_key });
+        }
+    }
+
+    fn failed(&mut self, vertex: Option<VertexId>, error: E) {
+        match vertex.map(|vertex| self.graph.position(vertex)) {
+            None => self.stop(Stop::Lookup(error)),
+            Some(position) if self.stopped.is_some() => self.close(position),
+            Some(position) => {
+                let message = error.to_string();
+                self.fail(position, message, |position| Stop::Vertex(position, error));
+            }
+        }
+    }
+
+    fn fail(&mut self, position: Position, message: String, stop: impl FnOnce(Position) -> Stop<E>) {
+        if self.stopped.is_some() {
+            return self.close(position);
+        }
+        let vertex = self.graph.id(position);
+        if !self.nodes[position].state().is_open() {
+            self.emit(Event::Started { vertex });
+        }
+        self.nodes[position].enter(State::Failed);
+        self.emit(Event::Failed { vertex, message });
+        self.stop(stop(position));
+    }
+
+    /// Ends a vertex that ran when the build stopped.
+    fn close(&mut self, position: Position) {
+        if self.nodes[position].state().is_open() {
+            self.nodes[position].enter(State::Cancelled);
+            self.emit(Event::Cancelled { vertex: self.graph.id(position) });
+        }
+    }
+
+    /// Ends local sources of which not everything was digested.
+    fn close_all(&mut self) {
+        (0..self.nodes.len()).for_each(|position| self.close(position));
+    }
+
+    /// Begins nothing more. The first reason counts.
+    fn stop(&mut self, why: Stop<E>) {
+        if self.stopped.is_none() {
+            self.stopped = Some(why);
+            self.preparations.clear();
+            self.ready.clear();
+            self.background.clear();
+            self.commands.push(Command::Stop);
+        }
+    }
+
+    /// A vertex with its inputs, which are all there.
+    fn step(&self, position: Position) -> Step<O> {
+        let node = &self.nodes[position];
+        let edges = &self.graph.vertex(position).inputs;
+        let inputs = edges.iter().zip(&node.contents).map(|(edge, digest)| match digest {
+            Some(digest) => Supplied::Local { vertex: edge.vertex, digest: *digest },
+            None => {
+                let output = self.output(self.graph.position(edge.vertex), edge.output);
+                Supplied::Output(output.expect("a step begins when its inputs are there").clone())
+            }
+        });
+        Step {
+            vertex: self.graph.id(position),
+            key: node.key.expect("a step that may run has a key"),
+            op: self.graph.map(position).op,
+            inputs: inputs.collect(),
+        }
+    }
+}
