@@ -9,7 +9,7 @@
 //! are compiled into the same [`program`], which takes time linear in the path whatever the pattern: these
 //! languages have no backtracking to exploit.
 //!
-//! [`Selection`] says for a copy which of the two applies to what. Paths are bytes; what is not UTF-8 matches only wildcards.
+//! [`CopySelection`] says for a copy which of the two applies to what. Paths are bytes; what is not UTF-8 matches only wildcards.
 
 mod clean;
 mod glob;
@@ -25,7 +25,7 @@ use thiserror::Error;
 pub use clean::{clean, clean_rooted};
 pub use glob::Glob;
 pub use list::{PATTERNS_MAX, Patterns, State, Verdict};
-pub use selection::Selection;
+pub use selection::CopySelection;
 
 /// The longest pattern, in characters: no path on Linux is longer.
 pub const PATTERN_LENGTH_MAX: usize = 4096;

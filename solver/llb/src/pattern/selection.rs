@@ -11,7 +11,7 @@ const PIVOT: &str = "/./";
 /// A path is taken if it is [`base`](Self::base), or below it and matching [`glob`](Self::glob), or in a directory that is; and
 /// then, relative to that source, if `include` matches it (where there is one) and `exclude` does not.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub struct CopySelection {
     /// The path without wildcards from which everything starts: rooted and clean.
     pub base: String,
     /// What is matched below `base`; `None` where `base` itself is the source.
@@ -24,7 +24,7 @@ pub struct Selection {
     pub required: Option<String>,
 }
 
-impl Selection {
+impl CopySelection {
     /// Reads the selection off an action.
     ///
     /// # Errors

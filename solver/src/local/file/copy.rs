@@ -1,0 +1,204 @@
+//! COPY and ADD: where each source goes.
+//!
+//! | source | destination | becomes |
+//! |---|---|---|
+//! | directory | missing, or a directory | its contents, in there; the directory itself gives nothing |
+//! | directory | a file | an error |
+//! | file | ends in `/`, or is a directory | a file of the source's name in there |
+//! | file | a file, or a link to one | replaces it; the link stays |
+//! | file | missing | that file; of several sources the last one wins |
+//! | archive (ADD) | anything but a file | its contents, in there |
+//!
+//! Missing directories are made, mode 0755 or that of an octal `--chmod`, and belong to `--chown`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rbuild_cache::root_dir::{At, FileType, RootDir, Stat};
+use rbuild_llb::pattern::CopySelection;
+use rbuild_llb::CopyAction;
+
+use super::attributes::{Changes, timespec};
+use super::chmod::ModeChange;
+use super::content::{Buffer, Ladder};
+use super::entry::Item;
+use super::filter::{Effect, Filter};
+use super::run::{NewDir, Run};
+use super::source::{self, Found};
+use super::tree::{Dest, Dir, Sealing, TreeCopy};
+use super::{CopySource, FileError, Trees, Warning, owner, unpack};
+
+/// The mode of a directory that is made on the way to a destination.
+const NEW_DIR_MODE: u32 = 0o755;
+
+pub(super) fn copy(
+    run: &Run<'_>,
+    action: &CopyAction,
+    dest: &RootDir,
+    trees: Trees<'_, '_>,
+) -> Result<(), FileError> {
+    let selection = CopySelection::new(action)?;
+    let changes = changes(run, action, trees)?;
+    let Some(source) = trees(action.from) else { return missing(run, action, &selection) };
+    let found = source::find(&source, action, &selection)?;
+    if found.is_empty() {
+        return missing(run, action, &selection);
+    }
+    let changes = Changes { kind: source.kind, ..changes };
+    let copy = Copy { run, action, dest, source: &source, selection: &selection, changes: &changes, ladder: Ladder::new() };
+    found.iter().try_for_each(|found| copy.one(found))
+}
+
+/// What a copy of nothing is: a wildcard may match nothing, a name may not.
+fn missing(run: &Run<'_>, action: &CopyAction, selection: &CopySelection) -> Result<(), FileError> {
+    if selection.glob.is_some() && action.allow_empty_wildcard {
+        run.warn(Warning::NothingMatched { pattern: action.src.clone() });
+        return Ok(());
+    }
+    Err(FileError::NotFound { path: action.src.clone(), ignored: false, similar: Vec::new() })
+}
+
+fn changes(
+    run: &Run<'_>,
+    action: &CopyAction,
+    trees: Trees<'_, '_>,
+) -> Result<Changes, FileError> {
+    let ids = action.owner.as_ref().map(|owner| owner::resolve(run, owner, trees)).transpose()?;
+    let mode = action.mode.as_ref().map(ModeChange::new).transpose()?;
+    let time = action.timestamp_ns.map(timespec);
+    Ok(Changes { kind: super::SourceKind::Tree, ids, mode, time })
+}
+
+struct Copy<'a> {
+    run: &'a Run<'a>,
+    action: &'a CopyAction,
+    dest: &'a RootDir,
+    source: &'a CopySource<'a>,
+    selection: &'a CopySelection,
+    changes: &'a Changes,
+    ladder: Ladder,
+}
+
+impl Copy<'_> {
+    fn one(&self, found: &Found) -> Result<(), FileError> {
+        if self.action.attempt_unpack && found.kind().is_file() && self.unpack(found)? {
+            return Ok(());
+        }
+        self.make_way()?;
+        match found.is_dir() {
+            true if self.action.dir_copy_contents || self.action.parents => self.contents(found),
+            true => self.directory(found),
+            false => self.file(found),
+        }
+    }
+
+    /// Unpacks the source if it is an archive. The destination is a directory then, however it is written.
+    fn unpack(&self, found: &Found) -> Result<bool, FileError> {
+        let Some(archive) = unpack::open_archive(self.source.root, &found.path)? else { return Ok(false) };
+        let into = self.make_dirs(self.wanted())?;
+        unpack::unpack(self.run, archive, into, self.changes)?;
+        Ok(true)
+    }
+
+    /// Makes the directory that the destination is in or, where it is written as one, is.
+    fn make_way(&self) -> Result<(), FileError> {
+        let way = if is_written_as_dir(&self.action.dest) {
+            self.wanted()
+        } else {
+            self.wanted().parent().unwrap_or(Path::new("/"))
+        };
+        if self.action.create_dest_path {
+            self.make_dirs(way).map(drop)
+        } else {
+            Ok(self.dest.stat(self.wanted().parent().unwrap_or(Path::new("/"))).map(drop)?)
+        }
+    }
+
+    /// The contents of a directory, into a directory.
+    fn contents(&self, found: &Found) -> Result<(), FileError> {
+        let into = self.make_dirs(self.wanted())?;
+        let into = Dest::existing(into, Sealing::Nothing).at("read the attributes of", self.wanted())?;
+        self.tree(found, into)
+    }
+
+    /// A directory as a whole: below the destination if that exists, in its place otherwise.
+    fn directory(&self, found: &Found) -> Result<(), FileError> {
+        let target = self.target(found, |_| true)?;
+        let (parent, name) = self.open_parent(&target)?;
+        let copy = self.tree_copy(found, parent.fd.as_fd())?;
+        let into = copy.make_dir(&parent, &name, &target, Sealing::Nothing)?;
+        self.tree(found, into)
+    }
+
+    fn tree(&self, found: &Found, into: Dest) -> Result<(), FileError> {
+        let copy = self.tree_copy(found, into.fd.as_fd())?;
+        copy.contents(self.source.root.open_dir(&found.path)?, into)
+    }
+
+    /// Anything but a directory.
+    fn file(&self, found: &Found) -> Result<(), FileError> {
+        let target = self.target(found, |kind| kind.is_dir())?;
+        let (parent, dest_name) = self.open_parent(&target)?;
+        let above = found.path.parent().unwrap_or(Path::new(""));
+        let name = found.path.file_name().unwrap_or(OsStr::new("."));
+        let copy = self.tree_copy(found, parent.fd.as_fd())?;
+        let dir = Dir::holding(self.source.root.open_dir(above)?)?;
+        let item = Item { dir: &dir, name, dest: &parent, dest_name: &dest_name, path: &target };
+        copy.item(&item, found.kind(), &mut Buffer::new())
+    }
+
+    /// Where a source goes: below the destination if something is there that takes it in, otherwise to the destination.
+    fn target(&self, found: &Found, takes_in: impl Fn(FileType) -> bool) -> Result<PathBuf, FileError> {
+        let resolved = self.dest.resolve(self.wanted())?;
+        let below = self.kind_at(&resolved)?.is_some_and(takes_in);
+        Ok(if below { resolved.join(&found.name) } else { resolved })
+    }
+
+    fn kind_at(&self, path: &Path) -> Result<Option<FileType>, FileError> {
+        match self.dest.lstat(path) {
+            Ok(Stat { st_mode, .. }) => Ok(Some(FileType::from_raw_mode(st_mode))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_parent(&self, target: &Path) -> Result<(Dest, OsString), FileError> {
+        let above = target.parent().unwrap_or(Path::new(""));
+        let name = target.file_name().unwrap_or(OsStr::new(".")).to_owned();
+        let fd = self.dest.open_dir(above)?;
+        Ok((Dest::existing(fd, Sealing::Nothing).at("read the attributes of", above)?, name))
+    }
+
+    fn tree_copy(&self, found: &Found, top: std::os::fd::BorrowedFd<'_>) -> Result<TreeCopy<'_>, FileError> {
+        let top = top.try_clone_to_owned().at("open", &self.action.dest)?;
+        let mut filter = Filter::default();
+        let nowhere = Path::new("");
+        let lists = [
+            (self.source.exclude, Effect::Exclude, found.path.as_path()),
+            (self.selection.exclude.as_ref(), Effect::Exclude, nowhere),
+            (self.selection.include.as_ref(), Effect::Include, nowhere),
+        ];
+        for (patterns, effect, at) in lists {
+            if let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) {
+                filter.add(patterns, effect, at);
+            }
+        }
+        Ok(TreeCopy::new(self.run, self.changes, filter, &self.ladder, top).replacing_all(self.action.always_replace))
+    }
+
+    /// The destination without what says that it is a directory.
+    fn wanted(&self) -> &Path {
+        Path::new(self.action.dest.trim_end_matches("/.").trim_end_matches('/'))
+    }
+
+    fn make_dirs(&self, path: &Path) -> Result<OwnedFd, FileError> {
+        let mode = self.changes.mode.as_ref().and_then(ModeChange::absolute).unwrap_or(NEW_DIR_MODE);
+        let time = self.run.time(self.action.timestamp_ns);
+        self.run.make_dirs(self.dest, path, &NewDir { mode, ids: self.changes.ids.unwrap_or_default(), time })
+    }
+}
+
+fn is_written_as_dir(dest: &str) -> bool {
+    dest.is_empty() || dest == "." || dest.ends_with('/') || dest.ends_with("/.")
+}
