@@ -1,1 +1,42 @@
-//! Under construction.
+//! Runs one process in a container.
+//!
+//! A container here is: a root file system, mounts in it, a set of namespaces of its own (PID, mount, IPC, UTS, cgroup, and
+//! network unless it shares the host's), fewer capabilities, a filter for system calls, and one process that sees
+//! nothing else. When that process ends, the kernel ends all others in its PID namespace.
+//!
+//! How a process comes to be:
+//!
+//! 1. [`Executor::spawn`] opens all that comes from the host (the root, the sources of binds) as detached mounts.
+//! 2. A thread of its own `clone3`s into the new namespaces. The child of a threaded program may only make system calls,
+//!    so it makes three and executes this very program again as `rbuild-init`, through a read-only view of it.
+//! 3. [`init_hook`], the first line of `main`, finds that name. Init is a fresh, single-threaded program, PID 1 of the
+//!    new namespaces, and does the rest in ordinary code: mounts, `pivot_root`, user, capabilities, filter, `execve`.
+//! 4. It tells the parent over a socket what it does (`handshake.rs`). A step that the kernel refuses comes back by name.
+//!
+//! What holds, whatever happens: no mount is visible outside of the container; a path in the container is resolved
+//! beneath its root; the process has descriptors 0, 1 and 2 and no other; when rbuild dies, the kernel kills the container.
+
+mod capability;
+mod error;
+mod handshake;
+mod init;
+mod mount;
+mod network;
+mod output;
+mod process;
+pub mod rootless;
+mod running;
+mod seccomp;
+mod spawn;
+mod sys;
+pub mod user;
+
+pub use capability::Capabilities;
+pub use error::{Error, Note};
+pub use init::init_hook;
+pub use mount::{Mount, MountFlags, MountSource, Root, stub_paths};
+pub use network::Network;
+pub use output::{OutputSink, Stdio, Stream, TerminalSize};
+pub use process::{Exit, Process, Resource, Ulimit};
+pub use running::{Handle, Running};
+pub use spawn::{Container, Executor, ExecutorOptions, Security};

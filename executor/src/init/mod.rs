@@ -1,0 +1,137 @@
+//! The child's side: PID 1 of the new namespaces, single-threaded, from set-up to `execve`.
+//!
+//! The order is not free:
+//!
+//! 1. what needs the host's view: network, host name, limits;
+//! 2. mounts, then `pivot_root`: from here on every path is the container's;
+//! 3. terminal, working directory, users: looked up in the container's files;
+//! 4. the filter, while there is still the right to install one without `no_new_privs`;
+//! 5. bounding set, groups, user, capabilities;
+//! 6. the death signal, which a change of user clears;
+//! 7. `execve`.
+
+mod capabilities;
+mod exec;
+mod mounts;
+mod seccomp;
+mod targets;
+mod terminal;
+mod user;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use nix::sched::CloneFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Rlimit, setrlimit};
+
+use crate::handshake::{Channel, Failure, Message, NetworkSpec, Spec, Step, StepExt as _};
+use crate::process::{Process, Ulimit};
+use crate::sys;
+
+/// Becomes a container's init when this program was executed as one, and never returns then; otherwise does nothing.
+///
+/// Must be the first thing that `main` of every program does that uses [`crate::Executor`].
+#[expect(clippy::exit, reason = "init has no caller to return to")]
+pub fn init_hook() {
+    let name = std::env::args_os().next();
+    if name.is_some_and(|name| name.as_bytes() == sys::INIT_NAME.to_bytes()) {
+        run();
+        std::process::exit(libc::EXIT_FAILURE);
+    }
+}
+
+/// Returns only when it failed, and has told the parent why.
+fn run() {
+    let Ok(control) = sys::take_control_socket() else { return };
+    let mut channel = Channel::new(control);
+    let received = channel.receive_spec().map_err(|error| Failure::Handshake { reason: error.to_string() });
+    let failure = match received.and_then(|(spec, descriptors)| set_up(spec, descriptors, &mut channel)) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // When the parent is gone there is nobody left to tell.
+    drop(channel.send(&Message::Failed(failure)));
+}
+
+fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<std::convert::Infallible> {
+    // Files of ours get exactly the permissions we ask for; the process's own mask comes last.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::unistd::setsid().step("start a session")?;
+    // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
+    let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
+    network(spec.network, &descriptors)?;
+    nix::unistd::sethostname(&spec.hostname).step("set the host name")?;
+    spec.process.ulimits.iter().try_for_each(limit)?;
+    let filter = spec.seccomp.map(|index| seccomp::read(&descriptors[index])).transpose()?;
+
+    mounts::set_up(&spec, descriptors, channel)?;
+
+    if let Some(size) = spec.terminal {
+        terminal::open(size, channel)?;
+    }
+    working_directory(&spec.process)?;
+    // A machine without keyrings, or out of quota for them, has none to protect.
+    drop(sys::join_new_session_keyring());
+    let ids = user::look_up(&spec.process.user)?;
+    let environment = user::environment(&spec.process, &ids);
+    if spec.own_stdio {
+        user::own_stdio(ids.uid);
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(spec.process.umask));
+
+    if let Some(filter) = filter {
+        seccomp::install(&filter, channel)?;
+    }
+    if !spec.insecure {
+        capabilities::limit_bounding_set(spec.process.capabilities)?;
+    }
+    user::become_user(&ids, channel)?;
+    if !spec.insecure {
+        capabilities::limit(spec.process.capabilities)?;
+    }
+    die_with_parent(channel)?;
+    exec::execute(&spec.process.args, &environment, channel)
+}
+
+fn network(network: NetworkSpec, descriptors: &[OwnedFd]) -> Step<()> {
+    match network {
+        NetworkSpec::Host => Ok(()),
+        NetworkSpec::None => {
+            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                .step("open a socket")?;
+            sys::loopback_up(socket.as_fd()).step("switch the loopback interface on")
+        }
+        NetworkSpec::Join(index) => nix::sched::setns(&descriptors[index], CloneFlags::CLONE_NEWNET)
+            .step("join the network namespace"),
+    }
+}
+
+fn limit(ulimit: &Ulimit) -> Step<()> {
+    let value = |limit| (limit != u64::MAX).then_some(limit);
+    let limit = Rlimit { current: value(ulimit.soft), maximum: value(ulimit.hard) };
+    setrlimit(ulimit.resource.number(), limit).step(&format!("set the limit {:?}", ulimit.resource))
+}
+
+/// A missing one is made: a step may have removed the directory that the next one starts in.
+fn working_directory(process: &Process) -> Step<()> {
+    let cwd = std::path::Path::new("/").join(&process.cwd);
+    if std::env::set_current_dir(&cwd).is_ok() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o755);
+    builder.create(&cwd).step_at("create the working directory", &cwd)?;
+    std::env::set_current_dir(&cwd).step_at("change to the working directory", &cwd)
+}
+
+/// From here on the kernel kills this process when the parent dies.
+fn die_with_parent(channel: &Channel) -> Step<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .step("ask to be killed with the parent")?;
+    // It may have died before.
+    if channel.is_closed() {
+        return Err(Failure::Handshake { reason: "the parent is gone".to_owned() });
+    }
+    Ok(())
+}

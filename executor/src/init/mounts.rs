@@ -1,0 +1,381 @@
+//! The container's file systems, up to `pivot_root`.
+//!
+//! Where things are until then: a small tmpfs of our own, the *scratch*, is mounted over `/`. Nothing sees it by path (a
+//! process's root directory is what lies below), so no directory of the host is needed and the host's paths stay usable.
+//! The container's root is attached in the scratch, all else in the container's root, by descriptor.
+//! Detaching the old root at the end takes the scratch with it.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, open_tree, unmount,
+};
+
+use super::targets::{Kind, Targets, kind_of, open_beneath};
+use crate::error::Note;
+use crate::handshake::{Channel, Failure, Message, SourceSpec, Spec, Step, StepExt as _};
+use crate::mount::MountFlags;
+use crate::sys::{self, MountChange};
+
+/// Docker's size of `/dev`.
+const DEV_SIZE: &str = "65536k";
+/// The scratch holds two small files.
+const SCRATCH_SIZE: &str = "1m";
+/// The group `tty`, which terminals belong to on every distribution.
+const TTY_GROUP: &str = "5";
+
+/// Nothing below can gain privileges, be a device, or be executed.
+const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+const READONLY: MountChange =
+    MountChange { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, recursive: true };
+
+const PRIVATE: MountChange = MountChange { set: 0, clear: 0, propagation: libc::MS_PRIVATE, recursive: true };
+
+/// Device files: name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const DEV_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// What a sandbox must not read: it tells of the machine, or of other containers. Docker's list.
+const MASKED: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+/// What a sandbox must not write: it changes the machine. Docker's list.
+const PROC_READONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+/// Makes the whole tree of mounts and moves into it.
+pub(super) fn set_up(spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
+    // Before anything is mounted: nothing may reach the host.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make the mount namespace private")?;
+    let scratch = scratch(spec)?;
+    let root = descriptors[spec.root].as_fd();
+    attach_root(root, &scratch)?;
+
+    let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure: spec.insecure };
+    container.proc()?;
+    container.sys()?;
+    let dev = container.dev(spec.shm_size_bytes)?;
+    if !spec.insecure {
+        container.protect(&dev)?;
+    }
+    container.etc(spec.resolv_conf.is_some())?;
+    container.declared(spec, &descriptors)?;
+    if spec.readonly_root {
+        // What is mounted in it has flags of its own.
+        let change = MountChange { recursive: false, ..READONLY };
+        sys::mount_setattr(root, change).step("make the root read-only")?;
+    }
+    pivot(root)
+}
+
+fn scratch(spec: &Spec) -> Step<OwnedFd> {
+    let scratch = filesystem("tmpfs", &[("size", SCRATCH_SIZE), ("mode", "0700")], INERT)
+        .step("create a scratch file system")?;
+    let to_root = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&scratch, "", CWD, "/", to_root).step_at("mount a scratch file system on", "/")?;
+    for directory in ["root", "empty"] {
+        mkdirat(&scratch, directory, Mode::from_raw_mode(0o755)).step("fill the scratch file system")?;
+    }
+    write_file(&scratch, "hosts", &spec.hosts)?;
+    if let Some(text) = &spec.resolv_conf {
+        write_file(&scratch, "resolv.conf", text)?;
+    }
+    Ok(scratch)
+}
+
+fn write_file(directory: &OwnedFd, name: &str, text: &str) -> Step<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(directory, name, flags, Mode::from_raw_mode(0o644)).step_at("create", name)?;
+    std::fs::File::from(file).write_all(text.as_bytes()).step_at("write", name)
+}
+
+fn attach_root(root: BorrowedFd<'_>, scratch: &OwnedFd) -> Step<()> {
+    sys::mount_setattr(root, PRIVATE).step("make the root private")?;
+    move_mount(root, "", scratch, "root", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("attach the root")
+}
+
+/// Makes `root` the root of this namespace and lets go of the old one.
+fn pivot(root: BorrowedFd<'_>) -> Step<()> {
+    rustix::process::fchdir(root).step("enter the root")?;
+    // With both names the same, the old root ends up on top of the new one, and needs no directory there.
+    rustix::process::pivot_root(".", ".").step("pivot to the root")?;
+    unmount(".", UnmountFlags::DETACH).step("detach the host's root")?;
+    rustix::process::chdir("/").step_at("change to", "/")
+}
+
+/// A file system of its own, attached to nothing. An option without a value is a flag.
+fn filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            fsconfig_set_flag(&context, *key)?;
+        } else {
+            fsconfig_set_string(&context, *key, *value)?;
+        }
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A detached copy of what `path` shows, with what is mounted below it.
+fn copy(directory: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    open_tree(directory, path, flags)
+}
+
+fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+struct Mounter<'a> {
+    targets: Targets<'a>,
+    scratch: OwnedFd,
+    insecure: bool,
+}
+
+impl Mounter<'_> {
+    /// Mounts `mount` on `target`, which is made when it is missing.
+    fn place(&mut self, mount: &OwnedFd, target: &Path, kind: Kind) -> Step<()> {
+        let place = self.targets.open(target, kind)?;
+        attach(mount, &place).step_at("mount on", target)
+    }
+
+    fn note(&mut self, note: Note) -> Step<()> {
+        self.targets
+            .channel
+            .send(&Message::Note(note))
+            .map_err(|error| Failure::Handshake { reason: error.to_string() })
+    }
+
+    fn proc(&mut self) -> Step<()> {
+        let proc = match filesystem("proc", &[], INERT) {
+            Err(Errno::PERM) => {
+                self.note(Note::OuterProc)?;
+                copy(CWD, "/proc")
+            }
+            other => other,
+        };
+        self.place(&proc.step_at("mount", "/proc")?, Path::new("proc"), Kind::Directory)
+    }
+
+    fn sys(&mut self) -> Step<()> {
+        let readonly = !self.insecure;
+        let flags = if readonly { INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY) } else { INERT };
+        match filesystem("sysfs", &[], flags) {
+            Err(Errno::PERM) => {
+                self.note(Note::OuterSys)?;
+                let sys = copy(CWD, "/sys").step_at("copy", "/sys")?;
+                sys::mount_setattr(sys.as_fd(), READONLY).step_at("make read-only", "/sys")?;
+                self.place(&sys, Path::new("sys"), Kind::Directory)
+            }
+            sys => {
+                self.place(&sys.step_at("mount", "/sys")?, Path::new("sys"), Kind::Directory)?;
+                self.cgroup(flags)
+            }
+        }
+    }
+
+    /// Shows the container's own cgroup, where the host has version 2. Version 1 has no view that is safe to show.
+    fn cgroup(&self, flags: MountAttrFlags) -> Step<()> {
+        let is_version_2 = rustix::fs::statfs("/sys/fs/cgroup")
+            .is_ok_and(|statfs| i128::from(statfs.f_type) == i128::from(libc::CGROUP2_SUPER_MAGIC));
+        if !is_version_2 {
+            return Ok(());
+        }
+        // Not all user namespaces may mount it; a container does without.
+        let Ok(cgroup) = filesystem("cgroup2", &[], flags) else { return Ok(()) };
+        let path = Path::new("sys/fs/cgroup");
+        let place = open_beneath(self.targets.root, path).step_at("open the mount target", path)?;
+        attach(&cgroup, &place).step_at("mount on", path)
+    }
+
+    fn dev(&mut self, shm_size_bytes: u64) -> Step<OwnedFd> {
+        let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let dev =
+            filesystem("tmpfs", &[("mode", "0755"), ("size", DEV_SIZE)], nosuid).step_at("mount", "/dev")?;
+        self.place(&dev, Path::new("dev"), Kind::Directory)?;
+        for (name, major, minor) in DEVICES {
+            device(&dev, name, major, minor).step_at("create the device", Path::new("/dev").join(name))?;
+        }
+        for (name, to) in DEV_LINKS {
+            symlinkat(to, &dev, name).step_at("link", Path::new("/dev").join(name))?;
+        }
+        for name in ["pts", "shm", "mqueue"] {
+            mkdirat(&dev, name, Mode::from_raw_mode(0o755))
+                .step_at("create", Path::new("/dev").join(name))?;
+        }
+        submount(&dev, "pts", devpts())?;
+        let size = shm_size_bytes.to_string();
+        submount(&dev, "shm", filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], INERT))?;
+        match filesystem("mqueue", &[], INERT) {
+            // A kernel without message queues.
+            Err(Errno::NODEV) => {}
+            mqueue => submount(&dev, "mqueue", mqueue)?,
+        }
+        Ok(dev)
+    }
+
+    /// Hides and protects what in `/proc` and `/sys` is the machine's and not the container's.
+    fn protect(&self, dev: &OwnedFd) -> Step<()> {
+        for path in MASKED {
+            let Ok(place) = open_beneath(self.targets.root, Path::new(path)) else { continue };
+            let cover = match kind_of(&place).step_at("examine", path)? {
+                Kind::Directory => copy(&self.scratch, "empty"),
+                Kind::File => copy(dev, "null"),
+            };
+            let cover = cover.step_at("hide", path)?;
+            sys::mount_setattr(cover.as_fd(), READONLY).step_at("hide", path)?;
+            attach(&cover, &place).step_at("hide", path)?;
+        }
+        for path in PROC_READONLY {
+            let Ok(place) = open_beneath(self.targets.root, Path::new(path)) else { continue };
+            let same = copy(&place, "").step_at("make read-only", path)?;
+            sys::mount_setattr(same.as_fd(), READONLY).step_at("make read-only", path)?;
+            attach(&same, &place).step_at("make read-only", path)?;
+        }
+        Ok(())
+    }
+
+    fn etc(&mut self, has_resolv_conf: bool) -> Step<()> {
+        let flags = MountFlags { readonly: true, nosuid: true, nodev: true, noexec: true };
+        let files = if has_resolv_conf { &["hosts", "resolv.conf"][..] } else { &["hosts"] };
+        for name in files {
+            let path = Path::new("etc").join(name);
+            let file = copy(&self.scratch, name).step_at("copy", &path)?;
+            sys::mount_setattr(file.as_fd(), change(flags)).step_at("protect", &path)?;
+            self.place(&file, &path, Kind::File)?;
+        }
+        Ok(())
+    }
+
+    /// What the caller asked for; what lies deeper comes later, so that it is not covered.
+    fn declared(&mut self, spec: &Spec, descriptors: &[OwnedFd]) -> Step<()> {
+        let mut mounts: Vec<_> = spec.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
+        mounts.sort_by_key(|(target, _)| target.components().count());
+        for (target, mount) in mounts {
+            match mount.source {
+                SourceSpec::Detached(index) => {
+                    let source = &descriptors[index];
+                    let private = MountChange { propagation: libc::MS_PRIVATE, ..change(mount.flags) };
+                    sys::mount_setattr(source.as_fd(), private).step_at("set the flags of", &target)?;
+                    let kind = kind_of(source).step_at("examine the source of", &target)?;
+                    self.place(source, &target, kind)?;
+                }
+                SourceSpec::Tmpfs { size_bytes, mode } => {
+                    let tmpfs = tmpfs(size_bytes, mode).step_at("create a tmpfs for", &target)?;
+                    sys::mount_setattr(tmpfs.as_fd(), change(mount.flags))
+                        .step_at("set the flags of", &target)?;
+                    self.place(&tmpfs, &target, Kind::Directory)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Relative to the root, without `.` components.
+fn normal(target: &Path) -> PathBuf {
+    target
+        .components()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
+        .collect()
+}
+
+fn change(flags: MountFlags) -> MountChange {
+    let bits = [
+        (flags.readonly, libc::MOUNT_ATTR_RDONLY),
+        (flags.nosuid, libc::MOUNT_ATTR_NOSUID),
+        (flags.nodev, libc::MOUNT_ATTR_NODEV),
+        (flags.noexec, libc::MOUNT_ATTR_NOEXEC),
+    ];
+    let set = bits.iter().filter(|(wanted, _)| *wanted).fold(0, |set, (_, bit)| set | bit);
+    MountChange { set, clear: 0, propagation: 0, recursive: true }
+}
+
+fn tmpfs(size_bytes: Option<u64>, mode: u32) -> rustix::io::Result<OwnedFd> {
+    let mode = format!("{mode:o}");
+    let size = size_bytes.map(|size| size.to_string());
+    let mut options = vec![("mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| ("size", size)));
+    filesystem("tmpfs", &options, MountAttrFlags::empty())
+}
+
+fn submount(dev: &OwnedFd, name: &str, mount: rustix::io::Result<OwnedFd>) -> Step<()> {
+    let path = || Path::new("/dev").join(name);
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount.step_at("mount", path())?, "", dev, name, flags).step_at("mount on", path())
+}
+
+/// A set of terminals of its own.
+fn devpts() -> rustix::io::Result<OwnedFd> {
+    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    match filesystem("devpts", &options, attributes) {
+        // The group is not mapped into this user namespace.
+        Err(Errno::INVAL) => filesystem("devpts", &options[..3], attributes),
+        other => other,
+    }
+}
+
+/// A user namespace may not make device files; there the host's own is shown.
+fn device(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    match mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
+        Err(Errno::PERM) => {}
+        other => return other,
+    }
+    drop(openat(dev, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, mode)?);
+    let host = copy(CWD, &format!("/dev/{name}"))?;
+    move_mount(host, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_become_relative_and_plain() {
+        for (from, to) in [("/a/b", "a/b"), ("a/./b/", "a/b"), ("/", ""), ("/a/../b", "a/../b")] {
+            assert_eq!(normal(Path::new(from)), Path::new(to));
+        }
+    }
+}

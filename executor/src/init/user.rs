@@ -1,0 +1,93 @@
+//! Becoming the user, as the container's own files define it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+
+use crate::error::Note;
+use crate::handshake::{Channel, Failure, Message, Step, StepExt as _};
+use crate::process::Process;
+use crate::user::{self, USER_FILE_SIZE_BYTES_MAX, UserDatabase, UserIds};
+
+/// Finds the user; after `pivot_root`.
+pub(super) fn look_up(spec: &str) -> Step<UserIds> {
+    let database = UserDatabase::parse(&read("/etc/passwd")?, &read("/etc/group")?);
+    database.and_then(|database| database.resolve(spec)).map_err(Failure::User)
+}
+
+/// The bytes of a regular file within the limit; none when it is missing.
+fn read(path: &str) -> Step<Vec<u8>> {
+    // Not to wait for the writer of a fifo that an image may have in its place.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+        other => other.step_at("open", path)?,
+    };
+    let stat = fstat(&file).step_at("examine", path)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(Failure::User(user::Error::BadFile(path.to_owned())));
+    }
+    let mut bytes = Vec::new();
+    File::from(file).take(USER_FILE_SIZE_BYTES_MAX + 1).read_to_end(&mut bytes).step_at("read", path)?;
+    Ok(bytes)
+}
+
+/// The process's environment, with `HOME` where it has none.
+pub(super) fn environment(process: &Process, ids: &UserIds) -> Vec<String> {
+    let mut environment = process.env.clone();
+    if !environment.iter().any(|line| line.starts_with("HOME=")) {
+        let home = if ids.home.is_empty() { "/" } else { &ids.home };
+        environment.push(format!("HOME={home}"));
+    }
+    environment
+}
+
+/// Gives the user the pipes and the terminal that were made for it, so that it can open `/dev/stdout`.
+///
+/// Never a device like `/dev/null`, which is the host's. A failure shows when the process opens it, if ever.
+pub(super) fn own_stdio(uid: u32) {
+    let own = |stream: BorrowedFd<'_>| {
+        let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
+    };
+    if rustix::termios::isatty(std::io::stdin()) {
+        own(std::io::stdin().as_fd());
+        return;
+    }
+    let is_pipe = |stream: BorrowedFd<'_>| {
+        fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo())
+    };
+    for stream in [std::io::stdout().as_fd(), std::io::stderr().as_fd()].into_iter().filter(|s| is_pipe(*s)) {
+        own(stream);
+    }
+}
+
+/// Takes on the groups and the user. A user other than 0 loses all capabilities by it.
+pub(super) fn become_user(ids: &UserIds, channel: &mut Channel) -> Step<()> {
+    let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+    let groups: Vec<Gid> =
+        std::iter::once(gid).chain(ids.additional.iter().copied().map(Gid::from_raw)).collect();
+    match nix::unistd::setgroups(&groups) {
+        Err(nix::errno::Errno::EPERM) if setgroups_denied() => {
+            if !ids.additional.is_empty() {
+                let note = Message::Note(Note::NoSupplementaryGroups);
+                channel.send(&note).map_err(|error| Failure::Handshake { reason: error.to_string() })?;
+            }
+        }
+        // Distributions list their root in groups that a short range of ids does not map.
+        Err(nix::errno::Errno::EINVAL) => {
+            nix::unistd::setgroups(&[gid]).step(&format!("set the group {gid}"))?;
+        }
+        other => other.step("set the supplementary groups")?,
+    }
+    nix::unistd::setresgid(gid, gid, gid).step(&format!("become group {gid}"))?;
+    nix::unistd::setresuid(uid, uid, uid).step(&format!("become user {uid}"))
+}
+
+fn setgroups_denied() -> bool {
+    std::fs::read_to_string(Path::new("/proc/self/setgroups")).is_ok_and(|text| text.trim() == "deny")
+}

@@ -1,0 +1,69 @@
+//! Mounts as resolved: where they come from, where they go, what they forbid.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The root file system of a container.
+#[derive(Debug)]
+pub enum Root {
+    /// A mount attached to nothing yet, as `fsmount` and `open_tree(OPEN_TREE_CLONE)` make them. It can be used once.
+    Detached(OwnedFd),
+    /// A directory of the host.
+    Directory(PathBuf),
+}
+
+/// One mount of a container, besides those that every container has.
+#[derive(Debug)]
+pub struct Mount {
+    /// Where, in the container. Resolved inside the root: a symbolic link cannot lead out of it.
+    pub target: PathBuf,
+    /// What.
+    pub source: MountSource,
+    /// What is forbidden below it.
+    pub flags: MountFlags,
+}
+
+/// What a mount shows.
+#[derive(Debug)]
+pub enum MountSource {
+    /// A directory or file of the host, with what is mounted below it.
+    Bind(PathBuf),
+    /// The same, already open (`O_PATH` will do).
+    BindOpen(OwnedFd),
+    /// A mount attached to nothing yet.
+    Detached(OwnedFd),
+    /// An empty file system in memory.
+    Tmpfs {
+        /// The most it may hold; half of the memory when not given.
+        size_bytes: Option<u64>,
+        /// The permissions of its top directory.
+        mode: u32,
+    },
+}
+
+/// What a mount forbids. A bind applies them to the mounts below it too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountFlags {
+    /// No writing.
+    pub readonly: bool,
+    /// Set-user-id bits are without effect.
+    pub nosuid: bool,
+    /// Device files cannot be opened.
+    pub nodev: bool,
+    /// Programs cannot be executed.
+    pub noexec: bool,
+}
+
+/// Directories that every container mounts something on, relative to the root.
+const STUB_DIRECTORIES: &[&str] = &["dev", "etc", "proc", "sys"];
+/// Files that every container mounts something on.
+const STUB_FILES: &[&str] = &["etc/hosts", "etc/resolv.conf"];
+
+/// The directories and the empty files that must exist in a root for the mounts of every container.
+///
+/// A store that puts them into a layer below all others spares each step their making and removal.
+pub fn stub_paths() -> (&'static [&'static str], &'static [&'static str]) {
+    (STUB_DIRECTORIES, STUB_FILES)
+}

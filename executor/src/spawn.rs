@@ -1,0 +1,362 @@
+//! The parent's side up to `execve`: opens what comes from the host, starts init, tells it everything.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+
+use crate::capability::Capabilities;
+use crate::error::Error;
+use crate::handshake::{Channel, MountSpec, NetworkSpec, SourceSpec, Spec};
+use crate::mount::{Mount, MountSource, Root};
+use crate::network::{Network, hosts_file};
+use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
+use crate::process::Process;
+use crate::running::Running;
+use crate::{seccomp, sys};
+
+/// The largest `/etc/resolv.conf` that is taken over from the host.
+const RESOLV_CONF_SIZE_BYTES_MAX: u64 = 64 * 1024;
+/// Docker's size of `/dev/shm`.
+const SHM_SIZE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// A container that does not exist yet: all that its process will see.
+#[derive(Debug)]
+pub struct Container {
+    /// The root file system.
+    pub root: Root,
+    /// Whether the root is read-only. What is mounted in it has its own flags.
+    pub readonly_root: bool,
+    /// Further mounts, made in order of depth.
+    pub mounts: Vec<Mount>,
+    /// What runs.
+    pub process: Process,
+    /// The name of the machine inside.
+    pub hostname: String,
+    /// The network it sees.
+    pub network: Network,
+    /// What it is protected from.
+    pub security: Security,
+    /// Further lines of `/etc/hosts`: host name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// The text of `/etc/resolv.conf`; the host's when not given.
+    pub resolv_conf: Option<String>,
+    /// The size of `/dev/shm`.
+    pub shm_size_bytes: u64,
+}
+
+impl Container {
+    /// A container with the defaults of a `RUN` step.
+    pub fn new(root: Root, process: Process) -> Self {
+        Self {
+            root,
+            readonly_root: false,
+            mounts: Vec::new(),
+            process,
+            hostname: "buildkitsandbox".to_owned(),
+            network: Network::Host,
+            security: Security::Sandbox,
+            extra_hosts: Vec::new(),
+            resolv_conf: None,
+            shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// What a process may do to the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Security {
+    /// The capabilities of [`Process::capabilities`], filtered system calls, masked `/proc`, read-only `/sys`.
+    #[default]
+    Sandbox,
+    /// All that rbuild itself may: every capability, no filter, writable `/sys`.
+    Insecure,
+}
+
+/// Choices that hold for all containers of an [`Executor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecutorOptions {
+    /// Whether system calls are filtered in a sandbox.
+    pub seccomp: bool,
+}
+
+impl Default for ExecutorOptions {
+    fn default() -> Self {
+        Self { seccomp: true }
+    }
+}
+
+/// Starts processes in containers.
+#[derive(Debug)]
+pub struct Executor {
+    options: ExecutorOptions,
+    /// This program, through a mount that nobody can write to. A process that gets hold of init's `/proc/self/exe` (CVE-2019-5736)
+    /// gets a file it cannot open for writing.
+    program: OwnedFd,
+    /// The filter for [`Capabilities::DEFAULT`], compiled once.
+    filter: OnceLock<OwnedFd>,
+}
+
+impl Executor {
+    /// Prepares what all containers share.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] when this process may not mount: it is neither root nor inside [`crate::rootless`].
+    pub fn new(options: ExecutorOptions) -> Result<Self, Error> {
+        let program = detached_clone(CWD, Path::new("/proc/self/exe"), OpenTreeFlags::empty())
+            .map_err(|error| Error::setup_at("open", "/proc/self/exe", error))?;
+        let readonly = sys::MountChange { set: libc::MOUNT_ATTR_RDONLY, ..Default::default() };
+        sys::mount_setattr(program.as_fd(), readonly)
+            .map_err(|error| Error::setup("make this program's mount read-only", error))?;
+        let program = prepared(program.as_fd()).map_err(|error| Error::setup("open this program", error))?;
+        Ok(Self { options, program, filter: OnceLock::new() })
+    }
+
+    /// Starts the process of a container. When this returns, the program has been executed.
+    ///
+    /// Output is read by [`Running::wait`] only: a process that writes much stands still until then.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`Error::Cancelled`]. Nothing is left of the container then.
+    pub fn spawn(&self, container: Container, stdio: Stdio) -> Result<Running, Error> {
+        if container.process.args.is_empty() {
+            return Err(Error::NoProgram);
+        }
+        let wired = Wired::new(stdio)?;
+        let namespaces = namespaces(&container.network);
+        let (spec, descriptors) = self.describe(container, &wired)?;
+        let root =
+            descriptors[spec.root].try_clone().map_err(|error| Error::setup("keep the root", error))?;
+
+        let (mut channel, control) = Channel::pair().map_err(|error| Error::setup("make a socket", error))?;
+        let (pid, pidfd) = self.start(namespaces, wired.child, control)?;
+        let mut running = Running::new(pid, pidfd, wired.outputs, wired.sink);
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let told = channel.send_spec(&spec, &borrowed);
+        drop(descriptors);
+        running.hear(channel, told, root)?;
+        Ok(running)
+    }
+
+    /// Turns a container into what init is told, and the descriptors that go with it.
+    fn describe(&self, container: Container, wired: &Wired) -> Result<(Spec, Vec<OwnedFd>), Error> {
+        let mut descriptors = Vec::new();
+        let mut keep = |descriptor: OwnedFd| {
+            descriptors.push(descriptor);
+            descriptors.len() - 1
+        };
+        let insecure = container.security == Security::Insecure;
+        let root = keep(open_root(container.root)?);
+        let mut mounts = Vec::with_capacity(container.mounts.len());
+        for mount in container.mounts {
+            let source = match mount.source {
+                MountSource::Tmpfs { size_bytes, mode } => SourceSpec::Tmpfs { size_bytes, mode },
+                MountSource::Detached(descriptor) => SourceSpec::Detached(keep(descriptor)),
+                MountSource::Bind(path) => SourceSpec::Detached(keep(clone_path(&path)?)),
+                MountSource::BindOpen(open) => SourceSpec::Detached(keep(clone_open(open.as_fd())?)),
+            };
+            mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
+        }
+        let network = match container.network {
+            Network::Host => NetworkSpec::Host,
+            Network::None => NetworkSpec::None,
+            Network::Namespace(descriptor) => NetworkSpec::Join(keep(descriptor)),
+        };
+        let filtered = self.options.seccomp && !insecure;
+        let filter =
+            if filtered { self.filter(container.process.capabilities)?.map(&mut keep) } else { None };
+        let spec = Spec {
+            root,
+            readonly_root: container.readonly_root,
+            mounts,
+            hosts: hosts_file(&container.hostname, &container.extra_hosts),
+            resolv_conf: container.resolv_conf.or_else(host_resolv_conf),
+            hostname: container.hostname,
+            network,
+            insecure,
+            shm_size_bytes: container.shm_size_bytes,
+            terminal: wired.terminal,
+            own_stdio: wired.own,
+            seccomp: filter,
+            process: container.process,
+        };
+        Ok((spec, descriptors))
+    }
+
+    fn filter(&self, capabilities: Capabilities) -> Result<Option<OwnedFd>, Error> {
+        let failed = |error| Error::setup("store the system call filter", error);
+        if capabilities != Capabilities::DEFAULT {
+            return seccomp::compile_to_file(capabilities).map_err(failed);
+        }
+        if let Some(filter) = self.filter.get() {
+            return filter.try_clone().map(Some).map_err(failed);
+        }
+        let Some(filter) = seccomp::compile_to_file(capabilities).map_err(failed)? else {
+            return Ok(None);
+        };
+        // Two threads may both have compiled it; the loser's equal copy goes.
+        self.filter.get_or_init(|| filter).try_clone().map(Some).map_err(failed)
+    }
+
+    fn start(&self, namespaces: i32, child: ChildStdio, control: OwnedFd) -> Result<(i32, OwnedFd), Error> {
+        let failed = |error: io::Error| Error::setup("create a process in new namespaces", error);
+        let control = prepared(control.as_fd()).map_err(|error| failed(error.into()))?;
+        let program = prepared(self.program.as_fd()).map_err(|error| failed(error.into()))?;
+        on_spawner(move || {
+            let ChildStdio { stdin, stdout, stderr } = &child;
+            let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            let descriptors =
+                sys::InitDescriptors { program: program.as_fd(), stdio, control: control.as_fd() };
+            sys::clone_init(namespaces, &descriptors)
+        })
+        .and_then(|result| result)
+        .map_err(failed)
+    }
+}
+
+fn namespaces(network: &Network) -> i32 {
+    // The cgroup namespace is init's to make: it must come after the process is in its cgroup.
+    let always = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    match network {
+        Network::None => always | libc::CLONE_NEWNET,
+        Network::Host | Network::Namespace(_) => always,
+    }
+}
+
+fn open_root(root: Root) -> Result<OwnedFd, Error> {
+    match root {
+        Root::Detached(descriptor) => Ok(descriptor),
+        Root::Directory(path) => clone_path(&path),
+    }
+}
+
+fn clone_path(path: &Path) -> Result<OwnedFd, Error> {
+    detached_clone(CWD, path, OpenTreeFlags::AT_RECURSIVE)
+        .map_err(|error| Error::setup_at("open the source of a mount", path, error))
+}
+
+fn clone_open(open: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+    detached_clone(open, Path::new(""), flags)
+        .map_err(|error| Error::setup("open the source of a mount", error))
+}
+
+fn detached_clone(directory: BorrowedFd<'_>, path: &Path, flags: OpenTreeFlags) -> Result<OwnedFd, Errno> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(directory, path, clone | flags)
+}
+
+/// The host's own, or none when it cannot be read: a container without name servers is the lesser evil.
+fn host_resolv_conf() -> Option<String> {
+    let mut text = String::new();
+    let file = File::open("/etc/resolv.conf").ok()?;
+    file.take(RESOLV_CONF_SIZE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// A copy of a descriptor that is out of the way of those that a new init overwrites.
+fn prepared(descriptor: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(descriptor, sys::PREPARED_FD_MIN)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs `work` on the one thread that starts containers.
+///
+/// The kernel kills an init when the *thread* that made it ends (`PR_SET_PDEATHSIG`), so it must be one that lives as long as the process.
+/// All its signals are blocked, which [`sys::clone_init`] needs.
+fn on_spawner<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    static SPAWNER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+    let gone = || io::Error::other("the thread that starts containers is gone");
+    let spawner = SPAWNER.get_or_init(start_spawner).as_ref().ok_or_else(gone)?;
+    let (sender, receiver) = channel();
+    let job = Box::new(move || {
+        // The receiver below waits for it.
+        drop(sender.send(work()));
+    });
+    spawner.send(job).map_err(|_| gone())?;
+    receiver.recv().map_err(|_| gone())
+}
+
+fn start_spawner() -> Option<Sender<Job>> {
+    let (sender, jobs): (Sender<Job>, Receiver<Job>) = channel();
+    let run = move || {
+        // Blocking all signals of a thread cannot fail.
+        let _ = nix::sys::signal::SigSet::all().thread_set_mask();
+        jobs.into_iter().for_each(|job| job());
+    };
+    std::thread::Builder::new().name("spawner".to_owned()).spawn(run).is_ok().then_some(sender)
+}
+
+/// The descriptors that become 0, 1 and 2.
+#[derive(Debug)]
+struct ChildStdio {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// [`Stdio`], opened.
+struct Wired {
+    child: ChildStdio,
+    outputs: Vec<(Stream, OwnedFd)>,
+    sink: Option<Box<dyn OutputSink>>,
+    terminal: Option<TerminalSize>,
+    own: bool,
+}
+
+impl Wired {
+    fn new(stdio: Stdio) -> Result<Self, Error> {
+        Self::open(stdio).map_err(|error| Error::setup("open standard input and output", error))
+    }
+
+    fn open(stdio: Stdio) -> io::Result<Self> {
+        let mut outputs = Vec::new();
+        let (child, sink, terminal, own) = match stdio {
+            Stdio::Captured { stdin, sink } => {
+                let stdin = stdin.map_or_else(null, Ok)?;
+                let stdout = output_pipe(Stream::Stdout, &mut outputs)?;
+                let stderr = output_pipe(Stream::Stderr, &mut outputs)?;
+                (ChildStdio::new(&stdin, &stdout, &stderr)?, Some(sink), None, true)
+            }
+            Stdio::Inherit => (ChildStdio::new(io::stdin(), io::stdout(), io::stderr())?, None, None, false),
+            Stdio::Files { stdin, stdout, stderr } => {
+                (ChildStdio::new(&stdin, &stdout, &stderr)?, None, None, false)
+            }
+            // Init replaces them by the terminal that it makes.
+            Stdio::Terminal { size, sink } => {
+                let null = null()?;
+                (ChildStdio::new(&null, &null, &null)?, Some(sink), Some(size), true)
+            }
+        };
+        Ok(Self { child, outputs, sink, terminal, own })
+    }
+}
+
+impl ChildStdio {
+    fn new(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> io::Result<Self> {
+        Ok(Self {
+            stdin: prepared(stdin.as_fd())?,
+            stdout: prepared(stdout.as_fd())?,
+            stderr: prepared(stderr.as_fd())?,
+        })
+    }
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+fn output_pipe(stream: Stream, outputs: &mut Vec<(Stream, OwnedFd)>) -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    outputs.push((stream, reader));
+    Ok(writer)
+}

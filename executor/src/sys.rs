@@ -1,0 +1,189 @@
+//! The system calls that neither nix nor rustix wraps safely. The only file with `unsafe`.
+
+#![expect(unsafe_code, reason = "this module is where the workspace keeps it")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The name that init is executed under.
+pub(crate) const INIT_NAME: &CStr = c"rbuild-init";
+/// The descriptor of init's end of the control socket.
+const CONTROL_FD: RawFd = 3;
+/// No descriptor that is handed to [`clone_init`] may be below: the child overwrites those up to [`CONTROL_FD`].
+pub(crate) const PREPARED_FD_MIN: RawFd = 10;
+
+/// What a new init starts with. All descriptors are at least [`PREPARED_FD_MIN`].
+#[derive(Debug)]
+pub(crate) struct InitDescriptors<'a> {
+    /// The program to execute.
+    pub program: BorrowedFd<'a>,
+    /// Becomes 0, 1 and 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Becomes 3.
+    pub control: BorrowedFd<'a>,
+}
+
+/// Starts init in new namespaces, as a copy of this process that executes `program` at once.
+///
+/// The calling thread must have all signals blocked, so that no handler of ours runs in the child.
+/// Returns its process id here and a descriptor of it.
+pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> {
+    let argv = [INIT_NAME.as_ptr(), std::ptr::null()];
+    let envp = [std::ptr::null::<libc::c_char>()];
+    let program = descriptors.program.as_raw_fd();
+    let moves = [
+        (descriptors.stdio[0].as_raw_fd(), 0),
+        (descriptors.stdio[1].as_raw_fd(), 1),
+        (descriptors.stdio[2].as_raw_fd(), 2),
+        (descriptors.control.as_raw_fd(), CONTROL_FD),
+    ];
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "the flags are bits, and CLONE_NEWNS and its like are positive"
+    )]
+    {
+        args.flags = (libc::CLONE_PIDFD | namespaces) as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    args.pidfd = &raw mut pidfd as u64;
+
+    // SAFETY: without CLONE_VM the child has its own copy of all memory and goes on on a copy of this stack. Between here and
+    // `execveat` it only makes system calls that are async-signal-safe, on values computed above; it neither allocates nor
+    // takes a lock that another thread may have held. `args` outlives the call and has the size that is passed.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        // SAFETY: as above. `argv` and `envp` end with a null pointer. `_exit` runs no destructor of the parent's.
+        unsafe {
+            for (from, to) in moves {
+                libc::dup2(from, to);
+            }
+            // What the caller of rbuild left open without close-on-exec goes no further than here.
+            libc::syscall(libc::SYS_close_range, CONTROL_FD + 1, i32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            libc::syscall(
+                libc::SYS_execveat,
+                program,
+                c"".as_ptr(),
+                argv.as_ptr(),
+                envp.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+            libc::_exit(*libc::__errno_location());
+        }
+    }
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor there, which nobody else owns.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Init's end of the control socket. To be called once, and only in init.
+///
+/// Fails when there is no such descriptor: somebody has executed this program under init's name by hand.
+pub(crate) fn take_control_socket() -> io::Result<OwnedFd> {
+    // SAFETY: sets a flag of a descriptor, or fails.
+    check(unsafe { libc::fcntl(CONTROL_FD, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, `clone_init` put it there, nothing before `main` owns it, and this is called once.
+    Ok(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) })
+}
+
+/// What `mount_setattr` changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MountChange {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_PRIVATE` and its like, or 0 for no change.
+    pub propagation: u64,
+    /// Also all mounts below.
+    pub recursive: bool,
+}
+
+/// Changes the mount that `mount` is open on.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: change.set,
+        attr_clr: change.clear,
+        propagation: change.propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path ends with a zero, `attr` outlives the call and has the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result)
+}
+
+/// Filters the system calls of this thread and its descendants by a classic BPF program.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions there and writes none; it verifies them.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+}
+
+/// Leaves the caller's session keyring for a new, empty one.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) })
+}
+
+/// Gives every signal its default action and unblocks all, as a program expects them to be when it starts.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default action runs no code of ours. SIGKILL, SIGSTOP and libc's own refuse, rightly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // An empty set cannot be refused.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Switches the loopback interface of this network namespace on.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the flags are 16 bits in `ifreq`")]
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
+}
+
+/// Runs `child` in a copy of this process and returns the copy's id here. `child`'s result is its exit code.
+///
+/// Refuses when this process has more than one thread: the copy would have only the calling one, and find the others' locks
+/// held for ever.
+pub(crate) fn fork(child: impl FnOnce() -> i32) -> io::Result<nix::unistd::Pid> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("more than one thread is running"));
+    }
+    // SAFETY: there is one thread, so the copy is whole.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child),
+        // SAFETY: ends the copy without running what the parent registered for its own exit.
+        nix::unistd::ForkResult::Child => unsafe { libc::_exit(child()) },
+    }
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,2 @@
+//! Kernel tier.
+fn main() {}
