@@ -119,9 +119,10 @@ impl<'a> Received<'a> {
         self.limit_bytes
     }
 
-    /// Passes on what is new in a `200` or `206`, to the end of its body.
+    /// Passes on what is new in a `200` or `206`, to the end of its body. A part that is not the last is a cut.
     pub(crate) async fn take(&mut self, mut answer: Answer, read_timeout: Duration) -> Result<()> {
         let mut skip = self.overlap(&answer)?;
+        let total = answer.text(&CONTENT_RANGE).and_then(range_total);
         let mut pace = Pace::start(read_timeout);
         while let Some(chunk) = answer.chunk().await? {
             let known = skip.min(chunk.len() as u64);
@@ -132,7 +133,12 @@ impl<'a> Received<'a> {
                 return Err(Error::Stalled { url: self.url.clone(), received_bytes: self.size_bytes() });
             }
         }
-        Ok(())
+        match total {
+            Some(total) if self.size_bytes() < total => {
+                Err(Error::Cut { url: self.url.clone(), received_bytes: self.size_bytes() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How much of the answer's body the sink already has.
@@ -173,6 +179,11 @@ impl<'a> Received<'a> {
 /// The `N` of `bytes N-M/L`.
 fn range_start(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+}
+
+/// The `L` of `bytes N-M/L`.
+fn range_total(header: &str) -> Option<u64> {
+    header.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 /// Notices a server that sends, but hardly.

@@ -38,6 +38,10 @@ mod options;
 mod push;
 mod resolve;
 mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::fmt;

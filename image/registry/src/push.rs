@@ -9,7 +9,8 @@
 //! PATCH <location>, Content-Range: 0-4194303 …       202   or, where that is refused, in pieces
 //! ```
 //!
-//! An upload that breaks starts over in a new session; pieces are small enough to be sent again from memory.
+//! An upload that breaks starts over in a new session. A piece that breaks is sent again from memory, unless the
+//! registry says that it has arrived.
 
 use std::future::Future;
 use std::io::{self, Read};
@@ -18,7 +19,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::stream;
 use rbuild_image::{Descriptor, Digest, MediaType, Reference};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE,
+};
 use reqwest::{Body, Method, Url};
 use tokio::sync::mpsc;
 
@@ -70,7 +73,7 @@ impl Session {
                 return Ok(PushOutcome::Mounted { from: from.clone() });
             }
         }
-        self.transport.retry(async || self.upload(&target, upload, watch).await).await?;
+        self.transport.retry(async || self.upload_with_renewal(&target, upload, watch).await).await?;
         Ok(PushOutcome::Uploaded)
     }
 
@@ -106,9 +109,22 @@ impl Session {
 
     /// Closes an upload session that was opened instead of a mount. If that fails the registry will time it out.
     async fn abandon(&self, target: &Target, answer: &Answer) {
-        if let Ok(location) = location(answer) {
+        if let Ok(location) = place_of_upload(answer) {
             let call = || Call::new(Method::DELETE, location.clone());
             self.request(target, &[200, 202, 204], call).await.ok();
+        }
+    }
+
+    /// An upload whose token may run out between the opening of the session and the body, once.
+    async fn upload_with_renewal(
+        &self,
+        target: &Target,
+        upload: &BlobUpload<'_>,
+        watch: Watch<'_>,
+    ) -> Result<()> {
+        match self.upload(target, upload, watch).await {
+            Err(Error::Status(error)) if error.status == 401 => self.upload(target, upload, watch).await,
+            result => result,
         }
     }
 
@@ -131,7 +147,7 @@ impl Session {
             || Call::new(Method::POST, url.clone()).header(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let answer = self.request_with_retries(target, &[202], call).await?;
         let asked = answer.text(&CHUNK_MIN_LENGTH).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok((location(&answer)?, CHUNK_SIZE_BYTES.max(asked).min(CHUNK_SIZE_BYTES_MAX)))
+        Ok((place_of_upload(&answer)?, CHUNK_SIZE_BYTES.max(asked).min(CHUNK_SIZE_BYTES_MAX)))
     }
 
     async fn put_whole(
@@ -144,16 +160,10 @@ impl Session {
         let mut blob = Blob::open(upload)?;
         let url = with_digest(location, upload.descriptor.digest);
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let mut body = Some(streamed(receiver));
-        let call = || {
-            let mut call = upload_call(Method::PUT, url.clone(), upload.descriptor.size_bytes);
-            // A second call is made only after a `401`, which the opening of the session has ruled out but for a
-            // token that ran out just now. It then fails for want of a body, and the upload starts over.
-            call.body = Some(body.take().unwrap_or_else(|| Body::from(Bytes::new())));
-            call
-        };
+        let mut call = upload_call(Method::PUT, url, upload.descriptor.size_bytes);
+        call.body = Some(streamed(receiver));
         let feeding = async { blob.feed(sender, watch).await };
-        let answer = with_feeder(self.request(target, &[201, 202, 204], call), feeding).await?;
+        let answer = with_feeder(self.request_once(target, &[201, 202, 204], call), feeding).await?;
         check_stated(&answer, upload.descriptor.digest)
     }
 
@@ -180,17 +190,36 @@ impl Session {
         check_stated(&answer, upload.descriptor.digest)
     }
 
-    /// Sends one piece and gives the place of the next.
+    /// Sends one piece, again if it must be, and gives the place of the next.
     async fn patch(&self, target: &Target, location: Url, start: u64, piece: Bytes) -> Result<Url> {
-        let range = format!("{start}-{}", start + piece.len() as u64 - 1);
-        let range = HeaderValue::try_from(range).expect("digits make a valid header");
-        let call = || {
-            let mut call = upload_call(Method::PATCH, location.clone(), piece.len() as u64)
-                .header(CONTENT_RANGE, range.clone());
-            call.body = Some(piece.clone().into());
-            call
-        };
-        self::location(&self.request(target, &[201, 202, 204], call).await?)
+        let end = start + piece.len() as u64;
+        let range =
+            HeaderValue::try_from(format!("{start}-{}", end - 1)).expect("digits make a valid header");
+        let mut failed_before = false;
+        self.transport
+            .retry(async || {
+                if std::mem::replace(&mut failed_before, true) {
+                    let (arrived, next) = self.upload_status(target, &location).await?;
+                    if arrived == end {
+                        return Ok(next);
+                    }
+                }
+                let call = || {
+                    let mut call = upload_call(Method::PATCH, location.clone(), end - start)
+                        .header(CONTENT_RANGE, range.clone());
+                    call.body = Some(piece.clone().into());
+                    call
+                };
+                place_of_upload(&self.request(target, &[201, 202, 204], call).await?)
+            })
+            .await
+    }
+
+    /// How much of an upload has arrived, and where it goes on.
+    async fn upload_status(&self, target: &Target, location: &Url) -> Result<(u64, Url)> {
+        let answer = self.request(target, &[204], || Call::new(Method::GET, location.clone())).await?;
+        let last = answer.text(&RANGE).and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
+        Ok((last.map_or(0, |last| last.saturating_add(1)), place_of_upload(&answer)?))
     }
 
     pub(crate) async fn push_manifest(
@@ -222,7 +251,7 @@ impl Session {
 }
 
 /// Where an upload goes on. It may be relative.
-fn location(answer: &Answer) -> Result<Url> {
+fn place_of_upload(answer: &Answer) -> Result<Url> {
     let missing = || Error::Protocol { url: answer.shown(), missing: "the place of the upload" };
     let location = answer.response.url().join(answer.text(&LOCATION).ok_or_else(missing)?);
     let usable = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_image::Reference;
-use reqwest::header::{HeaderName, LINK};
+use reqwest::header::{HeaderName, HeaderValue, LINK};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -109,34 +109,48 @@ impl Session {
         Ok(base)
     }
 
-    /// Sends a request once with the right to do it; `call` makes it, twice if the first one is answered `401`.
-    /// Answers with other statuses than these are errors.
+    /// Sends a request with the right to do it; `call` makes it, twice if the first one is answered `401`. Answers
+    /// with other statuses than these are errors.
     pub(crate) async fn request(
         &self,
         target: &Target,
         statuses: &[u16],
         mut call: impl FnMut() -> Call,
     ) -> Result<Answer> {
-        let mut first = call();
-        if target.trusts(&first.url) {
-            first.authorization = self.auth.header(&self.transport, &target.access).await?;
+        let (mut answer, authorization) = self.ask(target, call()).await?;
+        if authorization.is_some() {
+            answer = self.send(target, Call { authorization, ..call() }).await?;
         }
-        let (url, sent) = (first.url.clone(), first.authorization.clone());
-        let answer = self.transport.send(first).await?;
-        self.report_warnings(&target.access.registry, &answer);
-        // A `401` from where a redirect led is not the registry's question.
-        if answer.status().as_u16() != 401 || !target.trusts(&url) || !target.trusts(answer.response.url()) {
-            return answer.expect(statuses).await;
+        answer.expect(statuses).await
+    }
+
+    /// [`request`](Self::request) for a body that can be sent only once. A `401` is an error; by then a new token
+    /// is at hand for another try.
+    pub(crate) async fn request_once(&self, target: &Target, statuses: &[u16], call: Call) -> Result<Answer> {
+        self.ask(target, call).await?.0.expect(statuses).await
+    }
+
+    /// Sends a request with the authorization we have. After a `401`, gives what to send it with again.
+    async fn ask(&self, target: &Target, mut call: Call) -> Result<(Answer, Option<HeaderValue>)> {
+        let at_home = target.trusts(&call.url);
+        if at_home {
+            call.authorization = self.auth.header(&self.transport, &target.access).await?;
+        }
+        let (url, sent) = (call.url.clone(), call.authorization.clone());
+        let answer = self.send(target, call).await?;
+        // A `401` from elsewhere, such as where a redirect led, is not the registry's question.
+        if answer.status().as_u16() != 401 || !at_home || !target.trusts(answer.response.url()) {
+            return Ok((answer, None));
         }
         let challenge = (answer.headers(), sent.as_ref());
         let next = self.auth.after_401(&self.transport, &target.access, &url, challenge).await?;
-        match next {
-            None => answer.expect(statuses).await,
-            authorization => {
-                let answer = self.transport.send(Call { authorization, ..call() }).await?;
-                answer.expect(statuses).await
-            }
-        }
+        Ok((answer, next))
+    }
+
+    async fn send(&self, target: &Target, call: Call) -> Result<Answer> {
+        let answer = self.transport.send(call).await?;
+        self.report_warnings(&target.access.registry, &answer);
+        Ok(answer)
     }
 
     /// [`request`](Self::request), and again when it fails in passing.
