@@ -289,13 +289,14 @@ impl Error {
 fn is_certificate_error(error: &reqwest::Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
-        // The cause of an `io::Error` skips what is wrapped in it.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let error = wrapped.map_or(error, |wrapped| wrapped);
         if error.is::<rustls::Error>() {
             return true;
         }
-        cause = error.source();
+        // The source of an `io::Error` is not what it wraps, but the source of that.
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }

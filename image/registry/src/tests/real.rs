@@ -1,14 +1,17 @@
 //! Against the reference implementation, where it is installed (Debian: `docker-registry`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use rbuild_image::{Descriptor, ImageConfig, Manifest, MediaType, Platform, Reference};
 use tempfile::TempDir;
 
-use super::{NEVER, client, content, unwatched};
-use crate::{BlobUpload, PushOutcome};
+use super::{NEVER, client, content, options, unwatched};
+use crate::{Anonymous, BlobUpload, Client, ClientOptions, Error, PushOutcome, Security};
 
 /// A registry in a process of its own, killed when dropped.
 struct Registry {
@@ -26,27 +29,18 @@ impl Drop for Registry {
 
 impl Registry {
     /// `None`, and a line that says so, where there is none.
-    #[expect(clippy::disallowed_methods, reason = "this test starts a server, and may be required to")]
-    fn start() -> Option<Self> {
+    fn start(settings: &[(&str, &Path)]) -> Option<Self> {
         let root = tempfile::tempdir().unwrap();
-        let settings = root.path().join("settings.yml");
-        fs::write(&settings, "version: 0.1\n").unwrap();
-        let started = Command::new("docker-registry")
-            .args(["serve", settings.to_str().unwrap()])
+        let settings_file = root.path().join("settings.yml");
+        fs::write(&settings_file, "version: 0.1\n").unwrap();
+        let mut command = command("docker-registry");
+        command
+            .args(["serve", settings_file.to_str().unwrap()])
             .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", root.path().join("data"))
             .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
             .env("REGISTRY_LOG_FORMATTER", "json")
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        let mut child = match started {
-            Ok(child) => child,
-            Err(error) => {
-                assert!(std::env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_none(), "docker-registry: {error}");
-                eprintln!("SKIPPED: no `docker-registry` to test against: {error}");
-                return None;
-            }
-        };
+            .envs(settings.iter().copied());
+        let mut child = started(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn())?;
         let name = listening_on(&mut child);
         Some(Self { child, name, _root: root })
     }
@@ -56,7 +50,24 @@ impl Registry {
     }
 }
 
-/// Reads the log up to `"msg":"listening on 127.0.0.1:<port>"`, and goes on reading it, so that the registry does
+#[expect(clippy::disallowed_methods, reason = "these tests start a server and what makes its certificate")]
+fn command(program: &str) -> Command {
+    Command::new(program)
+}
+
+/// What was started, or `None` and a line that says so; a failure where the tests must run.
+fn started<T>(result: io::Result<T>) -> Option<T> {
+    #[expect(clippy::disallowed_methods, reason = "the way to tell tests that they may not be skipped")]
+    let required = std::env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_some_and(|value| value == "1");
+    result
+        .inspect_err(|error| {
+            assert!(!required, "nothing to test against: {error}");
+            eprintln!("SKIPPED: `docker-registry` and `openssl` are needed to test against: {error}");
+        })
+        .ok()
+}
+
+/// Reads the log up to `listening on 127.0.0.1:<port>`, and goes on reading it, so that the registry does
 /// not wait for us.
 fn listening_on(child: &mut Child) -> String {
     let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -65,7 +76,7 @@ fn listening_on(child: &mut Child) -> String {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "the registry ended");
         if let Some((_, rest)) = line.split_once("listening on ") {
-            break rest.split(['"', ',']).next().unwrap().to_owned();
+            break rest.split(['"', ',', ' ']).next().unwrap().to_owned();
         }
     };
     std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
@@ -82,7 +93,7 @@ fn push(reference: &Reference, bytes: &[u8], mount_from: &[String]) -> (Descript
 
 #[test]
 fn an_image_goes_to_the_real_registry_and_back() {
-    let Some(registry) = Registry::start() else { return };
+    let Some(registry) = Registry::start(&[]) else { return };
     let reference = registry.reference("team/app:1");
     let platform = Platform::new("linux", "amd64", None);
     let layer = content(5_000_000);
@@ -108,4 +119,43 @@ fn an_image_goes_to_the_real_registry_and_back() {
     assert_eq!(client().list_tags(&reference, &NEVER).unwrap(), ["1"]);
     assert_eq!(client().catalog(&registry.name, &NEVER).unwrap(), ["other/app", "team/app"]);
     assert!(client().resolve(&registry.reference("team/app:2"), &NEVER).unwrap_err().is_not_found());
+}
+
+/// A key and a certificate for 127.0.0.1 that nobody signed.
+fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (key, certificate) = (folder.join("key.pem"), folder.join("certificate.pem"));
+    let mut openssl = command("openssl");
+    openssl
+        .args(
+            "req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test".split(' '),
+        )
+        .args("-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(' '));
+    let output = openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output();
+    assert!(started(output)?.status.success());
+    Some((key, certificate))
+}
+
+#[test]
+fn certificates_are_verified_unless_told_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((key, certificate)) = certificate(folder.path()) else { return };
+    let settings = [("REGISTRY_HTTP_TLS_KEY", &*key), ("REGISTRY_HTTP_TLS_CERTIFICATE", &*certificate)];
+    let (Some(tls), Some(plain)) = (Registry::start(&settings), Registry::start(&[])) else { return };
+    let bundle = fs::read(&certificate).unwrap();
+    let cases = [
+        ("unknown authority", &tls, Security::Verified, vec![], false),
+        ("own authority", &tls, Security::Verified, vec![bundle], true),
+        ("any certificate", &tls, Security::Unverified, vec![], true),
+        ("plain to TLS", &tls, Security::Plain, vec![], false),
+        ("TLS to plain", &plain, Security::Verified, vec![], false),
+        ("whatever there is", &plain, Security::Unverified, vec![], true),
+    ];
+    for (name, registry, security, certificates, works) in cases {
+        let hosts = BTreeMap::from([(registry.name.clone(), security)]);
+        let options = ClientOptions { hosts, certificates, ..options() };
+        let result = Client::new(options, Arc::new(Anonymous)).catalog(&registry.name, &NEVER);
+        assert_eq!(result.is_ok(), works, "{name}: {result:?}");
+        let transient = result.as_ref().is_err_and(Error::is_transient);
+        assert!(!transient, "{name}: asking again would not help: {result:?}");
+    }
 }
