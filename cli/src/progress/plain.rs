@@ -163,7 +163,7 @@ fn line_of(number: usize, change: &Change) -> Option<String> {
     // Writing to a string cannot fail.
     let _ = match change {
         Change::Started => return None,
-        Change::Line { at, text } => write!(line, "{:.3} {text}", at.as_secs_f64()),
+        Change::Line { at, text } => write!(line, "{} {text}", log_time(*at)),
         Change::Transferred(transfer) => {
             let done = if transfer.done { " done" } else { "" };
             write!(line, "{transfer} {:.1}s{done}", transfer.took.as_secs_f64())
@@ -174,6 +174,17 @@ fn line_of(number: usize, change: &Change) -> Option<String> {
         Change::Cancelled => write!(line, "CANCELED"),
     };
     Some(line)
+}
+
+/// Five characters: `0.211`, `10.71`, `123.4`.
+fn log_time(at: Duration) -> String {
+    let seconds = at.as_secs_f64();
+    let decimals = match at.as_secs() {
+        0..10 => 3,
+        10..100 => 2,
+        _ => 1,
+    };
+    format!("{seconds:.decimals$}")
 }
 
 #[cfg(test)]

@@ -206,3 +206,10 @@ fn a_vertex_that_nobody_planned_is_shown() {
     #1 DONE 0.1s
     "#);
 }
+
+#[test]
+fn log_times_keep_their_width() {
+    for (millis, expected) in [(0, "0.000"), (211, "0.211"), (10_714, "10.71"), (123_456, "123.5")] {
+        assert_eq!(super::log_time(Duration::from_millis(millis)), expected);
+    }
+}

@@ -1,0 +1,3 @@
+//! The tests of the command and of the repository: one binary, a module for each subject.
+
+mod tidy;

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs compiled test binaries as an ordinary user. A part of test.sh, which calls it as root in a mount namespace of
+# its own.
+#
+#   as-test-user.sh USER REPOSITORY STATE
+#
+# STATE/binaries lists `package-directory<tab>binary`; STATE/{home,tmp,run} are the user's.
+set -euo pipefail
+user=$1 repository=$2 state=$3
+
+as_user() {
+    setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all env -i PATH="$PATH" HOME="$state/home" \
+        USER="$user" TMPDIR="$state/tmp" XDG_RUNTIME_DIR="$state/run" RUST_BACKTRACE=1 \
+        RBUILD_TEST_REQUIRE_KERNEL=1 INSTA_UPDATE=no INSTA_WORKSPACE_ROOT="$repository" "$@"
+}
+
+# Where an ancestor of the repository is closed to the user (a clone in root's home), shows the user nothing of that
+# ancestor but the repository.
+expose_repository() {
+    local ancestor="" name names shelter
+    IFS=/ read -ra names <<<"${repository#/}"
+    for name in "${names[@]}"; do
+        ancestor=$ancestor/$name
+        as_user test -x "$ancestor" && continue
+        shelter=$(mktemp -d)
+        mount --bind "$repository" "$shelter"
+        mount -t tmpfs -o mode=755 tmpfs "$ancestor"
+        mkdir -p "$repository"
+        mount --bind "$shelter" "$repository"
+        return
+    done
+}
+
+expose_repository
+status=0
+while IFS=$'\t' read -r package binary; do
+    if ! as_user test -x "$binary"; then
+        echo "as-test-user.sh: $user cannot reach $binary: keep CARGO_TARGET_DIR inside the repository" >&2
+        exit 1
+    fi
+    echo "-- ${binary##*/}"
+    (cd "$package" && as_user "$binary" --quiet --skip tidy:: </dev/null) || status=1
+done <"$state/binaries"
+exit "$status"
