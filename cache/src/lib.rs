@@ -1,1 +1,89 @@
-//! Under construction.
+//! The store: everything rbuild keeps on disk, shared by any number of processes, without a daemon.
+//!
+//! ```text
+//! <root>/                     mode 0700: layers hold other people's set-uid programs
+//!   version                   the format; written last when a store is made
+//!   metadata.db               SQLite: layers, snapshots, cache records, images, containers
+//!   stat-cache-v1.db          SQLite, expendable: what files of build contexts held when they were last read
+//!   content/sha256/<aa>/<hex> blobs: manifests, configs, compressed layers
+//!   ingest/<name>             blobs on their way in; each writer holds its file's lock
+//!   layers/<id>/              one layer each, in the form that overlayfs takes as a lower directory
+//!   active/<name>/            layers on their way: `upper` (the layer to be), `work` (overlayfs's own); their owner
+//!                             holds the directory's lock
+//!   empty/                    an empty directory
+//!   stubs/                    mount-point stubs that the executor lays under a root
+//!   locks/<hex>               one file for each key that a process is working on
+//!   leases/<start>-<name>     one file for each process that is using the store; it holds the file's lock
+//!   trash/<name>              on its way out
+//!   containers/<id>/          writable layers and logs of containers
+//!   volumes/<name>/
+//!   prune.lock                held by prune alone, or shared for the moment in which a lease is taken
+//! ```
+//!
+//! # What a name promises
+//!
+//! * A name in `content/` is the digest of what is under it, verified and synced before it got the name.
+//! * A name in `layers/` that has a row in the metadata is a whole layer, never changed again.
+//! * A row names only what was there before the row: files first, then the row.
+//!
+//! # What a crash leaves
+//!
+//! A process may die at any instant, and the disk may fill. What was not committed has no row, and is
+//!
+//! * a file in `ingest/` or a directory in `active/` whose lock is free: removed by the next process that
+//!   wants to make one there (an open looks at nothing);
+//! * a directory in `layers/` without a row: replaced when its id is given out again, or removed by [`Store::prune`];
+//! * an entry of `trash/`: removed by the same clean-up;
+//! * no mount: mounts are made detached and vanish with their last descriptor (see [`snapshot`]).
+//!
+//! A power failure can also take the newest rows, and the contents of files in layers that the system had not written
+//! back. [`Store::check`] finds what can be found.
+//!
+//! # Locks
+//!
+//! All are `flock(2)`, so a process that is gone holds nothing.
+//!
+//! * [`Store::lock_key`] lets one process work on a cache key while others wait for its result.
+//! * [`Lease`]: nothing that was used since the oldest live lease began is pruned. "Used" is recorded: looking up
+//!   a record, a snapshot or a blob stamps it.
+//! * Order, outermost first: key lock, `prune.lock`, a transaction. Nothing waits for a key lock inside the others.
+//!
+//! Where to start reading: [`snapshot`] for how a step becomes a layer, [`records`] for what the cache remembers,
+//! [`prune`] for how it forgets.
+#![forbid(unsafe_code)]
+
+mod check;
+mod clean_up;
+pub mod containers;
+pub mod content;
+mod db;
+mod error;
+pub mod images;
+pub mod layer;
+mod layout;
+mod lease;
+mod lock;
+pub mod prune;
+pub mod records;
+pub mod root_dir;
+pub mod snapshot;
+mod stat_cache;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use check::Problem;
+pub use containers::{ContainerRecord, Containers};
+pub use content::{BlobWriter, ContentStore, Expected};
+pub use error::{Error, Result};
+pub use images::{ImageRecord, Images};
+pub use layout::Area;
+pub use lease::Lease;
+pub use lock::KeyLock;
+pub use prune::{PrunePolicy, PruneReport};
+pub use records::{CacheKey, NewRecord, Record, Records};
+pub use snapshot::{
+    ActiveSnapshot, LAYERS_MAX, LayerId, LayerInfo, MountedRoot, OverlayXattrs, Snapshot, SnapshotId, UnpackedLayer,
+};
+pub use stat_cache::StatCacheTable;
+pub use store::{Store, StoreOptions};

@@ -1,0 +1,277 @@
+//! The metadata: SQLite in WAL mode, one connection per handle.
+//!
+//! Rules. Every write is one short `BEGIN IMMEDIATE` transaction, because a transaction that starts by reading cannot wait
+//! for the write lock. `synchronous=NORMAL`: the process may die at any instant without loss; what a power failure takes
+//! away is the newest rows, which are then unreferenced files. Ids are never used twice (`AUTOINCREMENT`), so that a directory
+//! named by one cannot be mistaken.
+//!
+//! The log is not folded into the database when a handle closes, as that costs several flushes: only once it has
+//! grown past [`LOG_KEPT_BYTES_MAX`].
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::root_dir::{At, PathError};
+use crate::{Error, Result};
+
+/// The version of the tables, in `PRAGMA user_version`.
+const SCHEMA_VERSION: i32 = 1;
+
+/// How long a write waits for other processes' writes. Each takes well under a millisecond, so this is for a machine that
+/// hangs, not for a queue.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A log up to this size is left for the next handle to read, which costs it less than a millisecond.
+const LOG_KEPT_BYTES_MAX: u64 = 256 * 1024;
+
+/// Compiled statements kept for reuse: more than there are in this crate.
+const STATEMENTS_KEPT: usize = 64;
+
+const SCHEMA: &str = "
+CREATE TABLE layer (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- The digest of the layer's tar, once known.
+    diff_id BLOB,
+    -- The chain id of the only stack that the layer stands for that tar on (zeros: on nothing); NULL: on any.
+    base BLOB,
+    tar_size_bytes INTEGER,
+    -- What the directory takes on disk; counted when it is first asked for.
+    disk_size_bytes INTEGER,
+    -- Modification times are clamped to this when the tar is made (SOURCE_DATE_EPOCH), Unix seconds.
+    mtime_max INTEGER,
+    created INTEGER NOT NULL
+) STRICT;
+CREATE INDEX layer_by_diff_id ON layer(diff_id) WHERE diff_id IS NOT NULL;
+
+-- Compressed forms of layers, as they came or were made.
+CREATE TABLE layer_blob (
+    diff_id BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    descriptor TEXT NOT NULL,
+    PRIMARY KEY (diff_id, digest)
+) STRICT, WITHOUT ROWID;
+
+-- A stack of layers: their ids, eight bytes each, little endian, bottom first.
+CREATE TABLE snapshot (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    layers BLOB NOT NULL UNIQUE,
+    last_used INTEGER NOT NULL
+) STRICT;
+
+-- What a step gave: snapshot ids, eight bytes each, little endian, 0 for the empty tree.
+CREATE TABLE result (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    op_digest BLOB NOT NULL,
+    outputs BLOB NOT NULL,
+    description TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT;
+CREATE INDEX result_by_op ON result(op_digest);
+CREATE INDEX result_by_description ON result(description);
+
+-- The keys that a result is found under.
+CREATE TABLE record (
+    key BLOB PRIMARY KEY,
+    result INTEGER NOT NULL REFERENCES result(id) ON DELETE CASCADE,
+    trace BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX record_by_result ON record(result);
+CREATE TABLE content_record (
+    key BLOB PRIMARY KEY,
+    result INTEGER NOT NULL REFERENCES result(id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX content_record_by_result ON content_record(result);
+
+CREATE TABLE image (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    target_digest BLOB NOT NULL UNIQUE,
+    target TEXT NOT NULL,
+    config_digest BLOB,
+    snapshot INTEGER REFERENCES snapshot(id),
+    created INTEGER NOT NULL
+) STRICT;
+CREATE TABLE image_name (
+    name TEXT PRIMARY KEY,
+    image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_name_by_image ON image_name(image);
+
+CREATE TABLE container (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    snapshot INTEGER REFERENCES snapshot(id),
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Why a closure inside a transaction stopped: SQLite, to which the caller's verb is added, or something else.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Sql(rusqlite::Error),
+    Store(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<PathError> for Failure {
+    fn from(error: PathError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A database file and the connection to it.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Database {
+    /// Opens the metadata of a store, which [`Database::create`] has made.
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+        let this = Self::connect(path, OpenFlags::empty())?;
+        let found: i32 = this
+            .read("read the version", |db| Ok(db.query_row("PRAGMA user_version", (), |row| row.get(0))?))?;
+        if found == SCHEMA_VERSION {
+            return Ok(this);
+        }
+        let supported = format!("tables {SCHEMA_VERSION}");
+        let root = this.path.parent().unwrap_or(Path::new("/")).to_owned();
+        Err(Error::UnknownFormat { root, found: format!("tables {found}"), supported })
+    }
+
+    /// Makes the metadata of a new store. The caller holds the store's creation lock.
+    pub(crate) fn create(path: PathBuf) -> Result<()> {
+        Self::create_with(path, SCHEMA_VERSION, SCHEMA).map(drop)
+    }
+
+    /// Opens a database that can be lost: makes it when it is missing or damaged. Its name holds its version.
+    pub(crate) fn open_expendable(path: PathBuf, schema: &str) -> Result<Self> {
+        match Self::create_with(path.clone(), 1, schema) {
+            Err(Error::Database { source, .. }) if is_unusable(&source) => {
+                std::fs::remove_file(&path).at("remove", &path)?;
+                Self::create_with(path, 1, schema)
+            }
+            result => result,
+        }
+    }
+
+    fn create_with(path: PathBuf, version: i32, schema: &str) -> Result<Self> {
+        let this = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        this.read("switch to a log", |db| {
+            let mode: String = db.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
+            debug_assert_eq!(mode, "wal", "a database file can always have a log");
+            Ok(())
+        })?;
+        this.write("create the tables", |db| {
+            let found: i32 = db.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+            if found != version {
+                db.execute_batch(schema)?;
+                db.pragma_update(None, "user_version", version)?;
+            }
+            Ok(())
+        })?;
+        Ok(this)
+    }
+
+    fn connect(path: PathBuf, flags: OpenFlags) -> Result<Self> {
+        let connect = || {
+            // The connection is behind a mutex, so SQLite need not have its own.
+            let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&path, flags)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON")?;
+            Ok(connection)
+        };
+        match connect() {
+            Ok(connection) => Ok(Self { path, connection: Mutex::new(connection) }),
+            Err(source) => Err(Error::Database { verb: "open the tables", path, source }),
+        }
+    }
+
+    /// Runs queries that change nothing. `verb` says what they are for.
+    pub(crate) fn read<T>(
+        &self,
+        verb: &'static str,
+        queries: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        queries(&connection).map_err(|failure| self.error(verb, failure))
+    }
+
+    /// Runs a transaction, undone when the closure fails. `verb` says what it is for.
+    pub(crate) fn write<T>(
+        &self,
+        verb: &'static str,
+        queries: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = queries(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|failure| self.error(verb, failure))
+    }
+
+    fn error(&self, verb: &'static str, failure: Failure) -> Error {
+        match failure {
+            Failure::Sql(source) => Error::Database { verb, path: self.path.clone(), source },
+            Failure::Store(error) => error,
+        }
+    }
+
+    fn log_size_bytes(&self) -> u64 {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |metadata| metadata.len())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.log_size_bytes() > LOG_KEPT_BYTES_MAX {
+            // When another process is reading, the last one to close folds the log.
+            let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
+            drop(connection.execute_batch("PRAGMA busy_timeout=0; PRAGMA wal_checkpoint(TRUNCATE)"));
+        }
+    }
+}
+
+fn is_unusable(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// Ids as they are stored: eight bytes each, little endian.
+pub(crate) fn pack(ids: impl IntoIterator<Item = i64>) -> Vec<u8> {
+    ids.into_iter().flat_map(i64::to_le_bytes).collect()
+}
+
+/// The inverse of [`pack`]; `table` is named when the bytes are not whole ids.
+pub(crate) fn unpack(table: &'static str, bytes: &[u8]) -> Result<Vec<i64>> {
+    let (ids, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(Error::Damaged { table, found: format!("a list of ids of {} bytes", bytes.len()) });
+    }
+    Ok(ids.iter().map(|id| i64::from_le_bytes(*id)).collect())
+}

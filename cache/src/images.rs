@@ -1,0 +1,246 @@
+//! Images: a manifest or an index in the content store, the names that lead to it, and the snapshot that it unpacks to.
+//!
+//! A name leads to one image; an image may have many names, or none after its name was given to another (Docker's
+//! `<none>`). Images are roots: what they need is kept.
+
+use rbuild_image::{Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, Reference};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use crate::db::Failure;
+use crate::{Error, Result, Snapshot, SnapshotId, Store};
+
+/// An image of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// The names that lead to it, sorted. Empty for one that lost its name.
+    pub names: Vec<Reference>,
+    /// Its manifest, or an index of manifests.
+    pub target: Descriptor,
+    /// The digest of its config, when the target is a manifest: Docker's image id.
+    pub config: Option<Digest>,
+    /// The tree that it unpacks to, once it was unpacked.
+    pub snapshot: Option<Snapshot>,
+    /// When it came into the store, Unix seconds.
+    pub created: i64,
+}
+
+/// The images of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a>(pub(crate) &'a Store);
+
+struct ImageRow {
+    id: i64,
+    target: String,
+    config: Option<[u8; 32]>,
+    snapshot: Option<i64>,
+    created: i64,
+}
+
+const COLUMNS: &str = "id, target, config_digest, snapshot, created";
+
+impl Images<'_> {
+    /// Gives a name to an image, taking it from the one that had it. Without a snapshot, one that is known is kept.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the manifest is there but is none.
+    pub fn put(&self, name: &Reference, target: &Descriptor, snapshot: Option<&Snapshot>) -> Result<()> {
+        self.insert(Some(name), target, snapshot)
+    }
+
+    /// Keeps an image without a name.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the manifest is there but is none.
+    pub fn put_unnamed(&self, target: &Descriptor, snapshot: Option<&Snapshot>) -> Result<()> {
+        self.insert(None, target, snapshot)
+    }
+
+    /// The image that a name leads to.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn get(&self, name: &Reference) -> Result<Option<ImageRecord>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM image WHERE id = (SELECT image FROM image_name WHERE name = ?1)");
+        let row = self.0.0.db.read("look up an image", |db| {
+            Ok(db.prepare_cached(&sql)?.query_row([name.to_string()], read_row).optional()?)
+        })?;
+        row.map(|row| self.complete(row)).transpose()
+    }
+
+    /// Every image, newest first.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn list(&self) -> Result<Vec<ImageRecord>> {
+        let sql = format!("SELECT {COLUMNS} FROM image ORDER BY created DESC, id DESC");
+        let rows = self.0.0.db.read("list the images", |db| {
+            let mut statement = db.prepare_cached(&sql)?;
+            Ok(statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        rows.into_iter().map(|row| self.complete(row)).collect()
+    }
+
+    /// The images whose config or manifest digest begins with these hex digits, with or without `sha256:`.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn by_id_prefix(&self, prefix: &str) -> Result<Vec<ImageRecord>> {
+        let prefix = prefix.strip_prefix("sha256:").unwrap_or(prefix);
+        if prefix.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut images = self.list()?;
+        images.retain(|image| {
+            [Some(image.target.digest), image.config]
+                .into_iter()
+                .flatten()
+                .any(|digest| digest.hex().starts_with(prefix))
+        });
+        Ok(images)
+    }
+
+    /// Takes a name away. The image stays, without a name if that was its last. Returns whether the name was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn untag(&self, name: &Reference) -> Result<bool> {
+        self.0.0.db.write("remove an image's name", |db| remove_name(db, name))
+    }
+
+    /// Takes a name away, and the image with its last name. Returns whether the name was there.
+    ///
+    /// What only this image needed is then free to be [pruned](Store::prune).
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remove(&self, name: &Reference) -> Result<bool> {
+        self.0.0.db.write("remove an image", |db| {
+            let Some(image) = image_of(db, name)? else { return Ok(false) };
+            remove_name(db, name)?;
+            let sql =
+                "DELETE FROM image WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM image_name WHERE image = ?1)";
+            db.execute(sql, [image])?;
+            Ok(true)
+        })
+    }
+
+    /// Removes an image with all its names. Returns whether it was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remove_target(&self, target: Digest) -> Result<bool> {
+        self.0.0.db.write("remove an image", |db| {
+            Ok(db.execute("DELETE FROM image WHERE target_digest = ?1", [target.as_bytes()])? > 0)
+        })
+    }
+
+    fn insert(
+        &self,
+        name: Option<&Reference>,
+        target: &Descriptor,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<()> {
+        let config = self.config_of(target)?;
+        let snapshot = snapshot.and_then(|snapshot| snapshot.id).map(|id| id.0);
+        let json = serde_json::to_string(target).expect("a descriptor has no map with non-string keys");
+        let stamp = self.0.stamp();
+        self.0.0.db.write("name an image", |db| {
+            let sql = "INSERT INTO image (target_digest, target, config_digest, snapshot, created)
+                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (target_digest) DO UPDATE SET target = excluded.target,
+                config_digest = coalesce(excluded.config_digest, config_digest),
+                snapshot = coalesce(excluded.snapshot, snapshot) RETURNING id";
+            let config = config.as_ref().map(Digest::as_bytes);
+            let row = params![target.digest.as_bytes(), json, config, snapshot, stamp];
+            let image: i64 = db.query_row(sql, row, |row| row.get(0))?;
+            if let Some(name) = name {
+                let sql = "INSERT OR REPLACE INTO image_name (name, image) VALUES (?1, ?2)";
+                db.execute(sql, params![name.to_string(), image])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn config_of(&self, target: &Descriptor) -> Result<Option<Digest>> {
+        if !target.media_type.is_manifest() {
+            return Ok(None);
+        }
+        let bytes = self.0.content().read(target.digest, MANIFEST_SIZE_BYTES_MAX)?;
+        let damaged = |found| Error::Document { digest: target.digest, source: found };
+        Ok(bytes
+            .map(|bytes| Manifest::parse(&bytes))
+            .transpose()
+            .map_err(damaged)?
+            .map(|it| it.config.digest))
+    }
+
+    fn complete(&self, row: ImageRow) -> Result<ImageRecord> {
+        let damaged = |found| Error::Damaged { table: "image", found };
+        let target = serde_json::from_str(&row.target).map_err(|error| damaged(error.to_string()))?;
+        let snapshot = match row.snapshot {
+            Some(id) => self.0.snapshot(SnapshotId(id))?,
+            None => None,
+        };
+        let config = row.config.map(Digest::from_bytes);
+        Ok(ImageRecord { names: self.names_of(row.id)?, target, config, snapshot, created: row.created })
+    }
+
+    fn names_of(&self, image: i64) -> Result<Vec<Reference>> {
+        self.0.0.db.read("read the names of an image", |db| {
+            let mut statement =
+                db.prepare_cached("SELECT name FROM image_name WHERE image = ?1 ORDER BY name")?;
+            let names =
+                statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let parse =
+                |name: String| name.parse().map_err(|_| Error::Damaged { table: "image_name", found: name });
+            Ok(names.into_iter().map(parse).collect::<Result<_>>()?)
+        })
+    }
+}
+
+/// Calls `visit` with every blob that a manifest or an index needs, as far as its documents are there: itself, its
+/// manifests, configs and layers.
+pub(crate) fn visit_blobs(
+    store: &Store,
+    target: &Descriptor,
+    visit: &mut dyn FnMut(&Descriptor),
+) -> Result<()> {
+    visit(target);
+    let (index, manifest) = (target.media_type.is_index(), target.media_type.is_manifest());
+    if !index && !manifest {
+        return Ok(());
+    }
+    let Some(bytes) = store.content().read(target.digest, MANIFEST_SIZE_BYTES_MAX)? else { return Ok(()) };
+    let damaged = |source| Error::Document { digest: target.digest, source };
+    if index {
+        let index = Index::parse(&bytes).map_err(damaged)?;
+        // An index inside an index is allowed; a digest cannot contain itself, so this ends.
+        return index.manifests.iter().try_for_each(|manifest| visit_blobs(store, manifest, visit));
+    }
+    let manifest = Manifest::parse(&bytes).map_err(damaged)?;
+    visit(&manifest.config);
+    manifest.layers.iter().for_each(visit);
+    Ok(())
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
+    Ok(ImageRow {
+        id: row.get(0)?,
+        target: row.get(1)?,
+        config: row.get(2)?,
+        snapshot: row.get(3)?,
+        created: row.get(4)?,
+    })
+}
+
+fn image_of(db: &Connection, name: &Reference) -> rusqlite::Result<Option<i64>> {
+    db.query_row("SELECT image FROM image_name WHERE name = ?1", [name.to_string()], |row| row.get(0))
+        .optional()
+}
+
+fn remove_name(db: &Transaction<'_>, name: &Reference) -> Result<bool, Failure> {
+    Ok(db.execute("DELETE FROM image_name WHERE name = ?1", [name.to_string()])? > 0)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,336 @@
+//! What the cache remembers: keys of steps, and what they gave.
+//!
+//! A *result* is what one run of a step gave: its output snapshots. It is found under its definition keys, each with
+//! the *trace* of what went into that key, and under its content key, once that is known. Several keys lead to one result when
+//! a step turned out to have the same inputs as one that ran before.
+//!
+//! Looking up stamps what is found, so that the least recently used can be forgotten first, and nothing that somebody has
+//! just found.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use crate::db::{Failure, pack, unpack};
+use crate::{Error, Result, Snapshot, SnapshotId, Store};
+
+/// The name that a result is found under: the hash of a step and of what it is given.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CacheKey(pub [u8; 32]);
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A result, as found under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The definition key that it was found under; for one found by content, the first of its definition keys.
+    pub key: CacheKey,
+    /// The digest of the step's operation, without its inputs.
+    pub op_digest: [u8; 32],
+    /// The key made of what the inputs hold, where it is known.
+    pub content_key: Option<CacheKey>,
+    /// What the step gave, by output.
+    pub outputs: Vec<Snapshot>,
+    /// The step as a person wrote it.
+    pub description: String,
+    /// What went into `key`, in a form that the writer of the record can read.
+    pub trace: Vec<u8>,
+    /// When the step ran, Unix seconds.
+    pub created: i64,
+    /// When the record was last found, Unix seconds.
+    pub last_used: i64,
+}
+
+/// A result to remember.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRecord<'a> {
+    /// The definition key. What it led to before is forgotten.
+    pub key: CacheKey,
+    /// The digest of the step's operation, without its inputs.
+    pub op_digest: [u8; 32],
+    /// The key made of what the inputs hold, if it is known by now.
+    pub content_key: Option<CacheKey>,
+    /// What the step gave, by output. Committed before this is recorded.
+    pub outputs: &'a [Snapshot],
+    /// The step as a person wrote it. No secrets.
+    pub description: &'a str,
+    /// What went into `key`. No secrets.
+    pub trace: &'a [u8],
+}
+
+/// The records of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'a>(pub(crate) &'a Store);
+
+/// A row, before its snapshots are looked up.
+struct RecordRow {
+    result: i64,
+    record: Record,
+    outputs: Vec<u8>,
+}
+
+const COLUMNS: &str = "result.id, record.key, op_digest, outputs, description, trace, created, last_used,
+    (SELECT key FROM content_record WHERE content_record.result = result.id LIMIT 1)";
+
+impl Records<'_> {
+    /// Looks up definition keys, all at once, and stamps what is found. One entry for each key, in order.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn lookup_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Record>>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM record JOIN result ON result = result.id WHERE record.key = ?1");
+        self.lookup_by(&sql, keys)
+    }
+
+    /// Looks up one definition key, and stamps what is found.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn lookup(&self, key: CacheKey) -> Result<Option<Record>> {
+        Ok(self.lookup_many(&[key])?.pop().flatten())
+    }
+
+    /// Looks up a content key, and stamps what is found.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn lookup_content(&self, key: CacheKey) -> Result<Option<Record>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM content_record JOIN result ON content_record.result = result.id
+             JOIN record ON record.result = result.id WHERE content_record.key = ?1 LIMIT 1"
+        );
+        Ok(self.lookup_by(&sql, &[key])?.pop().flatten())
+    }
+
+    /// Whether any record is of this operation. If not, no content key of it can be found.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn has_op(&self, op_digest: &[u8; 32]) -> Result<bool> {
+        self.0.0.db.read("look for an operation", |db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM result WHERE op_digest = ?1)";
+            Ok(db.prepare_cached(sql)?.query_row([op_digest], |row| row.get(0))?)
+        })
+    }
+
+    /// The newest records of an operation, to say how a step differs from when it last ran. Stamps nothing.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn newest_of_op(&self, op_digest: &[u8; 32], count_max: usize) -> Result<Vec<Record>> {
+        self.newest("op_digest", op_digest, count_max)
+    }
+
+    /// The newest records of steps that were written so, when no record of the same operation is left. Stamps nothing.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn newest_described(&self, description: &str, count_max: usize) -> Result<Vec<Record>> {
+        self.newest("description", description, count_max)
+    }
+
+    /// Remembers a result.
+    ///
+    /// # Errors
+    /// When it cannot be written, or one of the outputs has been pruned.
+    pub fn insert(&self, new: &NewRecord<'_>) -> Result<()> {
+        let stamp = self.0.stamp();
+        let outputs = pack(new.outputs.iter().map(|output| output.id.map_or(0, |id| id.0)));
+        self.0.0.db.write("record a result", |db| {
+            check_outputs(db, new.outputs)?;
+            forget_key(db, new.key)?;
+            db.prepare_cached(
+                "INSERT INTO result (op_digest, outputs, description, created, last_used) VALUES (?1, ?2, ?3, ?4, ?4)",
+            )?
+            .execute(params![new.op_digest, outputs, new.description, stamp])?;
+            let result = db.last_insert_rowid();
+            link(db, new.key, result, new.trace)?;
+            if let Some(key) = new.content_key {
+                set_content_key(db, key, result)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Says under which content key the result of `key` can be found, which was not known when it was recorded.
+    ///
+    /// Returns false when there is no such record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<bool> {
+        self.0.0.db.write("record a content key", |db| {
+            let Some(result) = result_of(db, key)? else { return Ok(false) };
+            set_content_key(db, content_key, result)?;
+            Ok(true)
+        })
+    }
+
+    /// Lets `key` lead to the result that `existing` leads to: the inputs differ by definition, not by content.
+    ///
+    /// Returns false when there is no such record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn link(&self, key: CacheKey, existing: CacheKey, trace: &[u8]) -> Result<bool> {
+        self.0.0.db.write("link a key to a result", |db| {
+            let Some(result) = result_of(db, existing)? else { return Ok(false) };
+            if key != existing {
+                forget_key(db, key)?;
+                link(db, key, result, trace)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Forgets a definition key; its result too, when no other key leads there. Returns whether it was known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remove(&self, key: CacheKey) -> Result<bool> {
+        self.0.0.db.write("forget a result", |db| forget_key(db, key))
+    }
+
+    /// Every record, newest first. Stamps nothing.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn list(&self) -> Result<Vec<Record>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM record JOIN result ON result = result.id ORDER BY result.id DESC, record.key"
+        );
+        let rows = self.0.0.db.read("list the records", |db| {
+            let mut statement = db.prepare_cached(&sql)?;
+            Ok(statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        rows.into_iter().filter_map(|row| self.complete(row).transpose()).collect()
+    }
+
+    fn lookup_by(&self, sql: &str, keys: &[CacheKey]) -> Result<Vec<Option<Record>>> {
+        let rows = self.0.0.db.read("look up records", |db| {
+            let mut statement = db.prepare_cached(sql)?;
+            let mut row = |key: &CacheKey| Ok(statement.query_row([key.0], read_row).optional()?);
+            keys.iter().map(&mut row).collect::<Result<Vec<_>, Failure>>()
+        })?;
+        let stamped = self.stamp(&rows)?;
+        rows.into_iter()
+            .map(|row| match row {
+                Some(row) if stamped.contains(&row.result) => self.complete(row),
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
+    /// Stamps the results that were found, and returns those that are still there.
+    ///
+    /// What carries the stamp already is in use by this handle's lease or was found this very second: no write is needed.
+    fn stamp(&self, rows: &[Option<RecordRow>]) -> Result<Vec<i64>> {
+        let stamp = self.0.stamp();
+        let fresh_since = self.0.lease_started().unwrap_or(stamp);
+        let found = || rows.iter().flatten();
+        if found().all(|row| row.record.last_used >= fresh_since) {
+            return Ok(found().map(|row| row.result).collect());
+        }
+        self.0.0.db.write("stamp records", |db| {
+            let mut statement =
+                db.prepare_cached("UPDATE result SET last_used = max(last_used, ?2) WHERE id = ?1")?;
+            let mut there = Vec::new();
+            for row in found() {
+                if statement.execute((row.result, stamp))? == 1 {
+                    there.push(row.result);
+                }
+            }
+            Ok(there)
+        })
+    }
+
+    fn newest(&self, column: &str, value: impl rusqlite::ToSql, count_max: usize) -> Result<Vec<Record>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM result JOIN record ON record.result = result.id
+             WHERE {column} = ?1 ORDER BY result.id DESC LIMIT ?2"
+        );
+        let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+        let rows = self.0.0.db.read("look for similar records", |db| {
+            let mut statement = db.prepare_cached(&sql)?;
+            Ok(statement.query_map(params![value, count_max], read_row)?.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        rows.into_iter().filter_map(|row| self.complete(row).transpose()).collect()
+    }
+
+    /// Looks up the snapshots of a row. A record that names one which is gone is of no use: a miss, not an error.
+    fn complete(&self, row: RecordRow) -> Result<Option<Record>> {
+        let mut outputs = Vec::new();
+        for id in unpack("result", &row.outputs)? {
+            let snapshot = if id == 0 { Some(Snapshot::empty()) } else { self.0.snapshot(SnapshotId(id))? };
+            let Some(snapshot) = snapshot else { return Ok(None) };
+            outputs.push(snapshot);
+        }
+        Ok(Some(Record { outputs, ..row.record }))
+    }
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
+    Ok(RecordRow {
+        result: row.get(0)?,
+        record: Record {
+            key: CacheKey(row.get(1)?),
+            op_digest: row.get(2)?,
+            outputs: Vec::new(),
+            description: row.get(4)?,
+            trace: row.get(5)?,
+            created: row.get(6)?,
+            last_used: row.get(7)?,
+            content_key: row.get::<_, Option<[u8; 32]>>(8)?.map(CacheKey),
+        },
+        outputs: row.get(3)?,
+    })
+}
+
+fn check_outputs(db: &Connection, outputs: &[Snapshot]) -> Result<(), Failure> {
+    let mut exists = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?1)")?;
+    for id in outputs.iter().filter_map(|output| output.id) {
+        if !exists.query_row([id.0], |row| row.get(0))? {
+            return Err(Error::SnapshotMissing(id).into());
+        }
+    }
+    Ok(())
+}
+
+fn result_of(db: &Connection, key: CacheKey) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT result FROM record WHERE key = ?1")?
+        .query_row([key.0], |row| row.get(0))
+        .optional()
+}
+
+fn link(db: &Transaction<'_>, key: CacheKey, result: i64, trace: &[u8]) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO record (key, result, trace) VALUES (?1, ?2, ?3)";
+    db.prepare_cached(sql)?.execute(params![key.0, result, trace]).map(drop)
+}
+
+fn set_content_key(db: &Transaction<'_>, key: CacheKey, result: i64) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO content_record (key, result) VALUES (?1, ?2)";
+    db.prepare_cached(sql)?.execute(params![key.0, result]).map(drop)
+}
+
+fn forget_key(db: &Transaction<'_>, key: CacheKey) -> Result<bool, Failure> {
+    let Some(result) = result_of(db, key)? else { return Ok(false) };
+    db.prepare_cached("DELETE FROM record WHERE key = ?1")?.execute([key.0])?;
+    let sql = "DELETE FROM result WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM record WHERE result = ?1)";
+    db.prepare_cached(sql)?.execute([result])?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! A writable layer on top of a snapshot.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Transaction;
+
+use super::overlay::{MountedRoot, Overlay, Upper};
+use super::{LAYERS_MAX, LayerId, Snapshot, insert_snapshot};
+use crate::db::Failure;
+use crate::lease::Lease;
+use crate::lock::{Flock, try_flock};
+use crate::root_dir::{At, PathError, RootDir};
+use crate::store::unique_name;
+use crate::{Error, Result, Store};
+
+/// A layer in the making: what is written to its mount, or straight into its upper directory, becomes the layer.
+///
+/// Dropped without [`commit`](Self::commit), it is discarded.
+#[derive(Debug)]
+pub struct ActiveSnapshot {
+    store: Store,
+    parent: Snapshot,
+    directory: ActiveDirectory,
+    mtime_max: Option<i64>,
+    #[expect(dead_code, reason = "held for its drop")]
+    lease: Lease,
+}
+
+impl Store {
+    /// Begins a layer on top of `parent`. Its root has the owner and mode of the parent's.
+    ///
+    /// # Errors
+    /// When the parent has been pruned, or the disk is full.
+    pub fn prepare(&self, parent: &Snapshot) -> Result<ActiveSnapshot> {
+        self.clean_up_once();
+        let lease = self.lease()?;
+        self.touch(parent)?;
+        let directory = ActiveDirectory::create(self)?;
+        if let Some(top) = parent.layers.last() {
+            copy_root_attributes(&self.0.layout.layer(*top), &directory.upper)?;
+        }
+        Ok(ActiveSnapshot { store: self.clone(), parent: parent.clone(), directory, mtime_max: None, lease })
+    }
+
+    /// Mounts the merged tree of a snapshot, read-only.
+    ///
+    /// # Errors
+    /// When it has been pruned, has too many layers, or overlayfs cannot be mounted here.
+    pub fn view(&self, snapshot: &Snapshot) -> Result<MountedRoot> {
+        self.touch(snapshot)?;
+        let mut lowers = self.lowers(snapshot, None)?;
+        // Overlayfs wants two directories to join. A single one is not handed out bare: its whiteouts must be hidden.
+        while lowers.len() < 2 {
+            let name = if lowers.is_empty() { "empty" } else { "stubs" };
+            lowers.push(self.0.layout.directory(name));
+        }
+        Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount()
+    }
+
+    /// Mounts a snapshot under a writable layer that outlives this process: a container's. `directory` is given `upper` and
+    /// `work`; what was written stays in `upper`. One mount at a time.
+    ///
+    /// # Errors
+    /// As for [`Store::view`], or when `directory` is on a file system that cannot be a writable layer.
+    pub fn mount_writable(
+        &self,
+        snapshot: &Snapshot,
+        directory: &Path,
+        stubs: Option<&Path>,
+    ) -> Result<MountedRoot> {
+        self.touch(snapshot)?;
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
+        if make_directory(&upper)? {
+            set_mode(&upper, 0o755)?;
+            if let Some(top) = snapshot.layers.last() {
+                copy_root_attributes(&self.0.layout.layer(*top), &upper)?;
+            }
+        }
+        make_directory(&work)?;
+        let upper = Upper { upper: &upper, work: &work, volatile: false };
+        let lowers = self.lowers(snapshot, stubs)?;
+        Overlay { lowers, upper: Some(upper), xattrs: self.xattrs() }.mount()
+    }
+
+    /// The directories of a snapshot, top first, with `stubs` below all. At least one.
+    fn lowers(&self, snapshot: &Snapshot, stubs: Option<&Path>) -> Result<Vec<PathBuf>> {
+        if snapshot.layers.len() > LAYERS_MAX {
+            return Err(Error::TooManyLayers { found: snapshot.layers.len() });
+        }
+        let mut lowers: Vec<_> =
+            snapshot.layers.iter().rev().map(|layer| self.0.layout.layer(*layer)).collect();
+        lowers.extend(stubs.map(Path::to_owned));
+        if lowers.is_empty() {
+            lowers.push(self.0.layout.directory("empty"));
+        }
+        Ok(lowers)
+    }
+}
+
+impl ActiveSnapshot {
+    /// What this stands on.
+    pub const fn parent(&self) -> &Snapshot {
+        &self.parent
+    }
+
+    /// The directory that becomes the layer, in overlayfs's form. Not to be written while a mount is in use.
+    pub fn upper(&self) -> &Path {
+        &self.directory.upper
+    }
+
+    /// Clamps modification times to this when the layer is made into an archive, Unix seconds (`SOURCE_DATE_EPOCH`).
+    pub const fn set_mtime_max(&mut self, seconds: i64) {
+        self.mtime_max = Some(seconds);
+    }
+
+    /// Mounts the parent's tree with this layer on top, writable. `stubs` is laid below all layers: what is in it can be mounted
+    /// on, and never gets into the layer.
+    ///
+    /// May be called again once the mount before is gone.
+    ///
+    /// # Errors
+    /// When there are too many layers, or overlayfs cannot be mounted here.
+    pub fn mount(&self, stubs: Option<&Path>) -> Result<MountedRoot> {
+        self.directory.renew_work()?;
+        let directory = &self.directory;
+        let upper = Upper { upper: &directory.upper, work: &directory.work, volatile: true };
+        let lowers = self.store.lowers(&self.parent, stubs)?;
+        Overlay { lowers, upper: Some(upper), xattrs: self.store.xattrs() }.mount()
+    }
+
+    /// Makes what was written a layer, and the parent's tree with it a snapshot. Moves no data, whatever the size.
+    ///
+    /// All mounts of this must be gone.
+    ///
+    /// # Errors
+    /// When the metadata cannot be written; the layer is discarded then.
+    pub fn commit(self) -> Result<Snapshot> {
+        let row = LayerRow { mtime_max: self.mtime_max, ..LayerRow::default() };
+        self.commit_as(&row)
+    }
+
+    /// Gives a layer that was made on top of nothing its place.
+    pub(super) fn stand_on(&mut self, parent: &Snapshot) {
+        self.parent = parent.clone();
+    }
+
+    pub(super) fn commit_as(self, row: &LayerRow) -> Result<Snapshot> {
+        let (store, stamp) = (&self.store, self.store.stamp());
+        store.0.db.write("commit a layer", |db| {
+            let layer = insert_layer(db, row, stamp)?;
+            move_in(store, &self.directory.upper, layer)?;
+            let mut layers = self.parent.layers.to_vec();
+            layers.push(layer);
+            insert_snapshot(db, &layers, stamp)
+        })
+    }
+}
+
+/// What is known of a layer when it is committed.
+#[derive(Debug, Default)]
+pub(super) struct LayerRow {
+    pub(super) diff_id: Option<[u8; 32]>,
+    pub(super) base: Option<[u8; 32]>,
+    pub(super) tar_size_bytes: Option<u64>,
+    pub(super) mtime_max: Option<i64>,
+}
+
+fn insert_layer(db: &Transaction<'_>, row: &LayerRow, stamp: i64) -> Result<LayerId, Failure> {
+    let sql =
+        "INSERT INTO layer (diff_id, base, tar_size_bytes, mtime_max, created) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let size = row.tar_size_bytes.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+    db.prepare_cached(sql)?.execute((row.diff_id, row.base, size, row.mtime_max, stamp))?;
+    Ok(LayerId(db.last_insert_rowid()))
+}
+
+/// Gives a directory the name of a layer, inside the transaction that adds the layer's row.
+///
+/// Whoever moves in or sweeps out holds the write lock of the metadata. So what is at the name already is what a crash between
+/// the rename and the end of such a transaction left.
+fn move_in(store: &Store, upper: &Path, layer: LayerId) -> Result<(), PathError> {
+    let to = store.0.layout.layer(layer);
+    if to.symlink_metadata().is_ok() {
+        let trash = store.0.layout.directory("trash").join(format!("{}-{layer}", unique_name()));
+        fs::rename(&to, &trash).at("move away", &to)?;
+    }
+    fs::rename(upper, &to).at("create", &to)
+}
+
+/// A locked directory in `active/`, removed on drop.
+#[derive(Debug)]
+struct ActiveDirectory {
+    upper: PathBuf,
+    work: PathBuf,
+    path: PathBuf,
+    /// Holds the lock.
+    _directory: File,
+}
+
+impl ActiveDirectory {
+    fn create(store: &Store) -> Result<Self> {
+        loop {
+            let path = store.0.layout.directory("active").join(unique_name());
+            match fs::create_dir(&path) {
+                // Left by a process that had our id.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.at("create", &path)?,
+            }
+            // Until it is locked, the clean-up of another process may take it for a leftover.
+            let directory = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.at("open", &path)?,
+            };
+            if try_flock(&directory, &path)? != Flock::Taken {
+                continue;
+            }
+            let this =
+                Self { upper: path.join("upper"), work: path.join("work"), path, _directory: directory };
+            make_directory(&this.upper)?;
+            set_mode(&this.upper, 0o755)?;
+            make_directory(&this.work)?;
+            return Ok(this);
+        }
+    }
+
+    /// Makes the work directory anew: overlayfs refuses one that a volatile mount has used.
+    fn renew_work(&self) -> Result<(), PathError> {
+        match fs::remove_dir(&self.work) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                RootDir::open(&self.path)?.remove_all("work")?;
+            }
+            removed => removed.at("remove", &self.work)?,
+        }
+        make_directory(&self.work).map(drop)
+    }
+}
+
+impl Drop for ActiveDirectory {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by a later clean-up, as its lock is free then.
+        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
+            drop(RootDir::open(parent).and_then(|active| active.remove_all(name)));
+        }
+    }
+}
+
+/// Makes a directory, and says whether it was missing.
+fn make_directory(path: &Path) -> Result<bool, PathError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        made => made.at("create", path).map(|()| true),
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), PathError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
+}
+
+/// The root of a merged tree has the attributes of its topmost layer's, so a new layer takes them over.
+fn copy_root_attributes(from: &Path, to: &Path) -> Result<(), PathError> {
+    let (source, target) = (attributes(from)?, attributes(to)?);
+    if (source.uid(), source.gid()) != (target.uid(), target.gid()) {
+        chown(to, Some(source.uid()), Some(source.gid())).at("change the owner of", to)?;
+    }
+    set_mode(to, source.mode() & 0o7777)
+}
+
+fn attributes(path: &Path) -> Result<fs::Metadata, PathError> {
+    fs::symlink_metadata(path).at("read the attributes of", path)
+}

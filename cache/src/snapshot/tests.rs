@@ -1,0 +1,249 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use super::*;
+use crate::testing::{TestStore, commit_file, path_of, read, require_overlay};
+
+fn is_empty(store: &TestStore, directory: &str) -> bool {
+    fs::read_dir(store.root().join(directory)).unwrap().next().is_none()
+}
+
+/// Runs one step: mounts, lets `step` change the tree, commits.
+fn run(store: &Store, parent: &Snapshot, step: impl FnOnce(&Path)) -> Snapshot {
+    let active = store.prepare(parent).unwrap();
+    let root = active.mount(None).unwrap();
+    step(&path_of(&root));
+    drop(root);
+    active.commit().unwrap()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_committed_can_be_found_again() {
+    let store = TestStore::new();
+    let first = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let second = commit_file(&store, &first, "b", "2");
+    assert_eq!(second.layers.len(), 2);
+    assert_eq!(second.layers[0], first.layers[0]);
+    assert_eq!(store.second_handle().snapshot(second.id.unwrap()).unwrap(), Some(second.clone()));
+    assert_eq!(store.stack(&second.layers).unwrap(), second);
+    assert_eq!(store.stack(&[]).unwrap(), Snapshot::empty());
+    assert!(is_empty(&store, "active"));
+}
+
+#[test]
+fn what_is_dropped_leaves_nothing() {
+    let store = TestStore::new();
+    let active = store.prepare(&Snapshot::empty()).unwrap();
+    fs::create_dir_all(active.upper().join("a/b")).unwrap();
+    drop(active);
+    assert!(is_empty(&store, "active") && is_empty(&store, "layers"));
+}
+
+#[test]
+fn what_is_gone_is_an_error() {
+    let store = TestStore::new();
+    let forged = Snapshot { id: Some(SnapshotId(7)), layers: [LayerId(7)].into() };
+    assert!(matches!(store.prepare(&forged), Err(Error::SnapshotMissing(SnapshotId(7)))));
+    assert!(matches!(store.stack(&[LayerId(7)]), Err(Error::LayerMissing(LayerId(7)))));
+    assert!(matches!(store.layer_infos(&forged), Err(Error::LayerMissing(LayerId(7)))));
+    assert_eq!(store.snapshot(SnapshotId(7)).unwrap(), None);
+}
+
+#[test]
+fn a_directory_without_a_row_does_not_stop_a_commit() {
+    let store = TestStore::new();
+    // As a crash between rename and commit leaves it: the next layer gets the same id.
+    fs::create_dir_all(store.root().join("layers/1/left")).unwrap();
+    let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
+    assert_eq!(*snapshot.layers, [LayerId(1)]);
+    assert_eq!(names(&store.root().join("layers/1")), ["a"]);
+}
+
+#[test]
+fn a_new_layer_has_the_root_attributes_of_its_parent() {
+    let store = TestStore::new();
+    let active = store.prepare(&Snapshot::empty()).unwrap();
+    fs::set_permissions(active.upper(), fs::Permissions::from_mode(0o711)).unwrap();
+    let parent = active.commit().unwrap();
+    let active = store.prepare(&parent).unwrap();
+    assert_eq!(fs::metadata(active.upper()).unwrap().mode() & 0o7777, 0o711);
+}
+
+#[test]
+fn kernel_a_step_sees_its_parent_and_is_seen_by_its_child() {
+    require_overlay!();
+    let store = TestStore::new();
+    let first = run(&store, &Snapshot::empty(), |root| fs::write(root.join("a"), "1").unwrap());
+    let second = run(&store, &first, |root| {
+        assert_eq!(fs::read_to_string(root.join("a")).unwrap(), "1");
+        fs::write(root.join("a"), "2").unwrap();
+        fs::write(root.join("b"), "3").unwrap();
+    });
+    let (one, two) = (store.view(&first).unwrap(), store.view(&second).unwrap());
+    assert_eq!((read(&one, "a"), read(&one, "b")), (Some("1".into()), None));
+    assert_eq!((read(&two, "a"), read(&two, "b")), (Some("2".into()), Some("3".into())));
+    assert!(fs::write(path_of(&two).join("c"), "").is_err(), "a view is read-only");
+}
+
+#[test]
+fn kernel_deleted_files_and_replaced_directories_stay_away() {
+    require_overlay!();
+    let store = TestStore::new();
+    let first = run(&store, &Snapshot::empty(), |root| {
+        fs::create_dir(root.join("dir")).unwrap();
+        fs::write(root.join("dir/old"), "").unwrap();
+        fs::write(root.join("gone"), "").unwrap();
+    });
+    let second = run(&store, &first, |root| {
+        fs::remove_file(root.join("gone")).unwrap();
+        fs::remove_dir_all(root.join("dir")).unwrap();
+        fs::create_dir(root.join("dir")).unwrap();
+        fs::write(root.join("dir/new"), "").unwrap();
+    });
+    let view = store.view(&second).unwrap();
+    assert_eq!(names(&path_of(&view)), ["dir"]);
+    assert_eq!(names(&path_of(&view).join("dir")), ["new"]);
+    // The layer alone shows no whiteouts either.
+    let alone = store.view(&store.stack(&second.layers[1..]).unwrap()).unwrap();
+    assert_eq!(names(&path_of(&alone)), ["dir"]);
+}
+
+#[test]
+fn kernel_the_empty_tree_can_be_seen() {
+    require_overlay!();
+    let store = TestStore::new();
+    let view = store.view(&Snapshot::empty()).unwrap();
+    assert!(names(&path_of(&view)).is_empty());
+}
+
+#[test]
+fn kernel_stubs_do_not_reach_the_layer() {
+    require_overlay!();
+    let store = TestStore::new();
+    let stubs = store.scratch().join("stubs");
+    fs::create_dir_all(stubs.join("proc")).unwrap();
+    let active = store.prepare(&Snapshot::empty()).unwrap();
+    let root = active.mount(Some(&stubs)).unwrap();
+    assert_eq!(names(&path_of(&root)), ["proc"]);
+    fs::write(path_of(&root).join("a"), "").unwrap();
+    drop(root);
+    let snapshot = active.commit().unwrap();
+    assert_eq!(names(&path_of(&store.view(&snapshot).unwrap())), ["a"]);
+}
+
+#[test]
+fn kernel_an_active_snapshot_can_be_mounted_again() {
+    require_overlay!();
+    let store = TestStore::new();
+    let active = store.prepare(&Snapshot::empty()).unwrap();
+    for name in ["a", "b"] {
+        let root = active.mount(None).unwrap();
+        fs::write(path_of(&root).join(name), "").unwrap();
+    }
+    assert_eq!(names(active.upper()), ["a", "b"]);
+}
+
+#[test]
+fn kernel_a_containers_layer_outlives_its_mount() {
+    require_overlay!();
+    let store = TestStore::new();
+    let image = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let directory = store.area(crate::Area::Containers).join("c1");
+    fs::create_dir(&directory).unwrap();
+    for expected in [None, Some("2".to_owned())] {
+        let root = store.mount_writable(&image, &directory, None).unwrap();
+        assert_eq!(read(&root, "b"), expected);
+        assert_eq!(read(&root, "a"), Some("1".into()));
+        fs::write(path_of(&root).join("b"), "2").unwrap();
+    }
+}
+
+#[test]
+fn kernel_stacks_can_be_as_deep_as_the_kernel_allows() {
+    require_overlay!();
+    let store = TestStore::new();
+    let mut snapshot = Snapshot::empty();
+    for layer in 0..LAYERS_MAX {
+        snapshot = commit_file(&store, &snapshot, &layer.to_string(), "");
+        if layer == 299 {
+            assert_eq!(names(&path_of(&store.view(&snapshot).unwrap())).len(), 300);
+        }
+    }
+    assert_eq!(names(&path_of(&store.view(&snapshot).unwrap())).len(), LAYERS_MAX);
+    let stubs = store.scratch().join("stubs");
+    fs::create_dir(&stubs).unwrap();
+    drop(store.prepare(&snapshot).unwrap().mount(Some(&stubs)).unwrap());
+    let deeper = commit_file(&store, &snapshot, "more", "");
+    assert!(matches!(store.view(&deeper), Err(Error::TooManyLayers { found }) if found == LAYERS_MAX + 1));
+}
+
+#[test]
+fn kernel_a_long_path_is_no_obstacle() {
+    require_overlay!();
+    let directory = TestStore::new();
+    let root = directory.scratch().join("x".repeat(200)).join("y".repeat(200));
+    let store = crate::testing::open(&root);
+    let first = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let second = run(&store, &first, |root| fs::write(root.join("b"), "2").unwrap());
+    let view = store.view(&second).unwrap();
+    assert_eq!((read(&view, "a"), read(&view, "b")), (Some("1".into()), Some("2".into())));
+}
+
+#[test]
+fn layers_are_described_once_and_written_as_described() {
+    let store = TestStore::new();
+    let first = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let second = commit_file(&store, &first, "b", "2");
+    assert_eq!(store.layer_infos(&second).unwrap()[1].diff_id, None);
+    let described = store.describe_layers(&second).unwrap();
+    assert_eq!(store.second_handle().describe_layers(&second).unwrap(), described);
+    for (index, (diff_id, size_bytes)) in described.iter().enumerate() {
+        let mut tar = Vec::new();
+        store.write_layer(&second, index, &mut tar).unwrap();
+        assert_eq!((rbuild_image::Digest::of(&tar), tar.len() as u64), (diff_id.0, *size_bytes));
+    }
+    let diff_ids: Vec<_> = described.iter().map(|(diff_id, _)| *diff_id).collect();
+    assert_eq!(store.snapshot_of_chain(&diff_ids).unwrap(), Some(second));
+    assert_eq!(store.longest_chain(&[diff_ids[0], diff_ids[0]]).unwrap(), (1, first));
+    // On nothing, the second layer is another matter.
+    assert_eq!(store.longest_chain(&diff_ids[1..]).unwrap(), (0, Snapshot::empty()));
+}
+
+#[test]
+fn an_archive_becomes_a_layer_and_is_shared() {
+    let (source, target) = (TestStore::new(), TestStore::new());
+    let origin = commit_file(&source, &Snapshot::empty(), "a", "1");
+    let (diff_id, _) = source.describe_layers(&origin).unwrap()[0];
+    let mut tar = Vec::new();
+    source.write_layer(&origin, 0, &mut tar).unwrap();
+
+    let blob = rbuild_image::Descriptor::of(rbuild_image::MediaType::OciLayer, &tar);
+    let empty = Snapshot::empty();
+    let first = target.apply_layer(&empty, Some(diff_id), Some(&blob), &mut &tar[..]).unwrap();
+    assert_eq!(target.layer_infos(&first).unwrap()[0].blobs, [blob]);
+    let parent = commit_file(&target, &empty, "b", "2");
+    // Known, so not a byte is read.
+    let second = target.apply_layer(&parent, Some(diff_id), None, &mut std::io::empty()).unwrap();
+    assert_eq!((second.layers[0], second.layers[1]), (parent.layers[0], first.layers[0]));
+    assert_eq!(target.snapshot_of_chain(&[diff_id]).unwrap(), Some(first));
+}
+
+#[test]
+fn another_archive_than_announced_is_refused() {
+    let (source, target) = (TestStore::new(), TestStore::new());
+    let origin = commit_file(&source, &Snapshot::empty(), "a", "1");
+    let mut tar = Vec::new();
+    source.write_layer(&origin, 0, &mut tar).unwrap();
+    let expected = rbuild_image::DiffId(rbuild_image::Digest::of("other"));
+    let result = target.apply_layer(&Snapshot::empty(), Some(expected), None, &mut &tar[..]);
+    assert!(matches!(result, Err(Error::DiffIdMismatch { .. })));
+    assert!(is_empty(&target, "active") && is_empty(&target, "layers"));
+}

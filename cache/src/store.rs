@@ -1,0 +1,122 @@
+//! The handle.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, Weak};
+
+use crate::containers::Containers;
+use crate::content::ContentStore;
+use crate::db::Database;
+use crate::images::Images;
+use crate::layout::{Area, Layout};
+use crate::lease::LeaseFile;
+use crate::records::Records;
+use crate::snapshot::OverlayXattrs;
+use crate::{Result, StatCacheTable};
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// Which extended attributes overlayfs uses here. A store keeps to those that it was made with.
+    pub xattrs: OverlayXattrs,
+    /// The clock, Unix seconds: when things were made and last used. Must not differ between processes on one store.
+    pub now: fn() -> i64,
+}
+
+/// A handle on the store. Cheap to clone, usable from many threads; any number of handles and processes share one store.
+#[derive(Debug, Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) db: Database,
+    pub(crate) content: ContentStore,
+    pub(crate) options: StoreOptions,
+    pub(crate) lease: Mutex<Weak<LeaseFile>>,
+    /// Done once per handle, before the first entry is made in `active/`.
+    pub(crate) cleaned_up: Once,
+    stat_cache: OnceLock<StatCacheTable>,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it when there is none. Looks at nothing but its version.
+    ///
+    /// # Errors
+    /// When `root` holds something else, or a store of another format or kind.
+    pub fn open(root: &Path, options: &StoreOptions) -> Result<Self> {
+        let layout = Arc::new(Layout::new(absolute(root)?));
+        layout.open(options.xattrs, || Database::create(layout.database()))?;
+        let db = Database::open(layout.database())?;
+        Ok(Self(Arc::new(Inner {
+            content: ContentStore::new(Arc::clone(&layout)),
+            layout,
+            db,
+            options: *options,
+            lease: Mutex::default(),
+            cleaned_up: Once::new(),
+            stat_cache: OnceLock::new(),
+        })))
+    }
+
+    /// The store's root, absolute.
+    pub fn root(&self) -> &Path {
+        self.0.layout.root()
+    }
+
+    /// Blobs by digest.
+    pub fn content(&self) -> &ContentStore {
+        &self.0.content
+    }
+
+    /// What the cache remembers of steps.
+    pub const fn records(&self) -> Records<'_> {
+        Records(self)
+    }
+
+    /// Images and their names.
+    pub const fn images(&self) -> Images<'_> {
+        Images(self)
+    }
+
+    /// Containers and their names.
+    pub const fn containers(&self) -> Containers<'_> {
+        Containers(self)
+    }
+
+    /// What files of build contexts held when they were last read.
+    ///
+    /// # Errors
+    /// When its database can be neither opened nor made anew.
+    pub fn stat_cache(&self) -> Result<&StatCacheTable> {
+        if let Some(table) = self.0.stat_cache.get() {
+            return Ok(table);
+        }
+        let opened = StatCacheTable::open(self.0.layout.stat_cache())?;
+        Ok(self.0.stat_cache.get_or_init(|| opened))
+    }
+
+    /// The directory of the store that another part of rbuild fills.
+    pub fn area(&self, area: Area) -> PathBuf {
+        self.0.layout.area(area)
+    }
+
+    /// Which extended attributes layers of this store use.
+    pub fn xattrs(&self) -> OverlayXattrs {
+        self.0.options.xattrs
+    }
+}
+
+fn absolute(root: &Path) -> Result<PathBuf> {
+    use crate::root_dir::At as _;
+    Ok(std::path::absolute(root).at("resolve", root)?)
+}
+
+/// A file name that no other live process and no other thread of this one uses: they all hold locks on theirs.
+pub(crate) fn unique_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests;

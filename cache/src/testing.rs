@@ -1,0 +1,117 @@
+//! What the tests of this crate share.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{env, fs, process};
+
+use crate::root_dir::RootDir;
+use crate::{MountedRoot, OverlayXattrs, Snapshot, Store, StoreOptions};
+
+/// What the clock of the tests' stores says.
+pub(crate) const NOW: i64 = 1_700_000_000;
+
+/// A directory that is removed with its last user.
+#[derive(Debug)]
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> Self {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("rbuild-cache-test-{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A store that is removed after the test.
+#[derive(Debug)]
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    directory: TempDir,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Self {
+        let directory = TempDir::new();
+        Self { store: open(&directory.path().join("store")), directory }
+    }
+
+    /// Another handle on the same store, as another process would have.
+    pub(crate) fn second_handle(&self) -> Store {
+        open(self.store.root())
+    }
+
+    /// A directory beside the store.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl std::ops::Deref for TestStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+pub(crate) const OPTIONS: StoreOptions = StoreOptions { xattrs: OverlayXattrs::Trusted, now: || NOW };
+
+pub(crate) fn open(root: &Path) -> Store {
+    Store::open(root, &OPTIONS).unwrap()
+}
+
+/// Commits a layer that holds one file, without a mount.
+pub(crate) fn commit_file(store: &Store, parent: &Snapshot, name: &str, content: &str) -> Snapshot {
+    let active = store.prepare(parent).unwrap();
+    fs::write(active.upper().join(name), content).unwrap();
+    active.commit().unwrap()
+}
+
+/// The content of a file in a mounted tree; `None` when there is no such file.
+pub(crate) fn read(root: &MountedRoot, path: &str) -> Option<String> {
+    let root = RootDir::from_fd(root.as_fd().try_clone_to_owned().unwrap());
+    match root.read(path, 1 << 20) {
+        Ok(bytes) => Some(String::from_utf8(bytes).unwrap()),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => panic!("{error}: {}", error.source),
+    }
+}
+
+/// The path through which `std::fs` reaches a mounted tree.
+pub(crate) fn path_of(root: &MountedRoot) -> PathBuf {
+    crate::root_dir::proc_path(root)
+}
+
+/// Whether overlays can be mounted here. If not, says so, and fails where the machine was said to be able to.
+pub(crate) fn overlay_works() -> bool {
+    let test = TestStore::new();
+    let Err(error) = test.view(&Snapshot::empty()) else { return true };
+    #[expect(clippy::disallowed_methods, reason = "the switch that makes a skip a failure")]
+    let required = env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_some_and(|value| value == "1");
+    assert!(!required, "overlays cannot be mounted here: {error:?}");
+    eprintln!("SKIPPED: overlays cannot be mounted here: {error:?}");
+    false
+}
+
+/// Leaves a kernel test when overlays cannot be mounted here.
+macro_rules! require_overlay {
+    () => {
+        if !crate::testing::overlay_works() {
+            return;
+        }
+    };
+}
+pub(crate) use require_overlay;
