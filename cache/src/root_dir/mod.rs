@@ -223,7 +223,7 @@ impl RootDir {
             };
         let place = walk_making(self.as_fd(), path, &mut missing).at("create the directory", path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(place.dir(), ".", flags, Mode::empty()).at("open", path)
+        openat(place.dir(), place.name(), flags, Mode::empty()).at("open", path)
     }
 
     /// Removes a file, a symlink, or a directory with all that is in it. That it does not exist is no error.

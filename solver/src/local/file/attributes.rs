@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown, fgetxattr, fsetxattr, futimens, utimensat,
+    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown,
+    fgetxattr, fsetxattr, futimens, utimensat,
 };
 use rustix::io::Errno;
 
@@ -74,7 +75,12 @@ impl Changes {
 
 impl Attributes {
     /// Gives them to an open file that was made with [`Self::mode`], as far as it does not have them.
-    pub(super) fn give_to_file(&self, run: &Run<'_>, file: BorrowedFd<'_>, birth: Birth) -> Result<(), Errno> {
+    pub(super) fn give_to_file(
+        &self,
+        run: &Run<'_>,
+        file: BorrowedFd<'_>,
+        birth: Birth,
+    ) -> Result<(), Errno> {
         let given = birth == Birth::Plain;
         if !given || self.ids != run.own {
             changed_owner(file, self.ids, run.options.single_id)?;
@@ -94,7 +100,13 @@ impl Attributes {
     }
 
     /// Gives owner, mode and time to what cannot be opened: a link, a device.
-    pub(super) fn give_to_name(&self, run: &Run<'_>, dir: BorrowedFd<'_>, name: &OsStr, is_link: bool) -> Result<(), Errno> {
+    pub(super) fn give_to_name(
+        &self,
+        run: &Run<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        is_link: bool,
+    ) -> Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(self.ids.uid), Gid::from_raw(self.ids.gid));
         let owned = chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
         forgiven(owned, run.options.single_id)?;
@@ -111,7 +123,12 @@ impl Attributes {
 }
 
 /// Copies the file capabilities, if there are any; that they cannot be set is a warning.
-pub(super) fn copy_capabilities(run: &Run<'_>, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+pub(super) fn copy_capabilities(
+    run: &Run<'_>,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    path: &Path,
+) -> Result<(), Errno> {
     let mut value = [0; CAPABILITY_SIZE_BYTES_MAX];
     let size = match fgetxattr(from, CAPABILITY, &mut value) {
         Ok(size) => size,

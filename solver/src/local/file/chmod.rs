@@ -79,7 +79,9 @@ impl ModeChange {
     pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         match self {
             Self::To(bits) => *bits,
-            Self::By(clauses) => clauses.iter().fold(mode & MODE_BITS, |mode, clause| clause.apply(mode, is_dir)),
+            Self::By(clauses) => {
+                clauses.iter().fold(mode & MODE_BITS, |mode, clause| clause.apply(mode, is_dir))
+            }
         }
     }
 
@@ -130,13 +132,15 @@ fn parse_whom(names: &str) -> Option<u32> {
         return Some(MODE_BITS);
     }
     names.chars().try_fold(0, |whom, name| {
-        Some(whom | match name {
-            'u' => SET_UID | USER,
-            'g' => SET_GID | GROUP,
-            'o' => OTHER,
-            'a' => MODE_BITS,
-            _ => return None,
-        })
+        Some(
+            whom | match name {
+                'u' => SET_UID | USER,
+                'g' => SET_GID | GROUP,
+                'o' => OTHER,
+                'a' => MODE_BITS,
+                _ => return None,
+            },
+        )
     })
 }
 

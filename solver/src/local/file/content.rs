@@ -122,7 +122,8 @@ impl Copier<'_> {
         while at < end {
             self.run.check_cancelled().map_err(|_| ContentError::Cancelled)?;
             let step = STEP_BYTES.min(end - at);
-            let copied = if self.ladder.copy_range.load(Ordering::Relaxed) { self.by_kernel(at, step)? } else { 0 };
+            let copied =
+                if self.ladder.copy_range.load(Ordering::Relaxed) { self.by_kernel(at, step)? } else { 0 };
             let copied = if copied == 0 { self.by_hand(at, step)? } else { copied };
             if copied == 0 {
                 // Shorter than it was: what is there is copied.

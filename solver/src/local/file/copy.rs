@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::root_dir::{At, FileType, RootDir, Stat};
-use rbuild_llb::pattern::CopySelection;
 use rbuild_llb::CopyAction;
+use rbuild_llb::pattern::CopySelection;
 
 use super::attributes::{Changes, timespec};
 use super::chmod::ModeChange;
@@ -46,7 +46,15 @@ pub(super) fn copy(
         return missing(run, action, &selection);
     }
     let changes = Changes { kind: source.kind, ..changes };
-    let copy = Copy { run, action, dest, source: &source, selection: &selection, changes: &changes, ladder: Ladder::new() };
+    let copy = Copy {
+        run,
+        action,
+        dest,
+        source: &source,
+        selection: &selection,
+        changes: &changes,
+        ladder: Ladder::new(),
+    };
     found.iter().try_for_each(|found| copy.one(found))
 }
 
@@ -59,11 +67,7 @@ fn missing(run: &Run<'_>, action: &CopyAction, selection: &CopySelection) -> Res
     Err(FileError::NotFound { path: action.src.clone(), ignored: false, similar: Vec::new() })
 }
 
-fn changes(
-    run: &Run<'_>,
-    action: &CopyAction,
-    trees: Trees<'_, '_>,
-) -> Result<Changes, FileError> {
+fn changes(run: &Run<'_>, action: &CopyAction, trees: Trees<'_, '_>) -> Result<Changes, FileError> {
     let ids = action.owner.as_ref().map(|owner| owner::resolve(run, owner, trees)).transpose()?;
     let mode = action.mode.as_ref().map(ModeChange::new).transpose()?;
     let time = action.timestamp_ns.map(timespec);
@@ -82,6 +86,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn one(&self, found: &Found) -> Result<(), FileError> {
+        self.run.check_cancelled()?;
         if self.action.attempt_unpack && found.kind().is_file() && self.unpack(found)? {
             return Ok(());
         }
@@ -184,7 +189,8 @@ impl Copy<'_> {
                 filter.add(patterns, effect, at);
             }
         }
-        Ok(TreeCopy::new(self.run, self.changes, filter, &self.ladder, top).replacing_all(self.action.always_replace))
+        Ok(TreeCopy::new(self.run, self.changes, filter, &self.ladder, top)
+            .replacing_all(self.action.always_replace))
     }
 
     /// The destination without what says that it is a directory.

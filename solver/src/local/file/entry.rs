@@ -16,8 +16,11 @@ use super::tree::{Dest, Dir, TreeCopy};
 use super::{FileError, SourceKind};
 
 /// Not waiting for the other end of a fifo that took the file's place.
-const OPEN_SOURCE: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const OPEN_SOURCE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 const CREATE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -36,7 +39,13 @@ pub(super) struct Item<'a> {
 
 impl TreeCopy<'_> {
     /// Copies the entry `name` of a directory under the same name.
-    pub(super) fn entry(&self, dir: &Dir, name: &OsStr, kind: FileType, buffer: &mut Buffer) -> Result<(), FileError> {
+    pub(super) fn entry(
+        &self,
+        dir: &Dir,
+        name: &OsStr,
+        kind: FileType,
+        buffer: &mut Buffer,
+    ) -> Result<(), FileError> {
         let dest = self.dest(dir)?;
         let path = dir.path.join(name);
         self.item(&Item { dir, name, dest, dest_name: name, path: &path }, kind, buffer)
@@ -48,7 +57,9 @@ impl TreeCopy<'_> {
             FileType::RegularFile => self.file(item, buffer),
             FileType::Symlink => self.symlink(item),
             FileType::Socket if self.changes.kind == SourceKind::Context => self.empty_file(item),
-            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => self.special(item, kind),
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => {
+                self.special(item, kind)
+            }
             _ => Err(FileError::UnknownKind { path: item.path.to_owned() }),
         }
     }
@@ -62,12 +73,15 @@ impl TreeCopy<'_> {
         let attributes = self.changes.attributes(&stat);
         let Some(to) = self.create_or_link(item, &stat, &attributes)? else { return Ok(()) };
         let files = (from.as_fd(), to.as_fd());
-        let size = content::copy(self.run, self.ladder, files, &stat, buffer).map_err(|error| match error {
-            ContentError::Read(errno) => failed("read", item.path, errno),
-            ContentError::Write(errno) => failed("write", item.path, errno),
-            ContentError::Cancelled => FileError::Cancelled,
-        })?;
-        attributes.give_to_file(self.run, to.as_fd(), item.dest.birth).at("set the attributes of", item.path)?;
+        let size =
+            content::copy(self.run, self.ladder, files, &stat, buffer).map_err(|error| match error {
+                ContentError::Read(errno) => failed("read", item.path, errno),
+                ContentError::Write(errno) => failed("write", item.path, errno),
+                ContentError::Cancelled => FileError::Cancelled,
+            })?;
+        attributes
+            .give_to_file(self.run, to.as_fd(), item.dest.birth)
+            .at("set the attributes of", item.path)?;
         self.capabilities(from.as_fd(), to.as_fd(), item.path)?;
         attributes.give_time(to.as_fd()).at("set the time of", item.path)?;
         self.run.count(size);
@@ -78,7 +92,12 @@ impl TreeCopy<'_> {
     ///
     /// The first name of a file is made while the table is locked, so whoever finds it there can link to it, though its content
     /// may still be on the way.
-    fn create_or_link(&self, item: &Item<'_>, stat: &Stat, attributes: &Attributes) -> Result<Option<OwnedFd>, FileError> {
+    fn create_or_link(
+        &self,
+        item: &Item<'_>,
+        stat: &Stat,
+        attributes: &Attributes,
+    ) -> Result<Option<OwnedFd>, FileError> {
         if stat.st_nlink < 2 {
             return self.create(item, attributes).map(Some);
         }
@@ -157,7 +176,8 @@ impl TreeCopy<'_> {
     }
 
     fn stat(&self, item: &Item<'_>) -> Result<Stat, FileError> {
-        Ok(statat(&item.dir.source, item.name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", item.path)?)
+        Ok(statat(&item.dir.source, item.name, AtFlags::SYMLINK_NOFOLLOW)
+            .at("read the attributes of", item.path)?)
     }
 
     fn finish(&self, item: &Item<'_>, stat: &Stat, is_link: bool) -> Result<(), FileError> {

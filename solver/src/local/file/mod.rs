@@ -83,7 +83,10 @@ pub struct FileOptions<'a> {
 impl std::fmt::Debug for FileOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { now_ns, single_id, .. } = self;
-        f.debug_struct("FileOptions").field("now_ns", now_ns).field("single_id", single_id).finish_non_exhaustive()
+        f.debug_struct("FileOptions")
+            .field("now_ns", now_ns)
+            .field("single_id", single_id)
+            .finish_non_exhaustive()
     }
 }
 

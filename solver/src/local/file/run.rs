@@ -53,7 +53,9 @@ impl<'a> Run<'a> {
     pub(super) fn count(&self, bytes: u64) {
         let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if entries.is_multiple_of(PROGRESS_STEP_ENTRIES) || total / PROGRESS_STEP_BYTES > (total - bytes) / PROGRESS_STEP_BYTES {
+        if entries.is_multiple_of(PROGRESS_STEP_ENTRIES)
+            || total / PROGRESS_STEP_BYTES > (total - bytes) / PROGRESS_STEP_BYTES
+        {
             (self.options.progress)(Progress { entries, bytes: total });
         }
     }
@@ -80,9 +82,11 @@ impl<'a> Run<'a> {
             lock(&self.made).push((dir.try_clone_to_owned()?, new.time));
             Ok::<_, io::Error>(())
         };
-        dest.create_dir_all(path, Mode::from_raw_mode(new.mode), &mut created).map_err(|error| match error.errno() {
-            Some(Errno::NOTDIR) => FileError::NotADirectory { path: path.to_owned() },
-            _ => error.into(),
+        dest.create_dir_all(path, Mode::from_raw_mode(new.mode), &mut created).map_err(|error| {
+            match error.errno() {
+                Some(Errno::NOTDIR) => FileError::NotADirectory { path: path.to_owned() },
+                _ => error.into(),
+            }
         })
     }
 

@@ -37,7 +37,11 @@ impl Found {
 }
 
 /// Finds the sources of a copy, sorted by path. None means that a wildcard matched nothing.
-pub(super) fn find(source: &CopySource<'_>, action: &CopyAction, selection: &CopySelection) -> Result<Vec<Found>, FileError> {
+pub(super) fn find(
+    source: &CopySource<'_>,
+    action: &CopyAction,
+    selection: &CopySelection,
+) -> Result<Vec<Found>, FileError> {
     let finder = Finder { source, action };
     let found = match &selection.glob {
         None => vec![finder.locate(Path::new(&selection.base))?],
@@ -110,7 +114,13 @@ impl Finder<'_> {
         Ok(level)
     }
 
-    fn matching_entries(&self, dir: &Path, glob: &Glob, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), FileError> {
+    fn matching_entries(
+        &self,
+        dir: &Path,
+        glob: &Glob,
+        depth: usize,
+        into: &mut Vec<PathBuf>,
+    ) -> Result<(), FileError> {
         let entries = match self.root().read_dir(dir) {
             Err(error) if error.is_not_found() => return Ok(()),
             entries => entries?,
@@ -184,24 +194,27 @@ fn closest<'a>(name: &OsStr, candidates: impl Iterator<Item = &'a OsStr>) -> Vec
     ranked.into_iter().take(SIMILAR_MAX).map(|(_, candidate)| candidate).collect()
 }
 
-/// How many characters must be changed, put in or taken out to make one name of the other; case is free.
+/// How many characters must be changed, put in, taken out or swapped to make one name of the other; case is free.
 fn distance(a: &str, b: &str) -> Option<usize> {
     let a: Vec<char> = a.to_lowercase().chars().collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();
     if a.len().max(b.len()) > COMPARED_LENGTH_MAX {
         return None;
     }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+    // rows[i][j]: from the first i characters of one to the first j of the other.
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let swapped = (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                .then(|| rows[i - 2][j - 2] + 1);
+            let best = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            row.push(swapped.map_or(best, |swapped| best.min(swapped)));
         }
+        rows.push(row);
     }
-    row.last().copied()
+    Some(rows[a.len()][b.len()])
 }
 
 #[cfg(test)]
@@ -210,8 +223,14 @@ mod tests {
 
     #[test]
     fn distance_counts_edits_and_forgives_case() {
-        let cases =
-            [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("Makefile", "makefile", 0), ("ab", "ba", 2)];
+        let cases = [
+            ("", "", 0),
+            ("a", "", 1),
+            ("kitten", "sitting", 3),
+            ("Makefile", "makefile", 0),
+            ("scr", "src", 1),
+            ("ca", "abc", 3),
+        ];
         for (a, b, expected) in cases {
             assert_eq!(distance(a, b), Some(expected), "{a} {b}");
             assert_eq!(distance(b, a), Some(expected), "{b} {a}");

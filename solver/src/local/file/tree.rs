@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rbuild_cache::root_dir::{At, FileType, OFlags, RootDir, Stat, list};
 use rayon::Scope;
+use rbuild_cache::root_dir::{At, FileType, OFlags, RootDir, Stat, list};
 use rustix::fs::{AtFlags, Mode, fchmod, fstat, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::{FileError, SourceKind};
 use super::attributes::{Birth, Changes, birth_in, copy_capabilities};
 use super::content::{Buffer, Ladder};
 use super::filter::{Decision, Filter, Level};
 use super::run::{Run, lock};
+use super::{FileError, SourceKind};
 
 /// The most directories within one another: more than a path of the longest length can have.
 pub(super) const TREE_DEPTH_MAX: usize = 2048;
@@ -32,7 +32,8 @@ pub(super) const TREE_DEPTH_MAX: usize = 2048;
 /// How many files one task copies.
 const BATCH_ENTRIES: usize = 128;
 
-pub(super) const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const OPEN_DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// One copy from one source under way.
 pub(super) struct TreeCopy<'a> {
@@ -222,7 +223,13 @@ impl<'a> TreeCopy<'a> {
     }
 
     /// Makes the directory `name`, or opens one that is there, which then gets `merged` from its original.
-    pub(super) fn make_dir(&self, parent: &Dest, name: &OsStr, path: &Path, merged: Sealing) -> Result<Dest, FileError> {
+    pub(super) fn make_dir(
+        &self,
+        parent: &Dest,
+        name: &OsStr,
+        path: &Path,
+        merged: Sealing,
+    ) -> Result<Dest, FileError> {
         for _ in 0..2 {
             let existed = match mkdirat(&parent.fd, name, Mode::RWXU) {
                 Ok(()) => false,
@@ -230,7 +237,9 @@ impl<'a> TreeCopy<'a> {
                 Err(errno) => return Err(errno).at("create the directory", path).map_err(FileError::from),
             };
             match openat(&parent.fd, name, OPEN_DIR, Mode::empty()) {
-                Ok(fd) if existed => return Ok(Dest::existing(fd, merged).at("read the attributes of", path)?),
+                Ok(fd) if existed => {
+                    return Ok(Dest::existing(fd, merged).at("read the attributes of", path)?);
+                }
                 Ok(fd) => {
                     self.run.count(0);
                     return Ok(Dest { fd, birth: parent.birth, sealing: Sealing::All });
@@ -292,15 +301,26 @@ impl<'a> TreeCopy<'a> {
     }
 
     /// Copies the file capabilities, if those of the source mean anything.
-    pub(super) fn capabilities(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path) -> Result<(), FileError> {
+    pub(super) fn capabilities(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), FileError> {
         match self.changes.kind {
             SourceKind::Context => Ok(()),
-            SourceKind::Tree => Ok(copy_capabilities(self.run, from, to, path).at("copy the capabilities of", path)?),
+            SourceKind::Tree => {
+                Ok(copy_capabilities(self.run, from, to, path).at("copy the capabilities of", path)?)
+            }
         }
     }
 
     fn check_stopped(&self) -> Result<(), FileError> {
-        if self.stopped.load(Ordering::Relaxed) { Err(FileError::Cancelled) } else { self.run.check_cancelled() }
+        if self.stopped.load(Ordering::Relaxed) {
+            Err(FileError::Cancelled)
+        } else {
+            self.run.check_cancelled()
+        }
     }
 
     /// Remembers the first error and stops all tasks.

@@ -14,6 +14,11 @@ pub(super) fn open_archive(_root: &RootDir, _path: &Path) -> Result<Option<File>
     Ok(None)
 }
 
-pub(super) fn unpack(_run: &Run<'_>, _archive: File, _into: OwnedFd, _changes: &Changes) -> Result<(), FileError> {
+pub(super) fn unpack(
+    _run: &Run<'_>,
+    _archive: File,
+    _into: OwnedFd,
+    _changes: &Changes,
+) -> Result<(), FileError> {
     Ok(())
 }
