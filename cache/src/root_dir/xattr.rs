@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query, lsetxattr};
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ const GROWTH_RETRIES_MAX: usize = 8;
 /// A file system without attributes has none.
 pub fn read_all(dir: BorrowedFd<'_>, name: &OsStr, wanted: impl Fn(&CStr) -> bool) -> Result<Xattrs, Errno> {
     let path = path_of(dir, name);
-    let names = match sized(|| llistxattr_query(&path), |buffer| llistxattr(&path, buffer)) {
+    let names = match names_of(&path) {
         Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
         names => names?,
     };
@@ -57,6 +57,16 @@ pub fn read(dir: BorrowedFd<'_>, name: &OsStr, attribute: &CStr) -> Result<Optio
 /// Sets one attribute of `name` in `dir`.
 pub fn write(dir: BorrowedFd<'_>, name: &OsStr, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
     lsetxattr(path_of(dir, name), attribute, value, XattrFlags::empty())
+}
+
+/// The names of all attributes, each with its NUL. Nearly always few, so that one call will do.
+fn names_of(path: &Path) -> Result<Vec<u8>, Errno> {
+    let mut few = [0; 256];
+    match llistxattr(path, &mut few) {
+        Ok(count) => Ok(few[..count].to_vec()),
+        Err(Errno::RANGE) => sized(|| llistxattr_query(path), |buffer| llistxattr(path, buffer)),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn path_of(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {

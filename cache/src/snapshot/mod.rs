@@ -30,7 +30,7 @@ pub use self::overlay::MountedRoot;
 pub use self::unpack::UnpackedLayer;
 use crate::db::{Failure, pack, unpack};
 /// Which extended attributes overlayfs uses for its marks in layers.
-pub use crate::layer::XattrPrefix as OverlayXattrs;
+pub use crate::layer::OverlayXattrs;
 use crate::{Error, Result, Store};
 
 /// The most layers that one mount can have. Overlayfs takes 500 lower directories (`OVL_MAX_STACK`); one is left for mount

@@ -8,7 +8,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use rbuild_image::{Descriptor, DiffId, HashingReader};
+use rbuild_image::{Descriptor, DiffId};
 
 use super::active::LayerRow;
 use super::layers::{base_bytes, find_layer};
@@ -40,17 +40,15 @@ impl Store {
     ///
     /// # Errors
     /// When it is malformed or another one, or the disk is full. Nothing is kept then.
-    pub fn unpack_layer(&self, expected: Option<DiffId>, tar: &mut dyn Read) -> Result<UnpackedLayer> {
+    pub fn unpack_layer(&self, expected: Option<DiffId>, tar: &mut (dyn Read + Send)) -> Result<UnpackedLayer> {
         let active = self.prepare(&Snapshot::empty())?;
-        let mut reader = HashingReader::new(tar);
-        let options = shim::ApplyOptions { xattrs: self.xattrs() };
-        let applied = shim::apply(&mut reader, &RootDir::open(active.upper())?, &options)
+        let options = layer::ApplyOptions::layer(self.xattrs());
+        let applied = layer::apply(tar, &RootDir::open(active.upper())?, &options)
             .map_err(|source| Error::Unpack { diff_id: expected, source })?;
-        let (digest, tar_size_bytes, _) = reader.finish();
-        let diff_id = DiffId(digest);
+        let layer::Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
         match expected {
             Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
-            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied: applied.implied }),
+            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied }),
         }
     }
 
@@ -93,7 +91,7 @@ impl Store {
         parent: &Snapshot,
         diff_id: Option<DiffId>,
         blob: Option<&Descriptor>,
-        tar: &mut dyn Read,
+        tar: &mut (dyn Read + Send),
     ) -> Result<Snapshot> {
         if let Some(diff_id) = diff_id
             && let Some(known) = self.extend(parent, diff_id, None)?
@@ -126,27 +124,7 @@ impl Store {
     ) -> Result<()> {
         let below = RootDir::from_fd(self.view(parent)?.into());
         let layer = RootDir::open(active.upper())?;
-        shim::copy_directory_attributes(&below, &layer, implied)
+        layer::copy_directory_attributes(&below, &layer, implied)
             .map_err(|source| Error::Unpack { diff_id: None, source })
-    }
-}
-
-mod shim {
-    use super::*;
-    pub(super) struct ApplyOptions {
-        pub xattrs: crate::OverlayXattrs,
-    }
-    pub(super) struct Applied {
-        pub implied: Vec<PathBuf>,
-    }
-    pub(super) fn apply(_: &mut dyn Read, _: &RootDir, _: &ApplyOptions) -> Result<Applied, layer::Error> {
-        Err(layer::Error::Cancelled)
-    }
-    pub(super) fn copy_directory_attributes(
-        _: &RootDir,
-        _: &RootDir,
-        _: &[PathBuf],
-    ) -> Result<(), layer::Error> {
-        Err(layer::Error::Cancelled)
     }
 }

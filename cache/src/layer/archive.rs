@@ -1,0 +1,320 @@
+//! From a directory to a tar: one ordered walk for [`diff`] and [`export`].
+//!
+//! Entries come sorted by name within their directory and a directory comes before what is in it, so the order is that of
+//! path components. Of several names for one inode the first is the file and the others are hard links to it.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat, statat};
+
+use super::error::Error;
+use super::merged::Merged;
+use super::tar::{Attribute, TarEntry, TarKind, TarWriteError, TarWriter};
+use super::whiteout::{OPAQUE_NAME, OverlayXattrs, WHITEOUT_PREFIX, is_opaque, is_whiteout};
+use crate::root_dir::{At, PathError, RootDir, list, xattr};
+
+/// How many directories may be nested in a tree that is archived; each holds a descriptor meanwhile.
+pub const TREE_DEPTH_MAX: usize = 512;
+
+/// The one extended attribute that layers carry: file capabilities. The others say something about the machine (labels,
+/// access lists, overlay marks) or are private to a build (`user.`), and Docker's layers lack them, too.
+const LAYER_ATTRIBUTE: &[u8] = b"security.capability";
+
+/// What a layer's archive is made with, other than the directories.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ArchiveOptions<'a> {
+    /// Later modification times become this one, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    pub mtime_max: Option<i64>,
+    /// Ends the work when it becomes true.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+/// What was archived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArchiveStats {
+    /// Entries, whiteouts included.
+    pub entries: u64,
+    /// Bytes of file contents.
+    pub content_bytes: u64,
+    /// Bytes of the archive.
+    pub size_bytes: u64,
+    /// Sockets, which no archive can hold and which were left out.
+    pub sockets: u64,
+}
+
+/// Writes an overlay upper directory as the tar of an OCI layer.
+///
+/// `lowers` are the layers under it, top first, in the same form. A whiteout of something that none of them shows is
+/// left out, and so is an opaque mark where they show no directory: overlayfs marks every directory that
+/// it makes anew, and that must not reach an image.
+pub fn diff(
+    upper: &RootDir,
+    lowers: &[RootDir],
+    xattrs: OverlayXattrs,
+    options: &ArchiveOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<ArchiveStats, Error> {
+    Archiver::new(out, options, Some(Merged { layers: lowers, xattrs })).run(upper)
+}
+
+/// Writes a whole tree as one tar. No name and no kind of file has a special meaning.
+pub fn export(
+    root: &RootDir,
+    options: &ArchiveOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<ArchiveStats, Error> {
+    Archiver::new(out, options, None).run(root)
+}
+
+struct Archiver<'a> {
+    tar: TarWriter<&'a mut dyn Write>,
+    options: &'a ArchiveOptions<'a>,
+    /// The layers beneath, when whiteouts are to be understood.
+    lowers: Option<Merged<'a>>,
+    /// The first path of every inode that has several.
+    first_names: HashMap<(u64, u64), Vec<u8>>,
+    stats: ArchiveStats,
+}
+
+/// Something that becomes an entry, under the name it has in the archive.
+struct Item {
+    name: OsString,
+    what: What,
+}
+
+enum What {
+    File(Box<Stat>),
+    Mark { mtime: i64 },
+}
+
+/// A directory being archived.
+struct Place<'a> {
+    fd: BorrowedFd<'a>,
+    path: &'a Path,
+    depth: usize,
+    /// Whether an opaque directory above, or this one, hides all that is beneath anyway.
+    hides: bool,
+}
+
+/// A file that becomes an entry.
+struct Subject<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a OsStr,
+    path: &'a Path,
+    stat: &'a Stat,
+}
+
+impl Subject<'_> {
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, PathError> {
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(self.dir, self.name, flags, Mode::empty()).at("open", self.path)
+    }
+}
+
+impl<'a> Archiver<'a> {
+    fn new(out: &'a mut dyn Write, options: &'a ArchiveOptions<'a>, lowers: Option<Merged<'a>>) -> Self {
+        let (first_names, stats) = (HashMap::new(), ArchiveStats::default());
+        Self { tar: TarWriter::new(out), options, lowers, first_names, stats }
+    }
+
+    fn run(mut self, root: &RootDir) -> Result<ArchiveStats, Error> {
+        let fd = root.open_dir("/")?;
+        self.directory(&Place { fd: fd.as_fd(), path: Path::new(""), depth: 0, hides: false })?;
+        self.stats.size_bytes = self.tar.size_bytes() + 2 * 512;
+        self.tar.finish().map_err(|error| write_error(error, Path::new("/")))?;
+        Ok(self.stats)
+    }
+
+    fn directory(&mut self, place: &Place<'_>) -> Result<(), Error> {
+        if place.depth > TREE_DEPTH_MAX {
+            return Err(Error::limit(place.path, "nested directories", TREE_DEPTH_MAX as u64));
+        }
+        let opaque = self.is_opaque(place)?;
+        let place = Place { hides: place.hides || opaque, ..*place };
+        for item in self.items(&place, opaque)? {
+            self.check_cancel()?;
+            let path = place.path.join(&item.name);
+            match &item.what {
+                What::Mark { mtime } => self.mark(&path, *mtime)?,
+                What::File(stat) => {
+                    let file = Subject { dir: place.fd, name: &item.name, path: &path, stat };
+                    self.file(&place, &file)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this directory hides one that the lower layers show. The root of a layer never does.
+    fn is_opaque(&self, place: &Place<'_>) -> Result<bool, Error> {
+        let Some(lowers) = self.lowers.filter(|_| place.depth > 0) else { return Ok(false) };
+        let opaque =
+            is_opaque(place.fd, OsStr::new("."), lowers.xattrs).at("read the attributes of", place.path)?;
+        Ok(opaque && lowers.has_dir(place.path)?)
+    }
+
+    fn items(&self, place: &Place<'_>, opaque: bool) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        if opaque {
+            let stat = fstat(place.fd).at("read the attributes of", place.path)?;
+            items.push(Item { name: OPAQUE_NAME.into(), what: What::Mark { mtime: stat.st_mtime } });
+        }
+        for (name, _) in list(place.fd).at("list", place.path)? {
+            items.extend(self.item(place, name)?);
+        }
+        items.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(items)
+    }
+
+    fn item(&self, place: &Place<'_>, name: OsString) -> Result<Option<Item>, Error> {
+        let path = || place.path.join(&name);
+        let stat = statat(place.fd, &name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", path())?;
+        let Some(lowers) = self.lowers else {
+            return Ok(Some(Item { name, what: What::File(Box::new(stat)) }));
+        };
+        if !is_whiteout(place.fd, &name, &stat, lowers.xattrs).at("read the attributes of", path())? {
+            return Ok(Some(Item { name, what: What::File(Box::new(stat)) }));
+        }
+        if place.hides || lowers.lookup(&path())?.is_none() {
+            return Ok(None);
+        }
+        let name = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());
+        Ok(Some(Item { name, what: What::Mark { mtime: stat.st_mtime } }))
+    }
+
+    /// Writes the empty file that is a whiteout or an opaque mark.
+    fn mark(&mut self, path: &Path, mtime: i64) -> Result<(), Error> {
+        let entry = TarEntry {
+            path: path.as_os_str().as_bytes(),
+            kind: TarKind::File { size_bytes: 0 },
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: self.clamped(mtime),
+            xattrs: &[],
+        };
+        self.stats.entries += 1;
+        self.tar.entry(&entry).map_err(|error| write_error(error, path))
+    }
+
+    fn file(&mut self, place: &Place<'_>, file: &Subject<'_>) -> Result<(), Error> {
+        let inode = (file.stat.st_dev, file.stat.st_ino);
+        let kind = FileType::from_raw_mode(file.stat.st_mode);
+        if kind != FileType::Directory && file.stat.st_nlink > 1 {
+            if let Some(first) = self.first_names.get(&inode) {
+                let target = first.clone();
+                return self.simple(file, TarKind::HardLink { target: &target }, &[]);
+            }
+            self.first_names.insert(inode, file.path.as_os_str().as_bytes().to_vec());
+        }
+        let xattrs = self.attributes(file)?;
+        match kind {
+            FileType::Directory => {
+                self.simple(file, TarKind::Directory, &xattrs)?;
+                let fd = file.open(OFlags::DIRECTORY)?;
+                let (path, depth) = (file.path, place.depth + 1);
+                self.directory(&Place { fd: fd.as_fd(), path, depth, hides: place.hides })
+            }
+            FileType::RegularFile => self.regular(file, &xattrs),
+            FileType::Symlink => {
+                let target = readlinkat(file.dir, file.name, Vec::new()).at("read the link", file.path)?;
+                self.simple(file, TarKind::Symlink { target: target.to_bytes() }, &xattrs)
+            }
+            _ => self.special(file, kind, &xattrs),
+        }
+    }
+
+    fn special(&mut self, file: &Subject<'_>, kind: FileType, xattrs: &[Attribute]) -> Result<(), Error> {
+        let (major, minor) = (major(file.stat.st_rdev), minor(file.stat.st_rdev));
+        let kind = match kind {
+            FileType::CharacterDevice => TarKind::CharDevice { major, minor },
+            FileType::BlockDevice => TarKind::BlockDevice { major, minor },
+            FileType::Fifo => TarKind::Fifo,
+            _ => {
+                self.stats.sockets += 1;
+                return Ok(());
+            }
+        };
+        self.simple(file, kind, xattrs)
+    }
+
+    fn regular(&mut self, file: &Subject<'_>, xattrs: &[Attribute]) -> Result<(), Error> {
+        let size_bytes = file.stat.st_size.unsigned_abs();
+        let kind = TarKind::File { size_bytes };
+        if size_bytes == 0 {
+            return self.simple(file, kind, xattrs);
+        }
+        let content = File::from(file.open(OFlags::NONBLOCK)?);
+        self.stats.entries += 1;
+        self.stats.content_bytes += size_bytes;
+        let entry = self.entry_of(file, kind, xattrs);
+        self.tar.entry_with(&entry, content).map_err(|error| write_error(error, file.path))
+    }
+
+    fn simple(&mut self, file: &Subject<'_>, kind: TarKind<'_>, xattrs: &[Attribute]) -> Result<(), Error> {
+        self.stats.entries += 1;
+        let entry = self.entry_of(file, kind, xattrs);
+        self.tar.entry(&entry).map_err(|error| write_error(error, file.path))
+    }
+
+    fn entry_of<'e>(&self, file: &Subject<'e>, kind: TarKind<'e>, xattrs: &'e [Attribute]) -> TarEntry<'e> {
+        TarEntry {
+            path: file.path.as_os_str().as_bytes(),
+            kind,
+            mode: file.stat.st_mode & 0o7777,
+            uid: file.stat.st_uid,
+            gid: file.stat.st_gid,
+            mtime: self.clamped(file.stat.st_mtime),
+            xattrs,
+        }
+    }
+
+    fn clamped(&self, mtime: i64) -> i64 {
+        self.options.mtime_max.map_or(mtime, |max| mtime.min(max))
+    }
+
+    fn attributes(&self, file: &Subject<'_>) -> Result<Vec<Attribute>, Error> {
+        let understands_marks = self.lowers.is_some();
+        let wanted = |name: &[u8]| name == LAYER_ATTRIBUTE || (understands_marks && foreign(name).is_some());
+        let found = xattr::read_all(file.dir, file.name, |name| wanted(name.to_bytes()));
+        let found = found.at("read the attributes of", file.path)?;
+        if let Some(attribute) = found.keys().find_map(|name| foreign(name.to_bytes())) {
+            return Err(Error::ForeignOverlay { path: file.path.to_owned(), attribute });
+        }
+        Ok(found.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect())
+    }
+
+    fn check_cancel(&self) -> Result<(), Error> {
+        match self.options.cancel {
+            Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Attributes with which overlayfs says that the content or the children are elsewhere (`metacopy`, `redirect_dir`).
+fn foreign(name: &[u8]) -> Option<&'static str> {
+    match name {
+        b"trusted.overlay.redirect" => Some("trusted.overlay.redirect"),
+        b"trusted.overlay.metacopy" => Some("trusted.overlay.metacopy"),
+        b"user.overlay.redirect" => Some("user.overlay.redirect"),
+        b"user.overlay.metacopy" => Some("user.overlay.metacopy"),
+        _ => None,
+    }
+}
+
+fn write_error(error: TarWriteError, path: &Path) -> Error {
+    let read = |source| PathError { verb: "read", path: path.to_owned(), source };
+    match error {
+        TarWriteError::Write(source) => Error::Write(source),
+        TarWriteError::Read(source) => Error::Path(read(source)),
+        TarWriteError::ContentTooShort => Error::Shrank { path: PathBuf::from(path) },
+    }
+}

@@ -1,0 +1,44 @@
+//! Layers: the difference between two file systems, as a directory and as an archive.
+//!
+//! [`diff`] and [`apply`] are a pair: the tar that `diff` makes of an overlay upper directory, applied to an empty directory,
+//! is that directory again. [`export`] is for whole trees.
+//!
+//! * [`tar`] writes archives whose bytes depend on nothing but what is archived.
+//! * [`whiteout`] is the one place that knows how deletions are written.
+//! * [`compression`] recognises, reads and makes the compressed forms.
+//! * [`reader`] reads archives, which come from strangers; `apply` says what is refused, limited and repaired.
+
+mod apply;
+mod archive;
+pub mod compression;
+mod error;
+mod merged;
+mod parents;
+mod read_ahead;
+pub mod reader;
+pub mod tar;
+pub mod whiteout;
+
+use std::ffi::OsStr;
+use std::io::{BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub use apply::{Applied, ApplyOptions, Devices, Form, Limits, Owners, apply};
+pub use archive::{ArchiveOptions, ArchiveStats, TREE_DEPTH_MAX, diff, export};
+pub use error::{Error, Refusal};
+pub use parents::copy_directory_attributes;
+pub use whiteout::OverlayXattrs;
+
+/// The most that a layer may expand to: a terabyte. Disks end before; this ends a stream that never does.
+pub const LAYER_SIZE_BYTES_MAX: u64 = 1 << 40;
+
+/// Whether a file is what `ADD` unpacks: a tar with at least one entry, plain or compressed. Reads as far as the first
+/// header goes; names and suffixes do not matter, and an empty file is none.
+pub fn is_archive(input: impl Read) -> bool {
+    compression::decompress(input).is_ok_and(|decoder| reader::starts_with_entry(BufReader::new(decoder)))
+}
+
+fn bytes_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

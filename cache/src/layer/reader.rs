@@ -1,0 +1,503 @@
+//! Reading tar archives from strangers.
+//!
+//! The grammar is tar-core's: v7, ustar, PAX and GNU, sparse files of all four kinds. This module does the reading, and
+//! closes the gaps where readers disagree about one archive, which is how archives are made that show one tree to a
+//! scanner and another to an engine:
+//!
+//! * An entry that is no regular file has no content, whatever its size field says (as in Go's reader, the reference).
+//! * A PAX number that cannot be parsed makes the archive malformed; it does not fall back to the header's.
+//! * The parts of a sparse file must be in order, within the file, and add up to the data that follows.
+//! * A v7 header whose name ends in a slash is a directory.
+//! * Times before 1970 are read, from PAX records and from GNU's binary form, both of which tar-core refuses.
+//!
+//! Global PAX headers are ignored, as Docker does. The end is two zero blocks or the end of the input between entries.
+
+use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
+
+use tar_core::parse::{Limits as ParseLimits, ParseError, ParseEvent, ParsedEntry, Parser};
+use tar_core::{EntryType, Header, PaxExtensions};
+
+use super::bytes_path;
+use super::error::{Error, Refusal};
+use super::tar::Attribute;
+
+/// The unit of a tar archive.
+const BLOCK_BYTES: usize = 512;
+
+/// The longest path or link target: Linux's `PATH_MAX`.
+pub const PATH_BYTES_MAX: u32 = 4096;
+
+/// What PAX records, long names and long link targets of one entry may take together.
+pub const METADATA_BYTES_MAX: u32 = 1024 * 1024;
+
+/// How many parts of data a sparse file may have.
+pub const SPARSE_PARTS_MAX: usize = 10_000;
+
+/// The most that the headers of one entry can take, its sparse map included; past it the archive is malformed.
+const HEADERS_BYTES_MAX: usize = 2 * METADATA_BYTES_MAX as usize;
+
+/// A point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds since 1970, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after that, below 10⁹.
+    pub nanoseconds: u32,
+}
+
+/// A part of a sparse file that holds data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u64,
+}
+
+/// An entry as the archive describes it; nothing in it has been checked against a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The path as written: perhaps absolute, with `..`, with a slash at its end.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, with set-id and sticky bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The owning group.
+    pub gid: u32,
+    /// The time of the last modification.
+    pub mtime: Time,
+    /// Extended attributes by full name.
+    pub xattrs: Vec<Attribute>,
+}
+
+/// The kinds of entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Its size, holes included.
+        size_bytes: u64,
+        /// Where its data goes, when it has holes: in order, without overlap, within the size.
+        parts: Option<Vec<Part>>,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// The target as written.
+        target: Vec<u8>,
+    },
+    /// Another name of an earlier entry.
+    HardLink {
+        /// The path of that entry, as written.
+        target: Vec<u8>,
+    },
+    /// A device.
+    Device {
+        /// Block rather than character.
+        block: bool,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+}
+
+impl Entry {
+    /// The path for messages and for the file system.
+    pub fn path_buf(&self) -> PathBuf {
+        bytes_path(&self.path).to_owned()
+    }
+}
+
+/// Reads an archive entry by entry; as [`Read`], the content of the current one.
+///
+/// What is not read of a content is skipped. The content of a sparse file is its parts of data, one after the other.
+#[derive(Debug)]
+pub struct TarReader<R> {
+    input: R,
+    parser: Parser,
+    /// Bytes taken from the input and not used yet: headers in the making, rarely some content behind them.
+    ahead: Vec<u8>,
+    /// Bytes of the archive that were understood.
+    offset: u64,
+    content_left: u64,
+    padding: u64,
+    current: PathBuf,
+    mtime: Option<i64>,
+}
+
+/// What one look at the bytes ahead gave.
+enum Step {
+    Need(usize),
+    Skip(usize),
+    Entry(usize, Box<Entry>, u64),
+    End(usize),
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// Starts at the first header.
+    pub fn new(input: R) -> Self {
+        let mut parser = Parser::new(ParseLimits {
+            max_metadata_size: METADATA_BYTES_MAX,
+            max_path_len: Some(PATH_BYTES_MAX),
+            max_sparse_entries: SPARSE_PARTS_MAX,
+            ..ParseLimits::default()
+        });
+        // Numbers are checked here instead: the parser would refuse times before 1970.
+        parser.set_ignore_pax_errors(true);
+        let current = PathBuf::new();
+        Self {
+            input,
+            parser,
+            ahead: Vec::new(),
+            offset: 0,
+            content_left: 0,
+            padding: 0,
+            current,
+            mtime: None,
+        }
+    }
+
+    /// The next entry, or `None` at the end of the archive.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
+        self.skip_content()?;
+        self.mtime = None;
+        let mut need = BLOCK_BYTES;
+        loop {
+            if !self.fill_ahead(need)? {
+                return self.end_of_input();
+            }
+            match self.step()? {
+                Step::Need(bytes) => need = bytes.max(self.ahead.len() + BLOCK_BYTES),
+                Step::Skip(consumed) => {
+                    self.consume_ahead(consumed);
+                    need = BLOCK_BYTES;
+                }
+                Step::Entry(consumed, entry, content_bytes) => {
+                    self.consume_ahead(consumed);
+                    self.content_left = content_bytes;
+                    self.padding = content_bytes.wrapping_neg() % BLOCK_BYTES as u64;
+                    self.current = entry.path_buf();
+                    return Ok(Some(*entry));
+                }
+                Step::End(consumed) => {
+                    self.consume_ahead(consumed);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Bytes of the archive up to the current place.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Passes the next `length` bytes of the content on, as they come.
+    pub fn copy_content(
+        &mut self,
+        length: u64,
+        mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut left = length;
+        while left > 0 {
+            let bytes = self.fill_content()?;
+            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            sink(&bytes[..count])?;
+            self.consume_content(count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Step, Error> {
+        let offset = self.offset;
+        let malformed = |source| Error::Malformed { offset, source };
+        match self.parser.parse(&self.ahead) {
+            Ok(ParseEvent::NeedData { min_bytes }) => Ok(Step::Need(min_bytes)),
+            Ok(ParseEvent::GlobalExtensions { consumed, .. }) => Ok(Step::Skip(consumed)),
+            Ok(ParseEvent::End { consumed }) => Ok(Step::End(consumed)),
+            Ok(ParseEvent::Entry { consumed, entry }) => {
+                let (entry, content_bytes) = convert(&entry, None, self.mtime, malformed)?;
+                Ok(Step::Entry(consumed, Box::new(entry), content_bytes))
+            }
+            Ok(ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size }) => {
+                let parts = sparse_map.iter().map(|part| Part { offset: part.offset, length: part.length });
+                let sparse = Some((parts.collect(), real_size));
+                let (entry, content_bytes) = convert(&entry, sparse, self.mtime, malformed)?;
+                Ok(Step::Entry(consumed, Box::new(entry), content_bytes))
+            }
+            Err(source) => match take_negative_mtime(&mut self.ahead) {
+                Some(mtime) => {
+                    self.mtime = Some(mtime);
+                    Ok(Step::Skip(0))
+                }
+                None => Err(malformed(source)),
+            },
+        }
+    }
+
+    /// Gets at least `need` bytes ahead; `false` when the input ends before.
+    fn fill_ahead(&mut self, need: usize) -> Result<bool, Error> {
+        if need > HEADERS_BYTES_MAX {
+            return Err(Error::limit(&self.current, "bytes of headers per entry", HEADERS_BYTES_MAX as u64));
+        }
+        while self.ahead.len() < need {
+            let available = self.input.fill_buf().map_err(Error::Read)?;
+            if available.is_empty() {
+                return Ok(false);
+            }
+            let count = available.len().min(need - self.ahead.len());
+            self.ahead.extend_from_slice(&available[..count]);
+            self.input.consume(count);
+        }
+        Ok(true)
+    }
+
+    fn consume_ahead(&mut self, count: usize) {
+        self.ahead.drain(..count);
+        self.offset += count as u64;
+    }
+
+    /// The input ended while a header was read: fine between entries, and after a single zero block.
+    fn end_of_input(&self) -> Result<Option<Entry>, Error> {
+        let is_rest_of_end = self.ahead.len() <= BLOCK_BYTES && self.ahead.iter().all(|byte| *byte == 0);
+        if is_rest_of_end {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        Err(Error::Malformed {
+            offset,
+            source: ParseError::UnexpectedEof { pos: offset + self.ahead.len() as u64 },
+        })
+    }
+
+    fn skip_content(&mut self) -> Result<(), Error> {
+        self.copy_content(self.content_left, |_| Ok(()))?;
+        self.content_left = std::mem::take(&mut self.padding);
+        self.copy_content(self.content_left, |_| Ok(()))
+    }
+
+    /// Bytes of the content that are at hand; at least one while there is content left.
+    fn fill_content(&mut self) -> Result<&[u8], Error> {
+        let bytes =
+            if self.ahead.is_empty() { self.input.fill_buf().map_err(Error::Read)? } else { &self.ahead };
+        if bytes.is_empty() {
+            return Err(Error::Truncated { path: self.current.clone() });
+        }
+        let count = bytes.len().min(usize::try_from(self.content_left).unwrap_or(usize::MAX));
+        Ok(&bytes[..count])
+    }
+
+    fn consume_content(&mut self, count: usize) {
+        if self.ahead.is_empty() {
+            self.input.consume(count);
+        } else {
+            self.ahead.drain(..count);
+        }
+        self.offset += count as u64;
+        self.content_left -= count as u64;
+    }
+}
+
+impl<R: BufRead> Read for TarReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.content_left == 0 {
+            return Ok(0);
+        }
+        let bytes = self.fill_content().map_err(|error| match error {
+            Error::Read(error) => error,
+            other => io::Error::new(io::ErrorKind::UnexpectedEof, other),
+        })?;
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        self.consume_content(count);
+        Ok(count)
+    }
+}
+
+/// Whether what a stream starts with is a tar archive with at least one entry. Reads as far as the first header goes.
+pub fn starts_with_entry(input: impl BufRead) -> bool {
+    matches!(TarReader::new(input).next_entry(), Ok(Some(_)))
+}
+
+type Sparse = Option<(Vec<Part>, u64)>;
+
+/// Checks an entry, and says how many bytes of content follow it.
+fn convert(
+    parsed: &ParsedEntry<'_>,
+    sparse: Sparse,
+    header_mtime: Option<i64>,
+    malformed: impl Fn(ParseError) -> Error,
+) -> Result<(Entry, u64), Error> {
+    let path = parsed.path.to_vec();
+    let refused = |reason| Error::refused(bytes_path(&parsed.path), reason);
+    let pax_mtime = check_records(parsed.pax.unwrap_or_default()).map_err(malformed)?;
+    let seconds = header_mtime.unwrap_or_else(|| i64::try_from(parsed.mtime).unwrap_or(i64::MAX));
+    let owner = |id: u64| u32::try_from(id).map_err(|_| refused(Refusal::OwnerOutOfRange));
+    if path.contains(&0) {
+        return Err(refused(Refusal::NulByte));
+    }
+    let kind = kind_of(parsed, sparse).map_err(refused)?;
+    let content_bytes = if matches!(kind, Kind::File { .. }) { parsed.size } else { 0 };
+    let entry = Entry {
+        path,
+        kind,
+        mode: parsed.mode & 0o7777,
+        uid: owner(parsed.uid)?,
+        gid: owner(parsed.gid)?,
+        mtime: pax_mtime.unwrap_or(Time { seconds, nanoseconds: 0 }),
+        xattrs: parsed.xattrs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+    };
+    Ok((entry, content_bytes))
+}
+
+fn kind_of(parsed: &ParsedEntry<'_>, sparse: Sparse) -> Result<Kind, Refusal> {
+    const V7_FILE: u8 = 0;
+    if parsed.header.as_bytes()[156] == V7_FILE && parsed.path.ends_with(b"/") {
+        return Ok(Kind::Directory);
+    }
+    let target = || match parsed.link_target.as_deref() {
+        Some(target) if target.contains(&0) => Err(Refusal::NulByte),
+        Some(target) => Ok(target.to_vec()),
+        None => Err(Refusal::NoTarget),
+    };
+    let device = |block| Kind::Device {
+        block,
+        major: parsed.dev_major.unwrap_or_default(),
+        minor: parsed.dev_minor.unwrap_or_default(),
+    };
+    match parsed.entry_type {
+        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => file_kind(parsed.size, sparse),
+        EntryType::Directory => Ok(Kind::Directory),
+        EntryType::Symlink => Ok(Kind::Symlink { target: target()? }),
+        EntryType::Link => Ok(Kind::HardLink { target: target()? }),
+        EntryType::Char => Ok(device(false)),
+        EntryType::Block => Ok(device(true)),
+        EntryType::Fifo => Ok(Kind::Fifo),
+        _ => Err(Refusal::UnknownKind),
+    }
+}
+
+fn file_kind(content_bytes: u64, sparse: Sparse) -> Result<Kind, Refusal> {
+    let Some((parts, size_bytes)) = sparse else {
+        return Ok(Kind::File { size_bytes: content_bytes, parts: None });
+    };
+    let (mut end, mut data_bytes) = (0u64, 0u64);
+    for part in &parts {
+        if part.offset < end {
+            return Err(Refusal::SparseMap);
+        }
+        end = part.offset.checked_add(part.length).ok_or(Refusal::SparseMap)?;
+        data_bytes += part.length;
+    }
+    if end > size_bytes || data_bytes != content_bytes {
+        return Err(Refusal::SparseMap);
+    }
+    Ok(Kind::File { size_bytes, parts: Some(parts) })
+}
+
+/// Checks the numbers of PAX records, which the parser was told to be lenient about, and returns the time.
+fn check_records(records: &[u8]) -> Result<Option<Time>, ParseError> {
+    let mut mtime = None;
+    for record in PaxExtensions::new(records) {
+        let record = record?;
+        let (key, value) = (record.key()?, record.value_bytes());
+        let key = match key {
+            "mtime" => {
+                mtime = Some(parse_time(value).ok_or(bad_value("mtime"))?);
+                continue;
+            }
+            "size" => "size",
+            "uid" => "uid",
+            "gid" => "gid",
+            _ if key.starts_with("GNU.sparse.") && key != "GNU.sparse.name" && key != "GNU.sparse.map" => {
+                "GNU.sparse.*"
+            }
+            "GNU.sparse.map" if !value.is_ascii() => return Err(bad_value("GNU.sparse.map")),
+            _ => continue,
+        };
+        let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+        number.ok_or(bad_value(key))?;
+    }
+    Ok(mtime)
+}
+
+fn bad_value(key: &'static str) -> ParseError {
+    ParseError::InvalidPaxValue { key, value: "<not a number>".into() }
+}
+
+/// Parses `-12.345`: seconds, with a fraction of any length.
+fn parse_time(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    Some(if nanoseconds > 0 && whole.starts_with('-') {
+        Time { seconds: seconds.checked_sub(1)?, nanoseconds: 1_000_000_000 - nanoseconds }
+    } else {
+        Time { seconds, nanoseconds }
+    })
+}
+
+/// Finds a header with a time before 1970 in GNU's binary form, replaces it by 1970 and returns it.
+///
+/// tar-core refuses such headers. They are rare, so this runs only after it did.
+fn take_negative_mtime(headers: &mut [u8]) -> Option<i64> {
+    let mut at = 0;
+    loop {
+        let block: &mut [u8; BLOCK_BYTES] = headers.get_mut(at..at + BLOCK_BYTES)?.try_into().ok()?;
+        let header = Header::from_bytes(block);
+        header.verify_checksum().ok()?;
+        if matches!(header.entry_type(), EntryType::XHeader | EntryType::GnuLongName | EntryType::GnuLongLink)
+        {
+            let size = usize::try_from(header.entry_size().ok()?).ok()?;
+            at = at.checked_add(BLOCK_BYTES)?.checked_add(size.checked_next_multiple_of(BLOCK_BYTES)?)?;
+            continue;
+        }
+        let (sign, low) = block[136..148].split_at(4);
+        if sign != [0xff; 4] || low[0] & 0x80 == 0 {
+            return None;
+        }
+        let mtime = i64::from_be_bytes(low.try_into().ok()?);
+        block[136..148].copy_from_slice(b"00000000000\0");
+        let sum = Header::from_bytes(block).compute_checksum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        return Some(mtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_parsed() {
+        let time = |seconds, nanoseconds| Some(Time { seconds, nanoseconds });
+        let table: [(&str, Option<Time>); 9] = [
+            ("0", time(0, 0)),
+            ("12.5", time(12, 500_000_000)),
+            ("12.", time(12, 0)),
+            ("12.1234567899", time(12, 123_456_789)),
+            ("-1", time(-1, 0)),
+            ("-1.25", time(-2, 750_000_000)),
+            ("-0.5", time(-1, 500_000_000)),
+            ("x", None),
+            ("1.-5", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse_time(text.as_bytes()), expected, "{text}");
+        }
+    }
+}
