@@ -19,13 +19,20 @@
 //! * Every error says which lines it is about, wherever a line is to blame.
 #![forbid(unsafe_code)]
 
+mod args;
+mod context;
+pub mod dockerignore;
 mod error;
 pub mod expand;
+mod file;
 mod instruction;
 mod lint;
+mod lower;
 mod options;
 pub mod parser;
+mod paths;
 mod resolver;
+pub mod stage;
 mod suggest;
 
 use rbuild_image::ImageConfig;
@@ -33,6 +40,7 @@ use rbuild_llb::Definition;
 
 pub use error::{Error, ErrorKind};
 pub use lint::{Rule, Warning};
+pub use lower::lower;
 pub use options::{MainContext, NamedContext, NoCache, Options};
 pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
 
@@ -51,14 +59,4 @@ pub struct Lowered {
     pub stage: String,
     /// What lint found.
     pub warnings: Vec<Warning>,
-}
-
-/// Translates a Dockerfile.
-///
-/// # Errors
-/// When the Dockerfile or the options are wrong, or a base image cannot be resolved.
-pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Lowered, Error> {
-    let _ = (options, resolver);
-    parser::parse(source)?;
-    Err(ErrorKind::NoStages.into())
 }

@@ -16,6 +16,9 @@ pub struct Options {
     pub target: Option<String>,
     /// What the image is to run on.
     pub platform: Platform,
+    /// Whether [`platform`](Self::platform) is what it is because nobody said otherwise. A base image for another
+    /// platform that the machine can run is then taken as it is.
+    pub platform_is_default: bool,
     /// What the build itself runs on.
     pub build_platform: Platform,
     /// `--label`: set on the result after all instructions.
@@ -62,6 +65,7 @@ impl Options {
             target: None,
             build_platform: platform.clone(),
             platform,
+            platform_is_default: true,
             labels: Vec::new(),
             no_cache: NoCache::Never,
             network: Network::Default,

@@ -3,6 +3,7 @@
 //! Which rules speak is configured by `# check=` or the build argument `BUILDKIT_DOCKERFILE_CHECK`, and for one
 //! instruction by a comment `# check=skip=…` right above it.
 
+pub(crate) mod checks;
 mod config;
 mod rules;
 

@@ -1,0 +1,204 @@
+//! Checks that look at a file, a stage or a word from outside. Those that come up while an instruction is lowered are
+//! where it is lowered.
+
+use std::collections::HashSet;
+
+use rbuild_image::{Platform, Reference};
+use rbuild_llb::SourceRange;
+
+use super::{Linter, Rule};
+use crate::args::Globals;
+use crate::expand::{Expanded, Expander, Variables};
+use crate::file::{FileText, StageText};
+use crate::instruction::{Command, Instruction};
+use crate::options::Options;
+use crate::parser::Dockerfile;
+use crate::suggest;
+
+const RESERVED_NAMES: [&str; 2] = ["context", "scratch"];
+const SECRET_WORDS: [&str; 10] =
+    ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+const HARMLESS_WORDS: [&str; 3] = ["public", "file", "version"];
+
+/// What can be said of the file as written.
+pub(crate) fn file(file: &Dockerfile, text: &FileText, options: &Options, linter: &mut Linter) {
+    for range in &file.empty_continuations {
+        let message = "empty line between continuation lines".to_owned();
+        linter.report(Rule::NoEmptyContinuation, &[], *range, message);
+    }
+    stage_names(&text.stages, linter);
+    casing(text, linter);
+    descriptions(text, linter);
+    let commands = text.stages.iter().flat_map(|stage| &stage.commands);
+    for command in commands.filter(|command| matches!(command.instruction, Instruction::Maintainer(_))) {
+        let message = "MAINTAINER is deprecated in favor of a label".to_owned();
+        linter.report(Rule::MaintainerDeprecated, &command.comments, command.range, message);
+    }
+    default_bases(text, options, file.directives.escape, linter);
+}
+
+fn stage_names(stages: &[StageText], linter: &mut Linter) {
+    let mut seen = HashSet::new();
+    for StageText { from, name, .. } in stages {
+        let Some(written) = &from.name else { continue };
+        let mut report = |rule, message: String| linter.report(rule, &from.comments, from.range, message);
+        if written != name {
+            report(Rule::StageNameCasing, format!("stage name `{written}` should be lowercase"));
+        }
+        if RESERVED_NAMES.contains(&name.as_str()) {
+            report(Rule::ReservedStageName, format!("stage name `{name}` is reserved"));
+        }
+        if !seen.insert(name) {
+            report(Rule::DuplicateStageName, format!("duplicate stage name `{name}`"));
+        }
+        let keyword = from.as_keyword.as_deref().unwrap_or_default();
+        let is_upper = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let is_lower = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        let (from_word, as_word) = (from.keyword.as_str(), keyword);
+        if (is_upper(from_word) && !is_upper(as_word)) || (is_lower(from_word) && !is_lower(as_word)) {
+            let message = format!("casing of `{as_word}` does not match `{from_word}`");
+            report(Rule::FromAsCasing, message);
+        }
+    }
+}
+
+/// The case that most instructions are in is right, upper case when in doubt.
+fn casing(text: &FileText, linter: &mut Linter) {
+    let stages = text.stages.iter().flat_map(|stage| {
+        let from = (stage.from.keyword.as_str(), stage.from.comments.as_slice(), stage.from.range);
+        let commands = stage.commands.iter();
+        let commands =
+            commands.map(|command| (command.keyword.as_str(), command.comments.as_slice(), command.range));
+        std::iter::once(from).chain(commands)
+    });
+    let words: Vec<(&str, &[String], SourceRange)> = stages.collect();
+    let lower = words.iter().filter(|(word, ..)| *word == word.to_lowercase()).count();
+    let upper = words.iter().filter(|(word, ..)| *word == word.to_uppercase()).count();
+    for (word, comments, range) in words {
+        let (right, name) = if lower > upper {
+            (word.to_lowercase(), "lowercase")
+        } else {
+            (word.to_uppercase(), "uppercase")
+        };
+        if word != right {
+            let message = format!("`{word}` should match the case of most instructions ({name})");
+            linter.report(Rule::ConsistentInstructionCasing, comments, range, message);
+        }
+    }
+}
+
+/// A comment right above FROM or ARG is taken for its description.
+fn descriptions(text: &FileText, linter: &mut Linter) {
+    let mut check = |comments: &[String], range: SourceRange, instruction: &str, names: &[&str]| {
+        let Some(comment) = comments.last() else { return };
+        let first = comment.split(' ').next().unwrap_or_default();
+        if names.is_empty() || names.contains(&first) {
+            return;
+        }
+        let example = if let [only] = names { only } else { "<name>" };
+        let message = format!("comment above {instruction} should be `# {example} <description>`");
+        linter.report(Rule::InvalidDefinitionDescription, comments, range, message);
+    };
+    for stage in &text.stages {
+        if !stage.name.is_empty() {
+            check(&stage.from.comments, stage.from.range, "FROM", &[&stage.name]);
+        }
+    }
+    let in_stages = text.stages.iter().flat_map(|stage| &stage.commands);
+    for command in text.global_commands.iter().chain(in_stages) {
+        if let Instruction::Arg(declarations) = &command.instruction {
+            let names: Vec<&str> = declarations.iter().map(|declaration| declaration.key.as_str()).collect();
+            check(&command.comments, command.range, "ARG", &names);
+        }
+    }
+}
+
+/// FROM should name an image when nobody gives a build argument.
+fn default_bases(text: &FileText, options: &Options, escape: char, linter: &mut Linter) {
+    let without_args = Options { build_args: std::collections::BTreeMap::new(), ..options.clone() };
+    let Ok(globals) = Globals::new(&without_args, "", &text.globals, escape) else { return };
+    for StageText { from, .. } in &text.stages {
+        let Ok(expanded) = Expander::new(escape).expand(&from.base, &globals.env) else { return };
+        // A stage's name in any case is accepted here: it fails where it is used, with a better message.
+        if expanded.text.to_lowercase().parse::<Reference>().is_err() {
+            let base = &from.base;
+            let message =
+                format!("default value for `{base}` results in an empty or invalid base image name");
+            linter.report(Rule::InvalidDefaultArgInFrom, &from.comments, from.range, message);
+        }
+    }
+}
+
+/// What can be said of FROM lines once global arguments are known.
+pub(crate) fn bases(text: &FileText, globals: &Globals, escape: char, linter: &mut Linter) {
+    let expander = Expander::new(escape);
+    for StageText { from, name, .. } in &text.stages {
+        let mut words = Vec::new();
+        words.extend(expander.expand(&from.base, &globals.env).ok());
+        let platform = from.platform.as_ref().map(|word| (word, expander.expand(word, &globals.env)));
+        if let Some((written, Ok(expanded))) = platform {
+            redundant_platform(written, &expanded, globals, from, linter);
+            constant_platform(name, &expanded, from, linter);
+            words.push(expanded);
+        }
+        for unmatched in words.iter().flat_map(|expanded| &expanded.unmatched) {
+            if globals.declared.contains(unmatched) {
+                continue;
+            }
+            let known = globals.env.names().chain(globals.declared.iter().map(String::as_str));
+            let hint = suggest::nearest(unmatched, known)
+                .map(|similar| format!(" (did you mean {similar}?)"))
+                .unwrap_or_default();
+            let message = format!("FROM argument `{unmatched}` is not declared{hint}");
+            linter.report(Rule::UndefinedArgInFrom, &from.comments, from.range, message);
+        }
+    }
+}
+
+fn redundant_platform(
+    written: &str,
+    expanded: &Expanded,
+    globals: &Globals,
+    from: &crate::instruction::From,
+    linter: &mut Linter,
+) {
+    const TARGET: &str = "TARGETPLATFORM";
+    let is_alone = expanded.matched.iter().eq([TARGET]) && expanded.unmatched.is_empty();
+    if is_alone && globals.env.get(TARGET) == Some(&expanded.text) {
+        let message = format!("setting platform to predefined `{written}` in FROM is redundant");
+        linter.report(Rule::RedundantTargetPlatform, &from.comments, from.range, message);
+    }
+}
+
+/// A constant is accepted where the stage's name says that it is meant.
+fn constant_platform(name: &str, expanded: &Expanded, from: &crate::instruction::From, linter: &mut Linter) {
+    if !expanded.matched.is_empty() || !expanded.unmatched.is_empty() {
+        return;
+    }
+    let Ok(platform) = expanded.text.parse::<Platform>() else { return };
+    if name.contains(&platform.os) || name.contains(&platform.architecture) {
+        return;
+    }
+    let message = format!("FROM --platform should not use the constant value `{}`", expanded.text);
+    linter.report(Rule::FromPlatformFlagConstDisallowed, &from.comments, from.range, message);
+}
+
+/// Whether a variable's name says that it holds a secret.
+pub(crate) fn secret_name(instruction: &str, name: &str, command: &Command, linter: &mut Linter) {
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
+    if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
+        let message =
+            format!("{instruction} `{name}` may hold a secret, which would stay in the image's history");
+        linter.report(Rule::SecretsUsedInArgOrEnv, &command.comments, command.range, message);
+    }
+}
+
+/// Whether `.dockerignore` leaves out what is copied. Not said where rules take paths back, as it cannot be known.
+pub(crate) fn copy_ignored(
+    _options: &Options,
+    _sources: &[String],
+    _command: &Command,
+    _linter: &mut Linter,
+) {
+}

@@ -1,0 +1,99 @@
+//! History entries, in the form that `docker history` and image scanners read.
+
+use rbuild_image::{History, ImageConfig};
+
+use super::state::{Current, State};
+use super::{Lowerer, Variables};
+
+/// What tools take for "made from a Dockerfile".
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// How many layers an image has. Very old ones say so only in their history.
+pub(super) fn layer_count(config: &ImageConfig) -> usize {
+    let in_history = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    config.rootfs.diff_ids.len().max(in_history)
+}
+
+impl Lowerer<'_> {
+    /// Records an instruction that made no layer.
+    pub(super) fn record(&self, current: &mut Current, created_by: String) {
+        self.push_history(current, created_by, true);
+    }
+
+    /// Records an instruction that made a layer.
+    pub(super) fn record_layer(&self, current: &mut Current, created_by: String) {
+        self.push_history(current, created_by, false);
+    }
+
+    fn push_history(&self, current: &mut Current, created_by: String, empty_layer: bool) {
+        current.state.config.history.push(History {
+            created: self.times.created.clone(),
+            created_by: Some(created_by),
+            author: None,
+            comment: Some(COMMENT.to_owned()),
+            empty_layer,
+        });
+    }
+}
+
+/// `|2 A=1 B=2 /bin/sh -c …`: the declared arguments as the process sees them, then its arguments.
+pub(super) fn run_command(state: &State, args: &[String]) -> String {
+    let mut declared: Vec<&str> = Vec::new();
+    for (name, _) in &state.args {
+        if !declared.contains(&name.as_str()) {
+            declared.push(name);
+        }
+    }
+    let mut words = Vec::new();
+    if !declared.is_empty() {
+        words.push(format!("|{}", declared.len()));
+    }
+    words.extend(declared.iter().map(|name| format!("{name}={}", state.env.get(name).unwrap_or_default())));
+    words.extend_from_slice(args);
+    words.join(" ")
+}
+
+/// A list of words as Go's `%q` prints it: `["a" "b"]`.
+pub(super) fn quoted_list(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+/// A list of words as Go's `%v` prints it: `[a b]`.
+pub(super) fn plain_list(words: &[String]) -> String {
+    format!("[{}]", words.join(" "))
+}
+
+/// A string literal as Go writes it.
+fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\0'..='\x1f' | '\x7f' => quoted.push_str(&format!("\\x{:02x}", u32::from(character))),
+            '\u{80}'..='\u{a0}' | '\u{ad}' => quoted.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_as_go_does() {
+        assert_eq!(quote("a\"b\\c\n\u{1}é"), r#""a\"b\\c\n\x01é""#);
+        assert_eq!(quoted_list(&["a".to_owned(), "b c".to_owned()]), r#"["a" "b c"]"#);
+    }
+}
