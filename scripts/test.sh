@@ -120,5 +120,6 @@ if ((EUID == 0)); then
 fi
 
 read -r passed failed <<<"$(totals "$log")"
+((status == 0 || failed > 0)) || echo "test.sh: a runner failed, see above" >&2
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 ((status == 0 && failed == 0 && passed > 0))
