@@ -44,7 +44,7 @@ pub mod cache_map;
 mod error;
 mod graph;
 mod plan;
-mod pool;
+pub mod pool;
 pub mod progress;
 pub mod scheduler;
 mod state;

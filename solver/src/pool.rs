@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -29,13 +30,19 @@ const CANCEL_POLL: Duration = Duration::from_millis(20);
 /// What a job's thread sends back: its report, or what it panicked with.
 type Message<W> = Result<Report<<W as Worker>::Output, <W as Worker>::Error>, Box<dyn Any + Send + 'static>>;
 
-/// What jobs need to be carried out.
-struct Desk<'a, W> {
+/// Carries out jobs of one build, each on the thread that asks.
+pub struct Desk<'a, W> {
     graph: &'a Graph<'a>,
     worker: &'a W,
     events: &'a dyn EventSink,
     /// Set when jobs are to stop, by the user or because one failed.
     stop: AtomicBool,
+}
+
+impl<W> fmt::Debug for Desk<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("stop", &self.stop).finish_non_exhaustive()
+    }
 }
 
 /// Runs a build to its end.
@@ -46,30 +53,44 @@ pub(crate) fn drive<W: Worker>(
     events: &dyn EventSink,
     cancel: &AtomicBool,
 ) -> Result<Solved<W::Output>, SolveError<W::Error>> {
-    let desk = Desk { graph, worker, events, stop: AtomicBool::new(false) };
+    let desk = Desk::new(graph, worker, events);
     let mut scheduler = Scheduler::new(graph, options.jobs);
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
-        let mut commands = VecDeque::from(scheduler.start());
+        let mut commands = VecDeque::new();
+        let stop_if_asked = |scheduler: &mut Scheduler<'_, _, _>| {
+            if cancel.load(Ordering::Relaxed) { scheduler.cancel() } else { Vec::new() }
+        };
+        // Before it begins, so that nothing does.
+        commands.extend(stop_if_asked(&mut scheduler));
+        commands.extend(scheduler.start());
         loop {
-            if cancel.load(Ordering::Relaxed) && !scheduler.is_stopped() {
-                commands.extend(scheduler.cancel());
-            }
+            commands.extend(stop_if_asked(&mut scheduler));
             for command in commands.drain(..) {
                 desk.obey(command, scope, &sender);
             }
             if scheduler.is_over() {
                 break;
             }
-            commands.extend(
-                desk.next_report(&receiver).map(|report| scheduler.handle(report)).into_iter().flatten(),
-            );
+            if let Some(report) = desk.next_report(&receiver) {
+                commands.extend(scheduler.handle(report));
+            }
         }
     });
     scheduler.finish()
 }
 
 impl<'a, W: Worker> Desk<'a, W> {
+    /// A desk for one build.
+    pub const fn new(graph: &'a Graph<'a>, worker: &'a W, events: &'a dyn EventSink) -> Self {
+        Self { graph, worker, events, stop: AtomicBool::new(false) }
+    }
+
+    /// Tells all jobs to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     fn obey<'scope>(
         &'scope self,
         command: Command<W::Output>,
@@ -78,7 +99,7 @@ impl<'a, W: Worker> Desk<'a, W> {
     ) {
         match command {
             Command::Emit(event) => self.events.emit(event),
-            Command::Stop => self.stop.store(true, Ordering::Relaxed),
+            Command::Stop => self.stop(),
             Command::Start(job) => {
                 let sender = sender.clone();
                 scope.spawn(move || {
@@ -95,14 +116,15 @@ impl<'a, W: Worker> Desk<'a, W> {
         match receiver.recv_timeout(CANCEL_POLL) {
             Ok(Ok(report)) => Some(report),
             Ok(Err(payload)) => {
-                self.stop.store(true, Ordering::Relaxed);
+                self.stop();
                 panic::resume_unwind(payload);
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
     }
 
-    fn carry_out(&self, job: Job<W::Output>) -> Report<W::Output, W::Error> {
+    /// Does one job, and says what came of it.
+    pub fn carry_out(&self, job: Job<W::Output>) -> Report<W::Output, W::Error> {
         match job {
             Job::Identify { vertex } => {
                 report(vertex, self.worker.identify(self.vertex(vertex), &self.context(vertex)), |identity| {
