@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
@@ -96,8 +96,7 @@ impl Default for ExecutorOptions {
 #[derive(Debug)]
 pub struct Executor {
     options: ExecutorOptions,
-    /// This program, through a mount that nobody can write to. A process that gets hold of init's `/proc/self/exe` (CVE-2019-5736)
-    /// gets a file it cannot open for writing.
+    /// This program, in a form that nobody can write to; see [`own_program`].
     program: OwnedFd,
     /// The filter for [`Capabilities::DEFAULT`], compiled once.
     filter: OnceLock<OwnedFd>,
@@ -110,12 +109,9 @@ impl Executor {
     ///
     /// [`Error::Setup`] when this process may not mount: it is neither root nor inside [`crate::rootless`].
     pub fn new(options: ExecutorOptions) -> Result<Self, Error> {
-        let program = detached_clone(CWD, Path::new("/proc/self/exe"), OpenTreeFlags::empty())
-            .map_err(|error| Error::setup_at("open", "/proc/self/exe", error))?;
-        let readonly = sys::MountChange { set: libc::MOUNT_ATTR_RDONLY, ..Default::default() };
-        sys::mount_setattr(program.as_fd(), readonly)
-            .map_err(|error| Error::setup("make this program's mount read-only", error))?;
-        let program = prepared(program.as_fd()).map_err(|error| Error::setup("open this program", error))?;
+        let failed = |error| Error::setup_at("open", "/proc/self/exe", error);
+        let program = own_program().map_err(failed)?;
+        let program = prepared(program.as_fd()).map_err(|error| failed(error.into()))?;
         Ok(Self { options, program, filter: OnceLock::new() })
     }
 
@@ -220,6 +216,27 @@ impl Executor {
         .and_then(|result| result)
         .map_err(failed)
     }
+}
+
+/// This program, to execute as init.
+///
+/// A process of a container can get hold of it: `#!/proc/self/exe` in an image names whatever executes the script
+/// (CVE-2019-5736). So it is opened through a read-only mount of its own, or copied into a sealed file where its name leads to another file by now.
+fn own_program() -> io::Result<OwnedFd> {
+    let (path, own) = (std::fs::read_link("/proc/self/exe")?, rustix::fs::stat("/proc/self/exe")?);
+    if let Ok(mount) = detached_clone(CWD, &path, OpenTreeFlags::empty()) {
+        let opened = rustix::fs::fstat(&mount)?;
+        if (opened.st_dev, opened.st_ino) == (own.st_dev, own.st_ino) {
+            let readonly = sys::MountChange { set: libc::MOUNT_ATTR_RDONLY, ..Default::default() };
+            sys::mount_setattr(mount.as_fd(), readonly)?;
+            return Ok(mount);
+        }
+    }
+    let copy = memfd_create("rbuild", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut copy = File::from(copy);
+    io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+    fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(copy.into())
 }
 
 fn namespaces(network: &Network) -> i32 {

@@ -146,9 +146,17 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
 
 /// Gives every signal its default action and unblocks all, as a program expects them to be when it starts.
 pub(crate) fn reset_signals() {
+    /// The kernel's own structure: the action, flags, a restorer on some machines, and the mask; zero is the default action.
+    const DEFAULT_ACTION: [u64; 4] = [0; 4];
+    const MASK_SIZE_BYTES: usize = 8;
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action runs no code of ours. SIGKILL, SIGSTOP and libc's own refuse, rightly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Not libc's `signal`, which leaves alone those that it uses itself: they can be inherited too.
+        // SAFETY: the default action runs no code. The kernel reads at most the 32 bytes. SIGKILL and SIGSTOP refuse, rightly.
+        unsafe {
+            let action = DEFAULT_ACTION.as_ptr();
+            let previous = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, action, previous, MASK_SIZE_BYTES);
+        }
     }
     // An empty set cannot be refused.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();

@@ -9,7 +9,9 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, makedev, mkdirat, mknodat, openat, statx, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -128,8 +130,26 @@ fn pivot(root: BorrowedFd<'_>) -> Step<()> {
     rustix::process::fchdir(root).step("enter the root")?;
     // With both names the same, the old root ends up on top of the new one, and needs no directory there.
     rustix::process::pivot_root(".", ".").step("pivot to the root")?;
+    // The topmost mount goes first: that is the scratch, which lies on the old root.
+    unmount(".", UnmountFlags::DETACH).step("detach the scratch file system")?;
     unmount(".", UnmountFlags::DETACH).step("detach the host's root")?;
-    rustix::process::chdir("/").step_at("change to", "/")
+    rustix::process::chdir("/").step_at("change to", "/")?;
+    confirm_alone(root)
+}
+
+/// All isolation rests on this, so it is looked at once more: what lies on top of the root, which `/..` leads to, is the
+/// root itself.
+fn confirm_alone(root: BorrowedFd<'_>) -> Step<()> {
+    let mount_of = |directory: BorrowedFd<'_>, path: &str, flags| {
+        statx(directory, path, flags, StatxFlags::MNT_ID)
+            .step_at("examine", path)
+            .map(|statx| statx.stx_mnt_id)
+    };
+    let top = mount_of(CWD, "/..", AtFlags::empty())?;
+    if top == mount_of(root, "", AtFlags::EMPTY_PATH)? {
+        return Ok(());
+    }
+    Err(Errno::XDEV).step("leave the host's root")
 }
 
 /// A file system of its own, attached to nothing. An option without a value is a flag.
@@ -204,7 +224,8 @@ impl Mounter<'_> {
             Err(Errno::PERM) => {
                 self.note(Note::OuterSys)?;
                 let sys = copy(CWD, "/sys").step_at("copy", "/sys")?;
-                sys::mount_setattr(sys.as_fd(), READONLY).step_at("make read-only", "/sys")?;
+                let flags = MountFlags { readonly: true, nosuid: true, nodev: true, noexec: true };
+                sys::mount_setattr(sys.as_fd(), change(flags)).step_at("make read-only", "/sys")?;
                 self.place(&sys, Path::new("sys"), Kind::Directory)
             }
             sys => {
@@ -312,12 +333,19 @@ impl Mounter<'_> {
     }
 }
 
-/// Relative to the root, without `.` components.
+/// Relative to the root, without `.` and `..`, which are taken by the letter: `/a/../b` is `/b` whatever `/a` is.
 fn normal(target: &Path) -> PathBuf {
-    target
-        .components()
-        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
-        .collect()
+    let mut normal = PathBuf::new();
+    for component in target.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    normal
 }
 
 fn change(flags: MountFlags) -> MountChange {
@@ -374,7 +402,7 @@ mod tests {
 
     #[test]
     fn targets_become_relative_and_plain() {
-        for (from, to) in [("/a/b", "a/b"), ("a/./b/", "a/b"), ("/", ""), ("/a/../b", "a/../b")] {
+        for (from, to) in [("/a/b", "a/b"), ("a/./b/", "a/b"), ("/", ""), ("/a/../b", "b"), ("/../x", "x")] {
             assert_eq!(normal(Path::new(from)), Path::new(to));
         }
     }

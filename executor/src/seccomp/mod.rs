@@ -51,10 +51,19 @@ fn conventions() -> Vec<Convention> {
     if cfg!(target_arch = "x86_64") {
         vec![convention!(0xc000_003e, x86_64), convention!(0x4000_0003, x86)]
     } else if cfg!(target_arch = "aarch64") {
-        vec![convention!(0xc000_00b7, aarch64), convention!(0x4000_0028, arm)]
+        vec![convention!(0xc000_00b7, aarch64), arm()]
     } else {
         Vec::new()
     }
+}
+
+/// 32-bit ARM has calls of its own, which the table lacks.
+fn arm() -> Convention {
+    const PRIVATE: [(u32, &str); 3] =
+        [(0xf_0001, "breakpoint"), (0xf_0002, "cacheflush"), (0xf_0005, "set_tls")];
+    let mut convention = convention!(0x4000_0028, arm);
+    convention.calls.extend(PRIVATE);
+    convention
 }
 
 /// Compiles the filter for a process with these capabilities, or nothing where there is none for this machine.

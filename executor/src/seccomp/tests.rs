@@ -43,7 +43,7 @@ fn interpret(program: &[sock_filter], arch: u32, number: u32, first: u64) -> u32
 }
 
 fn blocks() -> Vec<Block> {
-    [convention!(0xc000_003e, x86_64), convention!(0x4000_0003, x86), convention!(0x4000_0028, arm)]
+    [convention!(0xc000_003e, x86_64), convention!(0x4000_0003, x86), arm()]
         .into_iter()
         .map(|convention| block(convention, Capabilities::DEFAULT))
         .collect()
@@ -63,7 +63,7 @@ fn every_call_gets_the_profiles_verdict() {
     for (arch, convention) in [
         (X86_64, convention!(0xc000_003e, x86_64)),
         (I386, convention!(0x4000_0003, x86)),
-        (0x4000_0028, convention!(0x4000_0028, arm)),
+        (0x4000_0028, arm()),
     ] {
         let verdicts: Vec<_> = convention
             .calls

@@ -1,0 +1,39 @@
+//! Measures what a container costs: from `spawn` to the end of a program that does nothing.
+//!
+//! `spawn_time ROOT [ROUNDS]`, where `ROOT` has a static `bin/busybox`. Prints the median and the best in milliseconds.
+
+#![expect(clippy::print_stdout, reason = "it reports what it measured")]
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rbuild_executor::{Container, Error, Executor, ExecutorOptions, Network, Process, Root, Stdio};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    rbuild_executor::init_hook();
+    let privilege = rbuild_executor::rootless::enter()?;
+    let mut args = std::env::args().skip(1);
+    let root = PathBuf::from(args.next().ok_or("usage: spawn_time ROOT [ROUNDS]")?);
+    let rounds: usize = args.next().map_or(Ok(200), |rounds| rounds.parse())?;
+    let executor = Executor::new(ExecutorOptions::default())?;
+    println!("{privilege:?}");
+    for (name, isolated) in [("host network", false), ("no network", true)] {
+        let mut times = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            let start = Instant::now();
+            run(&executor, root.clone(), isolated)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name}: median {:.2} ms, best {:.2} ms", times[rounds / 2], times[0]);
+    }
+    Ok(())
+}
+
+fn run(executor: &Executor, root: PathBuf, isolated: bool) -> Result<(), Error> {
+    let mut container = Container::new(Root::Directory(root), Process::new(["/bin/busybox", "true"]));
+    if isolated {
+        container.network = Network::None;
+    }
+    executor.spawn(container, Stdio::captured(|_, _: &[u8]| {}))?.wait().map(drop)
+}
