@@ -14,7 +14,7 @@
 //!
 //! An input that is used in several ways gives the list of what they take, in the order of the op, one entry for
 //! each use even where two are equal: the op refers to them by position. If one of them takes everything, so does the
-//! whole, and the op's digest then holds the paths in full (see [`cache_key`](crate::cache_key)).
+//! whole, and the op's digest then holds the paths in full (see [`cache_key`]).
 
 use rbuild_llb::{
     ChownId, CopyAction, ExecOp, FileAction, FileInput, FileOp, InputIndex, OpDigest, Owner, Vertex,

@@ -57,4 +57,4 @@ pub use cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdent
 pub use cache_map::{CacheMap, InputRequest, SelectedPath, Selection};
 pub use error::SolveError;
 pub use graph::Graph;
-pub use worker::{Context, Input, NewRecord, VertexRef, Worker};
+pub use worker::{Context, Found, Input, NewRecord, VertexRef, Worker};

@@ -18,6 +18,7 @@ use crate::graph::{Position, Use};
 use crate::progress::{Event, PlannedVertex};
 use crate::scheduler::{Job, Scheduler};
 use crate::state::State;
+use crate::worker::Found;
 
 /// What has to be known before there are keys.
 #[derive(Debug, Clone)]
@@ -185,7 +186,7 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         node.trace = Some(trace);
     }
 
-    pub(crate) fn looked_up(&mut self, found: Vec<Option<Vec<O>>>) {
+    pub(crate) fn looked_up(&mut self, found: Vec<Found<O>>) {
         let looked_up: Vec<Position> = self.may_be_found().collect();
         for (position, found) in looked_up.into_iter().zip(found) {
             let needed = self.graph.outputs_needed(position);

@@ -22,7 +22,7 @@ use crate::error::SolveError;
 use crate::graph::Graph;
 use crate::progress::EventSink;
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
-use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
+use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
 
 /// How often the caller's cancel flag is looked at while nothing else happens.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
@@ -233,11 +233,7 @@ impl<'a, W: Worker> Desk<'a, W> {
     }
 
     /// What another build recorded before this one got the lock.
-    fn made_meanwhile(
-        &self,
-        step: &Step<W::Output>,
-        reuse: Reuse,
-    ) -> Result<Option<Vec<W::Output>>, W::Error> {
+    fn made_meanwhile(&self, step: &Step<W::Output>, reuse: Reuse) -> Result<Found<W::Output>, W::Error> {
         let found = match reuse {
             Reuse::Never => None,
             Reuse::ByDefinition => self.worker.lookup(&[step.key])?.pop().flatten(),

@@ -18,6 +18,7 @@ use crate::graph::{Graph, Position, Use};
 use crate::plan::Preparation;
 use crate::progress::Event;
 use crate::state::{ContentKey, Node, State};
+use crate::worker::Found;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -134,7 +135,7 @@ pub enum Report<O, E> {
     /// Of [`Job::Lookup`]: an answer for each key.
     LookedUp {
         /// The answers.
-        found: Vec<Option<Vec<O>>>,
+        found: Vec<Found<O>>,
     },
     /// Of [`Job::Probe`].
     Probed {

@@ -4,6 +4,7 @@ use rbuild_llb::InputIndex;
 
 use crate::build::{MissReason, Outcome};
 use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
+use crate::worker::Found;
 
 /// Where a vertex is.
 ///
@@ -113,7 +114,7 @@ pub(crate) struct Node<O> {
     /// Its definition key.
     pub(crate) key: Option<CacheKey>,
     /// What its definition key found.
-    pub(crate) found: Option<Vec<O>>,
+    pub(crate) found: Found<O>,
     /// The input through which it depends on a vertex that must run whatever the cache has.
     pub(crate) tainted_by: Option<InputIndex>,
     /// Its content key.

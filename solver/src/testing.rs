@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::{SelectedPath, Selection};
 use crate::progress::{Event, EventSink};
-use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
+use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
 
 /// What a scripted step makes.
 pub type Tree = Arc<BTreeMap<String, String>>;
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// What a definition key leads to.
-    pub fn get(&self, key: CacheKey) -> Option<Vec<Tree>> {
+    pub fn get(&self, key: CacheKey) -> Found<Tree> {
         self.records().get(&key).map(|record| record.outputs.clone())
     }
 
@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// What a content key leads to.
-    pub fn get_content(&self, key: CacheKey) -> Option<Vec<Tree>> {
+    pub fn get_content(&self, key: CacheKey) -> Found<Tree> {
         let records = self.records();
         // The smallest definition key, so that a test does not depend on the order of a map.
         let matching = records.iter().filter(|(_, record)| record.content_key == Some(key));
@@ -381,7 +381,7 @@ impl Worker for ScriptedWorker {
         Ok(digest_tree(self.tree(input)?, selection))
     }
 
-    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<Vec<Tree>>>, ScriptError> {
+    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Found<Tree>>, ScriptError> {
         self.count().looked_up.push(keys.len());
         Ok(keys.iter().map(|key| self.store.get(*key)).collect())
     }
@@ -390,7 +390,7 @@ impl Worker for ScriptedWorker {
         Ok(self.store.has_op(op))
     }
 
-    fn lookup_content(&self, key: CacheKey) -> Result<Option<Vec<Tree>>, ScriptError> {
+    fn lookup_content(&self, key: CacheKey) -> Result<Found<Tree>, ScriptError> {
         self.count().looked_up_content += 1;
         Ok(self.store.get_content(key))
     }

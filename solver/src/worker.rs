@@ -15,6 +15,9 @@ use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
 use crate::cache_map::Selection;
 use crate::progress::{Event, EventSink};
 
+/// What a key led to: the outputs of a record.
+pub type Found<O> = Option<Vec<O>>;
+
 /// Does what the scheduler decides.
 pub trait Worker: Sync {
     /// What a step makes: a snapshot, for the real worker. Holding one must keep it from being pruned.
@@ -51,7 +54,7 @@ pub trait Worker: Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<Vec<Self::Output>>>, Self::Error>;
+    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Found<Self::Output>>, Self::Error>;
 
     /// Whether any record is of this op, on whatever inputs: whether digesting contents could find anything.
     ///
@@ -63,7 +66,7 @@ pub trait Worker: Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn lookup_content(&self, key: CacheKey) -> Result<Option<Vec<Self::Output>>, Self::Error>;
+    fn lookup_content(&self, key: CacheKey) -> Result<Found<Self::Output>, Self::Error>;
 
     /// Waits until no other process and no other thread holds the key, and holds it.
     ///

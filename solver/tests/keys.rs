@@ -307,8 +307,8 @@ fn digest_of_action(action: FileAction) -> [u8; 32] {
     digest_of(Op::File(FileOp { steps: vec![step] }))
 }
 
-fn root() -> Option<Owner> {
-    Some(Owner { user: Some(ChownId::Id(0)), group: None })
+fn root() -> Owner {
+    Owner { user: Some(ChownId::Id(0)), group: None }
 }
 
 fn mkfile() -> MkfileAction {
@@ -332,7 +332,7 @@ fn other_file_actions_are_all_that_they_say() {
             ("path", true, |action| action.path.push('x')),
             ("mode", true, |action| action.mode = 0),
             ("data", true, |action| action.data.push(0)),
-            ("owner", true, |action| action.owner = root()),
+            ("owner", true, |action| action.owner = Some(root())),
             ("timestamp", true, |action| action.timestamp_ns = Some(-1)),
         ],
         |action| digest_of_action(FileAction::Mkfile(action.clone())),
@@ -343,7 +343,7 @@ fn other_file_actions_are_all_that_they_say() {
             ("path", true, |action| action.path.push('x')),
             ("mode", true, |action| action.mode = 0),
             ("parents", true, |action| action.make_parents = true),
-            ("owner", true, |action| action.owner = root()),
+            ("owner", true, |action| action.owner = Some(root())),
             ("timestamp", true, |action| action.timestamp_ns = Some(0)),
         ],
         |action| digest_of_action(FileAction::Mkdir(action.clone())),
@@ -353,7 +353,7 @@ fn other_file_actions_are_all_that_they_say() {
         &[
             ("target", true, |action| action.target.push('x')),
             ("path", true, |action| action.path.push('x')),
-            ("owner", true, |action| action.owner = root()),
+            ("owner", true, |action| action.owner = Some(root())),
             ("timestamp", true, |action| action.timestamp_ns = Some(0)),
         ],
         |action| digest_of_action(FileAction::Symlink(action.clone())),
@@ -362,7 +362,7 @@ fn other_file_actions_are_all_that_they_say() {
         &rm(),
         &[
             ("path", true, |action| {
-                *action = FileAction::Rm(RmAction { path: "/q".to_owned(), ..removed(action) })
+                *action = FileAction::Rm(RmAction { path: "/q".to_owned(), ..removed(action) });
             }),
             ("not found", true, |action| {
                 *action = FileAction::Rm(RmAction { allow_not_found: true, ..removed(action) });

@@ -1,4 +1,9 @@
 //! One binary for all tests of the scheduler on scripted steps.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
 
 mod cache_semantics;
 mod cancellation;
