@@ -56,6 +56,7 @@ mod check;
 mod clean_up;
 pub mod containers;
 pub mod content;
+pub mod content_digest;
 mod db;
 mod error;
 pub mod images;

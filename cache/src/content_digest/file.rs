@@ -1,0 +1,216 @@
+//! The second pass: what the files are and hold.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+use rbuild_image::KeyHasher;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::io::{Errno, read};
+
+use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Substance, encode};
+use super::walk::{Dir, Top, Walk};
+use super::{Blake3, Error, Selected, TreeOwner};
+use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
+use crate::root_dir::{At, xattr};
+
+/// How many files of a directory make a unit of work.
+const GROUP_FILES: usize = 64;
+
+/// The buffer through which contents are read; each thread of the pool has one.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The domain of attribute digests.
+const XATTRS_DOMAIN: &str = "rbuild.xattrs.v1";
+
+/// Attributes whose namespace belongs to the machine or to overlayfs.
+const FOREIGN_NAMESPACES: [&[u8]; 2] = [b"security.", b"system."];
+
+/// A file that was looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Looked {
+    pub(super) stat: Stat,
+    pub(super) substance: Substance,
+    /// Whether it stands for a deletion. Only in layers.
+    pub(super) whiteout: bool,
+    /// How many bytes were read to know.
+    pub(super) read_bytes: u64,
+    /// Whether attributes and substance belong together for sure.
+    settled: bool,
+}
+
+/// All files that count, in the order of the walk.
+pub(super) struct AllLooked {
+    /// By directory, in the order of [`Dir::listing`]'s files.
+    pub(super) in_dirs: Vec<Vec<Looked>>,
+    /// By selected path, for those that are no directories.
+    pub(super) tops: Vec<Option<Looked>>,
+}
+
+/// Looks at all files that a walk found.
+pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> Result<AllLooked, Error> {
+    debug_assert_eq!(tops.len(), selected.len(), "a top for each selected path");
+    let groups: Vec<(usize, &[OsString])> = walk
+        .dirs
+        .iter()
+        .enumerate()
+        .flat_map(|(index, dir)| dir.listing.files.chunks(GROUP_FILES).map(move |files| (index, files)))
+        .collect();
+    let looked: Vec<Vec<Looked>> = groups
+        .par_iter()
+        .map(|(index, files)| look_at_group(walk, &walk.dirs[*index], files))
+        .collect::<Result<_, _>>()?;
+    let mut in_dirs: Vec<Vec<Looked>> =
+        walk.dirs.iter().map(|dir| Vec::with_capacity(dir.listing.files.len())).collect();
+    for ((index, _), group) in groups.iter().zip(looked) {
+        in_dirs[*index].extend(group);
+    }
+    let tops = tops.par_iter().map(|top| look_at_top(walk, top)).collect::<Result<_, _>>()?;
+    Ok(AllLooked { in_dirs, tops })
+}
+
+fn look_at_group(walk: &Walk<'_>, dir: &Dir, files: &[OsString]) -> Result<Vec<Looked>, Error> {
+    if walk.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+        return Err(Error::Cancelled);
+    }
+    let fd = walk.root.open_dir(&dir.path)?;
+    let known = &dir.listing.remembered;
+    let look = |name: &OsString| {
+        let known = known.binary_search_by(|file| file.name.cmp(name)).ok().map(|at| &known[at]);
+        look_at(walk, fd.as_fd(), name, known).at("read", dir.path.join(name)).map_err(Error::from)
+    };
+    files.iter().map(look).collect()
+}
+
+fn look_at_top(walk: &Walk<'_>, top: &Top) -> Result<Option<Looked>, Error> {
+    let Top::File(path) = top else { return Ok(None) };
+    let fd = walk.root.open_dir(path.parent().unwrap_or(Path::new("")))?;
+    let name = path.file_name().unwrap_or(OsStr::new("."));
+    Ok(Some(look_at(walk, fd.as_fd(), name, None).at("read", path)?))
+}
+
+fn look_at(
+    walk: &Walk<'_>,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    known: Option<&Remembered>,
+) -> Result<Looked, Errno> {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let whiteout = match walk.marks {
+        Some(marks) => is_whiteout(dir, name, &stat, marks)?,
+        None => false,
+    };
+    if let Some(known) = known.filter(|known| known.fingerprint == Fingerprint::of(&stat)) {
+        return Ok(Looked { stat, substance: known.substance, whiteout, read_bytes: 0, settled: true });
+    }
+    let xattrs = attributes_digest(dir, name, walk.options.owner)?;
+    let unread = Looked {
+        stat,
+        substance: Substance { content: None, xattrs },
+        whiteout,
+        read_bytes: 0,
+        settled: true,
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => read_file(dir, name, unread),
+        FileType::Symlink => {
+            let target = readlinkat(dir, name, Vec::new())?;
+            let content = Some(*blake3::hash(target.to_bytes()).as_bytes());
+            Ok(Looked { substance: Substance { content, xattrs }, ..unread })
+        }
+        _ => Ok(unread),
+    }
+}
+
+/// Reads a file. Its attributes are those of what was opened; if they change meanwhile, it is not remembered.
+fn read_file(dir: BorrowedFd<'_>, name: &OsStr, unread: Looked) -> Result<Looked, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty())?;
+    let before = fstat(&file)?;
+    let (content, read_bytes) = content_digest(file.as_fd())?;
+    let after = fstat(&file)?;
+    let prints = [&unread.stat, &before, &after].map(Fingerprint::of);
+    let settled =
+        prints[0] == prints[1] && prints[1] == prints[2] && read_bytes == after.st_size.unsigned_abs();
+    let substance = Substance { content: Some(content), ..unread.substance };
+    Ok(Looked { stat: after, substance, read_bytes, settled, ..unread })
+}
+
+fn content_digest(file: BorrowedFd<'_>) -> Result<(Blake3, u64), Errno> {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(READ_BUFFER_BYTES, 0);
+        let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
+        loop {
+            let count = match read(file, &mut *buffer) {
+                Err(Errno::INTR) => continue,
+                count => count?,
+            };
+            if count == 0 {
+                return Ok((*hasher.finalize().as_bytes(), size_bytes));
+            }
+            hasher.update(&buffer[..count]);
+            size_bytes += count as u64;
+        }
+    })
+}
+
+/// The digest of the attributes that count; `None` if there are none.
+pub(super) fn attributes_digest(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    owner: TreeOwner,
+) -> Result<Option<Blake3>, Errno> {
+    let attributes = xattr::read_all(dir, name, |name| counts(name, owner))?;
+    if attributes.is_empty() {
+        return Ok(None);
+    }
+    let attributes: Vec<_> = attributes.into_iter().collect();
+    let mut hasher = KeyHasher::new(XATTRS_DOMAIN);
+    hasher.list(&attributes, |hasher, (name, value)| {
+        hasher.bytes(name.to_bytes()).bytes(value);
+    });
+    Ok(Some(hasher.finish()))
+}
+
+fn counts(name: &CStr, owner: TreeOwner) -> bool {
+    let name = name.to_bytes();
+    if name == b"security.capability" {
+        return owner == TreeOwner::Keep;
+    }
+    !is_overlay_attribute(name) && !FOREIGN_NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
+}
+
+/// The rows of the stat cache that are no longer what they were.
+pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(DirectoryId, Vec<u8>)> {
+    let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
+        let files = remember(dir, looked, now_ns);
+        let id = DirectoryId { device: dir.listing.stat.st_dev, inode: dir.listing.stat.st_ino };
+        (files != dir.listing.remembered).then(|| (id, encode(&files)))
+    };
+    walk.dirs.iter().zip(&looked.in_dirs).filter_map(changed).collect()
+}
+
+fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Vec<Remembered> {
+    let listing = &dir.listing;
+    let seen = listing.files.iter().zip(looked).filter_map(|(name, looked)| {
+        let fingerprint = Fingerprint::of(&looked.stat);
+        let worth_it = looked.settled && fingerprint.is_settled(now_ns) && !is_plain(looked);
+        worth_it.then(|| Remembered { name: name.clone(), fingerprint, substance: looked.substance })
+    });
+    let unseen =
+        listing.remembered.iter().filter(|file| listing.passed_over.binary_search(&file.name).is_ok());
+    let mut files: Vec<Remembered> = seen.chain(unseen.cloned()).collect();
+    files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    files
+}
+
+/// Whether nothing was to be learnt but by attributes.
+const fn is_plain(looked: &Looked) -> bool {
+    looked.substance.content.is_none() && looked.substance.xattrs.is_none()
+}

@@ -1,0 +1,192 @@
+//! What is remembered of files, so that they need not be read again.
+//!
+//! One row per directory: the names in it with the attributes they had and the digests of what they held. A file whose
+//! attributes are the same is taken to hold the same. Any change of content, attributes or permissions sets the change
+//! time (`ctime`), which no program can set back; what remains is a change within one tick of the clock after the
+//! file was read. Hence [`TICK_NS`]: a file that changed so shortly before it was read is not remembered.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Mutex;
+
+use rustix::fs::Stat;
+
+use super::Blake3;
+use crate::stat_cache::{StatCacheRow, StatCacheTable};
+
+/// More than the granularity of any file system's clock on Linux: a jiffy is 10 ms at most.
+const TICK_NS: i64 = 20_000_000;
+
+/// The first byte of a row. Rows of another version are ignored.
+const VERSION: u8 = 1;
+
+/// Names a directory on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DirectoryId {
+    /// The file system.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+}
+
+/// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be read is not known.
+pub trait StatCache: Sync {
+    /// What was kept for a directory.
+    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>>;
+
+    /// Keeps rows in place of those kept before. Called at most once per walk, with the rows that changed.
+    fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>);
+}
+
+/// A stat cache that lives as long as the process.
+#[derive(Default)]
+pub struct MemoryStatCache(Mutex<HashMap<DirectoryId, Vec<u8>>>);
+
+impl fmt::Debug for MemoryStatCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStatCache")
+    }
+}
+
+impl StatCache for MemoryStatCache {
+    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>> {
+        self.0.lock().ok()?.get(&directory).cloned()
+    }
+
+    fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>) {
+        if let Ok(mut kept) = self.0.lock() {
+            kept.extend(rows);
+        }
+    }
+}
+
+impl StatCache for StatCacheTable {
+    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>> {
+        Self::get(self, directory.device, directory.inode).ok().flatten()
+    }
+
+    fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>) {
+        let row = |(directory, entries): (DirectoryId, Vec<u8>)| StatCacheRow {
+            device: directory.device,
+            inode: directory.inode,
+            entries,
+        };
+        let rows: Vec<StatCacheRow> = rows.into_iter().map(row).collect();
+        // A cache that cannot be written, on a full disk perhaps, must not fail a build; the files are read again.
+        let _unsaved = Self::put(self, &rows);
+    }
+}
+
+/// The attributes that tell whether a file is the one it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    inode: u64,
+    mode: u32,
+    size: u64,
+    mtime_ns: i128,
+    ctime_ns: i128,
+}
+
+/// What a file held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Substance {
+    /// Of a regular file or a symlink.
+    pub(super) content: Option<Blake3>,
+    pub(super) xattrs: Option<Blake3>,
+}
+
+/// What is remembered of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) name: OsString,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) substance: Substance,
+}
+
+impl Fingerprint {
+    pub(super) fn of(stat: &Stat) -> Self {
+        let ns = |seconds: i64, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        Self {
+            inode: stat.st_ino,
+            mode: stat.st_mode,
+            size: stat.st_size.unsigned_abs(),
+            mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// Whether a later change is sure to show, if the file was read after `now_ns`.
+    pub(super) fn is_settled(&self, now_ns: i64) -> bool {
+        self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)
+    }
+}
+
+/// Puts what is remembered of a directory, sorted by name, into a row.
+pub(super) fn encode(files: &[Remembered]) -> Vec<u8> {
+    let mut row = vec![VERSION];
+    for file in files {
+        let name = file.name.as_bytes();
+        // Linux has no longer names than 255 bytes.
+        let Ok(length) = u8::try_from(name.len()) else { continue };
+        row.push(length);
+        row.extend_from_slice(name);
+        let print = &file.fingerprint;
+        row.extend_from_slice(&print.inode.to_le_bytes());
+        row.extend_from_slice(&print.mode.to_le_bytes());
+        row.extend_from_slice(&print.size.to_le_bytes());
+        row.extend_from_slice(&print.mtime_ns.to_le_bytes());
+        row.extend_from_slice(&print.ctime_ns.to_le_bytes());
+        for digest in [file.substance.content, file.substance.xattrs] {
+            row.push(u8::from(digest.is_some()));
+            row.extend_from_slice(digest.as_ref().map_or(&[], |digest| digest));
+        }
+    }
+    row
+}
+
+/// Takes a row apart; `None` if it is none of this version, or damaged.
+pub(super) fn decode(row: &[u8]) -> Option<Vec<Remembered>> {
+    let mut rest = Bytes(row);
+    if rest.array::<1>()? != [VERSION] {
+        return None;
+    }
+    let mut files = Vec::new();
+    while !rest.0.is_empty() {
+        let [length] = rest.array()?;
+        let name = OsString::from_vec(rest.take(usize::from(length))?.to_vec());
+        let fingerprint = Fingerprint {
+            inode: u64::from_le_bytes(rest.array()?),
+            mode: u32::from_le_bytes(rest.array()?),
+            size: u64::from_le_bytes(rest.array()?),
+            mtime_ns: i128::from_le_bytes(rest.array()?),
+            ctime_ns: i128::from_le_bytes(rest.array()?),
+        };
+        let substance = Substance { content: rest.digest()?, xattrs: rest.digest()? };
+        files.push(Remembered { name, fingerprint, substance });
+    }
+    files.is_sorted_by(|a, b| a.name < b.name).then_some(files)
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn digest(&mut self) -> Option<Option<Blake3>> {
+        match self.array()? {
+            [0] => Some(None),
+            [1] => Some(Some(self.array()?)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The first pass: which directories there are, and which of their names count.
+//!
+//! All directories of a level are listed at once, then those of the next. Nothing recurses and no descriptor outlives the listing of
+//! its directory, so neither depth nor width of a tree is a danger.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+use rustix::fs::{FileType, Stat, fstat};
+
+use super::file::attributes_digest;
+use super::stat_cache::{DirectoryId, Remembered, decode};
+use super::{Blake3, DigestOptions, Error, Filter, Selected, TREE_DEPTH_MAX, Verdict};
+use crate::layer::OverlayXattrs;
+use crate::layer::whiteout::is_opaque;
+use crate::root_dir::{At, RootDir, list};
+
+/// A walk and the directories it found, each before those in it.
+pub(super) struct Walk<'a> {
+    pub(super) root: &'a RootDir,
+    pub(super) options: &'a DigestOptions<'a>,
+    /// The form of the marks that count, if the tree is a layer.
+    pub(super) marks: Option<OverlayXattrs>,
+    pub(super) dirs: Vec<Dir>,
+}
+
+/// A directory.
+pub(super) struct Dir {
+    /// From the root.
+    pub(super) path: PathBuf,
+    /// From the selected path.
+    pub(super) below: PathBuf,
+    /// The directory that holds it, if it was walked.
+    pub(super) parent: Option<usize>,
+    /// Whether it counts even when nothing in it does.
+    pub(super) wanted: bool,
+    pub(super) listing: Listing,
+}
+
+/// What was found in a directory.
+pub(super) struct Listing {
+    pub(super) stat: Stat,
+    pub(super) xattrs: Option<Blake3>,
+    pub(super) opaque: bool,
+    /// Names that count and are no directories, sorted.
+    pub(super) files: Vec<OsString>,
+    /// Names that count or hold something that may, sorted.
+    subdirs: Vec<Subdir>,
+    /// What is remembered of its files, sorted by name.
+    pub(super) remembered: Vec<Remembered>,
+    /// Names that do not count now and are remembered all the same.
+    pub(super) passed_over: Vec<OsString>,
+}
+
+struct Subdir {
+    name: OsString,
+    verdict: Verdict,
+}
+
+/// What a selected path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Top {
+    /// A directory, by its place in [`Walk::dirs`].
+    Directory(usize),
+    /// Anything else: its path without symlinks, except perhaps itself.
+    File(PathBuf),
+}
+
+/// A directory still to be listed.
+struct Task<'a> {
+    path: PathBuf,
+    below: PathBuf,
+    parent: Option<usize>,
+    wanted: bool,
+    depth: usize,
+    filter: Option<Filter<'a>>,
+}
+
+impl Walk<'_> {
+    /// Finds all directories. Returns what the selected paths are.
+    pub(super) fn run(&mut self, selected: &[Selected<'_>]) -> Result<Vec<Top>, Error> {
+        let (mut tops, mut level) = (Vec::new(), Vec::new());
+        for selected in selected {
+            match self.top(selected)? {
+                Some(path) => tops.push(Top::File(path)),
+                None => {
+                    tops.push(Top::Directory(level.len()));
+                    level.push(self.first_task(selected)?);
+                }
+            }
+        }
+        while !level.is_empty() {
+            level = self.level(level)?;
+        }
+        Ok(tops)
+    }
+
+    /// The resolved path of what is selected, unless it is a directory.
+    fn top(&self, selected: &Selected<'_>) -> Result<Option<PathBuf>, Error> {
+        let (root, path) = (self.root, selected.path);
+        let stat = if selected.follow_links { root.stat(path)? } else { root.lstat(path)? };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(None);
+        }
+        if selected.follow_links {
+            return Ok(Some(root.resolve(path)?));
+        }
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        Ok(Some(root.resolve(above)?.join(name)))
+    }
+
+    fn first_task<'s>(&self, selected: &Selected<'s>) -> Result<Task<'s>, Error> {
+        Ok(Task {
+            path: self.root.resolve(selected.path)?,
+            below: PathBuf::new(),
+            parent: None,
+            wanted: true,
+            depth: 0,
+            filter: selected.filter,
+        })
+    }
+
+    /// Lists the directories of a level and returns those of the next.
+    fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
+        let listings: Result<Vec<Listing>, Error> = tasks.par_iter().map(|task| self.listing(task)).collect();
+        let mut next = Vec::new();
+        for (task, mut listing) in tasks.into_iter().zip(listings?) {
+            let here = self.dirs.len();
+            for subdir in std::mem::take(&mut listing.subdirs) {
+                next.push(task.child(here, &subdir));
+            }
+            let Task { path, below, parent, wanted, .. } = task;
+            self.dirs.push(Dir { path, below, parent, wanted, listing });
+        }
+        Ok(next)
+    }
+
+    fn listing(&self, task: &Task<'_>) -> Result<Listing, Error> {
+        if self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
+        if task.depth > TREE_DEPTH_MAX {
+            return Err(Error::TooDeep { path: task.path.clone() });
+        }
+        let path = &task.path;
+        let (dir, here) = (self.root.open_dir(path)?, OsStr::new("."));
+        let stat = fstat(&dir).at("read the attributes of", path)?;
+        let xattrs =
+            attributes_digest(dir.as_fd(), here, self.options.owner).at("read the attributes of", path)?;
+        let opaque = match self.marks {
+            Some(marks) => is_opaque(dir.as_fd(), here, marks).at("read the attributes of", path)?,
+            None => false,
+        };
+        let id = DirectoryId { device: stat.st_dev, inode: stat.st_ino };
+        let row = self.options.memory.and_then(|memory| memory.cache.get(id));
+        let remembered = row.and_then(|row| decode(&row)).unwrap_or_default();
+        let (files, subdirs, passed_over) = (Vec::new(), Vec::new(), Vec::new());
+        let mut listing = Listing { stat, xattrs, opaque, files, subdirs, remembered, passed_over };
+        let mut names = list(dir.as_fd()).at("list", path)?;
+        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (name, kind) in names {
+            let verdict = task.verdict(&name, kind);
+            listing.add(name, kind, verdict);
+        }
+        Ok(listing)
+    }
+}
+
+impl Listing {
+    fn add(&mut self, name: OsString, kind: FileType, verdict: Verdict) {
+        match (kind, verdict) {
+            (FileType::Directory, Verdict::SkipTree) => {}
+            (FileType::Directory, verdict) => self.subdirs.push(Subdir { name, verdict }),
+            (_, Verdict::Take | Verdict::TakeTree) => self.files.push(name),
+            (_, Verdict::Skip | Verdict::SkipTree) => self.passed_over.push(name),
+        }
+    }
+}
+
+impl<'a> Task<'a> {
+    fn verdict(&self, name: &OsStr, kind: FileType) -> Verdict {
+        match self.filter {
+            Some(filter) => filter(&self.below.join(name), kind == FileType::Directory),
+            None => Verdict::TakeTree,
+        }
+    }
+
+    fn child(&self, parent: usize, subdir: &Subdir) -> Self {
+        Self {
+            path: self.path.join(&subdir.name),
+            below: self.below.join(&subdir.name),
+            parent: Some(parent),
+            wanted: subdir.verdict != Verdict::Skip,
+            depth: self.depth + 1,
+            filter: self.filter.filter(|_| subdir.verdict != Verdict::TakeTree),
+        }
+    }
+}
