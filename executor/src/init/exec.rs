@@ -2,12 +2,18 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::execve;
 
 use crate::handshake::{Channel, Failure, Message, Step, StepExt as _};
 use crate::sys;
+
+/// How often a program is tried that somebody has open for writing.
+const BUSY_TRIES_MAX: u32 = 20;
+/// How long to wait between.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Executes `args[0]`, looked up in the `PATH` of `environment` when it has no slash.
 pub(super) fn execute(args: &[String], environment: &[String], channel: &mut Channel) -> Step<Infallible> {
@@ -23,12 +29,11 @@ pub(super) fn execute(args: &[String], environment: &[String], channel: &mut Cha
     for candidate in candidates {
         let path =
             CString::new(candidate.as_str()).map_err(|_| Errno::EINVAL).step_at("execute", &candidate)?;
-        let Err(error) = execve(&path, &argv, &envp);
-        match error {
+        match execve_settled(&path, &argv, &envp) {
             // Also said of a script whose interpreter is missing: then the program itself is there.
             Errno::ENOENT | Errno::ENOTDIR if std::fs::symlink_metadata(&candidate).is_err() => {}
-            Errno::EACCES => denied = Some(error),
-            _ => return Err(Failure::Execute { program: program.clone(), errno: error as i32 }),
+            Errno::EACCES => denied = Some(Errno::EACCES),
+            error => return Err(Failure::Execute { program: program.clone(), errno: error as i32 }),
         }
     }
     Err(match denied {
@@ -36,6 +41,21 @@ pub(super) fn execute(args: &[String], environment: &[String], channel: &mut Cha
         None if program.contains('/') => Failure::Execute { program: program.clone(), errno: libc::ENOENT },
         None => Failure::ExecutableNotFound { program: program.clone() },
     })
+}
+
+/// Executes, unless the kernel refuses; patient with a file that is open for writing.
+///
+/// Another thread of rbuild may have written it just now: a child that was cloned meanwhile holds a copy of the descriptor
+/// until it executes init, a millisecond later.
+fn execve_settled(path: &CString, argv: &[CString], envp: &[CString]) -> Errno {
+    let mut tries = 1;
+    loop {
+        match execve(path, argv, envp) {
+            Err(Errno::ETXTBSY) if tries < BUSY_TRIES_MAX => tries += 1,
+            Err(error) => return error,
+        }
+        std::thread::sleep(BUSY_PAUSE);
+    }
 }
 
 /// Where the program may be, in order.
