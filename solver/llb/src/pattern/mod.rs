@@ -6,7 +6,7 @@
 //! * [`Glob`] is a COPY source, Go's `filepath.Match`: one pattern, component by component, without `**`.
 //!
 //! Both have `*` and `?` (never a slash), `[a-z]`, `[^a-z]` and `\` before a character that is meant literally. Both
-//! are compiled into the same [`program`], which takes time linear in the path whatever the pattern: these
+//! are compiled into the same kind of program (`program.rs`), which takes time linear in the path whatever the pattern: these
 //! languages have no backtracking to exploit.
 //!
 //! [`CopySelection`] says for a copy which of the two applies to what. Paths are bytes; what is not UTF-8 matches only wildcards.

@@ -102,7 +102,7 @@ impl Copy<'_> {
     fn unpack(&self, found: &Found) -> Result<bool, FileError> {
         let Some(archive) = unpack::open_archive(self.source.root, &found.path)? else { return Ok(false) };
         let into = self.make_dirs(self.wanted())?;
-        unpack::unpack(self.run, archive, into, self.changes)?;
+        unpack::unpack(self.run, archive, &found.path, into, self.changes)?;
         Ok(true)
     }
 

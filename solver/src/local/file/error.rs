@@ -51,6 +51,14 @@ pub enum FileError {
         /// Where, relative to the source.
         path: PathBuf,
     },
+    /// An archive that cannot be unpacked.
+    #[error("failed to unpack `{}`", path.display())]
+    Unpack {
+        /// The archive, relative to its tree.
+        path: PathBuf,
+        /// Why.
+        source: rbuild_cache::layer::Error,
+    },
     /// A malformed pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),

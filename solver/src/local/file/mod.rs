@@ -40,6 +40,7 @@ use rbuild_llb::{FileAction, FileInput};
 pub use self::chmod::{ModeChange, ParseModeError};
 pub use self::error::FileError;
 use self::run::Run;
+pub(super) use self::source::find as find_sources;
 
 /// A tree that an action reads from.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +134,12 @@ pub enum Warning {
     NothingMatched {
         /// The pattern as it was written.
         pattern: String,
+    },
+    /// A device in an archive that this process may not make. An empty file is in its place.
+    #[error("the device `{}` could not be made: an empty file is in its place", path.display())]
+    DeviceReplaced {
+        /// The device, relative to the destination.
+        path: PathBuf,
     },
     /// The destination does not take file capabilities.
     #[error("the capabilities of `{}` were not kept", path.display())]

@@ -51,12 +51,20 @@ impl<'a> Run<'a> {
 
     /// Counts one entry and its size.
     pub(super) fn count(&self, bytes: u64) {
-        let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
-        let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if entries.is_multiple_of(PROGRESS_STEP_ENTRIES)
-            || total / PROGRESS_STEP_BYTES > (total - bytes) / PROGRESS_STEP_BYTES
+        self.count_many(1, bytes);
+    }
+
+    /// Counts entries and their size, and tells at each step of progress.
+    pub(super) fn count_many(&self, entries: u64, bytes: u64) {
+        let now = Progress {
+            entries: self.entries.fetch_add(entries, Ordering::Relaxed) + entries,
+            bytes: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes,
+        };
+        let passed = |now: u64, added: u64, step: u64| now / step > (now - added) / step;
+        if passed(now.entries, entries, PROGRESS_STEP_ENTRIES)
+            || passed(now.bytes, bytes, PROGRESS_STEP_BYTES)
         {
-            (self.options.progress)(Progress { entries, bytes: total });
+            (self.options.progress)(now);
         }
     }
 
@@ -77,7 +85,7 @@ impl<'a> Run<'a> {
     /// Their times are set when the action is done, because what is put into them changes them.
     pub(super) fn make_dirs(&self, dest: &RootDir, path: &Path, new: &NewDir) -> Result<OwnedFd, FileError> {
         let mut created = |dir: BorrowedFd<'_>, _: &Path| {
-            self.entries.fetch_add(1, Ordering::Relaxed);
+            self.count(0);
             changed_owner(dir, new.ids, self.options.single_id)?;
             lock(&self.made).push((dir.try_clone_to_owned()?, new.time));
             Ok::<_, io::Error>(())

@@ -18,11 +18,11 @@ const COMPARED_LENGTH_MAX: usize = 64;
 
 /// A source that exists.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(in crate::local) struct Found {
     /// Where it is: relative to the root of its tree, without symlinks; empty for the root.
-    pub(super) path: PathBuf,
+    pub(in crate::local) path: PathBuf,
     /// The name it was found by, which is not that of a link's target; empty for the root.
-    pub(super) name: OsString,
+    pub(in crate::local) name: OsString,
     pub(super) stat: Stat,
 }
 
@@ -37,7 +37,7 @@ impl Found {
 }
 
 /// Finds the sources of a copy, sorted by path. None means that a wildcard matched nothing.
-pub(super) fn find(
+pub(in crate::local) fn find(
     source: &CopySource<'_>,
     action: &CopyAction,
     selection: &CopySelection,

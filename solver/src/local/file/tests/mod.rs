@@ -4,6 +4,7 @@ mod copy;
 mod filters;
 mod kernel;
 mod others;
+mod unpack;
 mod wildcards;
 
 use std::fmt::Write as _;
