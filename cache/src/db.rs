@@ -26,7 +26,7 @@ const SCHEMA_VERSION: i32 = 1;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A log up to this size is left for the next handle to read, which costs it less than a millisecond.
-const LOG_KEPT_BYTES_MAX: u64 = 256 * 1024;
+const LOG_KEPT_BYTES_MAX: u64 = 512 * 1024;
 
 /// Compiled statements kept for reuse: more than there are in this crate.
 const STATEMENTS_KEPT: usize = 64;
@@ -43,6 +43,8 @@ CREATE TABLE layer (
     disk_size_bytes INTEGER,
     -- Modification times are clamped to this when the tar is made (SOURCE_DATE_EPOCH), Unix seconds.
     mtime_max INTEGER,
+    -- What is in it, without modification times; computed when it is first asked for.
+    content_digest BLOB,
     created INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX layer_by_diff_id ON layer(diff_id) WHERE diff_id IS NOT NULL;

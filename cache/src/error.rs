@@ -29,6 +29,9 @@ pub enum Error {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// A content digest could not be computed.
+    #[error(transparent)]
+    ContentDigest(#[from] crate::content_digest::Error),
     /// The metadata holds something that this version never writes.
     #[error("the metadata of the store is damaged: {table} holds {found}")]
     Damaged {
@@ -152,6 +155,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a layer could not be unpacked because its archive links to a file that it does not hold, but a layer below may.
+    pub const fn needs_layers_below(&self) -> bool {
+        use crate::layer::Error::Refused;
+        use crate::layer::Refusal::TargetMissing;
+        matches!(self, Self::Unpack { source: Refused { reason: TargetMissing, .. }, .. })
+    }
+
     /// Whether the cause is a full disk or an exhausted quota.
     pub fn is_disk_full(&self) -> bool {
         match self {

@@ -14,7 +14,7 @@
 //!   stubs/                    mount-point stubs that the executor lays under a root
 //!   locks/<hex>               one file for each key that a process is working on
 //!   leases/<start>-<name>     one file for each process that is using the store; it holds the file's lock
-//!   trash/<name>              on its way out
+//!   trash/<name>              on its way out, removed in the background (see [`Store::discard`])
 //!   containers/<id>/          writable layers and logs of containers
 //!   volumes/<name>/
 //!   prune.lock                held by prune alone, or shared for the moment in which a lease is taken
@@ -72,6 +72,7 @@ mod stat_cache;
 mod store;
 #[cfg(test)]
 mod testing;
+mod trash;
 
 pub use check::Problem;
 pub use containers::{ContainerRecord, Containers};

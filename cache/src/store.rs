@@ -1,17 +1,20 @@
 //! The handle.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, Weak};
 
 use crate::containers::Containers;
 use crate::content::ContentStore;
 use crate::db::Database;
 use crate::images::Images;
+use crate::layer::Owners;
 use crate::layout::{Area, Layout};
 use crate::lease::LeaseFile;
 use crate::records::Records;
 use crate::snapshot::OverlayXattrs;
+use crate::trash::Removers;
 use crate::{Result, StatCacheTable};
 
 /// How a store is opened.
@@ -19,6 +22,8 @@ use crate::{Result, StatCacheTable};
 pub struct StoreOptions {
     /// Which extended attributes overlayfs uses here. A store keeps to those that it was made with.
     pub xattrs: OverlayXattrs,
+    /// Who owns what layers unpack to: whom the archive names, or this process where it may not change owners.
+    pub owners: Owners,
     /// The clock, Unix seconds: when things were made and last used. Must not differ between processes on one store.
     pub now: fn() -> i64,
 }
@@ -36,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) lease: Mutex<Weak<LeaseFile>>,
     /// Done once per handle, before the first entry is made in `active/`.
     pub(crate) cleaned_up: Once,
+    pub(crate) removers: Removers,
     stat_cache: OnceLock<StatCacheTable>,
 }
 
@@ -55,6 +61,7 @@ impl Store {
             options: *options,
             lease: Mutex::default(),
             cleaned_up: Once::new(),
+            removers: Removers::default(),
             stat_cache: OnceLock::new(),
         })))
     }
@@ -112,10 +119,11 @@ fn absolute(root: &Path) -> Result<PathBuf> {
     Ok(std::path::absolute(root).at("resolve", root)?)
 }
 
-/// A file name that no other live process and no other thread of this one uses: they all hold locks on theirs.
+/// A file name that nobody else uses: not another thread, nor another process, of whatever process id namespace, alive or dead.
 pub(crate) fn unique_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    format!("{:016x}-{}", *PROCESS, COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs, process};
 
+use crate::layer::Owners;
 use crate::root_dir::RootDir;
 use crate::{MountedRoot, OverlayXattrs, Snapshot, Store, StoreOptions};
 
@@ -19,7 +20,10 @@ impl TempDir {
     pub(crate) fn new() -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let name = format!("rbuild-cache-test-{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
+        // In memory where that is possible: a store is synced and removed for every test.
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        let path = parent.join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -31,7 +35,8 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
+        // The threads that empty a store's trash may be at it still, and get in each other's way.
+        while fs::remove_dir_all(&self.0).is_err() && self.0.exists() {}
     }
 }
 
@@ -67,7 +72,8 @@ impl std::ops::Deref for TestStore {
     }
 }
 
-pub(crate) const OPTIONS: StoreOptions = StoreOptions { xattrs: OverlayXattrs::Trusted, now: || NOW };
+pub(crate) const OPTIONS: StoreOptions =
+    StoreOptions { xattrs: OverlayXattrs::Trusted, owners: Owners::Keep, now: || NOW };
 
 pub(crate) fn open(root: &Path) -> Store {
     Store::open(root, &OPTIONS).unwrap()

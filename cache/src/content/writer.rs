@@ -28,8 +28,6 @@ impl BlobWriter {
         let directory = layout.directory("ingest");
         loop {
             if let Some(file) = LockFile::try_lock(directory.join(unique_name()))? {
-                // A process that died may have had this name.
-                file.file().set_len(0).at("empty", file.path())?;
                 return Ok(Self { layout, file, hasher: Hasher::default(), size_bytes_max });
             }
         }

@@ -29,7 +29,6 @@ use crate::db::Failure;
 use crate::images::visit_blobs;
 use crate::lease::InUseSince;
 use crate::root_dir::{At, PathError, RootDir, list};
-use crate::store::unique_name;
 use crate::{Error, LayerId, Result, Store};
 
 /// What may be forgotten.
@@ -160,9 +159,7 @@ impl Store {
                 None => false,
             };
             if !known {
-                let from = self.0.layout.directory("layers").join(&name);
-                let to = self.0.layout.directory("trash").join(format!("{}-layer", unique_name()));
-                fs::rename(&from, &to).at("move away", &from)?;
+                self.discard(&self.0.layout.directory("layers").join(&name))?;
             }
         }
         Ok(())
@@ -201,7 +198,7 @@ impl Store {
             report.blobs += 1;
             report.freed_bytes += metadata.blocks() * BLOCK_BYTES;
             if !dry_run {
-                fs::remove_file(&path).at("remove", &path)?;
+                self.discard(&path)?;
             }
         }
         Ok(())

@@ -27,7 +27,7 @@ fn what_a_root_needs_is_kept() {
     let (image, container, cached) = (
         commit_file(&store, &base, "b", ""),
         commit_file(&store, &base, "c", ""),
-        commit_file(&store, &base, "d", ""),
+        commit_file(&store, &base, "d", "4"),
     );
     let target = store_image(&store, "{}");
     store.images().put(&"app".parse().unwrap(), &target, Some(&image)).unwrap();

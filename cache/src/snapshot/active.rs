@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Transaction;
 
@@ -12,7 +13,7 @@ use super::{LAYERS_MAX, LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
 use crate::lease::Lease;
 use crate::lock::{Flock, try_flock};
-use crate::root_dir::{At, PathError, RootDir};
+use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::{Error, Result, Store};
 
@@ -21,7 +22,6 @@ use crate::{Error, Result, Store};
 /// Dropped without [`commit`](Self::commit), it is discarded.
 #[derive(Debug)]
 pub struct ActiveSnapshot {
-    store: Store,
     parent: Snapshot,
     directory: ActiveDirectory,
     mtime_max: Option<i64>,
@@ -42,7 +42,7 @@ impl Store {
         if let Some(top) = parent.layers.last() {
             copy_root_attributes(&self.0.layout.layer(*top), &directory.upper)?;
         }
-        Ok(ActiveSnapshot { store: self.clone(), parent: parent.clone(), directory, mtime_max: None, lease })
+        Ok(ActiveSnapshot { parent: parent.clone(), directory, mtime_max: None, lease })
     }
 
     /// Mounts the merged tree of a snapshot, read-only.
@@ -127,8 +127,8 @@ impl ActiveSnapshot {
         self.directory.renew_work()?;
         let directory = &self.directory;
         let upper = Upper { upper: &directory.upper, work: &directory.work, volatile: true };
-        let lowers = self.store.lowers(&self.parent, stubs)?;
-        Overlay { lowers, upper: Some(upper), xattrs: self.store.xattrs() }.mount()
+        let lowers = directory.store.lowers(&self.parent, stubs)?;
+        Overlay { lowers, upper: Some(upper), xattrs: directory.store.xattrs() }.mount()
     }
 
     /// Makes what was written a layer, and the parent's tree with it a snapshot. Moves no data, whatever the size.
@@ -148,7 +148,8 @@ impl ActiveSnapshot {
     }
 
     pub(super) fn commit_as(self, row: &LayerRow) -> Result<Snapshot> {
-        let (store, stamp) = (&self.store, self.store.stamp());
+        let store = &self.directory.store;
+        let stamp = store.stamp();
         store.0.db.write("commit a layer", |db| {
             let layer = insert_layer(db, row, stamp)?;
             move_in(store, &self.directory.upper, layer)?;
@@ -180,13 +181,12 @@ fn insert_layer(db: &Transaction<'_>, row: &LayerRow, stamp: i64) -> Result<Laye
 ///
 /// Whoever moves in or sweeps out holds the write lock of the metadata. So what is at the name already is what a crash between
 /// the rename and the end of such a transaction left.
-fn move_in(store: &Store, upper: &Path, layer: LayerId) -> Result<(), PathError> {
+fn move_in(store: &Store, upper: &Path, layer: LayerId) -> Result<()> {
     let to = store.0.layout.layer(layer);
     if to.symlink_metadata().is_ok() {
-        let trash = store.0.layout.directory("trash").join(format!("{}-{layer}", unique_name()));
-        fs::rename(&to, &trash).at("move away", &to)?;
+        store.discard(&to)?;
     }
-    fs::rename(upper, &to).at("create", &to)
+    Ok(fs::rename(upper, &to).at("create", &to)?)
 }
 
 /// A locked directory in `active/`, removed on drop.
@@ -195,6 +195,8 @@ struct ActiveDirectory {
     upper: PathBuf,
     work: PathBuf,
     path: PathBuf,
+    mounted_before: AtomicBool,
+    store: Store,
     /// Holds the lock.
     _directory: File,
 }
@@ -204,7 +206,6 @@ impl ActiveDirectory {
         loop {
             let path = store.0.layout.directory("active").join(unique_name());
             match fs::create_dir(&path) {
-                // Left by a process that had our id.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.at("create", &path)?,
             }
@@ -216,8 +217,14 @@ impl ActiveDirectory {
             if try_flock(&directory, &path)? != Flock::Taken {
                 continue;
             }
-            let this =
-                Self { upper: path.join("upper"), work: path.join("work"), path, _directory: directory };
+            let this = Self {
+                upper: path.join("upper"),
+                work: path.join("work"),
+                path,
+                mounted_before: AtomicBool::new(false),
+                store: store.clone(),
+                _directory: directory,
+            };
             make_directory(&this.upper)?;
             set_mode(&this.upper, 0o755)?;
             make_directory(&this.work)?;
@@ -225,24 +232,20 @@ impl ActiveDirectory {
         }
     }
 
-    /// Makes the work directory anew: overlayfs refuses one that a volatile mount has used.
-    fn renew_work(&self) -> Result<(), PathError> {
-        match fs::remove_dir(&self.work) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                RootDir::open(&self.path)?.remove_all("work")?;
-            }
-            removed => removed.at("remove", &self.work)?,
+    /// Makes the work directory anew if it was used: overlayfs refuses one that a volatile mount has used.
+    fn renew_work(&self) -> Result<()> {
+        if self.mounted_before.swap(true, Ordering::Relaxed) {
+            self.store.discard(&self.work)?;
+            make_directory(&self.work)?;
         }
-        make_directory(&self.work).map(drop)
+        Ok(())
     }
 }
 
 impl Drop for ActiveDirectory {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later clean-up, as its lock is free then.
-        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
-            drop(RootDir::open(parent).and_then(|active| active.remove_all(name)));
-        }
+        // What cannot be discarded now is by a later clean-up, as its lock is free then.
+        drop(self.store.discard(&self.path));
     }
 }
 

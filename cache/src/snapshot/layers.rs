@@ -25,6 +25,8 @@ pub struct LayerInfo {
     pub diff_id: Option<DiffId>,
     /// The size of its archive in bytes, likewise.
     pub tar_size_bytes: Option<u64>,
+    /// When it was made, Unix seconds.
+    pub created: i64,
     /// Its compressed forms, as they came or were made. Not all need be in the store.
     pub blobs: Vec<Descriptor>,
 }
@@ -35,6 +37,7 @@ struct LayerRow {
     diff_id: Option<DiffId>,
     tar_size_bytes: Option<u64>,
     mtime_max: Option<i64>,
+    created: i64,
 }
 
 impl Store {
@@ -47,7 +50,8 @@ impl Store {
             let info = |id: &LayerId| {
                 let row = layer_row(db, *id)?;
                 let blobs = row.diff_id.map_or_else(|| Ok(Vec::new()), |diff_id| blobs_of(db, diff_id))?;
-                Ok(LayerInfo { id: *id, diff_id: row.diff_id, tar_size_bytes: row.tar_size_bytes, blobs })
+                let LayerRow { id, diff_id, tar_size_bytes, created, .. } = row;
+                Ok(LayerInfo { id, diff_id, tar_size_bytes, created, blobs })
             };
             snapshot.layers.iter().map(info).collect()
         })
@@ -159,7 +163,7 @@ impl Store {
     }
 
     /// The directories of a snapshot's layers, top first.
-    fn open_stack(&self, snapshot: &Snapshot) -> Result<Vec<RootDir>> {
+    pub(super) fn open_stack(&self, snapshot: &Snapshot) -> Result<Vec<RootDir>> {
         let open = |layer: &LayerId| Ok(RootDir::open(self.0.layout.layer(*layer))?);
         snapshot.layers.iter().rev().map(open).collect()
     }
@@ -235,13 +239,14 @@ pub(super) fn find_layer(
 }
 
 fn layer_row(db: &Connection, id: LayerId) -> Result<LayerRow, Failure> {
-    let sql = "SELECT diff_id, tar_size_bytes, mtime_max FROM layer WHERE id = ?1";
+    let sql = "SELECT diff_id, tar_size_bytes, mtime_max, created FROM layer WHERE id = ?1";
     let read = |row: &Row<'_>| {
         Ok(LayerRow {
             id,
             diff_id: row.get::<_, Option<[u8; 32]>>(0)?.map(|bytes| DiffId(Digest::from_bytes(bytes))),
             tar_size_bytes: row.get::<_, Option<i64>>(1)?.and_then(|size| u64::try_from(size).ok()),
             mtime_max: row.get(2)?,
+            created: row.get(3)?,
         })
     };
     let row = db.prepare_cached(sql)?.query_row([id.0], read).optional()?;

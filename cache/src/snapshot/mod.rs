@@ -15,6 +15,7 @@
 //! something else that overlayfs can take.
 
 mod active;
+mod content;
 mod layers;
 mod overlay;
 mod unpack;
@@ -86,7 +87,7 @@ impl Snapshot {
 }
 
 impl Store {
-    /// The snapshot with this id, if it was not pruned. Stamps it.
+    /// The snapshot with this id, if it was not pruned.
     ///
     /// # Errors
     /// When the metadata cannot be read.
@@ -112,10 +113,18 @@ impl Store {
         self.0.db.write("stack layers", |db| insert_snapshot(db, layers, stamp))
     }
 
-    /// Stamps a snapshot as used.
+    /// Stamps a snapshot as used, unless it was since this handle's lease began: then it is out of prune's reach already.
     fn touch(&self, snapshot: &Snapshot) -> Result<()> {
         let Some(id) = snapshot.id else { return Ok(()) };
         let stamp = self.stamp();
+        let fresh_since = self.lease_started().unwrap_or(stamp);
+        let last_used: Option<i64> = self.0.db.read("look up a snapshot", |db| {
+            let sql = "SELECT last_used FROM snapshot WHERE id = ?1";
+            Ok(db.prepare_cached(sql)?.query_row([id.0], |row| row.get(0)).optional()?)
+        })?;
+        if last_used.is_some_and(|last_used| last_used >= fresh_since) {
+            return Ok(());
+        }
         self.0.db.write("stamp a snapshot", |db| {
             let sql = "UPDATE snapshot SET last_used = max(last_used, ?2) WHERE id = ?1";
             match db.prepare_cached(sql)?.execute((id.0, stamp))? {

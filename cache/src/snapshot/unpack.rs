@@ -1,9 +1,12 @@
 //! Archives become layers.
 //!
-//! A layer is unpacked into a directory of its own, knowing nothing of what it will stand on. So the layers of an image can be
-//! unpacked in parallel, and one that several images have is unpacked once. Only a directory that the archive does not
-//! mention, but puts something into, has to look as it does below; such a layer is completed when it is put in its place,
-//! and fits there alone.
+//! A layer is [unpacked](Store::unpack_layer) into a directory of its own, knowing nothing of what it will stand on, and then
+//! [attached](Store::attach). So the layers of an image can be unpacked in parallel, and one that several images have is
+//! unpacked once. Only a directory that the archive does not mention, but puts something into, has to look as it does
+//! below; such a layer is completed when it is put in its place, and fits there alone.
+//!
+//! [`Store::apply_layer`] does both at once, with the layers below at hand, which a few archives need; what it makes on top
+//! of other layers fits there alone.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -13,7 +16,7 @@ use rbuild_image::{Descriptor, DiffId};
 use super::active::LayerRow;
 use super::layers::{base_bytes, find_layer};
 use super::{ActiveSnapshot, Snapshot};
-use crate::layer;
+use crate::layer::{self, Applied, ApplyOptions};
 use crate::root_dir::RootDir;
 use crate::{Error, Result, Store};
 
@@ -39,17 +42,14 @@ impl Store {
     /// Unpacks an uncompressed archive, and verifies on the way that it is what the image config names.
     ///
     /// # Errors
-    /// When it is malformed or another one, or the disk is full. Nothing is kept then.
-    pub fn unpack_layer(&self, expected: Option<DiffId>, tar: &mut (dyn Read + Send)) -> Result<UnpackedLayer> {
-        let active = self.prepare(&Snapshot::empty())?;
-        let options = layer::ApplyOptions::layer(self.xattrs());
-        let applied = layer::apply(tar, &RootDir::open(active.upper())?, &options)
-            .map_err(|source| Error::Unpack { diff_id: expected, source })?;
-        let layer::Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
-        match expected {
-            Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
-            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied }),
-        }
+    /// When it is malformed or another one, or the disk is full. Nothing is kept then. Also when the archive links to files of
+    /// layers below ([`Error::needs_layers_below`]): such a layer has to be [applied](Store::apply_layer) in its place.
+    pub fn unpack_layer(
+        &self,
+        expected: Option<DiffId>,
+        tar: &mut (dyn Read + Send),
+    ) -> Result<UnpackedLayer> {
+        self.unpack(self.prepare(&Snapshot::empty())?, &[], expected, tar)
     }
 
     /// Puts an unpacked layer on top of `parent`. When a layer that is there already does as well, that one is taken.
@@ -59,47 +59,83 @@ impl Store {
     pub fn attach(
         &self,
         parent: &Snapshot,
-        unpacked: UnpackedLayer,
+        mut unpacked: UnpackedLayer,
         blob: Option<&Descriptor>,
     ) -> Result<Snapshot> {
-        let UnpackedLayer { mut active, diff_id, tar_size_bytes, implied } = unpacked;
-        if let Some(blob) = blob {
-            self.record_blob(diff_id, blob)?;
-        }
-        let base = if implied.is_empty() { None } else { Some(base_bytes(self.chain_id(parent)?)) };
-        if let Some(known) = self.extend(parent, diff_id, base)? {
+        let base = if unpacked.implied.is_empty() { None } else { Some(base_bytes(self.chain_id(parent)?)) };
+        if let Some(known) = self.extend(parent, unpacked.diff_id, base)? {
+            self.record_blobs(unpacked.diff_id, blob)?;
             return Ok(known);
         }
-        if !implied.is_empty() && !parent.layers.is_empty() {
-            self.complete_implied(&active, parent, &implied)?;
+        if !unpacked.implied.is_empty() && !parent.layers.is_empty() {
+            self.complete_implied(&unpacked, parent)?;
         }
-        active.stand_on(parent);
-        active.commit_as(&LayerRow {
-            diff_id: Some(*diff_id.0.as_bytes()),
-            base,
-            tar_size_bytes: Some(tar_size_bytes),
-            mtime_max: None,
-        })
+        unpacked.active.stand_on(parent);
+        self.commit_unpacked(unpacked, base, blob)
     }
 
     /// Unpacks an archive on top of `parent`. Reads nothing of it when the layer is there.
     ///
     /// # Errors
-    /// As for [`Store::unpack_layer`] and [`Store::attach`].
+    /// When the archive is malformed or not the expected one, the parent has been pruned, or the disk is full.
     pub fn apply_layer(
         &self,
         parent: &Snapshot,
-        diff_id: Option<DiffId>,
+        expected: Option<DiffId>,
         blob: Option<&Descriptor>,
         tar: &mut (dyn Read + Send),
     ) -> Result<Snapshot> {
-        if let Some(diff_id) = diff_id
-            && let Some(known) = self.extend(parent, diff_id, None)?
+        let base = base_bytes(self.chain_id(parent)?);
+        if let Some(diff_id) = expected
+            && let Some(known) = self.extend(parent, diff_id, Some(base))?
         {
+            self.record_blobs(diff_id, blob)?;
             return Ok(known);
         }
-        let unpacked = self.unpack_layer(diff_id, tar)?;
-        self.attach(parent, unpacked, blob)
+        if parent.layers.is_empty() {
+            return self.attach(parent, self.unpack_layer(expected, tar)?, blob);
+        }
+        let lowers = self.open_stack(parent)?;
+        let unpacked = self.unpack(self.prepare(parent)?, &lowers, expected, tar)?;
+        self.commit_unpacked(unpacked, Some(base), blob)
+    }
+
+    fn unpack(
+        &self,
+        active: ActiveSnapshot,
+        lowers: &[RootDir],
+        expected: Option<DiffId>,
+        tar: &mut (dyn Read + Send),
+    ) -> Result<UnpackedLayer> {
+        let owners = self.0.options.owners;
+        let options = ApplyOptions { lowers, owners, ..ApplyOptions::layer(self.xattrs()) };
+        let applied = layer::apply(tar, &RootDir::open(active.upper())?, &options)
+            .map_err(|source| Error::Unpack { diff_id: expected, source })?;
+        let Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
+        match expected {
+            Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
+            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied }),
+        }
+    }
+
+    fn commit_unpacked(
+        &self,
+        unpacked: UnpackedLayer,
+        base: Option<[u8; 32]>,
+        blob: Option<&Descriptor>,
+    ) -> Result<Snapshot> {
+        let snapshot = unpacked.active.commit_as(&LayerRow {
+            diff_id: Some(*unpacked.diff_id.0.as_bytes()),
+            base,
+            tar_size_bytes: Some(unpacked.tar_size_bytes),
+            mtime_max: None,
+        })?;
+        self.record_blobs(unpacked.diff_id, blob)?;
+        Ok(snapshot)
+    }
+
+    fn record_blobs(&self, diff_id: DiffId, blob: Option<&Descriptor>) -> Result<()> {
+        blob.map_or(Ok(()), |blob| self.record_blob(diff_id, blob))
     }
 
     /// The snapshot of `parent` and a known layer on top; `None` when the store has none that fits.
@@ -116,15 +152,10 @@ impl Store {
     }
 
     /// Gives the directories that the archive does not mention the attributes that they have below.
-    fn complete_implied(
-        &self,
-        active: &ActiveSnapshot,
-        parent: &Snapshot,
-        implied: &[PathBuf],
-    ) -> Result<()> {
+    fn complete_implied(&self, unpacked: &UnpackedLayer, parent: &Snapshot) -> Result<()> {
         let below = RootDir::from_fd(self.view(parent)?.into());
-        let layer = RootDir::open(active.upper())?;
-        layer::copy_directory_attributes(&below, &layer, implied)
-            .map_err(|source| Error::Unpack { diff_id: None, source })
+        let layer = RootDir::open(unpacked.active.upper())?;
+        layer::copy_directory_attributes(&below, &layer, &unpacked.implied)
+            .map_err(|source| Error::Unpack { diff_id: Some(unpacked.diff_id), source })
     }
 }
