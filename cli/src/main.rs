@@ -1,2 +1,87 @@
-//! The rbuild command.
-fn main() {}
+//! The rbuild command: parse, run, report, exit.
+//!
+//! Before anything else, two things that must happen while the process has one thread: it may be the init of a container (then
+//! it becomes that, and never comes back), and it may not be root (then it enters a user namespace in which it is).
+#![forbid(unsafe_code)]
+
+mod app;
+mod args;
+mod commands;
+mod credentials;
+mod format;
+mod output_spec;
+mod progress;
+mod report;
+mod signal;
+mod transfers;
+
+use std::process::ExitCode;
+
+use app::App;
+use args::{Cli, Command};
+use rbuild_executor::rootless::{self, Privilege};
+use report::{Failure, Kind};
+
+fn main() -> ExitCode {
+    rbuild_executor::init_hook();
+    let cli = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.show(app::color());
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+/// Help goes to standard output and is a success; a mistake goes to standard error.
+fn usage(error: &clap::Error) -> ExitCode {
+    // That nobody reads it is no reason to fail.
+    drop(error.print());
+    ExitCode::from(if error.use_stderr() { Kind::Input.exit_code() } else { 0 })
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    if matches!(cli.command, Command::Version) {
+        commands::print(&format!("rbuild {}\n", env!("CARGO_PKG_VERSION")))?;
+        return Ok(0);
+    }
+    let privilege = enter_user_namespace()?;
+    let app = App::new(&cli.global, &privilege);
+    match cli.command {
+        Command::Build(args) => commands::build::run(&app, &args),
+        Command::Run(args) => commands::run::run(&app, &args),
+        Command::Ps(args) => commands::containers::ps(&app, &args),
+        Command::Rm(args) => commands::containers::rm(&app, &args),
+        Command::Images(args) => commands::images::run(&app, &args),
+        Command::History(args) => commands::history::run(&app, &args),
+        Command::Inspect(args) => commands::inspect::run(&app, &args),
+        Command::Rmi(args) => commands::rmi::run(&app, &args),
+        Command::Tag(args) => commands::tag::run(&app, &args),
+        Command::Import(args) => commands::import::run(&app, &args),
+        Command::Save(args) => commands::save::run(&app, &args),
+        Command::Load(args) => commands::load::run(&app, &args),
+        Command::Pull(args) => commands::pull::run(&app, &args),
+        Command::Push(args) => commands::push::run(&app, &args),
+        Command::System(args) => commands::system::run(&app, &args),
+        Command::Version => Ok(0),
+    }
+}
+
+/// Where we are not root, become root of a user namespace; all that follows is then one code path.
+fn enter_user_namespace() -> Result<Privilege, Failure> {
+    let privilege = rootless::enter().map_err(|error| {
+        Failure::caused_by(Kind::Environment, &error)
+            .hint("a user other than root needs user namespaces: `sysctl user.max_user_namespaces` must not be 0")
+            .hint("on Ubuntu 24.04, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them")
+    })?;
+    if let Privilege::UserNamespace { single: Some(reason), .. } = &privilege {
+        report::eprint(&format!(
+            "note: {reason}: all files belong to one user, and a step that gives files to others fails\n"
+        ));
+    }
+    Ok(privilege)
+}

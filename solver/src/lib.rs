@@ -17,7 +17,8 @@
 //! 5. **Run** (`scheduler`, `pool`). A step begins as soon as its inputs are there, beside all others whose are. Before it
 //!    runs, its content key is tried: what it does and what its inputs really contain. So where an input was made anew
 //!    and came out the same, the rebuild stops. When no record does the same as the step, there is nothing to find: it
-//!    runs at once, and the content key is made beside it, for later builds.
+//!    runs at once, and the content key is made beside it, for later builds. The result does not wait for that:
+//!    what is left is handed back, for [`record_content_keys`].
 //! 6. **Once** (`pool`). While it runs, a step holds a lock on its key that all processes see; who gets the lock second
 //!    finds the record.
 //!
@@ -42,7 +43,10 @@ pub mod build;
 pub mod cache_key;
 pub mod cache_map;
 mod error;
+pub mod export;
 mod graph;
+pub mod images;
+pub mod local;
 mod plan;
 pub mod pool;
 pub mod progress;
@@ -52,7 +56,10 @@ mod state;
 pub mod testing;
 mod worker;
 
-pub use build::{JOBS_DEFAULT, MissReason, Outcome, SolveOptions, Solved, SolvedVertex, Statistics, solve};
+pub use build::{
+    JOBS_DEFAULT, MissReason, Outcome, SolveOptions, Solved, SolvedVertex, Statistics, record_content_keys,
+    solve,
+};
 pub use cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdentity};
 pub use cache_map::{CacheMap, InputRequest, SelectedPath, Selection};
 pub use error::SolveError;

@@ -45,7 +45,7 @@ pub enum FileError {
         /// Where, relative to the source.
         path: PathBuf,
     },
-    /// Directories deeper than [`TREE_DEPTH_MAX`](super::tree::TREE_DEPTH_MAX).
+    /// Directories deeper than [`TREE_DEPTH_MAX`](rbuild_cache::layer::TREE_DEPTH_MAX), which no layer could hold.
     #[error("`{}` is nested too deeply to be copied", path.display())]
     TooDeep {
         /// Where, relative to the source.

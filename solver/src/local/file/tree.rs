@@ -5,6 +5,8 @@
 //! of them hold the `Dir`. Whoever lets go of it last seals it (mode, owner, and at last its time, which any entry made in it
 //! would have changed) and then lets go of its parent. So nothing waits, and nothing recurses however deep the tree is.
 //!
+//! A hold is let go of through [`TreeCopy::release`], never by dropping it: a directory that is merely dropped stays as it was made.
+//!
 //! Descriptors: only directories between a running task and the top are open, two each. The pool takes the newest task
 //! first, which walks depth-first.
 
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rayon::Scope;
+use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::root_dir::{At, FileType, OFlags, RootDir, Stat, list};
 use rustix::fs::{AtFlags, Mode, fchmod, fstat, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
@@ -25,9 +28,6 @@ use super::content::{Buffer, Ladder};
 use super::filter::{Decision, Filter, Level};
 use super::run::{Run, lock};
 use super::{FileError, SourceKind};
-
-/// The most directories within one another: more than a path of the longest length can have.
-pub(super) const TREE_DEPTH_MAX: usize = 2048;
 
 /// How many files one task copies.
 const BATCH_ENTRIES: usize = 128;
@@ -137,7 +137,7 @@ impl<'a> TreeCopy<'a> {
                 }
                 for (name, decision) in subdirs {
                     let dir = Arc::clone(&dir);
-                    scope.spawn(move |scope| self.descend(scope, &dir, name, decision));
+                    scope.spawn(move |scope| self.descend(scope, dir, name, decision));
                 }
             }
             Err(error) => self.fail(error),
@@ -182,16 +182,18 @@ impl<'a> TreeCopy<'a> {
         self.release(dir);
     }
 
-    fn descend<'s>(&'s self, scope: &Scope<'s>, parent: &Arc<Dir>, name: OsString, decision: Decision) {
-        let (level, taken) = match decision {
-            Decision::Prune => return,
-            Decision::Pass(level) => (level, false),
-            Decision::Take(level) => (level, true),
+    fn descend<'s>(&'s self, scope: &Scope<'s>, parent: Arc<Dir>, name: OsString, decision: Decision) {
+        let opened = match decision {
+            Decision::Prune => Ok(None),
+            Decision::Pass(level) => self.open(&parent, name, level, false).map(Some),
+            Decision::Take(level) => self.open(&parent, name, level, true).map(Some),
         };
-        match self.open(parent, name, level, taken) {
-            Ok(dir) => self.visit(scope, Arc::new(dir)),
+        match opened {
+            Ok(Some(dir)) => self.visit(scope, Arc::new(dir)),
+            Ok(None) => {}
             Err(error) => self.fail(error),
         }
+        self.release(parent);
     }
 
     fn open(&self, parent: &Arc<Dir>, name: OsString, level: Level, taken: bool) -> Result<Dir, FileError> {

@@ -289,6 +289,25 @@ fn a_fifo_and_a_socket_of_a_tree_are_made_again() {
 }
 
 #[test]
+fn every_directory_is_sealed_whoever_lets_go_of_it_last() {
+    let bed = Bed::new(&["d/a/b/c:711", "d/a/b:722", "d/a:733", "d/e/f/g=", "d/e/f:744", "d/e:755"]);
+    for round in 0..50 {
+        let dest = format!("/{round}");
+        bed.copy("/d", &dest).unwrap();
+        let mode = |path: &str| fs::metadata(bed.dest(&dest[1..]).join(path)).unwrap().mode() & 0o777;
+        let modes = ["a/b/c", "a/b", "a", "e/f", "e"].map(mode);
+        assert_eq!(modes, [0o711, 0o722, 0o733, 0o744, 0o755]);
+    }
+}
+
+#[test]
+fn a_tree_that_no_layer_could_hold_is_refused() {
+    let bed = Bed::new(&[]);
+    fs::create_dir_all(bed.source(&"d/".repeat(513))).unwrap();
+    assert!(matches!(bed.copy("/", "/"), Err(FileError::TooDeep { .. })));
+}
+
+#[test]
 fn names_need_not_be_text() {
     use std::os::unix::ffi::OsStrExt;
     let bed = Bed::new(&["d/"]);

@@ -1,0 +1,198 @@
+//! What every command needs: where the store is, how to reach registries, the clock. Made lazily, so that a command pays
+//! only for what it uses. The one place that reads the environment.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rbuild_cache::layer::Owners;
+use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
+use rbuild_executor::rootless::Privilege;
+use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
+use rbuild_solver::images::Images;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::args::GlobalArgs;
+use crate::progress::Terminal;
+use crate::credentials::{CredentialFiles, Login};
+use crate::report::{Failure, Kind};
+
+/// The store of root.
+const ROOT_STORE: &str = "/var/lib/rbuild";
+
+/// What a command runs in.
+#[derive(Debug)]
+pub struct App {
+    root: PathBuf,
+    in_user_namespace: bool,
+    single_id: bool,
+    cancel: Arc<AtomicBool>,
+    images: OnceLock<Images>,
+    pool: OnceLock<Arc<ThreadPool>>,
+}
+
+impl App {
+    /// Settles where the store is; opens nothing.
+    pub fn new(global: &GlobalArgs, privilege: &Privilege) -> Self {
+        let made_here = matches!(privilege, Privilege::UserNamespace { .. });
+        let root = global.root.clone().unwrap_or_else(|| default_root(made_here));
+        let single_id = matches!(privilege, Privilege::UserNamespace { single: Some(_), .. });
+        Self { root, in_user_namespace: privilege.in_user_namespace(), single_id, cancel: Arc::default(), images: OnceLock::new(), pool: OnceLock::new() }
+    }
+
+    /// Makes Ctrl-C and SIGTERM set the flag that libraries look at. To be called before any thread exists.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn cancel_on_interrupt(&self) -> Result<Arc<AtomicBool>, Failure> {
+        crate::signal::cancel_on_interrupt(Arc::clone(&self.cancel))
+            .map_err(|error| Failure::new(Kind::Environment, format!("failed to watch signals: {error}")))?;
+        Ok(Arc::clone(&self.cancel))
+    }
+
+    /// The flag that [`cancel_on_interrupt`](Self::cancel_on_interrupt) sets.
+    pub const fn cancel(&self) -> &Arc<AtomicBool> {
+        &self.cancel
+    }
+
+    /// Threads for heavy work on many files, as many as there are cores.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn pool(&self) -> Result<&Arc<ThreadPool>, Failure> {
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let pool = ThreadPoolBuilder::new()
+            .thread_name(|index| format!("files-{index}"))
+            .build()
+            .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+        Ok(self.pool.get_or_init(|| Arc::new(pool)))
+    }
+
+    /// The store's images, and with them the store.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub fn images(&self) -> Result<&Images, Failure> {
+        if let Some(images) = self.images.get() {
+            return Ok(images);
+        }
+        let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
+        let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
+        let store = Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now }).map_err(|error| {
+            Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
+        })?;
+        let client = Arc::new(Client::new(client_options(), Arc::new(Credentials(credential_files()))));
+        let pool = Arc::clone(self.pool()?);
+        Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
+    }
+
+    /// Whether only one user id is mapped, so that files cannot be given to others.
+    pub const fn single_id(&self) -> bool {
+        self.single_id
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// As [`images`](Self::images).
+    pub fn store(&self) -> Result<&Store, Failure> {
+        Ok(self.images()?.store())
+    }
+
+    /// Who owns files that are written for the user. In a user namespace its root is the user.
+    pub fn owner(&self) -> (u32, u32) {
+        (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+    }
+}
+
+fn default_root(rootless: bool) -> PathBuf {
+    if !rootless {
+        return ROOT_STORE.into();
+    }
+    let data = path("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let home = || path("HOME").unwrap_or_else(|| "/".into()).join(".local/share");
+    data.unwrap_or_else(home).join("rbuild")
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    environment_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn environment_os(name: &str) -> Option<OsString> {
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+    std::env::var_os(name)
+}
+
+/// A variable of the environment, if it is set and text.
+pub fn environment(name: &str) -> Option<String> {
+    environment_os(name)?.into_string().ok()
+}
+
+/// The clock, in Unix seconds.
+pub fn unix_now() -> i64 {
+    let now = since_epoch();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The clock, in Unix nanoseconds.
+pub fn unix_now_ns() -> i64 {
+    i64::try_from(since_epoch().as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn since_epoch() -> std::time::Duration {
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Whether colours are wanted on standard error.
+pub fn color() -> bool {
+    std::io::stderr().is_terminal() && environment_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What standard error is.
+pub fn terminal() -> Terminal {
+    let is_terminal = std::io::stderr().is_terminal() && environment("TERM").is_none_or(|term| term != "dumb");
+    Terminal { is_terminal, color: color() }
+}
+
+fn credential_files() -> CredentialFiles {
+    CredentialFiles::from_environment(path)
+}
+
+fn client_options() -> ClientOptions {
+    let either = |upper: &str, lower: &str| {
+        environment(lower).or_else(|| environment(upper)).filter(|value| !value.is_empty())
+    };
+    ClientOptions {
+        proxies: Proxies {
+            http: either("HTTP_PROXY", "http_proxy").map(Secret::new),
+            https: either("HTTPS_PROXY", "https_proxy").map(Secret::new),
+            bypass: either("NO_PROXY", "no_proxy").unwrap_or_default(),
+        },
+        ..ClientOptions::default()
+    }
+}
+
+/// The user's credential files, as the registry client asks for them.
+#[derive(Debug)]
+struct Credentials(CredentialFiles);
+
+impl CredentialSource for Credentials {
+    fn credential(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.login(registry, repository).map(|login| match login {
+            Login::Password { user, password } => {
+                Credential::Password { username: user, password: Secret::new(password) }
+            }
+            Login::IdentityToken(token) => Credential::IdentityToken(Secret::new(token)),
+        }))
+    }
+}

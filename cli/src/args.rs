@@ -1,0 +1,439 @@
+//! The command line as it is typed. What it means is decided in `commands`.
+//!
+//! `rbuild [build] [OPTIONS] PATH`: a command line whose first word is not a command is a build, so that
+//! `rbuild -t app .` works.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+/// Builds container images from Dockerfiles and runs them. No daemon.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// Where images, containers and the cache are kept [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild].
+    #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT")]
+    pub root: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Builds an image from a Dockerfile.
+    Build(Box<BuildArgs>),
+    /// Creates a container from an image and runs a command in it.
+    Run(Box<RunArgs>),
+    /// Lists containers.
+    Ps(PsArgs),
+    /// Removes containers.
+    Rm(RmArgs),
+    /// Lists images.
+    Images(ImagesArgs),
+    /// Shows the layers of an image and the instructions that made them.
+    History(HistoryArgs),
+    /// Shows what is known of images or containers, as JSON.
+    Inspect(InspectArgs),
+    /// Removes images.
+    Rmi(RmiArgs),
+    /// Gives an image another name.
+    Tag(TagArgs),
+    /// Makes an image from a tar of a file system.
+    Import(ImportArgs),
+    /// Writes images, with their layers and metadata, to a tar.
+    Save(SaveArgs),
+    /// Reads images from a tar or a directory that `save`, Docker, Podman or skopeo wrote.
+    Load(LoadArgs),
+    /// Fetches an image from a registry.
+    Pull(PullArgs),
+    /// Sends an image to a registry.
+    Push(PushArgs),
+    /// Looks after the store.
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Shows the version.
+    Version,
+}
+
+/// `rbuild build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The build context: a directory.
+    #[arg(value_name = "PATH")]
+    pub context: PathBuf,
+    /// The Dockerfile [default: PATH/Dockerfile].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A name for the image (repeatable).
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// Sets a build argument; without a value it is taken from the environment (repeatable).
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+    /// Adds a label to the image (repeatable).
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// The stage to build.
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// The platform to build for.
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
+    pub platform: Option<String>,
+    /// Runs every step, whatever is cached.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Runs every step of these stages, whatever is cached.
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Asks registries for base images even if they are in the store.
+    #[arg(long)]
+    pub pull: bool,
+    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH` (repeatable).
+    #[arg(short, long = "output", value_name = "SPEC")]
+    pub outputs: Vec<String>,
+    /// Writes the image id to a file.
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Writes facts about the result to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
+    pub progress: ProgressArg,
+    /// The network of RUN steps.
+    #[arg(long, value_enum, default_value_t = BuildNetworkArg::Default)]
+    pub network: BuildNetworkArg,
+    /// Adds a line to /etc/hosts of RUN steps (repeatable).
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub add_hosts: Vec<String>,
+    /// How many steps run at once [default: 64].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Prints the image id and nothing else.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    /// `tty` on a terminal, `plain` elsewhere.
+    Auto,
+    /// Live lines.
+    Tty,
+    /// Numbered lines.
+    Plain,
+    /// Nothing.
+    Quiet,
+}
+
+/// The network of RUN steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BuildNetworkArg {
+    /// The builder's default.
+    Default,
+    /// The host's.
+    Host,
+    /// Only loopback.
+    None,
+}
+
+/// `rbuild run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Removes the container when it stops.
+    #[arg(long)]
+    pub rm: bool,
+    /// Keeps standard input open.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Gives the container a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+    /// A name for the container.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Sets an environment variable; without a value it is taken from the environment (repeatable).
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// The directory to start in.
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The user to run as.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Replaces the image's entrypoint.
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// The container's host name [default: its short id].
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// The container's network.
+    #[arg(long, value_enum, default_value_t = RunNetworkArg::Host)]
+    pub network: RunNetworkArg,
+    /// Adds a line to /etc/hosts (repeatable).
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub add_hosts: Vec<String>,
+    /// Makes the root file system read-only.
+    #[arg(long)]
+    pub read_only: bool,
+    /// When to ask a registry for the image.
+    #[arg(long, value_enum, default_value_t = PullArg::Missing)]
+    pub pull: PullArg,
+    /// The image.
+    pub image: String,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RunNetworkArg {
+    /// The host's.
+    Host,
+    /// Only loopback.
+    None,
+}
+
+/// When to ask a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullArg {
+    /// Always.
+    Always,
+    /// When the image is not in the store.
+    Missing,
+    /// Never.
+    Never,
+}
+
+/// `rbuild ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Shows stopped containers as well.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Shows ids only.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `rbuild rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
+/// `rbuild images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Shows the read-only layers below the images as well.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Shows ids only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Shows manifest digests.
+    #[arg(long)]
+    pub digests: bool,
+    /// Does not shorten ids.
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Only images of this name.
+    pub name: Option<String>,
+}
+
+/// `rbuild history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Does not shorten ids and instructions.
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Shows ids only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The image.
+    pub image: String,
+}
+
+/// `rbuild inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Images or containers.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `rbuild rmi`.
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    /// Removes images that containers use, and says nothing of missing ones.
+    #[arg(short, long)]
+    pub force: bool,
+    /// Images, by name, id or unique prefix.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `rbuild tag`.
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// The image.
+    pub source: String,
+    /// Its further name.
+    pub target: String,
+}
+
+/// `rbuild import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A Dockerfile instruction that sets configuration, such as `CMD ["sh"]` (repeatable).
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub changes: Vec<String>,
+    /// A comment for the image's history.
+    #[arg(short, long)]
+    pub message: Option<String>,
+    /// The tar, plain or compressed; `-` for standard input.
+    pub file: PathBuf,
+    /// A name for the image.
+    pub name: Option<String>,
+}
+
+/// `rbuild save`.
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// The file to write [default: standard output].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The form: one that Docker reads as well, or a plain OCI layout.
+    #[arg(long, value_enum, default_value_t = ArchiveFormatArg::DockerArchive)]
+    pub format: ArchiveFormatArg,
+    /// Images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArchiveFormatArg {
+    /// An OCI layout with Docker's `manifest.json` beside it.
+    DockerArchive,
+    /// An OCI layout.
+    OciArchive,
+}
+
+/// `rbuild load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The file or directory to read [default: standard input].
+    #[arg(short, long, value_name = "PATH")]
+    pub input: Option<PathBuf>,
+    /// Prints nothing but the names.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `rbuild pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// Prints nothing but the name.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The platform to take.
+    #[arg(long)]
+    pub platform: Option<String>,
+    /// The image.
+    pub image: String,
+}
+
+/// `rbuild push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// Prints nothing.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The image.
+    pub image: String,
+}
+
+/// `rbuild system`.
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Verifies everything that is stored.
+    Check,
+}
+
+/// Parses the command line; a mistake ends the process with 2, as does `--help` with 0.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(with_default_command(line.into_iter().collect()))
+}
+
+/// Inserts `build` where the first word is no command.
+fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(word) = line.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" => at += 2,
+            word if word.starts_with("--root=") => at += 1,
+            _ => break,
+        }
+    }
+    if line.get(at).is_some_and(|word| !is_command_or_help(&word.to_string_lossy())) {
+        line.insert(at, "build".into());
+    }
+    line
+}
+
+fn is_command_or_help(word: &str) -> bool {
+    matches!(word, "-h" | "--help" | "-V" | "--version")
+        || Cli::command().get_subcommands().any(|command| command.get_name() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(Into::into).collect()
+    }
+
+    #[test]
+    fn a_line_without_a_command_is_a_build() {
+        let cases = [
+            ("rbuild -t app .", "rbuild build -t app ."),
+            ("rbuild .", "rbuild build ."),
+            ("rbuild --root /x -t app .", "rbuild --root /x build -t app ."),
+            ("rbuild --root=/x .", "rbuild --root=/x build ."),
+            ("rbuild images -q", "rbuild images -q"),
+            ("rbuild --help", "rbuild --help"),
+            ("rbuild build .", "rbuild build ."),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(with_default_command(words(line)), words(expected));
+        }
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_image_is_the_command() {
+        let cli = parse(words("rbuild run --rm -it app ls -la --rm")).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not a run") };
+        assert!(run.rm && run.interactive && run.tty);
+        assert_eq!((run.image.as_str(), run.command.len()), ("app", 3));
+    }
+}

@@ -1,0 +1,79 @@
+//! `rbuild build`: from a Dockerfile to an image.
+//!
+//! Reads as the life of a build: settings, Dockerfile, lowering, solving, outputs.
+
+mod base;
+mod failure;
+mod input;
+mod output;
+mod settings;
+
+use rbuild_executor::{Executor, ExecutorOptions};
+use rbuild_frontend::lower;
+use rbuild_solver::local::{LocalWorker, LocalWorkerOptions};
+use rbuild_solver::{SolveOptions, solve};
+
+pub use base::NoImages;
+pub use settings::extra_host;
+
+use self::base::StoreResolver;
+use self::failure::Blame;
+use self::input::Input;
+use self::settings::Settings;
+use crate::app::{self, App};
+use crate::args::BuildArgs;
+use crate::progress::Progress;
+use crate::report::{Failure, Kind, eprint};
+
+pub fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
+    let cancel = app.cancel_on_interrupt()?;
+    let settings = Settings::new(args)?;
+    let input = Input::read(&settings)?;
+    let progress = Progress::start(settings.progress, app::terminal());
+    let blame = Blame { input: &input, progress: &progress };
+    let result = build(app, &settings, &input, &progress, &cancel, &blame);
+    progress.finish();
+    let warnings = result?;
+    if !settings.quiet {
+        eprint(&warnings);
+    }
+    Ok(0)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the cast of the story, each named once")]
+fn build(
+    app: &App,
+    settings: &Settings,
+    input: &Input,
+    progress: &Progress,
+    cancel: &std::sync::atomic::AtomicBool,
+    blame: &Blame<'_>,
+) -> Result<String, Failure> {
+    let images = app.images()?;
+    let lease = images.store().lease()?;
+    let resolver = StoreResolver { images, cancel };
+    let lowered = lower(&input.dockerfile, &settings.frontend(input), &resolver)
+        .map_err(|error| blame.frontend(&error))?;
+    let warnings = blame.warnings(&lowered.warnings);
+    let executor = Executor::new(ExecutorOptions::default())
+        .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    let pool = app.pool()?;
+    let worker = LocalWorker::new(images, &executor, pool, worker_options(app, settings, input));
+    let options = SolveOptions { jobs: settings.jobs };
+    let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
+        .map_err(|error| blame.solve(error))?;
+    let snapshot = solved.output.unwrap_or_else(rbuild_cache::Snapshot::empty);
+    output::write(app, settings, output::Built { lowered, snapshot }, progress)?;
+    drop(lease);
+    Ok(warnings)
+}
+
+fn worker_options(app: &App, settings: &Settings, input: &Input) -> LocalWorkerOptions {
+    LocalWorkerOptions {
+        contexts: [("context".to_owned(), input.context.clone())].into(),
+        network: settings.network_default(),
+        now_ns: app::unix_now_ns(),
+        mtime_max: None,
+        single_id: app.single_id(),
+    }
+}

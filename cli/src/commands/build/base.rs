@@ -1,0 +1,60 @@
+//! Base images, as the frontend asks for them: the store first, then a registry.
+
+use std::sync::atomic::AtomicBool;
+
+use rbuild_frontend::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+use rbuild_image::{Platform, Reference};
+use rbuild_llb::ResolveMode;
+use rbuild_solver::images::{ImageError, Images, PullPolicy};
+
+/// Looks base images up in the store and in registries.
+#[derive(Debug)]
+pub struct StoreResolver<'a> {
+    pub images: &'a Images,
+    pub cancel: &'a AtomicBool,
+}
+
+impl ImageResolver for StoreResolver<'_> {
+    fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        mode: ResolveMode,
+    ) -> Result<ResolvedImage, ResolveError> {
+        let policy = match mode {
+            ResolveMode::Default => PullPolicy::Missing,
+            ResolveMode::ForcePull => PullPolicy::Always,
+            ResolveMode::PreferLocal => PullPolicy::Never,
+        };
+        let image = self.images.resolve(reference, platform, policy, self.cancel).map_err(|error| ResolveError {
+            reference: reference.clone(),
+            kind: kind(&error),
+            source: error.into(),
+        })?;
+        Ok(ResolvedImage {
+            reference: reference.with_digest(image.manifest_descriptor.digest),
+            config: image.config,
+        })
+    }
+}
+
+fn kind(error: &ImageError) -> ResolveErrorKind {
+    match error {
+        ImageError::NotFound { .. } | ImageError::NoPlatform { .. } => ResolveErrorKind::NotFound,
+        ImageError::NotPulled { .. } => ResolveErrorKind::Offline,
+        ImageError::Registry(error) if error.is_not_found() => ResolveErrorKind::NotFound,
+        ImageError::Registry(error) if matches!(error.status(), Some(401 | 403)) => ResolveErrorKind::Unauthorized,
+        _ => ResolveErrorKind::Other,
+    }
+}
+
+/// Knows no image, for Dockerfiles that must not name one.
+#[derive(Debug)]
+pub struct NoImages;
+
+impl ImageResolver for NoImages {
+    fn resolve(&self, reference: &Reference, _: &Platform, _: ResolveMode) -> Result<ResolvedImage, ResolveError> {
+        let source = ImageError::NotPulled { name: reference.familiar() };
+        Err(ResolveError { reference: reference.clone(), kind: ResolveErrorKind::Offline, source: source.into() })
+    }
+}

@@ -1,0 +1,126 @@
+//! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
+
+use rbuild_frontend::{ErrorKind, ResolveErrorKind, Warning};
+use rbuild_llb::SourceRange;
+use rbuild_solver::SolveError;
+use rbuild_solver::images::ImageError;
+use rbuild_solver::local::{WorkerError, file::FileError};
+
+use super::input::Input;
+use crate::progress::Progress;
+use crate::report::{Excerpt, Failure, Kind, chain, image_kind};
+
+/// Knows where errors come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Blame<'a> {
+    pub input: &'a Input,
+    pub progress: &'a Progress,
+}
+
+impl Blame<'_> {
+    /// An error of the Dockerfile itself, or of a base image it names.
+    pub fn frontend(&self, error: &rbuild_frontend::Error) -> Failure {
+        let mut failure = Failure::caused_by(Kind::Input, error);
+        if let ErrorKind::Resolve { source, .. } = error.kind() {
+            failure.kind = resolve_kind(source);
+            if source.kind == ResolveErrorKind::NotFound {
+                failure = failure.hint("`rbuild images` lists what the store has; `rbuild import` makes an image from a tar");
+            }
+        }
+        failure.excerpt = error.range().map(|range| self.excerpt(range));
+        if let Some(similar) = error.similar()
+            && !failure.message.contains("did you mean")
+        {
+            failure = failure.hint(format!("did you mean `{similar}`?"));
+        }
+        failure
+    }
+
+    /// An error of a step, or of what surrounds the steps.
+    pub fn solve(&self, error: SolveError<WorkerError>) -> Failure {
+        match error {
+            SolveError::Cancelled => Failure::new(Kind::Cancelled, "cancelled"),
+            SolveError::Vertex { vertex, range, source, .. } => {
+                let mut failure = worker(&source);
+                failure.excerpt = range.map(|range| self.excerpt(range));
+                failure.tail = self.progress.tail(vertex);
+                failure
+            }
+            SolveError::Lookup { source } => worker(&source),
+            error @ SolveError::MissingOutput { .. } => Failure::caused_by(Kind::Internal, &error),
+        }
+    }
+
+    /// What lint found, one line each, as BuildKit prints it.
+    pub fn warnings(&self, warnings: &[Warning]) -> String {
+        if warnings.is_empty() {
+            return String::new();
+        }
+        let count = warnings.len();
+        let lines = warnings.iter().map(|warning| {
+            format!(" - {}: {} (line {})\n", warning.rule.name(), warning.message, warning.range.line_first)
+        });
+        let plural = if count == 1 { "" } else { "s" };
+        format!("\n{count} warning{plural} found:\n{}", lines.collect::<String>())
+    }
+
+    fn excerpt(&self, range: SourceRange) -> Excerpt {
+        Excerpt {
+            path: self.input.dockerfile_name.clone(),
+            text: String::from_utf8_lossy(&self.input.dockerfile).into_owned(),
+            range,
+        }
+    }
+}
+
+fn resolve_kind(error: &rbuild_frontend::ResolveError) -> Kind {
+    error.source.downcast_ref::<ImageError>().map_or(Kind::Remote, image_kind)
+}
+
+fn worker(error: &WorkerError) -> Failure {
+    let kind = match error {
+        WorkerError::Step(_) => Kind::Step,
+        WorkerError::Executor(error) if error.exit_code().is_some() => Kind::Step,
+        WorkerError::Executor(rbuild_executor::Error::User(_)) => Kind::Step,
+        WorkerError::Executor(rbuild_executor::Error::Cancelled) | WorkerError::Cancelled => Kind::Cancelled,
+        WorkerError::File(error) => return file(error),
+        WorkerError::Image(error) => image_kind(error),
+        WorkerError::Pattern(_) | WorkerError::Unsupported { .. } => Kind::Input,
+        WorkerError::UnknownContext { .. } => Kind::Internal,
+        WorkerError::Executor(_)
+        | WorkerError::Store(_)
+        | WorkerError::Digest(_)
+        | WorkerError::Path(_)
+        | WorkerError::Io { .. } => Kind::Environment,
+    };
+    full_disk_hint(Failure::new(kind, chain(error)))
+}
+
+/// A file op fails for what the Dockerfile and the context say, or for the disk.
+fn file(error: &FileError) -> Failure {
+    let kind = match error {
+        FileError::Cancelled => Kind::Cancelled,
+        FileError::Path(_) | FileError::Changed { .. } => Kind::Environment,
+        FileError::Unpack { source: rbuild_cache::layer::Error::Path(_), .. } => Kind::Environment,
+        _ => Kind::Input,
+    };
+    let failure = full_disk_hint(Failure::caused_by(kind, error));
+    match error {
+        FileError::NotFound { ignored: true, .. } => {
+            failure.hint("it is there, but `.dockerignore` excludes it")
+        }
+        FileError::NotFound { similar, .. } => match similar.first() {
+            Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
+            None => failure,
+        },
+        _ => failure,
+    }
+}
+
+/// A full disk shows up in every kind of error; what to do about it is always the same.
+fn full_disk_hint(failure: Failure) -> Failure {
+    if failure.message.contains("No space left on device") {
+        return failure.hint("the disk is full: `rbuild rmi` removes images, `--root` names another place for the store");
+    }
+    failure
+}

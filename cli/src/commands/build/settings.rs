@@ -1,0 +1,207 @@
+//! What the user asked for, validated and merged with the environment: the raw [`BuildArgs`] end here.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use rbuild_frontend::{NoCache, Options};
+use rbuild_image::{Platform, Reference};
+use rbuild_llb::{ExtraHost, Network, ResolveMode};
+use rbuild_solver::JOBS_DEFAULT;
+
+use super::input::Input;
+use crate::app::{environment, unix_now};
+use crate::args::{BuildArgs, BuildNetworkArg, ProgressArg};
+use crate::commands::{platform, reference};
+use crate::format::rfc3339;
+use crate::output_spec::OutputSpec;
+use crate::progress::Mode;
+use crate::report::{Failure, Kind};
+
+/// A build, as asked for.
+#[derive(Debug)]
+pub struct Settings {
+    pub context: PathBuf,
+    pub file: Option<PathBuf>,
+    pub names: Vec<Reference>,
+    pub outputs: Vec<OutputSpec>,
+    pub iidfile: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
+    pub progress: Mode,
+    pub quiet: bool,
+    pub jobs: NonZeroUsize,
+    /// When the build began, RFC 3339.
+    pub created: String,
+    build_args: BTreeMap<String, String>,
+    labels: Vec<(String, String)>,
+    target: Option<String>,
+    platform: Platform,
+    no_cache: NoCache,
+    resolve_mode: ResolveMode,
+    network: Network,
+    extra_hosts: Vec<ExtraHost>,
+    source_date_epoch: Option<i64>,
+}
+
+impl Settings {
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    /// When one of them is malformed, or two contradict each other.
+    pub fn new(args: &BuildArgs) -> Result<Self, Failure> {
+        let outputs = outputs(args)?;
+        let build_args = build_args(&args.build_args);
+        let source_date_epoch = source_date_epoch(&build_args)?;
+        Ok(Self {
+            context: args.context.clone(),
+            file: args.file.clone(),
+            names: args.tags.iter().map(|name| name_of(name)).collect::<Result<_, _>>()?,
+            outputs,
+            iidfile: args.iidfile.clone(),
+            metadata_file: args.metadata_file.clone(),
+            progress: mode(args),
+            quiet: args.quiet,
+            jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
+            created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
+            build_args,
+            labels: args.labels.iter().map(|label| split(label)).collect(),
+            target: args.target.clone(),
+            platform: platform(args.platform.as_deref())?,
+            no_cache: no_cache(args),
+            resolve_mode: if args.pull { ResolveMode::ForcePull } else { ResolveMode::Default },
+            network: network(args.network),
+            extra_hosts: args.add_hosts.iter().map(|host| extra_host(host)).collect::<Result<_, _>>()?,
+            source_date_epoch,
+        })
+    }
+
+    /// What the frontend is told.
+    pub fn frontend(&self, input: &Input) -> Options {
+        Options {
+            build_args: self.build_args.clone(),
+            labels: self.labels.clone(),
+            target: self.target.clone(),
+            build_platform: Platform::host(),
+            no_cache: self.no_cache.clone(),
+            network: self.network,
+            extra_hosts: self.extra_hosts.clone(),
+            resolve_mode: self.resolve_mode,
+            ignore: input.ignore.clone(),
+            source_date_epoch: self.source_date_epoch,
+            ..Options::new(self.platform.clone(), self.created.clone())
+        }
+    }
+
+    /// What a `RUN` without a network of its own gets. The host's, until steps have one of their own.
+    pub const fn network_default(&self) -> Network {
+        Network::Host
+    }
+
+    /// Whether the build set one time for all it makes.
+    pub const fn has_epoch(&self) -> bool {
+        self.source_date_epoch.is_some()
+    }
+}
+
+fn outputs(args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: crate::output_spec::ParseOutputError| Failure::caused_by(Kind::Input, &error))
+    };
+    let outputs: Vec<OutputSpec> = args.outputs.iter().map(parse).collect::<Result<_, _>>()?;
+    if outputs.iter().filter(|output| output.uses_stdout()).count() > 1 {
+        return Err(Failure::new(Kind::Input, "only one output can be written to standard output"));
+    }
+    Ok(outputs)
+}
+
+fn name_of(name: &str) -> Result<Reference, Failure> {
+    let reference = reference(name).map_err(|failure| failure.while_doing(&format!("invalid tag `{name}`")))?;
+    if reference.digest().is_some() {
+        return Err(Failure::new(Kind::Input, format!("invalid tag `{name}`: a tag cannot have a digest")));
+    }
+    Ok(reference)
+}
+
+/// `K=V`, or `K` with its value from the environment; one that is not set there counts as not given.
+fn build_args(args: &[String]) -> BTreeMap<String, String> {
+    let pair = |arg: &String| match arg.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => environment(arg).map(|value| (arg.clone(), value)),
+    };
+    let mut all: BTreeMap<String, String> = args.iter().filter_map(pair).collect();
+    if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
+        all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
+    }
+    all
+}
+
+fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    let Some(value) = build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let invalid = |_| Failure::new(Kind::Input, format!("invalid SOURCE_DATE_EPOCH: `{value}` is not a number"));
+    value.parse().map(Some).map_err(invalid)
+}
+
+fn split(pair: &str) -> (String, String) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (name.to_owned(), value.to_owned())
+}
+
+fn jobs(count: usize) -> Result<NonZeroUsize, Failure> {
+    NonZeroUsize::new(count).ok_or_else(|| Failure::new(Kind::Input, "--jobs must be at least 1"))
+}
+
+fn no_cache(args: &BuildArgs) -> NoCache {
+    if args.no_cache {
+        NoCache::All
+    } else if args.no_cache_filter.is_empty() {
+        NoCache::Never
+    } else {
+        NoCache::Stages(args.no_cache_filter.clone())
+    }
+}
+
+const fn network(network: BuildNetworkArg) -> Network {
+    match network {
+        BuildNetworkArg::Default => Network::Default,
+        BuildNetworkArg::Host => Network::Host,
+        BuildNetworkArg::None => Network::None,
+    }
+}
+
+const fn mode(args: &BuildArgs) -> Mode {
+    match args.progress {
+        _ if args.quiet => Mode::Quiet,
+        ProgressArg::Auto => Mode::Auto,
+        ProgressArg::Tty => Mode::Tty,
+        ProgressArg::Plain => Mode::Plain,
+        ProgressArg::Quiet => Mode::Quiet,
+    }
+}
+
+/// `HOST:IP` or `HOST=IP`; an IPv6 address may stand in brackets.
+pub fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
+    let malformed = || Failure::new(Kind::Input, format!("invalid --add-host `{text}` (expected HOST:IP)"));
+    let (host, ip) = text.split_once(['=', ':']).ok_or_else(malformed)?;
+    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    if host.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(malformed());
+    }
+    Ok(ExtraHost { host: host.to_owned(), ip: ip.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_hosts_are_read() {
+        for (text, host, ip) in [("db:10.0.0.1", "db", "10.0.0.1"), ("v6=[::1]", "v6", "::1"), ("v6:::1", "v6", "::1")] {
+            assert_eq!(extra_host(text).unwrap(), ExtraHost { host: host.into(), ip: ip.into() });
+        }
+        for text in ["", "db", "db:", ":1.2.3.4", "db:nowhere"] {
+            assert!(extra_host(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `rbuild pull`: fetches an image from a registry.
+
+use rbuild_solver::images::{PullPolicy, Watch};
+
+use super::{platform, print, reference};
+use crate::app::App;
+use crate::args::PullArgs;
+use crate::report::Failure;
+use crate::transfers::Transfers;
+
+pub fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
+    let reference = reference(&args.image)?;
+    let platform = platform(args.platform.as_deref())?;
+    let cancel = app.cancel_on_interrupt()?;
+    let transfers = Transfers::start(args.quiet);
+    let watch = Watch { transfers: &|transfer| transfers.show(transfer), cancel: &cancel };
+    let images = app.images()?;
+    let pulled = images.pull(&reference, &platform, PullPolicy::Always, watch);
+    transfers.finish();
+    let (image, snapshot) = pulled?;
+    images.store().images().put(&reference, &image.target, Some(&snapshot))?;
+    print(&format!("{reference}\n")).map(|()| 0)
+}

@@ -1,0 +1,71 @@
+//! The user's terminal, in front of a container's.
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::thread;
+
+use rbuild_executor::{Handle, Stdio, Stream, TerminalSize};
+use rustix::termios::{self, OptionalActions, Termios};
+
+/// What a terminal is taken to be that does not say.
+const SIZE_DEFAULT: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+/// How much input is relayed at a time.
+const INPUT_SIZE_BYTES: usize = 4096;
+
+/// The user's terminal in raw mode: every key goes to the container. As it was when this is dropped.
+#[derive(Debug)]
+pub struct RawTerminal(Termios);
+
+impl RawTerminal {
+    /// Sets the terminal on standard input to raw; `None` where there is none.
+    pub fn enter() -> Option<Self> {
+        let before = termios::tcgetattr(io::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(io::stdin(), OptionalActions::Drain, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that went away needs no mode.
+        drop(termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0));
+    }
+}
+
+/// The size of the user's terminal.
+pub fn size() -> TerminalSize {
+    let size = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
+    size.ok()
+        .filter(|size| size.ws_row > 0 && size.ws_col > 0)
+        .map_or(SIZE_DEFAULT, |size| TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// A terminal for the container, shown on standard output.
+pub fn stdio() -> Stdio {
+    let sink = |_: Stream, bytes: &[u8]| {
+        let mut out = io::stdout().lock();
+        // Output that nobody takes any more is dropped, as a terminal that was closed drops it.
+        drop(out.write_all(bytes).and_then(|()| out.flush()));
+    };
+    Stdio::Terminal { size: size(), sink: Box::new(sink) }
+}
+
+/// Copies standard input to the container's terminal, on a thread that ends with the process.
+pub fn relay_input(handle: Handle) {
+    thread::spawn(move || {
+        let mut buffer = [0; INPUT_SIZE_BYTES];
+        while let Ok(count @ 1..) = rustix::io::read(io::stdin().as_fd(), &mut buffer) {
+            let Some(terminal) = handle.terminal() else { break };
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                match rustix::io::write(terminal, rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => thread::yield_now(),
+                    Err(_) => return,
+                }
+            }
+        }
+    });
+}

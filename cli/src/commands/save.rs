@@ -1,0 +1,60 @@
+//! `rbuild save`: writes images, with layers and metadata, to a tar.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use rbuild_image::{Platform, Reference};
+use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink};
+
+use super::io_failure;
+use crate::app::App;
+use crate::args::{ArchiveFormatArg, SaveArgs};
+use crate::report::{Failure, Kind};
+
+pub fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
+    let images = app.images()?;
+    let saved = args.images.iter().map(|name| saved(images, name)).collect::<Result<Vec<_>, _>>()?;
+    let format = match args.format {
+        ArchiveFormatArg::DockerArchive => ArchiveFormat::Docker,
+        ArchiveFormatArg::OciArchive => ArchiveFormat::Oci,
+    };
+    match &args.output {
+        Some(path) => write_file(path, |out| Ok(images.save(&saved, format, &mut TarSink::new(out))?)),
+        None if io::stdout().is_terminal() => {
+            Err(Failure::new(Kind::Input, "cowardly refusing to save to a terminal").hint("use -o FILE or redirect"))
+        }
+        None => Ok(images.save(&saved, format, &mut TarSink::new(BufWriter::new(io::stdout())))?),
+    }?;
+    Ok(0)
+}
+
+/// An image by any name, with the names to save it under: the one that was typed or, for an id, all.
+fn saved(images: &Images, name: &str) -> Result<Saved, Failure> {
+    let record = images.find(name)?;
+    let typed: Option<Reference> = name.parse().ok().filter(|reference| record.names.contains(reference));
+    let image = images.open(&record.target, &Platform::host())?;
+    Ok(Saved { image, names: typed.map_or(record.names, |reference| vec![reference]) })
+}
+
+/// Writes a file under a temporary name beside it, and gives it its name when it is whole.
+///
+/// # Errors
+/// When it cannot be written, or `write` fails.
+pub fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let temporary = PathBuf::from(name);
+    let mut out = BufWriter::new(File::create(&temporary).map_err(io_failure("make", &temporary))?);
+    let written = write(&mut out)
+        .and_then(|()| out.flush().map_err(io_failure("write", &temporary)))
+        .and_then(|()| fs::rename(&temporary, path).map_err(io_failure("make", path)));
+    if written.is_err() {
+        // What made the writing fail is what the user must hear.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}

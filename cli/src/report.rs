@@ -1,0 +1,274 @@
+//! From an error to what the user sees: what failed, where in the Dockerfile, what it said last, what to do, and an exit
+//! code. The only file that knows exit codes, and the only one that gives advice.
+//!
+//! ```text
+//! error: process "/bin/sh -c make" did not complete successfully: exit code: 2
+//!  --> Dockerfile:7
+//!   |
+//! 6 | COPY . .
+//! 7 | RUN make
+//!   | ^^^^^^^^
+//!   = last output:
+//!     make: *** No targets.  Stop.
+//!   = help: …
+//! ```
+
+use std::error::Error as StdError;
+use std::io::Write as _;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use rbuild_llb::SourceRange;
+use rbuild_solver::images::ImageError;
+
+/// What kind of failure it is: what decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A step of the build failed.
+    Step,
+    /// The command line, the Dockerfile or the context is wrong.
+    Input,
+    /// The machine or the store is in the way.
+    Environment,
+    /// A registry or the network failed.
+    Remote,
+    /// The user asked to stop.
+    Cancelled,
+    /// A container could not be created or started, in Docker's codes.
+    Run(u8),
+    /// rbuild is wrong.
+    Internal,
+}
+
+impl Kind {
+    /// The exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Step => 1,
+            Self::Input => 2,
+            Self::Environment => 3,
+            Self::Remote => 4,
+            Self::Internal => 70,
+            Self::Cancelled => 130,
+            Self::Run(code) => code,
+        }
+    }
+}
+
+/// Lines of a file that an error is about.
+#[derive(Debug, Clone)]
+pub struct Excerpt {
+    /// What the file is called.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+    /// Which lines.
+    pub range: SourceRange,
+}
+
+/// A failure, ready to be shown.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What kind.
+    pub kind: Kind,
+    /// What failed, with its causes.
+    pub message: String,
+    /// Where.
+    pub excerpt: Option<Excerpt>,
+    /// What the failed step printed last.
+    pub tail: Vec<String>,
+    /// What to do.
+    pub hints: Vec<String>,
+}
+
+/// How many lines around the ones to blame are shown.
+const CONTEXT_LINES: u32 = 2;
+
+impl Failure {
+    /// A failure without place and advice.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), excerpt: None, tail: Vec::new(), hints: Vec::new() }
+    }
+
+    /// A failure that an error of a library caused: its message and those of its causes.
+    pub fn caused_by(kind: Kind, error: &(dyn StdError + 'static)) -> Self {
+        Self::new(kind, chain(error))
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says what was being done.
+    #[must_use]
+    pub fn while_doing(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The failure as text, ending in a newline.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let excerpt = self.excerpt.as_ref().map(Window::of);
+        let mut group = match &excerpt {
+            Some(window) => Level::ERROR.primary_title(&self.message).element(
+                Snippet::source(&window.text)
+                    .line_start(window.line_first as usize)
+                    .path(&window.path)
+                    .fold(false)
+                    .annotation(AnnotationKind::Primary.span(window.span.clone())),
+            ),
+            None => Group::with_title(Level::ERROR.primary_title(&self.message)),
+        };
+        let tail = (!self.tail.is_empty()).then(|| format!("last output:\n{}", self.tail.join("\n")));
+        if let Some(tail) = &tail {
+            group = group.element(Level::NOTE.no_name().message(tail));
+        }
+        for hint in &self.hints {
+            group = group.element(Level::HELP.message(hint));
+        }
+        let mut text = renderer.render(&[group]);
+        text.push('\n');
+        text
+    }
+
+    /// Shows the failure on standard error.
+    pub fn show(&self, color: bool) {
+        if self.kind == Kind::Cancelled {
+            return eprint("cancelled\n");
+        }
+        let mut text = self.render(color);
+        if self.kind == Kind::Internal {
+            text.push_str("this is a bug in rbuild: please report it with the command and the output above\n");
+        }
+        eprint(&text);
+    }
+}
+
+/// Writes to standard error. That it is closed is no reason to fail.
+pub fn eprint(text: &str) {
+    drop(std::io::stderr().write_all(text.as_bytes()));
+}
+
+/// A part of a file around the lines to blame.
+struct Window {
+    path: String,
+    text: String,
+    line_first: u32,
+    span: std::ops::Range<usize>,
+}
+
+impl Window {
+    fn of(excerpt: &Excerpt) -> Self {
+        let first = excerpt.range.line_first.saturating_sub(CONTEXT_LINES).max(1);
+        let last = excerpt.range.line_last.saturating_add(CONTEXT_LINES);
+        let mut text = String::new();
+        let mut span = usize::MAX..0;
+        for (number, line) in (1u32..).zip(excerpt.text.lines()).skip_while(|(number, _)| *number < first) {
+            if number > last {
+                break;
+            }
+            let at = text.len();
+            text.push_str(&line.replace('\t', " "));
+            if (excerpt.range.line_first..=excerpt.range.line_last).contains(&number) {
+                span = span.start.min(at)..text.len();
+            }
+            text.push('\n');
+        }
+        let span = if span.start == usize::MAX { 0..0 } else { span };
+        Self { path: excerpt.path.clone(), text, line_first: first, span }
+    }
+}
+
+/// An error and its causes in one line, without saying anything twice: some messages already hold their cause's.
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        cause = error.source();
+    }
+    message
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let kind = image_kind(&error);
+        let failure = Self::caused_by(kind, &error);
+        match &error {
+            ImageError::NotFound { .. } => failure.hint("`rbuild images` lists what there is"),
+            ImageError::NotPulled { .. } => failure.hint("`rbuild pull` fetches an image"),
+            ImageError::Ambiguous { .. } => failure.hint("more digits tell them apart"),
+            _ => failure,
+        }
+    }
+}
+
+/// Who is to blame for an error with images.
+pub fn image_kind(error: &ImageError) -> Kind {
+    match error {
+        ImageError::Cancelled => Kind::Cancelled,
+        ImageError::Registry(rbuild_registry::Error::Cancelled) => Kind::Cancelled,
+        ImageError::Registry(_)
+        | ImageError::NoPlatform { .. }
+        | ImageError::LayerCount { .. }
+        | ImageError::Unpack { .. } => Kind::Remote,
+        ImageError::NotFound { .. }
+        | ImageError::Ambiguous { .. }
+        | ImageError::NotPulled { .. }
+        | ImageError::Import(_)
+        | ImageError::NotAnArchive
+        | ImageError::ArchiveEntry { .. }
+        | ImageError::ArchiveDocument { .. } => Kind::Input,
+        ImageError::MissingDocument { .. }
+        | ImageError::MissingLayer { .. }
+        | ImageError::Document { .. }
+        | ImageError::Io { .. }
+        | ImageError::Path(_)
+        | ImageError::Store(_) => Kind::Environment,
+    }
+}
+
+impl From<rbuild_cache::Error> for Failure {
+    fn from(error: rbuild_cache::Error) -> Self {
+        Self::caused_by(Kind::Environment, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_place_output_and_help() {
+        let text = "FROM busybox\nCOPY . .\nRUN make \\\n  all\nCMD sh\n";
+        let failure = Failure {
+            kind: Kind::Step,
+            message: "process \"make all\" did not complete successfully: exit code: 2".into(),
+            excerpt: Some(Excerpt {
+                path: "Dockerfile".into(),
+                text: text.into(),
+                range: SourceRange { line_first: 3, line_last: 4 },
+            }),
+            tail: vec!["make: *** No targets.  Stop.".into()],
+            hints: vec!["add a Makefile".into()],
+        };
+        let shown = failure.render(false);
+        for part in ["error: process", "--> Dockerfile:3", "RUN make", "last output:", "No targets", "help: add a"] {
+            assert!(shown.contains(part), "no {part:?} in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn causes_are_not_repeated() {
+        let inner = std::io::Error::other("disk is full");
+        let outer = ImageError::Io { verb: "write", subject: "the archive".into(), source: inner };
+        assert_eq!(chain(&outer), "failed to write the archive: disk is full");
+    }
+}

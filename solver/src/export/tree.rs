@@ -1,0 +1,77 @@
+//! A result's root file system as one tar, or as files in a directory of the user's.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+
+use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Owners, apply, export};
+use rbuild_cache::root_dir::RootDir;
+use rbuild_cache::{Snapshot, Store};
+use thiserror::Error;
+
+/// Why a tree could not be written out.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] rbuild_cache::Error),
+    /// The tree could not be read as a tar.
+    #[error("failed to read the result's file system")]
+    Read(#[source] rbuild_cache::layer::Error),
+    /// The directory could not be filled.
+    #[error("failed to write files to `{dest}`")]
+    Write {
+        /// The directory.
+        dest: String,
+        /// What went wrong.
+        source: rbuild_cache::layer::Error,
+    },
+    /// A named thing could not be made.
+    #[error("failed to make {subject}")]
+    Make {
+        /// What.
+        subject: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A path beneath the destination failed.
+    #[error(transparent)]
+    Path(#[from] rbuild_cache::root_dir::PathError),
+}
+
+/// Writes the merged tree of a snapshot as one tar, without whiteouts.
+///
+/// # Errors
+/// When the store or `out` fails.
+pub fn export_tar(store: &Store, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ExportError> {
+    let view = store.view(snapshot)?;
+    export(&RootDir::from_fd(view.into()), &ArchiveOptions::default(), out).map_err(ExportError::Read)?;
+    Ok(())
+}
+
+/// Writes the merged tree of a snapshot over what is in `dest`, all files owned by `owner` (uid and gid).
+///
+/// # Errors
+/// As [`export_tar`], and when a file cannot be made.
+pub fn export_directory(
+    store: &Store,
+    snapshot: &Snapshot,
+    dest: &Path,
+    owner: (u32, u32),
+) -> Result<(), ExportError> {
+    let make = |subject: String| move |source| ExportError::Make { subject, source };
+    std::fs::create_dir_all(dest).map_err(make(format!("directory `{}`", dest.display())))?;
+    let root = RootDir::open(dest)?;
+    let (mut reader, mut writer) = io::pipe().map_err(make("a pipe".to_owned()))?;
+    let owners = Owners::All { uid: owner.0, gid: owner.1 };
+    let options = ApplyOptions { owners, ..ApplyOptions::literal() };
+    thread::scope(|scope| {
+        let export = scope.spawn(move || export_tar(store, snapshot, &mut writer));
+        let applied = apply(&mut reader, &root, &options);
+        drop(reader);
+        let exported = export.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A failed reader breaks the writer's pipe: the reader's error is the cause.
+        applied.map_err(|source| ExportError::Write { dest: dest.display().to_string(), source })?;
+        exported
+    })
+}

@@ -1,0 +1,125 @@
+//! What goes wrong with images.
+
+use rbuild_image::{DiffId, Digest, ManifestError, Platform};
+use thiserror::Error;
+
+/// Why something could not be done with an image.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// There is no such image in the store.
+    #[error("no such image: `{name}`")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several images begin so.
+    #[error("`{prefix}` is the beginning of several image ids")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+    },
+    /// The image has nothing for the platform.
+    #[error("image `{name}` has no manifest for platform {platform}")]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// The platform.
+        platform: Platform,
+    },
+    /// A document that the store should have is not there.
+    #[error("the store has no document `{digest}`")]
+    MissingDocument {
+        /// The document.
+        digest: Digest,
+    },
+    /// A document cannot be read.
+    #[error("failed to read document `{digest}`")]
+    Document {
+        /// The document.
+        digest: Digest,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The manifest and the config do not have the same number of layers.
+    #[error("image `{name}` names {layers} layers, but its config has {diff_ids}")]
+    LayerCount {
+        /// The image.
+        name: String,
+        /// Layers of the manifest.
+        layers: usize,
+        /// Layers of the config.
+        diff_ids: usize,
+    },
+    /// A layer cannot be unpacked.
+    #[error("failed to unpack layer `{digest}` (diff id `{diff_id}`)")]
+    Unpack {
+        /// The layer's blob.
+        digest: Digest,
+        /// Its diff-id.
+        diff_id: DiffId,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A layer is neither a blob nor a snapshot of the store.
+    #[error("the store does not have layer `{digest}`")]
+    MissingLayer {
+        /// The layer.
+        digest: Digest,
+    },
+    /// The image is not in the store, and a registry may not be asked.
+    #[error("image `{name}` is not in the store, and the pull policy forbids to ask a registry")]
+    NotPulled {
+        /// The image.
+        name: String,
+    },
+    /// The archive is no image.
+    #[error("the archive holds no image: it has neither `index.json` nor `manifest.json`")]
+    NotAnArchive,
+    /// An archive names a file that it does not hold.
+    #[error("the archive names `{path}`, but does not hold it")]
+    ArchiveEntry {
+        /// The file.
+        path: String,
+    },
+    /// A document of an archive cannot be read.
+    #[error("failed to read `{path}` of the archive")]
+    ArchiveDocument {
+        /// The document.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A named thing could not be read or written.
+    #[error("failed to {verb} {subject}")]
+    Io {
+        /// What was being done.
+        verb: &'static str,
+        /// To what.
+        subject: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The user asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// An imported archive could not be unpacked.
+    #[error("failed to unpack the archive")]
+    Import(#[from] rbuild_cache::layer::Error),
+    /// A path could not be used.
+    #[error(transparent)]
+    Path(#[from] rbuild_cache::root_dir::PathError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] rbuild_cache::Error),
+    /// A registry failed.
+    #[error(transparent)]
+    Registry(#[from] rbuild_registry::Error),
+}
+
+impl ImageError {
+    /// Gives an I/O error its verb and subject.
+    pub(crate) fn io(verb: &'static str, subject: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let subject = subject.into();
+        move |source| Self::Io { verb, subject, source }
+    }
+}

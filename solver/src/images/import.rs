@@ -1,0 +1,50 @@
+//! From the tar of a file system to an image of one layer.
+
+use std::io::Read;
+
+use rbuild_cache::Snapshot;
+use rbuild_cache::layer::compression::Decoder;
+use rbuild_cache::layer::{ApplyOptions, LAYER_SIZE_BYTES_MAX, apply};
+use rbuild_cache::root_dir::RootDir;
+use rbuild_image::{Digest, History, ImageConfig, Reference};
+
+use super::{ImageError, Images};
+
+/// What an imported file system becomes.
+#[derive(Debug)]
+pub struct ImportOptions {
+    /// The image's config; history and layers are filled in.
+    pub config: ImageConfig,
+    /// When, RFC 3339.
+    pub created: String,
+    /// What to say in the history.
+    pub message: Option<String>,
+    /// The image's name.
+    pub name: Option<Reference>,
+}
+
+impl Images {
+    /// Makes an image of a tar, plain or compressed. Returns its id.
+    ///
+    /// The layer is what the tar unpacks to, and not the tar: whiteouts in it are files like others.
+    ///
+    /// # Errors
+    /// When the tar is damaged or the store fails.
+    pub fn import(&self, tar: impl Read + Send, options: ImportOptions) -> Result<Digest, ImageError> {
+        let failed = ImageError::io("read", "the archive");
+        let mut tar = Decoder::new(tar, LAYER_SIZE_BYTES_MAX).map_err(failed)?;
+        let active = self.store.prepare(&Snapshot::empty())?;
+        apply(&mut tar, &RootDir::open(active.upper())?, &ApplyOptions::literal())?;
+        let snapshot = active.commit()?;
+        let mut config = options.config;
+        config.created = Some(options.created.clone());
+        config.history = vec![History {
+            created: Some(options.created),
+            comment: Some(options.message.unwrap_or_else(|| "imported by rbuild".to_owned())),
+            ..History::default()
+        }];
+        let image = self.assemble(config, &snapshot)?;
+        self.name(&image, &snapshot, options.name.as_slice())?;
+        Ok(image.id())
+    }
+}

@@ -1,0 +1,231 @@
+//! From an archive into the store: what `save`, Docker, Podman, skopeo and BuildKit write.
+//!
+//! An archive is read once, front to back, because it may be a pipe and its index may stand at its end: every file becomes
+//! a blob of the content store, small JSON files are kept in memory as well, and only then is it known what they
+//! were. What no image turns out to use is garbage for the next gc.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rbuild_cache::Expected;
+use rbuild_cache::layer::compression::{self, Decoder};
+use rbuild_image::{
+    ChainId, Descriptor, Digest, ImageConfig, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform, Reference,
+};
+use serde::de::DeserializeOwned;
+
+use super::archive::{DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME};
+use super::pull::layers;
+use super::{ImageError, Images, Watch};
+
+/// How large a whole archive may be.
+const ARCHIVE_SIZE_BYTES_MAX: u64 = 1 << 40;
+
+/// An image that was loaded: its names, or its id where it has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its id.
+    pub id: Digest,
+    /// Its names.
+    pub names: Vec<Reference>,
+}
+
+/// The files of an archive, by path.
+#[derive(Default)]
+struct Files {
+    blobs: BTreeMap<String, (Digest, u64)>,
+    links: BTreeMap<String, String>,
+    documents: BTreeMap<String, Vec<u8>>,
+}
+
+impl Files {
+    fn document<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ImageError> {
+        let parse = |bytes: &Vec<u8>| {
+            serde_json::from_slice(bytes)
+                .map_err(|source| ImageError::ArchiveDocument { path: path.to_owned(), source })
+        };
+        self.documents.get(path).map(parse).transpose()
+    }
+
+    /// The blob at a path; `docker save` of old writes layers that images share as symlinks.
+    fn blob(&self, path: &str) -> Result<(Digest, u64), ImageError> {
+        let found = self.blobs.get(path).or_else(|| self.blobs.get(self.links.get(path)?));
+        found.copied().ok_or_else(|| ImageError::ArchiveEntry { path: path.to_owned() })
+    }
+}
+
+impl Images {
+    /// Reads images from a tar, plain or compressed.
+    ///
+    /// # Errors
+    /// When it is damaged, or holds no image.
+    pub fn load(&self, archive: impl Read + Send, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+        let failed = || ImageError::io("read", "the archive");
+        let decoder = Decoder::new(archive, ARCHIVE_SIZE_BYTES_MAX).map_err(failed())?;
+        let mut archive = tar::Archive::new(decoder);
+        let mut files = Files::default();
+        for entry in archive.entries().map_err(failed())? {
+            let mut entry = entry.map_err(failed())?;
+            let path = relative(&entry.path().map_err(failed())?);
+            match entry.header().entry_type() {
+                tar::EntryType::Regular | tar::EntryType::Continuous => self.take(&mut files, path, &mut entry)?,
+                tar::EntryType::Symlink | tar::EntryType::Link => {
+                    let target = entry.link_name().map_err(failed())?.unwrap_or_default();
+                    let base = Path::new(&path).parent().unwrap_or(Path::new(""));
+                    let target = match entry.header().entry_type() {
+                        tar::EntryType::Symlink => relative(&base.join(target)),
+                        _ => relative(&target),
+                    };
+                    files.links.insert(path, target);
+                }
+                _ => {}
+            }
+        }
+        self.register(&files, watch)
+    }
+
+    /// Reads images from an OCI layout in a directory.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_directory(&self, directory: &Path, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+        let mut files = Files::default();
+        let mut pending = vec![PathBuf::new()];
+        while let Some(below) = pending.pop() {
+            let folder = directory.join(&below);
+            let failed = || ImageError::io("read", format!("`{}`", folder.display()));
+            for entry in fs::read_dir(&folder).map_err(failed())? {
+                let entry = entry.map_err(failed())?;
+                let path = below.join(entry.file_name());
+                let kind = entry.file_type().map_err(failed())?;
+                if kind.is_dir() {
+                    pending.push(path);
+                } else if kind.is_file() {
+                    let mut file = File::open(entry.path()).map_err(failed())?;
+                    self.take(&mut files, relative(&path), &mut file)?;
+                }
+            }
+        }
+        self.register(&files, watch)
+    }
+
+    fn take(&self, files: &mut Files, path: String, content: &mut dyn Read) -> Result<(), ImageError> {
+        if path.ends_with(".json") && !path.contains('/') {
+            let mut bytes = Vec::new();
+            let mut limited = content.take(MANIFEST_SIZE_BYTES_MAX);
+            limited.read_to_end(&mut bytes).map_err(ImageError::io("read", path.clone()))?;
+            let expected = Expected { digest: Digest::of(&bytes), size_bytes: bytes.len() as u64 };
+            self.store.content().ingest(&mut &bytes[..], expected)?;
+            files.blobs.insert(path.clone(), (expected.digest, expected.size_bytes));
+            files.documents.insert(path, bytes);
+            return Ok(());
+        }
+        let mut writer = self.store.content().writer(ARCHIVE_SIZE_BYTES_MAX)?;
+        io::copy(content, &mut writer).map_err(ImageError::io("read", path.clone()))?;
+        files.blobs.insert(path, writer.commit(None)?);
+        Ok(())
+    }
+
+    fn register(&self, files: &Files, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+        let index: Option<Index> = files.document(INDEX)?;
+        let docker: Option<Vec<DockerImage>> = files.document(DOCKER_MANIFEST)?;
+        let targets = match (index, docker) {
+            (Some(index), _) => named_targets(index),
+            (None, Some(images)) => {
+                images.iter().map(|image| self.docker_target(files, image)).collect::<Result<_, _>>()?
+            }
+            (None, None) => return Err(ImageError::NotAnArchive),
+        };
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for (target, names) in targets {
+            let id = self.register_one(&target, &names, watch)?;
+            match loaded.iter_mut().find(|known| known.id == id) {
+                Some(known) => known.names.extend(names),
+                None => loaded.push(Loaded { id, names }),
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn register_one(&self, target: &Descriptor, names: &[Reference], watch: Watch<'_>) -> Result<Digest, ImageError> {
+        let image = self.open(target, &Platform::host())?;
+        let placeholder = names.first().cloned().unwrap_or_else(unnamed);
+        let mut snapshot = rbuild_cache::Snapshot::empty();
+        let chain = ChainId::of_stack(&image.config.rootfs.diff_ids);
+        for (count, (descriptor, diff_id)) in (1..=chain.len()).zip(layers(&placeholder, &image)?) {
+            snapshot = match self.store.snapshot_of_chain(&image.config.rootfs.diff_ids[..count])? {
+                Some(found) => found,
+                None => {
+                    let unpacked = self.unpack_blob(&descriptor, diff_id, watch)?;
+                    self.store.attach(&snapshot, unpacked, Some(&descriptor))?
+                }
+            };
+        }
+        if names.is_empty() {
+            self.store.images().put_unnamed(target, Some(&snapshot))?;
+        }
+        for name in names {
+            self.store.images().put(name, target, Some(&snapshot))?;
+        }
+        Ok(image.id())
+    }
+
+    /// Makes a manifest for an image that Docker described in its own way.
+    fn docker_target(&self, files: &Files, image: &DockerImage) -> Result<(Descriptor, Vec<Reference>), ImageError> {
+        let (config, size_bytes) = files.blob(&image.config)?;
+        let config = Descriptor::new(MediaType::OciConfig, config, size_bytes);
+        self.document(&config, ImageConfig::parse)?;
+        let layer = |path: &String| {
+            let (digest, size_bytes) = files.blob(path)?;
+            Ok(Descriptor::new(self.layer_type(digest)?, digest, size_bytes))
+        };
+        let layers = image.layers.iter().map(layer).collect::<Result<_, ImageError>>()?;
+        let bytes = Manifest::new(config, layers).to_bytes();
+        let target = Descriptor::of(MediaType::OciManifest, &bytes);
+        self.keep(&target, &bytes)?;
+        let names = image.repo_tags.iter().flatten().filter_map(|name| name.parse().ok()).collect();
+        Ok((target, names))
+    }
+
+    fn layer_type(&self, digest: Digest) -> Result<MediaType, ImageError> {
+        let mut file = self.store.content().open(digest)?.ok_or(ImageError::MissingLayer { digest })?;
+        let mut head = [0; compression::MAGIC_BYTES];
+        let count = file.read(&mut head).map_err(ImageError::io("read", format!("blob `{digest}`")))?;
+        Ok(match compression::detect(&head[..count]) {
+            compression::Compression::Gzip => MediaType::OciLayerGzip,
+            compression::Compression::Zstd => MediaType::OciLayerZstd,
+            _ => MediaType::OciLayer,
+        })
+    }
+}
+
+/// The manifests of an index with their names; entries for one manifest are put together.
+fn named_targets(index: Index) -> Vec<(Descriptor, Vec<Reference>)> {
+    let mut targets: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
+    for mut entry in index.manifests {
+        let annotations = std::mem::take(&mut entry.annotations);
+        let name = annotations.get(IMAGE_NAME).or_else(|| annotations.get(REF_NAME));
+        let name = name.and_then(|name| name.parse::<Reference>().ok());
+        entry.platform = None;
+        match targets.iter_mut().find(|(known, _)| known.digest == entry.digest) {
+            Some((_, names)) => names.extend(name),
+            None => targets.push((entry, name.into_iter().collect())),
+        }
+    }
+    targets
+}
+
+fn unnamed() -> Reference {
+    "unnamed".parse().expect("a literal that is a reference")
+}
+
+/// A path as archives spell it, without `./` and without a way up.
+fn relative(path: &Path) -> String {
+    let parts = path.components().filter_map(|part| match part {
+        std::path::Component::Normal(name) => Some(name.to_string_lossy()),
+        _ => None,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}

@@ -1,0 +1,165 @@
+//! Images: in the store, from and to registries, from and to archives.
+//!
+//! An image in the store is a name, the descriptor of its manifest (or index), and the documents behind it. Its layers
+//! are snapshots. A layer that came from elsewhere keeps the blob it came as; a layer that was made here is described
+//! by its *uncompressed* tar, which exists only while it is written somewhere; `compress::Blob` is either of the two.
+
+mod archive;
+mod assemble;
+mod compress;
+mod error;
+mod import;
+mod load;
+mod pull;
+mod push;
+mod resolve;
+mod save;
+mod size;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rbuild_cache::{ImageRecord, Snapshot, Store};
+use rbuild_image::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
+use rbuild_registry::Client;
+use rayon::ThreadPool;
+
+pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
+pub use assemble::Dating;
+pub use compress::Compression;
+pub use error::ImageError;
+pub use import::ImportOptions;
+pub use load::Loaded;
+pub use resolve::PullPolicy;
+pub use save::Saved;
+
+/// An image of the store, for one platform.
+#[derive(Debug, Clone)]
+pub struct StoredImage {
+    /// What its name stands for: a manifest, or an index that the manifest was chosen from.
+    pub target: Descriptor,
+    /// Its manifest.
+    pub manifest_descriptor: Descriptor,
+    /// The manifest, parsed.
+    pub manifest: Manifest,
+    /// Its config, parsed.
+    pub config: ImageConfig,
+}
+
+impl StoredImage {
+    /// The image's id: the digest of its config, as Docker has it.
+    pub const fn id(&self) -> Digest {
+        self.manifest.config.digest
+    }
+}
+
+/// How many bytes of something have moved.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// What moves: the short digest of a blob, or `extracting` and that.
+    pub name: String,
+    /// How much has moved.
+    pub current_bytes: u64,
+    /// How much there is.
+    pub total_bytes: Option<u64>,
+}
+
+/// What long work with images is given: whom to tell, and whether to stop.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Told of every transfer.
+    pub transfers: &'a (dyn Fn(Transfer) + Sync),
+    /// Set when the work must stop.
+    pub cancel: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("cancel", self.cancel).finish_non_exhaustive()
+    }
+}
+
+/// The images of a store, and the way to registries.
+#[derive(Debug, Clone)]
+pub struct Images {
+    store: Store,
+    registry: Arc<Client>,
+    pool: Arc<ThreadPool>,
+}
+
+impl Images {
+    /// The images of `store`; `registry` fetches what it lacks, layers are compressed on `pool`.
+    pub const fn new(store: Store, registry: Arc<Client>, pool: Arc<ThreadPool>) -> Self {
+        Self { store, registry, pool }
+    }
+
+    /// The store they are in.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The image of this name, for `platform`.
+    ///
+    /// # Errors
+    /// When its documents are missing or damaged, or it has nothing for the platform.
+    pub fn get(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, ImageError> {
+        let record = self.store.images().get(reference)?;
+        record.map(|record| self.open(&record.target, platform)).transpose()
+    }
+
+    /// The image that a person means by `name`: a name, an id, or the unique beginning of an id.
+    ///
+    /// # Errors
+    /// When there is none, or several.
+    pub fn find(&self, name: &str) -> Result<ImageRecord, ImageError> {
+        let by_name = name.parse::<Reference>().ok().map(|reference| self.store.images().get(&reference));
+        if let Some(record) = by_name.transpose()?.flatten() {
+            return Ok(record);
+        }
+        let mut found = self.store.images().by_id_prefix(name)?;
+        match (found.pop(), found.len()) {
+            (Some(record), 0) => Ok(record),
+            (Some(_), _) => Err(ImageError::Ambiguous { prefix: name.to_owned() }),
+            (None, _) => Err(ImageError::NotFound { name: name.to_owned() }),
+        }
+    }
+
+    /// Reads the documents behind a descriptor of the store.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn open(&self, target: &Descriptor, platform: &Platform) -> Result<StoredImage, ImageError> {
+        let manifest_descriptor = if target.media_type.is_index() {
+            let index = self.document(target, Index::parse)?;
+            let entry = index.select(platform).or_else(|| index.manifests.first());
+            entry.cloned().ok_or_else(|| ImageError::NoPlatform {
+                name: target.digest.to_string(),
+                platform: platform.clone(),
+            })?
+        } else {
+            target.clone()
+        };
+        let manifest = self.document(&manifest_descriptor, Manifest::parse)?;
+        let config = self.document(&manifest.config, ImageConfig::parse)?;
+        Ok(StoredImage { target: target.clone(), manifest_descriptor, manifest, config })
+    }
+
+    /// The snapshot of an image whose layers are in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn snapshot(&self, image: &StoredImage) -> Result<Option<Snapshot>, ImageError> {
+        Ok(self.store.snapshot_of_chain(&image.config.rootfs.diff_ids)?)
+    }
+
+    fn document<T>(
+        &self,
+        descriptor: &Descriptor,
+        parse: impl FnOnce(&[u8]) -> Result<T, rbuild_image::ManifestError>,
+    ) -> Result<T, ImageError> {
+        let digest = descriptor.digest;
+        let bytes = self.store.content().read(digest, rbuild_image::MANIFEST_SIZE_BYTES_MAX)?;
+        let bytes = bytes.ok_or(ImageError::MissingDocument { digest })?;
+        parse(&bytes).map_err(|source| ImageError::Document { digest, source })
+    }
+}

@@ -1,0 +1,164 @@
+//! From a registry into the store: layers are fetched and unpacked side by side, because none needs the one below it until
+//! they are put on top of one another.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use rbuild_cache::layer::compression::decompress;
+use rbuild_cache::{Expected, Snapshot, UnpackedLayer};
+use rbuild_image::{Descriptor, DiffId, Platform, Reference};
+
+use super::{ImageError, Images, PullPolicy, StoredImage, Transfer, Watch};
+
+/// How many blobs are fetched at once: more does not help one registry, and Docker's own default is 3.
+const FETCHES_MAX: usize = 4;
+
+impl Images {
+    /// Brings an image, documents and layers, into the store.
+    ///
+    /// # Errors
+    /// When a registry or the store fails, or what the registry gives is not what its digests say.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        policy: PullPolicy,
+        watch: Watch<'_>,
+    ) -> Result<(StoredImage, Snapshot), ImageError> {
+        let image = self.resolve(reference, platform, policy, watch.cancel)?;
+        let snapshot = self.unpack(reference, &image, watch)?;
+        Ok((image, snapshot))
+    }
+
+    /// The snapshot of an image; layers that the store lacks are fetched from the reference's registry.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull).
+    pub fn unpack(
+        &self,
+        reference: &Reference,
+        image: &StoredImage,
+        watch: Watch<'_>,
+    ) -> Result<Snapshot, ImageError> {
+        if let Some(snapshot) = self.snapshot(image)? {
+            return Ok(snapshot);
+        }
+        let layers = layers(reference, image)?;
+        let (present, below) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
+        self.fetch_and_unpack(reference, &layers[present..], below, watch)
+    }
+
+    /// Fetches and unpacks layers side by side, and puts them on top of one another in order as they come in.
+    fn fetch_and_unpack(
+        &self,
+        reference: &Reference,
+        layers: &[(Descriptor, DiffId)],
+        below: Snapshot,
+        watch: Watch<'_>,
+    ) -> Result<Snapshot, ImageError> {
+        let (sender, arrivals) = mpsc::channel();
+        let queue = Mutex::new(layers.iter().enumerate());
+        thread::scope(|scope| {
+            for _ in 0..FETCHES_MAX.min(layers.len()) {
+                let (sender, queue) = (sender.clone(), &queue);
+                scope.spawn(move || {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((index, (descriptor, diff_id))) = next else { break };
+                        let unpacked = self
+                            .fetch_blob(reference, descriptor, watch)
+                            .and_then(|()| self.unpack_blob(descriptor, *diff_id, watch));
+                        // A receiver that is gone has failed already.
+                        if unpacked.is_err() | sender.send((index, unpacked)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            self.attach_in_order(layers, below, arrivals)
+        })
+    }
+
+    fn attach_in_order(
+        &self,
+        layers: &[(Descriptor, DiffId)],
+        below: Snapshot,
+        arrivals: mpsc::Receiver<(usize, Result<UnpackedLayer, ImageError>)>,
+    ) -> Result<Snapshot, ImageError> {
+        let mut waiting: HashMap<usize, UnpackedLayer> = HashMap::new();
+        let mut snapshot = below;
+        for (index, (descriptor, _)) in layers.iter().enumerate() {
+            let unpacked = loop {
+                if let Some(unpacked) = waiting.remove(&index) {
+                    break unpacked;
+                }
+                let (arrived, unpacked) = arrivals.recv().map_err(|_| ImageError::Cancelled)?;
+                waiting.insert(arrived, unpacked?);
+            };
+            snapshot = self.store.attach(&snapshot, unpacked, Some(descriptor))?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Brings one blob into the content store.
+    pub(super) fn fetch_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
+        if self.store.content().contains(descriptor.digest)? {
+            return Ok(());
+        }
+        let mut writer = self.store.content().writer(descriptor.size_bytes)?;
+        let name = descriptor.digest.short();
+        let progress = |current_bytes| {
+            (watch.transfers)(Transfer {
+                name: name.clone(),
+                current_bytes,
+                total_bytes: Some(descriptor.size_bytes),
+            });
+        };
+        let transfer = rbuild_registry::Watch { progress: &progress, cancel: watch.cancel };
+        self.registry.fetch_blob(reference, descriptor, &mut writer, transfer)?;
+        writer.flush().map_err(ImageError::io("write", format!("blob `{}`", descriptor.digest)))?;
+        writer.commit(Some(Expected::from(descriptor)))?;
+        Ok(())
+    }
+
+    /// Unpacks a blob of the content store, to be put on top of others.
+    pub(super) fn unpack_blob(
+        &self,
+        descriptor: &Descriptor,
+        diff_id: DiffId,
+        watch: Watch<'_>,
+    ) -> Result<UnpackedLayer, ImageError> {
+        let digest = descriptor.digest;
+        let blob = self.store.content().open(digest)?.ok_or(ImageError::MissingLayer { digest })?;
+        (watch.transfers)(Transfer {
+            name: format!("extracting {}", digest.short()),
+            current_bytes: 0,
+            total_bytes: Some(descriptor.size_bytes),
+        });
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
+        let mut tar = decompress(blob).map_err(|error| failed(error.into()))?;
+        self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| failed(error.into()))
+    }
+}
+
+/// The layers of an image, bottom first: what to fetch, and what it must unpack to.
+pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<(Descriptor, DiffId)>, ImageError> {
+    let diff_ids = &image.config.rootfs.diff_ids;
+    let layers = &image.manifest.layers;
+    if diff_ids.len() != layers.len() {
+        return Err(ImageError::LayerCount {
+            name: name.familiar(),
+            layers: layers.len(),
+            diff_ids: diff_ids.len(),
+        });
+    }
+    Ok(layers.iter().cloned().zip(diff_ids.iter().copied()).collect())
+}

@@ -1,0 +1,160 @@
+//! Content digests: of a snapshot's tree, and of a build context's files.
+//!
+//! What a copy takes is found by the same code that copies it ([`file::find_sources`]), so that a digest covers just what the
+//! step is given. A path that is not there counts as absent: it is the step that fails, and knows how to say so.
+//!
+//! The digest of a whole snapshot is made of the digests of its layers, each computed once ever. Two different stacks that
+//! show one tree then differ: that costs a step that could have been reused, never a wrong result.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rbuild_cache::Snapshot;
+use rbuild_cache::content_digest::{DigestOptions, Memory, Selected, TreeOwner, Verdict, digest_tree};
+use rbuild_image::KeyHasher;
+use rbuild_llb::pattern::{CopySelection, Patterns};
+use rbuild_llb::{CopyAction, FileInput, Op, SourceOp};
+
+use super::file::{CopySource, FileError, SourceKind, find_sources};
+use super::file_op::root_of;
+use super::{LocalWorker, WorkerError};
+use crate::cache_key::ContentDigest;
+use crate::cache_map::{SelectedPath, Selection};
+use crate::worker::{Context, VertexRef};
+
+impl LocalWorker<'_> {
+    pub(super) fn digest_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        match selection {
+            Selection::Whole => Ok(ContentDigest(self.store().content_digest(snapshot, self.pool)?)),
+            Selection::Paths(paths) => {
+                let root = root_of(self.store().view(snapshot)?)?;
+                let source = CopySource { root: &root, kind: SourceKind::Tree, exclude: None };
+                self.digest_paths(&source, paths, cx)
+            }
+        }
+    }
+
+    pub(super) fn digest_local(
+        &self,
+        vertex: VertexRef<'_>,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        let Op::Source(SourceOp::Local(local)) = &vertex.vertex().op else {
+            return Err(WorkerError::unsupported(&vertex.vertex().op));
+        };
+        let root = self.context(&local.name)?;
+        let exclude = Patterns::new(&local.exclude)?;
+        let source = CopySource { root: &root, kind: SourceKind::Context, exclude: Some(&exclude) };
+        let whole = [SelectedPath { path: "/".to_owned(), contents_only: true, ..SelectedPath::default() }];
+        let paths = match selection {
+            Selection::Whole => &whole[..],
+            Selection::Paths(paths) => paths,
+        };
+        self.digest_paths(&source, paths, cx)
+    }
+
+    fn digest_paths(
+        &self,
+        source: &CopySource<'_>,
+        paths: &[SelectedPath],
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        let mut hasher = KeyHasher::new("rbuild.selection.v1");
+        for path in paths {
+            match self.digest_path(source, path, cx) {
+                Ok(digest) => hasher.number(1u64).bytes(&digest),
+                Err(WorkerError::File(FileError::NotFound { .. })) => hasher.number(0u64),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(ContentDigest(hasher.finish()))
+    }
+
+    fn digest_path(
+        &self,
+        source: &CopySource<'_>,
+        path: &SelectedPath,
+        cx: &Context<'_>,
+    ) -> Result<[u8; 32], WorkerError> {
+        let action = as_copy(path);
+        let selection = CopySelection::new(&action)?;
+        let found = find_sources(source, &action, &selection)?;
+        let filters: Vec<_> = found.iter().map(|found| filter(source, &selection, &found.path)).collect();
+        let named = path.wildcard || path.parents;
+        let selected: Vec<Selected<'_>> = found
+            .iter()
+            .zip(&filters)
+            .map(|(found, filter)| Selected {
+                path: &found.path,
+                name: if named { Path::new(&found.name) } else { Path::new("") },
+                follow_links: path.follow_links,
+                contents_only: path.contents_only,
+                filter: filter.as_ref().map(|filter| filter as _),
+            })
+            .collect();
+        let is_context = source.kind == SourceKind::Context;
+        let stats = if is_context { Some(self.store().stat_cache()?) } else { None };
+        let options = DigestOptions {
+            pool: self.pool,
+            owner: if is_context { TreeOwner::Zero } else { TreeOwner::Keep },
+            memory: stats.map(|cache| Memory { cache, now_ns: self.options.now_ns }),
+            entries: false,
+            cancel: Some(cx.cancel),
+        };
+        Ok(digest_tree(source.root, &selected, &options)?.digest)
+    }
+}
+
+/// A selected path as the copy that would take it.
+fn as_copy(path: &SelectedPath) -> CopyAction {
+    CopyAction {
+        from: FileInput::Scratch,
+        src: path.path.clone(),
+        dest: "/".to_owned(),
+        owner: None,
+        mode: None,
+        follow_symlinks: path.follow_links,
+        dir_copy_contents: path.contents_only,
+        attempt_unpack: false,
+        create_dest_path: true,
+        allow_wildcard: path.wildcard,
+        allow_empty_wildcard: true,
+        include: path.include.clone(),
+        exclude: path.exclude.clone(),
+        parents: path.parents,
+        always_replace: false,
+        timestamp_ns: None,
+    }
+}
+
+/// What of a source counts: the ignore rules of its tree, and what the copy includes and excludes.
+fn filter<'a>(
+    source: &CopySource<'a>,
+    selection: &'a CopySelection,
+    base: &'a Path,
+) -> Option<impl Fn(&Path, bool) -> Verdict + Sync + use<'a>> {
+    let ignored = source.exclude.filter(|patterns| !patterns.is_empty());
+    let (include, exclude) = (selection.include.as_ref(), selection.exclude.as_ref());
+    let any = ignored.is_some() || include.is_some() || exclude.is_some();
+    any.then_some(move |path: &Path, is_dir: bool| {
+        let ask = |patterns: &Patterns, path: &Path| patterns.verdict_from_root(path.as_os_str().as_bytes(), is_dir);
+        let whole = base.join(path);
+        let excluding = [ignored.map(|list| ask(list, &whole)), exclude.map(|list| ask(list, path))];
+        let including = include.map(|list| ask(list, path));
+        let excluded = |settled: bool| excluding.iter().flatten().any(|v| v.matched && (!settled || v.settled));
+        let left_out = |settled: bool| including.iter().any(|v| !v.matched && (!settled || v.settled));
+        if excluded(true) || left_out(true) {
+            Verdict::SkipTree
+        } else if excluded(false) || left_out(false) {
+            Verdict::Skip
+        } else {
+            Verdict::Take
+        }
+    })
+}

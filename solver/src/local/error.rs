@@ -1,0 +1,116 @@
+//! Why a step has no result.
+
+use std::io;
+
+use rbuild_cache::root_dir::PathError;
+use rbuild_executor::Exit;
+use rbuild_llb::{Op, SourceOp};
+use thiserror::Error;
+
+use super::file::FileError;
+use crate::images::ImageError;
+
+/// Why the worker could not do what the scheduler asked.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The step ran, and failed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A container could not be run.
+    #[error(transparent)]
+    Executor(#[from] rbuild_executor::Error),
+    /// Files could not be copied or made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An image could not be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] rbuild_cache::Error),
+    /// Contents could not be digested.
+    #[error(transparent)]
+    Digest(#[from] rbuild_cache::content_digest::Error),
+    /// A path could not be used.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A pattern of the ignore rules or of an `--exclude` is malformed.
+    #[error(transparent)]
+    Pattern(#[from] rbuild_llb::pattern::PatternError),
+    /// A named thing could not be made or read.
+    #[error("failed to {verb} {subject}")]
+    Io {
+        /// What was being done.
+        verb: &'static str,
+        /// To what.
+        subject: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A definition names a local source that the caller did not give.
+    #[error("there is no build context called `{name}`")]
+    UnknownContext {
+        /// Its name.
+        name: String,
+    },
+    /// An op that this worker cannot do.
+    #[error("{what} are not supported yet")]
+    Unsupported {
+        /// What they are.
+        what: &'static str,
+    },
+    /// The build was cancelled while the step ran.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// A step that ran and failed: the Dockerfile's fault, not rbuild's.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// The process did not end well.
+    #[error("process \"{command}\" did not complete successfully: {}", Ended(*.exit))]
+    Process {
+        /// Its command line.
+        command: String,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// A mount shows a path that its source does not have.
+    #[error("mount at `{target}`: the source has no `{selector}`")]
+    MountSource {
+        /// Where the mount is.
+        target: String,
+        /// What it shows.
+        selector: String,
+    },
+}
+
+struct Ended(Exit);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Exit::Code(code) => write!(f, "exit code: {code}"),
+            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+impl WorkerError {
+    pub(super) const fn unsupported(op: &Op) -> Self {
+        Self::Unsupported {
+            what: match op {
+                Op::Source(SourceOp::Git(_)) => "git sources",
+                Op::Source(SourceOp::Http(_)) => "http sources",
+                Op::Source(SourceOp::OciLayout(_)) => "OCI layout sources",
+                Op::Source(_) => "sources of this kind",
+                Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_) => "ops of this kind",
+            },
+        }
+    }
+
+    pub(super) fn io(verb: &'static str, subject: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let subject = subject.into();
+        move |source| Self::Io { verb, subject, source }
+    }
+}

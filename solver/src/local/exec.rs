@@ -1,0 +1,168 @@
+//! An exec: a process on an active snapshot of its root, committed if it ends well.
+
+use std::sync::mpsc;
+use std::thread;
+
+use rbuild_cache::{ActiveSnapshot, Area, Snapshot};
+use rbuild_executor::{Container, Exit, Process, Resource, Root, Security, Stdio, Stream, Ulimit};
+use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
+
+use super::merge::snapshot;
+use super::{LocalWorker, StepError, WorkerError};
+use crate::progress::{Event, OutputStream};
+use crate::worker::{Context, Input};
+
+/// What a `RUN` step calls its machine, as BuildKit does.
+const HOSTNAME: &str = "buildkitsandbox";
+
+impl LocalWorker<'_> {
+    pub(super) fn exec(
+        &self,
+        op: &ExecOp,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        let root = op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
+        let mut active = self.prepare(root, inputs)?;
+        if let Some(seconds) = self.options.mtime_max {
+            active.set_mtime_max(seconds);
+        }
+        let mounted = active.mount(Some(&self.stubs()?))?;
+        let mut resolved = self.resolve_mounts(op, inputs, cx)?;
+        let container = Container {
+            mounts: std::mem::take(&mut resolved.mounts),
+            readonly_root: root.readonly,
+            hostname: hostname(op),
+            network: self.network(op.network),
+            security: security(op.security),
+            extra_hosts: op.process.extra_hosts.iter().map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
+            shm_size_bytes: resolved.shm_size_bytes,
+            ..Container::new(Root::Detached(mounted.into()), process(op, &resolved.secret_env))
+        };
+        let exit = self.run_container(container, cx)?;
+        let fine = op.process.valid_exit_codes.as_slice();
+        if !(exit.success() || matches!(exit, Exit::Code(code) if fine.contains(&code))) {
+            return Err(StepError::Process { command: op.process.args.join(" "), exit }.into());
+        }
+        self.commit_outputs(root, active, resolved.outputs)
+    }
+
+    /// Begins a layer on what a mount shows.
+    pub(super) fn prepare(&self, mount: &Mount, inputs: &[Input<'_, Snapshot>]) -> Result<ActiveSnapshot, WorkerError> {
+        let parent = match mount.input {
+            Some(input) => snapshot(inputs, input)?.clone(),
+            None => Snapshot::empty(),
+        };
+        Ok(self.store().prepare(&parent)?)
+    }
+
+    /// Runs a container to its end; what it prints becomes events of the step.
+    fn run_container(&self, container: Container, cx: &Context<'_>) -> Result<Exit, WorkerError> {
+        let (sender, outputs) = mpsc::channel::<(Stream, Vec<u8>)>();
+        let sink = move |stream: Stream, bytes: &[u8]| {
+            // The receiver lives until the sender is dropped.
+            drop(sender.send((stream, bytes.to_vec())));
+        };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for (stream, bytes) in outputs {
+                    let stream = match stream {
+                        Stream::Stdout => OutputStream::Stdout,
+                        Stream::Stderr => OutputStream::Stderr,
+                    };
+                    cx.emit(Event::Output { vertex: cx.vertex, stream, bytes });
+                }
+            });
+            let mut running = self.executor.spawn(container, Stdio::captured(sink))?;
+            Ok(running.wait_cancellable(cx.cancel)?)
+        })
+    }
+
+    fn commit_outputs(
+        &self,
+        root: &Mount,
+        active: ActiveSnapshot,
+        others: Vec<(OutputIndex, ActiveSnapshot)>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        let mut outputs = Vec::new();
+        let all = root.output.map(|output| (output, active)).into_iter().chain(others);
+        for (output, active) in all {
+            let index = output.0 as usize;
+            if outputs.len() <= index {
+                outputs.resize(index + 1, Snapshot::empty());
+            }
+            outputs[index] = active.commit()?;
+        }
+        Ok(outputs)
+    }
+
+    /// The layer below all layers in which the mount points of every container exist.
+    fn stubs(&self) -> Result<std::path::PathBuf, WorkerError> {
+        Ok(crate::local::mounts::make_stubs(&self.store().area(Area::Stubs))?)
+    }
+
+    fn network(&self, network: Network) -> rbuild_executor::Network {
+        let network = if network == Network::Default { self.options.network } else { network };
+        match network {
+            Network::None => rbuild_executor::Network::None,
+            Network::Host | Network::Default => rbuild_executor::Network::Host,
+        }
+    }
+}
+
+fn hostname(op: &ExecOp) -> String {
+    if op.process.hostname.is_empty() { HOSTNAME.to_owned() } else { op.process.hostname.clone() }
+}
+
+const fn security(security: rbuild_llb::Security) -> Security {
+    match security {
+        rbuild_llb::Security::Sandbox => Security::Sandbox,
+        rbuild_llb::Security::Insecure => Security::Insecure,
+    }
+}
+
+fn process(op: &ExecOp, secret_env: &[(String, String)]) -> Process {
+    let declared = &op.process;
+    let mut env = declared.env.clone();
+    env.extend(declared.proxy.as_ref().into_iter().flat_map(proxy_env));
+    env.extend(secret_env.iter().map(|(name, value)| format!("{name}={value}")));
+    let ulimit = |ulimit: &rbuild_llb::Ulimit| {
+        // `--ulimit` writes "unlimited" as -1, which is what the largest number is to the kernel.
+        let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        let resource = Resource::from_name(&ulimit.name)?;
+        Some(Ulimit { resource, soft: limit(ulimit.soft), hard: limit(ulimit.hard) })
+    };
+    Process {
+        env,
+        cwd: if declared.cwd.is_empty() { "/".to_owned() } else { declared.cwd.clone() },
+        user: declared.user.clone(),
+        ulimits: declared.ulimits.iter().filter_map(ulimit).collect(),
+        ..Process::new(declared.args.iter().cloned())
+    }
+}
+
+/// Both spellings of each variable that is set: programs disagree on which they read.
+fn proxy_env(proxy: &ProxyEnv) -> Vec<String> {
+    let variables = [
+        ("HTTP_PROXY", &proxy.http),
+        ("HTTPS_PROXY", &proxy.https),
+        ("FTP_PROXY", &proxy.ftp),
+        ("NO_PROXY", &proxy.no),
+        ("ALL_PROXY", &proxy.all),
+    ];
+    let set = variables.into_iter().filter(|(_, value)| !value.is_empty());
+    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
+}
+
+/// Whether a mount is something else than the root.
+pub(super) fn is_extra(mount: &Mount) -> bool {
+    mount.target != "/"
+}
+
+/// The size of `/dev/shm`, which a build asks for as a mount of memory there.
+pub(super) fn shm_size_bytes(op: &ExecOp) -> Option<u64> {
+    op.mounts.iter().find_map(|mount| match mount.kind {
+        MountKind::Tmpfs { size_bytes } if mount.target == "/dev/shm" => size_bytes,
+        _ => None,
+    })
+}

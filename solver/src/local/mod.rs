@@ -1,0 +1,173 @@
+//! The real worker: joins the store, the executor and the registry.
+//!
+//! What the scheduler asks is answered here, one file for each kind of op:
+//!
+//! * `source/image`: a pinned image → its snapshot, pulled when the store lacks it;
+//! * `source/context`: the files of a build context → a digest, in place;
+//! * `exec`: a process on an active snapshot, and `mounts`, what it sees;
+//! * `file`: copies and the like;
+//! * `merge`, `diff`: stacks of layers.
+
+mod content;
+mod diff;
+mod error;
+mod exec;
+pub mod file;
+mod file_op;
+mod merge;
+mod mounts;
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rbuild_cache::root_dir::RootDir;
+use rbuild_cache::{KeyLock, Snapshot, Store};
+use rbuild_executor::Executor;
+use rbuild_llb::{Network, Op, OpDigest, SourceOp};
+use rayon::ThreadPool;
+
+pub use error::{StepError, WorkerError};
+pub use mounts::make_stubs;
+
+use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
+use crate::cache_map::Selection;
+use crate::images::Images;
+use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
+
+/// What a [`LocalWorker`] is made of.
+#[derive(Debug)]
+pub struct LocalWorkerOptions {
+    /// Local sources, by the name under which definitions know them.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// What `Network::Default` means.
+    pub network: Network,
+    /// The clock, Unix nanoseconds: the time of files that the build itself makes.
+    pub now_ns: i64,
+    /// Latest modification time in layers, Unix seconds (`SOURCE_DATE_EPOCH` with `rewrite-timestamp`).
+    pub mtime_max: Option<i64>,
+    /// Whether only one user id is mapped, so that files cannot be given to others.
+    pub single_id: bool,
+}
+
+/// Runs the steps of a build on this machine.
+#[derive(Debug)]
+pub struct LocalWorker<'a> {
+    images: &'a Images,
+    executor: &'a Executor,
+    pool: &'a ThreadPool,
+    options: LocalWorkerOptions,
+}
+
+impl<'a> LocalWorker<'a> {
+    /// A worker on the store behind `images`; heavy work on many files is done on `pool`.
+    pub const fn new(
+        images: &'a Images,
+        executor: &'a Executor,
+        pool: &'a ThreadPool,
+        options: LocalWorkerOptions,
+    ) -> Self {
+        Self { images, executor, pool, options }
+    }
+
+    const fn store(&self) -> &Store {
+        self.images.store()
+    }
+
+    /// The directory of a local source.
+    fn context(&self, name: &str) -> Result<RootDir, WorkerError> {
+        let path = self.options.contexts.get(name);
+        let path = path.ok_or_else(|| WorkerError::UnknownContext { name: name.to_owned() })?;
+        Ok(RootDir::open(path)?)
+    }
+}
+
+/// Cache keys are computed in `cache_key` and stored by the cache, which derives none: the same bytes on both sides.
+const fn stored(key: CacheKey) -> rbuild_cache::CacheKey {
+    rbuild_cache::CacheKey(key.0)
+}
+
+impl Worker for LocalWorker<'_> {
+    type Output = Snapshot;
+    type Error = WorkerError;
+    type Lock = KeyLock;
+
+    fn identify(&self, vertex: VertexRef<'_>, _: &Context<'_>) -> Result<SourceIdentity, WorkerError> {
+        match &vertex.vertex().op {
+            Op::Source(SourceOp::Image(image)) => self.identify_image(image),
+            op => Err(WorkerError::unsupported(op)),
+        }
+    }
+
+    fn content_digest(
+        &self,
+        input: Input<'_, Snapshot>,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        match input {
+            Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
+            Input::Local(vertex) => self.digest_local(vertex, selection, cx),
+        }
+    }
+
+    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<Vec<Snapshot>>>, WorkerError> {
+        let keys: Vec<_> = keys.iter().copied().map(stored).collect();
+        let records = self.store().records().lookup_many(&keys)?;
+        Ok(records.into_iter().map(|record| record.map(|record| record.outputs)).collect())
+    }
+
+    fn has_op(&self, op: OpDigest) -> Result<bool, WorkerError> {
+        Ok(self.store().records().has_op(&op.0)?)
+    }
+
+    fn lookup_content(&self, key: CacheKey) -> Result<Option<Vec<Snapshot>>, WorkerError> {
+        let record = self.store().records().lookup_content(stored(key))?;
+        Ok(record.map(|record| record.outputs))
+    }
+
+    fn lock(&self, key: CacheKey, cx: &Context<'_>) -> Result<KeyLock, WorkerError> {
+        Ok(self.store().lock_key(&stored(key), cx.cancel)?)
+    }
+
+    fn run(
+        &self,
+        vertex: VertexRef<'_>,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        match &vertex.vertex().op {
+            Op::Source(SourceOp::Image(image)) => self.unpack_image(vertex.vertex(), image, cx),
+            Op::Exec(exec) => self.exec(exec, inputs, cx),
+            Op::File(file) => self.file_op(file, inputs, cx),
+            Op::Merge(merge) => self.merge(merge, inputs).map(|snapshot| vec![snapshot]),
+            Op::Diff(diff) => self.diff(diff, inputs).map(|snapshot| vec![snapshot]),
+            op @ Op::Source(_) => Err(WorkerError::unsupported(op)),
+        }
+    }
+
+    fn record(&self, record: NewRecord<'_, Snapshot>) -> Result<(), WorkerError> {
+        let trace = serde_json::to_vec(record.trace).expect("a trace is lists and strings");
+        self.store().records().insert(&rbuild_cache::NewRecord {
+            key: stored(record.key),
+            op_digest: record.op.0,
+            content_key: record.content_key.map(stored),
+            outputs: record.outputs,
+            description: record.description,
+            trace: &trace,
+        })?;
+        Ok(())
+    }
+
+    fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), WorkerError> {
+        self.store().records().set_content_key(stored(key), stored(content_key))?;
+        Ok(())
+    }
+
+    fn link(&self, key: CacheKey, content_key: CacheKey) -> Result<(), WorkerError> {
+        if let Some(existing) = self.store().records().lookup_content(stored(content_key))? {
+            self.store().records().link(stored(key), existing.key, &existing.trace)?;
+        }
+        Ok(())
+    }
+}

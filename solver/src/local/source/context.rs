@@ -1,0 +1,57 @@
+//! The build context as a tree of its own, for the mounts that show it: steps read it in place otherwise.
+
+use rbuild_cache::{ActiveSnapshot, Snapshot};
+use rbuild_llb::pattern::Patterns;
+use rbuild_llb::{CopyAction, FileAction, FileInput, Op, SourceOp};
+
+use crate::local::file::{CopySource, FileOptions, SourceKind, apply};
+use crate::local::file_op::root_of;
+use crate::local::{LocalWorker, WorkerError};
+use crate::worker::{Context, VertexRef};
+
+impl LocalWorker<'_> {
+    /// Copies what a mount shows of a context, without what its ignore rules hide, to a tree that is thrown away.
+    pub(in crate::local) fn copy_of_context(
+        &self,
+        vertex: VertexRef<'_>,
+        selector: &str,
+        cx: &Context<'_>,
+    ) -> Result<ActiveSnapshot, WorkerError> {
+        let Op::Source(SourceOp::Local(local)) = &vertex.vertex().op else {
+            return Err(WorkerError::unsupported(&vertex.vertex().op));
+        };
+        let active = self.store().prepare(&Snapshot::empty())?;
+        let root = self.context(&local.name)?;
+        let exclude = Patterns::new(&local.exclude)?;
+        let source = CopySource { root: &root, kind: SourceKind::Context, exclude: Some(&exclude) };
+        let path = if selector.is_empty() { "/" } else { selector };
+        let action = FileAction::Copy(CopyAction {
+            from: FileInput::Scratch,
+            src: path.to_owned(),
+            dest: path.to_owned(),
+            owner: None,
+            mode: None,
+            follow_symlinks: true,
+            dir_copy_contents: true,
+            attempt_unpack: false,
+            create_dest_path: true,
+            allow_wildcard: false,
+            allow_empty_wildcard: false,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            parents: false,
+            always_replace: false,
+            timestamp_ns: None,
+        });
+        let dest = root_of(active.mount(None)?)?;
+        let options = FileOptions {
+            now_ns: self.options.now_ns,
+            cancel: cx.cancel,
+            progress: &|_| {},
+            pool: self.pool,
+            single_id: self.options.single_id,
+        };
+        apply(&action, &dest, &|_| Some(source), &options)?;
+        Ok(active)
+    }
+}

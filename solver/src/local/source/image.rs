@@ -1,0 +1,65 @@
+//! An image as a source: pinned by the frontend to a manifest, unpacked when a step has to run on it.
+
+use rbuild_cache::Snapshot;
+use rbuild_image::{KeyHasher, Platform};
+use rbuild_llb::{ImageSource, ResolveMode, Vertex};
+
+use crate::cache_key::SourceIdentity;
+use crate::images::{ImageError, PullPolicy, Transfer, Watch};
+use crate::local::{LocalWorker, WorkerError};
+use crate::progress::Event;
+use crate::worker::Context;
+
+impl LocalWorker<'_> {
+    /// A pinned image is its digest, wherever it is; a name is what it stands for now.
+    pub(in crate::local) fn identify_image(&self, image: &ImageSource) -> Result<SourceIdentity, WorkerError> {
+        let digest = match image.reference.digest() {
+            Some(digest) => digest,
+            None => {
+                let cancel = std::sync::atomic::AtomicBool::new(false);
+                let policy = policy(image.resolve_mode);
+                let found = self.images.resolve(&image.reference, &Platform::host(), policy, &cancel)?;
+                found.manifest_descriptor.digest
+            }
+        };
+        Ok(SourceIdentity(KeyHasher::new("rbuild.image.v1").bytes(digest.as_bytes()).finish()))
+    }
+
+    pub(in crate::local) fn unpack_image(
+        &self,
+        vertex: &Vertex,
+        image: &ImageSource,
+        cx: &Context<'_>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        let transfers = |transfer: Transfer| {
+            cx.emit(Event::Transfer {
+                vertex: cx.vertex,
+                name: transfer.name,
+                current_bytes: transfer.current_bytes,
+                total_bytes: transfer.total_bytes,
+            });
+        };
+        let watch = Watch { transfers: &transfers, cancel: cx.cancel };
+        let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
+        let (_, snapshot) =
+            self.images.pull(&image.reference, &platform, policy(image.resolve_mode), watch).map_err(|error| {
+                match error {
+                    ImageError::Cancelled => WorkerError::Cancelled,
+                    error => error.into(),
+                }
+            })?;
+        let kept = image.layer_limit.map_or(snapshot.layers.len(), |limit| limit as usize);
+        match snapshot.layers.get(..kept) {
+            Some(layers) if layers.len() < snapshot.layers.len() => Ok(vec![self.store().stack(layers)?]),
+            _ => Ok(vec![snapshot]),
+        }
+    }
+}
+
+const fn policy(mode: ResolveMode) -> PullPolicy {
+    match mode {
+        ResolveMode::Default => PullPolicy::Missing,
+        ResolveMode::ForcePull => PullPolicy::Always,
+        ResolveMode::PreferLocal => PullPolicy::Never,
+    }
+}

@@ -1,0 +1,4 @@
+//! Sources: images, and the build context.
+
+mod context;
+mod image;
