@@ -104,7 +104,7 @@ pub(crate) fn path_of(root: &MountedRoot) -> PathBuf {
 /// Whether overlays can be mounted here. If not, says so, and fails where the machine was said to be able to.
 pub(crate) fn overlay_works() -> bool {
     let test = TestStore::new();
-    let Err(error) = test.view(&Snapshot::empty()) else { return true };
+    let Err(error) = test.prepare(&Snapshot::empty()).unwrap().mount(None) else { return true };
     #[expect(clippy::disallowed_methods, reason = "the switch that makes a skip a failure")]
     let required = env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "overlays cannot be mounted here: {error:?}");

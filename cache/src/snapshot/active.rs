@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Transaction;
 
-use super::overlay::{MountedRoot, Overlay, Upper};
+use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::{LAYERS_MAX, LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
 use crate::lease::Lease;
@@ -51,11 +51,13 @@ impl Store {
     /// When it has been pruned, has too many layers, or overlayfs cannot be mounted here.
     pub fn view(&self, snapshot: &Snapshot) -> Result<MountedRoot> {
         self.touch(snapshot)?;
+        if snapshot.layers.is_empty() {
+            return empty_root();
+        }
         let mut lowers = self.lowers(snapshot, None)?;
         // Overlayfs wants two directories to join. A single one is not handed out bare: its whiteouts must be hidden.
-        while lowers.len() < 2 {
-            let name = if lowers.is_empty() { "empty" } else { "stubs" };
-            lowers.push(self.0.layout.directory(name));
+        if lowers.len() < 2 {
+            lowers.push(self.0.layout.directory("empty"));
         }
         Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount()
     }

@@ -102,6 +102,16 @@ impl Overlay<'_> {
     }
 }
 
+/// A read-only tree with nothing in it.
+pub(super) fn empty_root() -> Result<MountedRoot> {
+    let failed = |verb| move |errno: Errno| Error::Mount { verb, layers: 0, source: errno.into() };
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open an empty tree"))?;
+    fsconfig_set_string(&context, "mode", "0755").map_err(failed("set the mode of an empty tree"))?;
+    fsconfig_create(&context).map_err(failed("create an empty tree"))?;
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY);
+    root.map(MountedRoot).map_err(failed("mount an empty tree"))
+}
+
 /// Sets an option to a directory: by its path, or through a descriptor when the path is too long for the kernel.
 fn set_directory(context: &OwnedFd, key: &str, path: &Path) -> Result<Result<(), Errno>> {
     if path.as_os_str().len() <= OPTION_LENGTH_MAX {

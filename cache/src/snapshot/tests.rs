@@ -117,11 +117,15 @@ fn kernel_deleted_files_and_replaced_directories_stay_away() {
 }
 
 #[test]
-fn kernel_the_empty_tree_can_be_seen() {
+fn kernel_a_view_shows_nothing_but_the_layers() {
     require_overlay!();
     let store = TestStore::new();
+    fs::write(store.area(crate::Area::Stubs).join("stub"), "").unwrap();
     let view = store.view(&Snapshot::empty()).unwrap();
     assert!(names(&path_of(&view)).is_empty());
+    assert!(fs::write(path_of(&view).join("a"), "").is_err());
+    let single = commit_file(&store, &Snapshot::empty(), "a", "1");
+    assert_eq!(names(&path_of(&store.view(&single).unwrap())), ["a"]);
 }
 
 #[test]
