@@ -1,7 +1,7 @@
 //! The entry: one definition in, its result out.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rbuild_llb::{Definition, InputIndex, VertexId};
 
@@ -9,7 +9,9 @@ use crate::cache_key::CacheKey;
 use crate::error::SolveError;
 use crate::graph::Graph;
 use crate::pool;
-use crate::progress::EventSink;
+use crate::pool::Desk;
+use crate::progress::{EventSink, NoEvents};
+use crate::scheduler::Step;
 use crate::worker::Worker;
 
 /// How many vertices are worked on at a time, if nobody says. Most steps wait for a network, a disk or one core,
@@ -36,6 +38,9 @@ pub struct Solved<O> {
     pub output: Option<O>,
     /// What became of each vertex that the result depends on, inputs before users.
     pub vertices: Vec<SolvedVertex>,
+    /// Steps that ran and whose records have no content key yet. To make one means to read what the step was given, so
+    /// the result was not kept waiting for it: pass them to [`record_content_keys`] when there is time.
+    pub unkeyed: Vec<Step<O>>,
 }
 
 /// What became of a vertex.
@@ -132,6 +137,29 @@ pub fn solve<W: Worker>(
 ) -> Result<Solved<W::Output>, SolveError<W::Error>> {
     match Graph::new(definition) {
         Some(graph) => pool::drive(&graph, worker, options, events, cancel),
-        None => Ok(Solved { output: None, vertices: Vec::new() }),
+        None => Ok(Solved { output: None, vertices: Vec::new(), unkeyed: Vec::new() }),
     }
+}
+
+/// Adds content keys to the records of steps that ran, so that later builds can find them by what they were given.
+/// Stops early, and without an error, when `cancel` becomes true.
+///
+/// # Errors
+/// When an input cannot be read, or the store cannot be written.
+pub fn record_content_keys<W: Worker>(
+    definition: &Definition,
+    worker: &W,
+    unkeyed: &[Step<W::Output>],
+    cancel: &AtomicBool,
+) -> Result<(), W::Error> {
+    let Some(graph) = Graph::new(definition) else { return Ok(()) };
+    let desk = Desk::new(&graph, worker, &NoEvents);
+    for step in unkeyed {
+        match desk.content_key(step, cancel) {
+            Ok(content_key) => worker.set_content_key(step.key, content_key)?,
+            Err(_) if cancel.load(Ordering::Relaxed) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

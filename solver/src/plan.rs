@@ -25,8 +25,8 @@ use crate::worker::Found;
 pub(crate) enum Preparation {
     /// What a source is.
     Identify(Position),
-    /// The digest of what is taken of a local source: by a user of it, or of all of it when it is the result itself.
-    Digest { local: Position, user: Option<Use> },
+    /// The digests of what is taken of a local source.
+    Digest(Position),
 }
 
 impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
@@ -37,7 +37,7 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         let graph = self.graph;
         for position in 0..graph.len() {
             if graph.is_local(position) {
-                self.queue_digests(position);
+                self.prepare_local(position);
             } else if graph.is_source(position) {
                 self.preparations.push_back(Preparation::Identify(position));
             }
@@ -75,41 +75,41 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         }
     }
 
-    /// One digest for each different selection of a local source. One that is the result itself has no users, is pinned
-    /// to its content, and from then on a source like any other.
-    fn queue_digests(&mut self, local: Position) {
+    /// What is taken of a local source, each different selection once. One that is the result itself has no users, and is
+    /// a source like any other, pinned to its content.
+    fn prepare_local(&mut self, local: Position) {
         let graph = self.graph;
         if graph.position(graph.target().vertex) == local {
-            return self.preparations.push_back(Preparation::Digest { local, user: None });
+            return self.preparations.push_back(Preparation::Identify(local));
         }
-        let mut first_takers: HashMap<&Selection, Use> = HashMap::new();
-        let mut digests_missing = 0;
+        let mut groups: Vec<Vec<Use>> = Vec::new();
+        let mut group_of: HashMap<&Selection, usize> = HashMap::new();
         for used in graph.uses(local) {
             let selection = graph.selection(used);
             if selection.is_empty() {
                 self.nodes[used.user].contents[used.input.index()] = Some(cache_key::nothing());
                 continue;
             }
-            let first = *first_takers.entry(selection).or_insert(used);
-            if first == used {
-                digests_missing += 1;
-                self.preparations.push_back(Preparation::Digest { local, user: Some(used) });
-            }
-            self.takers.entry(first).or_default().push(used);
+            let group = *group_of.entry(selection).or_insert(groups.len());
+            groups.resize_with(groups.len().max(group + 1), Vec::new);
+            groups[group].push(used);
         }
-        if digests_missing > 0 {
-            self.emit(Event::Started { vertex: graph.id(local) });
-            self.nodes[local].enter(State::Reading { digests_missing });
+        if !groups.is_empty() {
+            self.takers.insert(local, groups);
+            self.preparations.push_back(Preparation::Digest(local));
         }
     }
 
-    pub(crate) fn prepare(&self, preparation: Preparation) -> Job<O> {
+    pub(crate) fn prepare(&mut self, preparation: Preparation) -> Job<O> {
         match preparation {
             Preparation::Identify(position) => Job::Identify { vertex: self.graph.id(position) },
-            Preparation::Digest { local, user } => Job::Digest {
-                local: self.graph.id(local),
-                user: user.map(|used| (self.graph.id(used.user), used.input)),
-            },
+            Preparation::Digest(local) => {
+                self.emit(Event::Started { vertex: self.graph.id(local) });
+                self.nodes[local].enter(State::Reading);
+                let first_of_each = self.takers[&local].iter().map(|group| group[0]);
+                let users = first_of_each.map(|used| (self.graph.id(used.user), used.input)).collect();
+                Job::Digest { local: self.graph.id(local), users }
+            }
         }
     }
 
@@ -118,18 +118,14 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         self.prepared();
     }
 
-    pub(crate) fn digested(&mut self, local: Position, user: Option<Use>, digest: ContentDigest) {
-        match user {
-            None => self.nodes[local].identity = Some(SourceIdentity(digest.0)),
-            Some(first) => {
-                for used in self.takers.remove(&first).unwrap_or_default() {
-                    self.nodes[used.user].contents[used.input.index()] = Some(digest);
-                }
+    pub(crate) fn digested(&mut self, local: Position, digests: &[ContentDigest]) {
+        for (group, digest) in self.takers.remove(&local).unwrap_or_default().into_iter().zip(digests) {
+            for used in group {
+                self.nodes[used.user].contents[used.input.index()] = Some(*digest);
             }
         }
-        if self.nodes[local].digest_arrived() {
-            self.emit(Event::Completed { vertex: self.graph.id(local) });
-        }
+        self.nodes[local].enter(State::Read);
+        self.emit(Event::Completed { vertex: self.graph.id(local) });
         self.prepared();
     }
 

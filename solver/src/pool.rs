@@ -16,11 +16,11 @@ use std::time::Duration;
 use rbuild_llb::{InputIndex, VertexId};
 
 use crate::build::{SolveOptions, Solved};
-use crate::cache_key::{self, CacheKey, ContentDigest};
+use crate::cache_key::{self, CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::{InputRequest, Selection};
 use crate::error::SolveError;
 use crate::graph::Graph;
-use crate::progress::EventSink;
+use crate::progress::{EventSink, NoEvents};
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
 use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
 
@@ -127,13 +127,11 @@ impl<'a, W: Worker> Desk<'a, W> {
     pub fn carry_out(&self, job: Job<W::Output>) -> Report<W::Output, W::Error> {
         match job {
             Job::Identify { vertex } => {
-                report(vertex, self.worker.identify(self.vertex(vertex), &self.context(vertex)), |identity| {
-                    Report::Identified { vertex, identity }
-                })
+                report(vertex, self.identify(vertex), |identity| Report::Identified { vertex, identity })
             }
-            Job::Digest { local, user } => report(local, self.digest_local(local, user), |digest| {
-                Report::Digested { local, user, digest }
-            }),
+            Job::Digest { local, users } => {
+                report(local, self.digest_local(local, &users), |digests| Report::Digested { local, digests })
+            }
             Job::Lookup { keys } => match self.worker.lookup(&keys) {
                 Ok(found) => Report::LookedUp { found },
                 Err(error) => Report::Failed { vertex: None, error },
@@ -148,9 +146,10 @@ impl<'a, W: Worker> Desk<'a, W> {
                     made,
                 })
             }
-            Job::DigestInputs(step) => {
-                Report::InputsDigested { vertex: step.vertex, content_key: self.content_key(&step).ok() }
-            }
+            Job::DigestInputs(step) => Report::InputsDigested {
+                vertex: step.vertex,
+                content_key: self.content_key(&step, &self.stop).ok(),
+            },
             Job::StoreContentKey { key, content_key } => {
                 // Without it the record is found by its definition key alone.
                 self.worker.set_content_key(key, content_key).ok();
@@ -159,23 +158,30 @@ impl<'a, W: Worker> Desk<'a, W> {
         }
     }
 
+    fn identify(&self, id: VertexId) -> Result<SourceIdentity, W::Error> {
+        let (vertex, cx) = (self.vertex(id), self.quiet_context(id));
+        if self.graph.is_local(self.graph.position(id)) {
+            let digest = self.worker.content_digest(Input::Local(vertex), &Selection::Whole, &cx)?;
+            return Ok(SourceIdentity(digest.0));
+        }
+        self.worker.identify(vertex, &cx)
+    }
+
     fn digest_local(
         &self,
         local: VertexId,
-        user: Option<(VertexId, InputIndex)>,
-    ) -> Result<ContentDigest, W::Error> {
-        let selection = match user {
-            None => &Selection::Whole,
-            Some((user, input)) => &self.requests(user)[input.index()].selection,
-        };
-        self.worker.content_digest(Input::Local(self.vertex(local)), selection, &self.context(local))
+        users: &[(VertexId, InputIndex)],
+    ) -> Result<Vec<ContentDigest>, W::Error> {
+        let selections: Vec<&Selection> =
+            users.iter().map(|(user, input)| &self.requests(*user)[input.index()].selection).collect();
+        self.worker.local_digests(self.vertex(local), &selections, &self.context(local))
     }
 
     fn probe(&self, step: &Step<W::Output>) -> Result<Probe<W::Output>, W::Error> {
         if !self.worker.has_op(step.op)? {
             return Ok(Probe::NoRecord);
         }
-        let content_key = self.content_key(step)?;
+        let content_key = self.content_key(step, &self.stop)?;
         match self.worker.lookup_content(content_key)? {
             None => Ok(Probe::Missed(content_key)),
             Some(outputs) => {
@@ -185,8 +191,13 @@ impl<'a, W: Worker> Desk<'a, W> {
         }
     }
 
-    fn content_key(&self, step: &Step<W::Output>) -> Result<CacheKey, W::Error> {
-        let cx = self.context(step.vertex);
+    /// The key of a step by what its inputs contain.
+    pub(crate) fn content_key(
+        &self,
+        step: &Step<W::Output>,
+        cancel: &AtomicBool,
+    ) -> Result<CacheKey, W::Error> {
+        let cx = Context { cancel, ..self.quiet_context(step.vertex) };
         let digests: Result<Vec<ContentDigest>, W::Error> = step
             .inputs
             .iter()
@@ -262,6 +273,11 @@ impl<'a, W: Worker> Desk<'a, W> {
 
     fn vertex(&self, id: VertexId) -> VertexRef<'a> {
         VertexRef { definition: self.graph.definition(), id }
+    }
+
+    /// For work on a vertex that has not started, or has ended: nothing of it is shown.
+    fn quiet_context(&self, vertex: VertexId) -> Context<'_> {
+        Context { events: &NoEvents, ..self.context(vertex) }
     }
 
     fn context(&self, vertex: VertexId) -> Context<'_> {

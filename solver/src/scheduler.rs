@@ -20,6 +20,9 @@ use crate::progress::Event;
 use crate::state::{ContentKey, Node, State};
 use crate::worker::Found;
 
+/// How many content keys are made at a time beside the steps. They read whole trees, for the sake of later builds only.
+const BACKGROUND_JOBS_MAX: usize = 1;
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Command<O> {
@@ -39,12 +42,12 @@ pub enum Job<O> {
         /// The source.
         vertex: VertexId,
     },
-    /// Digest what a vertex takes of a local source.
+    /// Digest what vertices take of a local source.
     Digest {
         /// The local source.
         local: VertexId,
-        /// What takes from it; `None` when the source itself is the result and is taken whole.
-        user: Option<(VertexId, InputIndex)>,
+        /// For each selection, one of those who take it.
+        users: Vec<(VertexId, InputIndex)>,
     },
     /// Look up definition keys.
     Lookup {
@@ -76,7 +79,7 @@ pub enum Job<O> {
 }
 
 /// A vertex with its inputs at hand.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step<O> {
     /// The vertex.
     pub vertex: VertexId,
@@ -89,7 +92,7 @@ pub struct Step<O> {
 }
 
 /// An input at hand.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Supplied<O> {
     /// What another vertex made.
     Output(O),
@@ -127,10 +130,8 @@ pub enum Report<O, E> {
     Digested {
         /// The local source.
         local: VertexId,
-        /// As in the job.
-        user: Option<(VertexId, InputIndex)>,
-        /// The digest.
-        digest: ContentDigest,
+        /// A digest for each selection.
+        digests: Vec<ContentDigest>,
     },
     /// Of [`Job::Lookup`]: an answer for each key.
     LookedUp {
@@ -151,7 +152,7 @@ pub enum Report<O, E> {
         /// The result, and who made it.
         made: Made<O>,
     },
-    /// Of [`Job::DigestInputs`]. That it could not be made is no failure of the build: the record then lacks it.
+    /// Of [`Job::DigestInputs`]. That it could not be made is no failure of the build.
     InputsDigested {
         /// The vertex.
         vertex: VertexId,
@@ -200,12 +201,16 @@ pub struct Scheduler<'a, O, E> {
     pub(crate) preparations: VecDeque<Preparation>,
     /// How many preparations have not been reported.
     pub(crate) preparations_missing: usize,
-    /// Who takes the same of a local source, by the first of them, for which the digest is made.
-    pub(crate) takers: HashMap<Use, Vec<Use>>,
+    /// Who takes what of each local source that is being digested, grouped by what they take.
+    pub(crate) takers: HashMap<Position, Vec<Vec<Use>>>,
     /// Vertices whose inputs are there.
     pub(crate) ready: VecDeque<Position>,
     /// Vertices whose content key is wanted when nothing else is to be done.
     background: VecDeque<Position>,
+    /// How many of them are being worked on.
+    background_in_flight: usize,
+    /// Vertices whose content key was still wanted when the result was there.
+    unkeyed: Vec<Position>,
     /// Why nothing more is begun.
     stopped: Option<Stop<E>>,
     commands: Vec<Command<O>>,
@@ -232,6 +237,8 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
             takers: HashMap::new(),
             ready: VecDeque::new(),
             background: VecDeque::new(),
+            background_in_flight: 0,
+            unkeyed: Vec::new(),
             stopped: None,
             commands: Vec::new(),
         }
@@ -248,10 +255,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         self.in_flight -= 1;
         match report {
             Report::Identified { vertex, identity } => self.identified(self.graph.position(vertex), identity),
-            Report::Digested { local, user, digest } => {
-                let user = user.map(|(user, input)| Use { user: self.graph.position(user), input });
-                self.digested(self.graph.position(local), user, digest);
-            }
+            Report::Digested { local, digests } => self.digested(self.graph.position(local), &digests),
             Report::LookedUp { found } if self.stopped.is_none() => self.looked_up(found),
             Report::Probed { vertex, probe } if self.stopped.is_none() => {
                 self.probed(self.graph.position(vertex), probe);
@@ -314,7 +318,8 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
             key: node.key,
             outcome: node.state().outcome(),
         });
-        Solved { output: output.cloned(), vertices: vertices.collect() }
+        let unkeyed = self.unkeyed.iter().map(|position| self.step(*position)).collect();
+        Solved { output: output.cloned(), vertices: vertices.collect(), unkeyed }
     }
 
     fn output(&self, position: Position, output: OutputIndex) -> Option<&O> {
@@ -332,15 +337,9 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
                 self.begin(job);
             } else if let Some(position) = self.ready.pop_front() {
                 self.begin_step(position);
-            } else if let Some(position) = self.background.pop_front() {
-                let step = self.step(position);
-                self.begin(Job::DigestInputs(step));
-            } else {
+            } else if !self.begin_background() {
                 break;
             }
-        }
-        if self.stopped.is_some() && self.in_flight == 0 {
-            self.close_all();
         }
         std::mem::take(&mut self.commands)
     }
@@ -352,6 +351,17 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
 
     pub(crate) fn emit(&mut self, event: Event) {
         self.commands.push(Command::Emit(event));
+    }
+
+    fn begin_background(&mut self) -> bool {
+        if self.background_in_flight == BACKGROUND_JOBS_MAX {
+            return false;
+        }
+        let Some(position) = self.background.pop_front() else { return false };
+        self.background_in_flight += 1;
+        let step = self.step(position);
+        self.begin(Job::DigestInputs(step));
+        true
     }
 
     fn begin_step(&mut self, position: Position) {
@@ -443,13 +453,30 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
                 self.ready.push_back(used.user);
             }
         }
+        if self.graph.id(position) == self.graph.target().vertex {
+            self.leave_background();
+        }
+    }
+
+    /// The result is there: content keys must not keep it waiting.
+    fn leave_background(&mut self) {
+        self.unkeyed.extend(self.background.drain(..));
+        if self.background_in_flight > 0 {
+            self.commands.push(Command::Stop);
+        }
     }
 
     fn inputs_digested(&mut self, position: Position, content_key: Option<CacheKey>) {
+        self.background_in_flight -= 1;
         let node = &mut self.nodes[position];
-        if node.content_key == ContentKey::Pending {
-            node.content_key = content_key.map_or(ContentKey::Settled, ContentKey::Known);
-            self.store_content_key(position);
+        match content_key {
+            // Another build made the record meanwhile, and will add the key.
+            _ if node.content_key != ContentKey::Pending => {}
+            None => self.unkeyed.push(position),
+            Some(content_key) => {
+                node.content_key = ContentKey::Known(content_key);
+                self.store_content_key(position);
+            }
         }
     }
 
@@ -494,11 +521,6 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
             self.nodes[position].enter(State::Cancelled);
             self.emit(Event::Cancelled { vertex: self.graph.id(position) });
         }
-    }
-
-    /// Ends local sources of which not everything was digested.
-    fn close_all(&mut self) {
-        (0..self.nodes.len()).for_each(|position| self.close(position));
     }
 
     /// Begins nothing more. The first reason counts.

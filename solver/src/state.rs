@@ -23,11 +23,8 @@ use crate::worker::Found;
 pub(crate) enum State<O> {
     /// Its key is being made or looked up.
     Planning,
-    /// A local source of which some files are still being digested.
-    Reading {
-        /// How many selections of it.
-        digests_missing: usize,
-    },
+    /// A local source whose files are being digested.
+    Reading,
     /// A local source that is digested.
     Read,
     /// What depends on it was found.
@@ -59,7 +56,7 @@ pub(crate) enum State<O> {
 impl<O> State<O> {
     /// Whether a display shows it as running: `Started` was emitted, and no end yet.
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self, Self::Reading { .. } | Self::Running(_))
+        matches!(self, Self::Reading | Self::Running(_))
     }
 
     /// The diagram above.
@@ -69,8 +66,8 @@ impl<O> State<O> {
         };
         matches!(
             (self, next),
-            (Planning, Reading { .. } | Unneeded | Waiting { .. } | Complete { .. } | Failed)
-                | (Reading { .. }, Reading { .. } | Read | Failed | Cancelled)
+            (Planning, Reading | Unneeded | Waiting { .. } | Complete { .. } | Failed)
+                | (Reading, Read | Failed | Cancelled)
                 | (Waiting { .. }, Waiting { .. } | Ready)
                 | (Ready, Probing | Running(_))
                 | (Probing, Running(_) | Complete { .. } | Failed)
@@ -82,7 +79,7 @@ impl<O> State<O> {
     pub(crate) const fn outcome(&self) -> Outcome {
         match self {
             Self::Complete { outcome, .. } => *outcome,
-            Self::Read | Self::Reading { .. } => Outcome::Digested,
+            Self::Read | Self::Reading => Outcome::Digested,
             _ => Outcome::Unneeded,
         }
     }
@@ -97,7 +94,7 @@ pub(crate) enum ContentKey {
     Pending,
     /// It is known, and is not yet with the record.
     Known(CacheKey),
-    /// It is with the record, or cannot be made.
+    /// It is with the record, or will be without us.
     Settled,
 }
 
@@ -154,16 +151,6 @@ impl<O> Node<O> {
         }
         inputs_missing == 1
     }
-
-    /// One selection more is digested. Whether it was the last.
-    pub(crate) fn digest_arrived(&mut self) -> bool {
-        let State::Reading { digests_missing } = self.state else { return false };
-        match digests_missing - 1 {
-            0 => self.enter(State::Read),
-            digests_missing => self.enter(State::Reading { digests_missing }),
-        }
-        digests_missing == 1
-    }
 }
 
 #[cfg(test)]
@@ -173,7 +160,7 @@ mod tests {
     fn all() -> Vec<State<()>> {
         vec![
             State::Planning,
-            State::Reading { digests_missing: 1 },
+            State::Reading,
             State::Read,
             State::Unneeded,
             State::Waiting { inputs_missing: 1 },
@@ -191,7 +178,7 @@ mod tests {
     fn the_whole_transition_table() {
         let expected = [
             ".x.xx...xx.", // planning
-            ".xx......xx", // reading
+            "..x......xx", // reading
             "...........", // read
             "...........", // unneeded
             "....xx.....", // waiting

@@ -207,7 +207,8 @@ impl ScriptedWorker {
         self.with_hook(name, move |_| Err(error.clone()))
     }
 
-    /// Does something in a step before it runs, or while a source is pinned.
+    /// Does something in a step before it runs. `identify NAME` and `digest NAME` are called while a source is pinned or
+    /// digested, `digest output` while a tree is.
     #[must_use]
     pub fn with_hook(
         mut self,
@@ -372,7 +373,10 @@ impl Worker for ScriptedWorker {
         cx: &Context<'_>,
     ) -> Result<ContentDigest, ScriptError> {
         match input {
-            Input::Output(_) => self.count().digested_outputs += 1,
+            Input::Output(_) => {
+                self.hook("digest output", cx)?;
+                self.count().digested_outputs += 1;
+            }
             Input::Local(source) => {
                 self.hook(&format!("digest {}", name_of(source)), cx)?;
                 self.count().digested_local.push(name_of(source));

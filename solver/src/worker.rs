@@ -50,6 +50,21 @@ pub trait Worker: Sync {
         cx: &Context<'_>,
     ) -> Result<ContentDigest, Self::Error>;
 
+    /// The digests of several selections of one local source, in their order. Called once in a build for each local source, so
+    /// that a worker can walk the directory once.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn local_digests(
+        &self,
+        source: VertexRef<'_>,
+        selections: &[&Selection],
+        cx: &Context<'_>,
+    ) -> Result<Vec<ContentDigest>, Self::Error> {
+        let digest = |selection: &&Selection| self.content_digest(Input::Local(source), selection, cx);
+        selections.iter().map(digest).collect()
+    }
+
     /// Finds records by definition key, all in one go. The answers are in the order of the keys.
     ///
     /// # Errors
@@ -166,7 +181,7 @@ pub struct NewRecord<'a, O> {
 pub struct Context<'a> {
     /// Set when the build is to stop.
     pub cancel: &'a AtomicBool,
-    /// Where output and progress of the vertex go.
+    /// Where output and progress of the vertex go; nowhere while it counts as not begun.
     pub events: &'a dyn EventSink,
     /// The vertex that the work is for.
     pub vertex: VertexId,

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Barrier};
 
 use rbuild_llb::{Definition, VertexId};
-use rbuild_solver::progress::Event;
-use rbuild_solver::testing::{RecordedEvents, Script, ScriptedWorker, Store, tree};
-use rbuild_solver::{MissReason, Outcome, SolveError, SolveOptions, Statistics, solve};
+use rbuild_solver::progress::{Event, NoEvents};
+use rbuild_solver::testing::{RecordedEvents, Script, ScriptError, ScriptedWorker, Store, tree};
+use rbuild_solver::{MissReason, Outcome, SolveError, SolveOptions, Statistics, record_content_keys, solve};
 
 use crate::{build, worker_with};
 
@@ -136,6 +136,32 @@ fn a_cold_build_never_waits_for_contents() {
     let worker = worker_with(&Arc::default(), "1");
     build(&simple().0, &worker).unwrap();
     assert_eq!(worker.calls().looked_up_content, 0);
+}
+
+#[test]
+fn a_result_never_waits_for_content_keys() {
+    let store = Arc::new(Store::default());
+    let until_cancelled = |cx: &rbuild_solver::Context<'_>| {
+        while !cx.is_cancelled() {
+            std::thread::yield_now();
+        }
+        Err(ScriptError::Cancelled)
+    };
+    let worker = worker_with(&store, "1").with_hook("digest output", until_cancelled);
+    let (definition, run) = simple();
+    let never = AtomicBool::new(false);
+    let solved = solve(&definition, &worker, &SolveOptions::default(), &NoEvents, &never).unwrap();
+    let unkeyed: Vec<VertexId> = solved.unkeyed.iter().map(|step| step.vertex).collect();
+    assert!(unkeyed.contains(&run), "{unkeyed:?}");
+    let without_key = || store.snapshot().values().filter(|record| record.content_key.is_none()).count();
+    assert_eq!(without_key(), 3);
+
+    let stopped = AtomicBool::new(true);
+    record_content_keys(&definition, &worker, &solved.unkeyed, &stopped).unwrap();
+    assert_eq!(without_key(), 3);
+    record_content_keys(&definition, &worker_with(&store, "1"), &solved.unkeyed, &never).unwrap();
+    // The image has none: it is known by its manifest.
+    assert_eq!(without_key(), 1);
 }
 
 #[test]
@@ -354,8 +380,7 @@ fn the_empty_tree_needs_nothing() {
     let definition = rbuild_llb::Builder::new().finish(None).unwrap();
     let worker = ScriptedWorker::default();
     let options = SolveOptions::default();
-    let solved =
-        solve(&definition, &worker, &options, &rbuild_solver::progress::NoEvents, &AtomicBool::new(false));
+    let solved = solve(&definition, &worker, &options, &NoEvents, &AtomicBool::new(false));
     assert_eq!(solved.unwrap().output, None);
     assert_eq!(worker.calls(), rbuild_solver::testing::Calls::default());
 }

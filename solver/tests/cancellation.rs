@@ -131,6 +131,21 @@ fn a_context_that_cannot_be_read_fails_the_build() {
 }
 
 #[test]
+fn what_waits_for_its_turn_has_not_begun() {
+    let mut script = Script::new();
+    let base = script.image("base");
+    let context = script.local("context");
+    let copy = script.copy(base, context, "/a", "/a");
+    let fault = |_: &rbuild_solver::Context<'_>| Err(ScriptError::Fault("no such image".to_owned()));
+    let worker = worker_with(&Arc::default(), "1").with_hook("identify base", fault);
+    let events = RecordedEvents::default();
+    solve(&script.result(copy), &worker, &JOBS_ONE, &events, &AtomicBool::new(false)).unwrap_err();
+    let events = events.take();
+    check_events(&events, false);
+    assert!(!events.contains(&Event::Started { vertex: context }), "{events:#?}");
+}
+
+#[test]
 fn a_panic_in_a_step_reaches_the_caller_and_frees_the_key() {
     let (definition, _) = fork();
     let store = Arc::new(Store::default());

@@ -17,15 +17,18 @@ use std::sync::atomic::AtomicBool;
 use rbuild_llb::{Definition, VertexId};
 use rbuild_solver::progress::Event;
 use rbuild_solver::testing::{RecordedEvents, ScriptError, ScriptedWorker, Store, Tree};
-use rbuild_solver::{SolveError, SolveOptions, Solved, solve};
+use rbuild_solver::{SolveError, SolveOptions, Solved, record_content_keys, solve};
 
 type Outcome = Result<Solved<Tree>, SolveError<ScriptError>>;
 
-/// Builds, and checks that the events are well-formed.
+/// Builds, checks that the events are well-formed, and completes the records.
 fn build(definition: &Definition, worker: &ScriptedWorker) -> Outcome {
     let events = RecordedEvents::default();
     let solved = solve(definition, worker, &SolveOptions::default(), &events, &AtomicBool::new(false));
     check_events(&events.take(), solved.is_ok());
+    if let Ok(solved) = &solved {
+        record_content_keys(definition, worker, &solved.unkeyed, &AtomicBool::new(false)).unwrap();
+    }
     solved
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rbuild_image::KeyHasher;
 use rbuild_llb::{Definition, Op, SourceOp, VertexId};
@@ -17,7 +18,7 @@ use rbuild_solver::testing::{
 };
 use rbuild_solver::{
     CacheKey, CacheMap, Contribution, Graph, KeyTrace, MissReason, Outcome, Selection, SolveError, Solved,
-    SourceIdentity, cache_key,
+    SourceIdentity, cache_key, record_content_keys,
 };
 
 use crate::check_events;
@@ -251,11 +252,25 @@ fn simulate(seed: u64) {
             1 => beside_each_other(&project, &store, random, &mut runs),
             _ => with_trouble(&project, &store, random, &mut runs),
         }
+        if random.chance(20) {
+            forget_one(&store, random, &mut runs);
+        }
         project.edit(random);
     }
     alone(&project, &store, random, &mut runs);
     for (key, count) in runs {
         assert_eq!(count, 1, "the step with key {key} ran {count} times");
+    }
+}
+
+/// As pruning does: the step may run once more.
+fn forget_one(store: &Store, random: &mut Random, runs: &mut HashMap<CacheKey, usize>) {
+    let mut keys: Vec<CacheKey> = store.snapshot().into_keys().collect();
+    keys.sort_unstable();
+    if !keys.is_empty() {
+        let key = random.pick(&keys);
+        store.forget(key);
+        runs.remove(&key);
     }
 }
 
@@ -268,7 +283,7 @@ fn alone(project: &Project, store: &Arc<Store>, random: &mut Random, runs: &mut 
     let builds = [(definition.clone(), project.worker(store))];
     let solved = run_beside_each_other(&builds, random, 0, runs).remove(0).unwrap();
     assert_eq!(solved.output.as_ref(), Some(&oracle.output));
-    assert_eq!(solved.output.unwrap(), expected_output(&definition, &project.worker(store)));
+    assert_eq!(solved.output.clone().unwrap(), expected_output(&definition, &project.worker(store)));
     for vertex in &solved.vertices {
         if let Outcome::Ran(reason) = vertex.outcome {
             check_run_was_needed(&oracle, vertex.vertex, reason, &before);
@@ -282,6 +297,7 @@ fn alone(project: &Project, store: &Arc<Store>, random: &mut Random, runs: &mut 
         .collect();
     assert!(oracle.must_run.is_subset(&ran), "a step that ignores the cache did not run");
 
+    record_content_keys(&definition, &builds[0].1, &solved.unkeyed, &AtomicBool::new(false)).unwrap();
     let again = run_beside_each_other(&builds, random, 0, runs).remove(0).unwrap();
     let reran = again.vertices.iter().filter(|solved| matches!(solved.outcome, Outcome::Ran(_)));
     let reran: BTreeSet<VertexId> = reran.map(|solved| solved.vertex).collect();
