@@ -8,16 +8,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
 use rbuild_executor::rootless::Privilege;
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::args::GlobalArgs;
-use crate::progress::Terminal;
 use crate::credentials::{CredentialFiles, Login};
+use crate::progress::Terminal;
 use crate::report::{Failure, Kind};
 
 /// The store of root.
@@ -25,7 +25,7 @@ const ROOT_STORE: &str = "/var/lib/rbuild";
 
 /// What a command runs in.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct App {
     root: PathBuf,
     in_user_namespace: bool,
     single_id: bool,
@@ -36,25 +36,32 @@ pub struct App {
 
 impl App {
     /// Settles where the store is; opens nothing.
-    pub fn new(global: &GlobalArgs, privilege: &Privilege) -> Self {
+    pub(crate) fn new(global: &GlobalArgs, privilege: &Privilege) -> Self {
         let made_here = matches!(privilege, Privilege::UserNamespace { .. });
         let root = global.root.clone().unwrap_or_else(|| default_root(made_here));
         let single_id = matches!(privilege, Privilege::UserNamespace { single: Some(_), .. });
-        Self { root, in_user_namespace: privilege.in_user_namespace(), single_id, cancel: Arc::default(), images: OnceLock::new(), pool: OnceLock::new() }
+        Self {
+            root,
+            in_user_namespace: privilege.in_user_namespace(),
+            single_id,
+            cancel: Arc::default(),
+            images: OnceLock::new(),
+            pool: OnceLock::new(),
+        }
     }
 
     /// Makes Ctrl-C and SIGTERM set the flag that libraries look at. To be called before any thread exists.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn cancel_on_interrupt(&self) -> Result<Arc<AtomicBool>, Failure> {
+    pub(crate) fn cancel_on_interrupt(&self) -> Result<Arc<AtomicBool>, Failure> {
         crate::signal::cancel_on_interrupt(Arc::clone(&self.cancel))
             .map_err(|error| Failure::new(Kind::Environment, format!("failed to watch signals: {error}")))?;
         Ok(Arc::clone(&self.cancel))
     }
 
     /// The flag that [`cancel_on_interrupt`](Self::cancel_on_interrupt) sets.
-    pub const fn cancel(&self) -> &Arc<AtomicBool> {
+    pub(crate) const fn cancel(&self) -> &Arc<AtomicBool> {
         &self.cancel
     }
 
@@ -62,7 +69,7 @@ impl App {
     ///
     /// # Errors
     /// When they cannot be started.
-    pub fn pool(&self) -> Result<&Arc<ThreadPool>, Failure> {
+    pub(crate) fn pool(&self) -> Result<&Arc<ThreadPool>, Failure> {
         if let Some(pool) = self.pool.get() {
             return Ok(pool);
         }
@@ -77,22 +84,23 @@ impl App {
     ///
     /// # Errors
     /// When the store cannot be opened.
-    pub fn images(&self) -> Result<&Images, Failure> {
+    pub(crate) fn images(&self) -> Result<&Images, Failure> {
         if let Some(images) = self.images.get() {
             return Ok(images);
         }
         let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
         let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
-        let store = Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now }).map_err(|error| {
-            Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
-        })?;
+        let store =
+            Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now }).map_err(|error| {
+                Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
+            })?;
         let client = Arc::new(Client::new(client_options(), Arc::new(Credentials(credential_files()))));
         let pool = Arc::clone(self.pool()?);
         Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
     }
 
     /// Whether only one user id is mapped, so that files cannot be given to others.
-    pub const fn single_id(&self) -> bool {
+    pub(crate) const fn single_id(&self) -> bool {
         self.single_id
     }
 
@@ -100,12 +108,12 @@ impl App {
     ///
     /// # Errors
     /// As [`images`](Self::images).
-    pub fn store(&self) -> Result<&Store, Failure> {
+    pub(crate) fn store(&self) -> Result<&Store, Failure> {
         Ok(self.images()?.store())
     }
 
     /// Who owns files that are written for the user. In a user namespace its root is the user.
-    pub fn owner(&self) -> (u32, u32) {
+    pub(crate) fn owner(&self) -> (u32, u32) {
         (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
     }
 }
@@ -129,18 +137,18 @@ fn environment_os(name: &str) -> Option<OsString> {
 }
 
 /// A variable of the environment, if it is set and text.
-pub fn environment(name: &str) -> Option<String> {
+pub(crate) fn environment(name: &str) -> Option<String> {
     environment_os(name)?.into_string().ok()
 }
 
 /// The clock, in Unix seconds.
-pub fn unix_now() -> i64 {
+pub(crate) fn unix_now() -> i64 {
     let now = since_epoch();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The clock, in Unix nanoseconds.
-pub fn unix_now_ns() -> i64 {
+pub(crate) fn unix_now_ns() -> i64 {
     i64::try_from(since_epoch().as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -150,13 +158,14 @@ fn since_epoch() -> std::time::Duration {
 }
 
 /// Whether colours are wanted on standard error.
-pub fn color() -> bool {
+pub(crate) fn color() -> bool {
     std::io::stderr().is_terminal() && environment_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What standard error is.
-pub fn terminal() -> Terminal {
-    let is_terminal = std::io::stderr().is_terminal() && environment("TERM").is_none_or(|term| term != "dumb");
+pub(crate) fn terminal() -> Terminal {
+    let is_terminal =
+        std::io::stderr().is_terminal() && environment("TERM").is_none_or(|term| term != "dumb");
     Terminal { is_terminal, color: color() }
 }
 

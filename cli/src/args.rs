@@ -11,24 +11,24 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 /// Builds container images from Dockerfiles and runs them. No daemon.
 #[derive(Debug, Parser)]
 #[command(name = "rbuild", version, disable_help_subcommand = true, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: GlobalArgs,
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// Where images, containers and the cache are kept [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild].
     #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT")]
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Builds an image from a Dockerfile.
     Build(Box<BuildArgs>),
     /// Creates a container from an image and runs a command in it.
@@ -66,66 +66,66 @@ pub enum Command {
 
 /// `rbuild build`.
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(crate) struct BuildArgs {
     /// The build context: a directory.
     #[arg(value_name = "PATH")]
-    pub context: PathBuf,
+    pub(crate) context: PathBuf,
     /// The Dockerfile [default: PATH/Dockerfile].
     #[arg(short, long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// A name for the image (repeatable).
     #[arg(short, long = "tag", value_name = "NAME")]
-    pub tags: Vec<String>,
+    pub(crate) tags: Vec<String>,
     /// Sets a build argument; without a value it is taken from the environment (repeatable).
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub build_args: Vec<String>,
+    pub(crate) build_args: Vec<String>,
     /// Adds a label to the image (repeatable).
     #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub labels: Vec<String>,
+    pub(crate) labels: Vec<String>,
     /// The stage to build.
     #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// The platform to build for.
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
-    pub platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// Runs every step, whatever is cached.
     #[arg(long)]
-    pub no_cache: bool,
+    pub(crate) no_cache: bool,
     /// Runs every step of these stages, whatever is cached.
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
-    pub no_cache_filter: Vec<String>,
+    pub(crate) no_cache_filter: Vec<String>,
     /// Asks registries for base images even if they are in the store.
     #[arg(long)]
-    pub pull: bool,
+    pub(crate) pull: bool,
     /// Where the result goes: `type=oci|docker|tar|local,dest=PATH` (repeatable).
     #[arg(short, long = "output", value_name = "SPEC")]
-    pub outputs: Vec<String>,
+    pub(crate) outputs: Vec<String>,
     /// Writes the image id to a file.
     #[arg(long, value_name = "FILE")]
-    pub iidfile: Option<PathBuf>,
+    pub(crate) iidfile: Option<PathBuf>,
     /// Writes facts about the result to a file, as JSON.
     #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
-    pub progress: ProgressArg,
+    pub(crate) progress: ProgressArg,
     /// The network of RUN steps.
     #[arg(long, value_enum, default_value_t = BuildNetworkArg::Default)]
-    pub network: BuildNetworkArg,
+    pub(crate) network: BuildNetworkArg,
     /// Adds a line to /etc/hosts of RUN steps (repeatable).
     #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub add_hosts: Vec<String>,
+    pub(crate) add_hosts: Vec<String>,
     /// How many steps run at once [default: 64].
     #[arg(long, value_name = "N")]
-    pub jobs: Option<usize>,
+    pub(crate) jobs: Option<usize>,
     /// Prints the image id and nothing else.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProgressArg {
+pub(crate) enum ProgressArg {
     /// `tty` on a terminal, `plain` elsewhere.
     Auto,
     /// Live lines.
@@ -138,7 +138,7 @@ pub enum ProgressArg {
 
 /// The network of RUN steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BuildNetworkArg {
+pub(crate) enum BuildNetworkArg {
     /// The builder's default.
     Default,
     /// The host's.
@@ -149,56 +149,56 @@ pub enum BuildNetworkArg {
 
 /// `rbuild run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Removes the container when it stops.
     #[arg(long)]
-    pub rm: bool,
+    pub(crate) rm: bool,
     /// Keeps standard input open.
     #[arg(short, long)]
-    pub interactive: bool,
+    pub(crate) interactive: bool,
     /// Gives the container a terminal.
     #[arg(short, long)]
-    pub tty: bool,
+    pub(crate) tty: bool,
     /// A name for the container.
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Sets an environment variable; without a value it is taken from the environment (repeatable).
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// The directory to start in.
     #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
+    pub(crate) workdir: Option<String>,
     /// The user to run as.
     #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Replaces the image's entrypoint.
     #[arg(long, value_name = "COMMAND")]
-    pub entrypoint: Option<String>,
+    pub(crate) entrypoint: Option<String>,
     /// The container's host name [default: its short id].
     #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
+    pub(crate) hostname: Option<String>,
     /// The container's network.
     #[arg(long, value_enum, default_value_t = RunNetworkArg::Host)]
-    pub network: RunNetworkArg,
+    pub(crate) network: RunNetworkArg,
     /// Adds a line to /etc/hosts (repeatable).
     #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub add_hosts: Vec<String>,
+    pub(crate) add_hosts: Vec<String>,
     /// Makes the root file system read-only.
     #[arg(long)]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// When to ask a registry for the image.
     #[arg(long, value_enum, default_value_t = PullArg::Missing)]
-    pub pull: PullArg,
+    pub(crate) pull: PullArg,
     /// The image.
-    pub image: String,
+    pub(crate) image: String,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// The network of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RunNetworkArg {
+pub(crate) enum RunNetworkArg {
     /// The host's.
     Host,
     /// Only loopback.
@@ -207,7 +207,7 @@ pub enum RunNetworkArg {
 
 /// When to ask a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PullArg {
+pub(crate) enum PullArg {
     /// Always.
     Always,
     /// When the image is not in the store.
@@ -218,115 +218,115 @@ pub enum PullArg {
 
 /// `rbuild ps`.
 #[derive(Debug, Args)]
-pub struct PsArgs {
+pub(crate) struct PsArgs {
     /// Shows stopped containers as well.
     #[arg(short, long)]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Shows ids only.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// `rbuild rm`.
 #[derive(Debug, Args)]
-pub struct RmArgs {
+pub(crate) struct RmArgs {
     /// Containers, by name, id or unique prefix.
     #[arg(required = true, value_name = "CONTAINER")]
-    pub containers: Vec<String>,
+    pub(crate) containers: Vec<String>,
 }
 
 /// `rbuild images`.
 #[derive(Debug, Args)]
-pub struct ImagesArgs {
+pub(crate) struct ImagesArgs {
     /// Shows the read-only layers below the images as well.
     #[arg(short, long)]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Shows ids only.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Shows manifest digests.
     #[arg(long)]
-    pub digests: bool,
+    pub(crate) digests: bool,
     /// Does not shorten ids.
     #[arg(long)]
-    pub no_trunc: bool,
+    pub(crate) no_trunc: bool,
     /// Only images of this name.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// `rbuild history`.
 #[derive(Debug, Args)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// Does not shorten ids and instructions.
     #[arg(long)]
-    pub no_trunc: bool,
+    pub(crate) no_trunc: bool,
     /// Shows ids only.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// The image.
-    pub image: String,
+    pub(crate) image: String,
 }
 
 /// `rbuild inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Images or containers.
     #[arg(required = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 /// `rbuild rmi`.
 #[derive(Debug, Args)]
-pub struct RmiArgs {
+pub(crate) struct RmiArgs {
     /// Removes images that containers use, and says nothing of missing ones.
     #[arg(short, long)]
-    pub force: bool,
+    pub(crate) force: bool,
     /// Images, by name, id or unique prefix.
     #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
+    pub(crate) images: Vec<String>,
 }
 
 /// `rbuild tag`.
 #[derive(Debug, Args)]
-pub struct TagArgs {
+pub(crate) struct TagArgs {
     /// The image.
-    pub source: String,
+    pub(crate) source: String,
     /// Its further name.
-    pub target: String,
+    pub(crate) target: String,
 }
 
 /// `rbuild import`.
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// A Dockerfile instruction that sets configuration, such as `CMD ["sh"]` (repeatable).
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    pub changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
     /// A comment for the image's history.
     #[arg(short, long)]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// The tar, plain or compressed; `-` for standard input.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// A name for the image.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// `rbuild save`.
 #[derive(Debug, Args)]
-pub struct SaveArgs {
+pub(crate) struct SaveArgs {
     /// The file to write [default: standard output].
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// The form: one that Docker reads as well, or a plain OCI layout.
     #[arg(long, value_enum, default_value_t = ArchiveFormatArg::DockerArchive)]
-    pub format: ArchiveFormatArg,
+    pub(crate) format: ArchiveFormatArg,
     /// Images.
     #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
+    pub(crate) images: Vec<String>,
 }
 
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ArchiveFormatArg {
+pub(crate) enum ArchiveFormatArg {
     /// An OCI layout with Docker's `manifest.json` beside it.
     DockerArchive,
     /// An OCI layout.
@@ -335,47 +335,47 @@ pub enum ArchiveFormatArg {
 
 /// `rbuild load`.
 #[derive(Debug, Args)]
-pub struct LoadArgs {
+pub(crate) struct LoadArgs {
     /// The file or directory to read [default: standard input].
     #[arg(short, long, value_name = "PATH")]
-    pub input: Option<PathBuf>,
+    pub(crate) input: Option<PathBuf>,
     /// Prints nothing but the names.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// `rbuild pull`.
 #[derive(Debug, Args)]
-pub struct PullArgs {
+pub(crate) struct PullArgs {
     /// Prints nothing but the name.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// The platform to take.
     #[arg(long)]
-    pub platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// The image.
-    pub image: String,
+    pub(crate) image: String,
 }
 
 /// `rbuild push`.
 #[derive(Debug, Args)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// Prints nothing.
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// The image.
-    pub image: String,
+    pub(crate) image: String,
 }
 
 /// `rbuild system`.
 #[derive(Debug, Subcommand)]
-pub enum SystemCommand {
+pub(crate) enum SystemCommand {
     /// Verifies everything that is stored.
     Check,
 }
 
 /// Parses the command line; a mistake ends the process with 2, as does `--help` with 0.
-pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(with_default_command(line.into_iter().collect()))
 }
 

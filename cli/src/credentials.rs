@@ -23,14 +23,14 @@ const DOCKER_HUB_KEYS: [&str; 3] = ["https://index.docker.io/v1/", "index.docker
 
 /// A user's name and password, or an identity token.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Login {
+pub(crate) enum Login {
     Password { user: String, password: String },
     IdentityToken(String),
 }
 
 /// The credential files of a user.
 #[derive(Debug, Clone, Default)]
-pub struct CredentialFiles {
+pub(crate) struct CredentialFiles {
     paths: Vec<PathBuf>,
 }
 
@@ -61,7 +61,7 @@ struct HelperAnswer {
 
 impl CredentialFiles {
     /// The files that `variable`, a look at the environment, leads to.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
+    pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let docker = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
         let paths = [
             variable("REGISTRY_AUTH_FILE"),
@@ -72,7 +72,7 @@ impl CredentialFiles {
     }
 
     /// The login for a registry, by host and port, and the repository within it.
-    pub fn login(&self, registry: &str, repository: &str) -> Option<Login> {
+    pub(crate) fn login(&self, registry: &str, repository: &str) -> Option<Login> {
         let read = |path: &PathBuf| serde_json::from_slice::<AuthFile>(&fs::read(path).ok()?).ok();
         self.paths.iter().filter_map(read).find_map(|file| file.login(registry, repository))
     }
@@ -108,7 +108,11 @@ fn keys(registry: &str, repository: &str) -> Vec<String> {
     let scopes = full.match_indices('/').map(|(at, _)| full[..at].to_owned()).collect::<Vec<_>>();
     let mut keys = vec![full.clone()];
     keys.extend(scopes.into_iter().rev());
-    keys.extend([format!("https://{registry}"), format!("https://{registry}/v1/"), format!("https://{registry}/v2/")]);
+    keys.extend([
+        format!("https://{registry}"),
+        format!("https://{registry}/v1/"),
+        format!("https://{registry}/v2/"),
+    ]);
     if registry == "docker.io" {
         keys.extend(DOCKER_HUB_KEYS.map(str::to_owned));
     }
@@ -120,7 +124,10 @@ fn ask_helper(name: &str, key: &str) -> Option<Login> {
     if name.is_empty() || name.contains('/') {
         return None;
     }
-    #[expect(clippy::disallowed_methods, reason = "credential helpers are programs by definition; this is their one wrapper")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "credential helpers are programs by definition; this is their one wrapper"
+    )]
     let mut child = Command::new(format!("docker-credential-{name}"))
         .arg("get")
         .stdin(Stdio::piped())
@@ -167,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_missing_helper_falls_back_to_the_file() {
-        let json = r#"{"credHelpers": {"h.example": "does-not-exist"}, "auths": {"h.example": {"auth": "YTpi"}}}"#;
+        let json =
+            r#"{"credHelpers": {"h.example": "does-not-exist"}, "auths": {"h.example": {"auth": "YTpi"}}}"#;
         assert_eq!(login(json, "h.example", "x"), Some(("a".into(), "b".into())));
     }
 }

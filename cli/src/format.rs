@@ -1,7 +1,7 @@
 //! How tables, sizes, ages and ids are printed: as Docker prints them, because scripts and eyes are used to it.
 
 /// A table with columns as wide as their widest cell, three spaces apart.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -21,7 +21,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// A size with three significant digits in decimal units: `1.23MB`.
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
         return format!("{bytes}B");
@@ -37,17 +37,18 @@ pub fn size(bytes: u64) -> String {
     }
     let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
     let number = format!("{value:.digits$}");
-    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
     format!("{number}{unit}")
 }
 
 /// How long ago something was: `3 hours ago`.
-pub fn ago(now: i64, then: i64) -> String {
+pub(crate) fn ago(now: i64, then: i64) -> String {
     format!("{} ago", duration(now.saturating_sub(then).max(0)))
 }
 
 /// A length of time in its largest unit, as Docker words it.
-pub fn duration(seconds: i64) -> String {
+pub(crate) fn duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match seconds {
         0 => "Less than a second".to_owned(),
@@ -65,17 +66,17 @@ pub fn duration(seconds: i64) -> String {
 }
 
 /// Unix seconds as RFC 3339 in UTC.
-pub fn rfc3339(seconds: i64) -> String {
+pub(crate) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 /// RFC 3339 as Unix seconds.
-pub fn parse_rfc3339(text: &str) -> Option<i64> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 /// A text cut to a length, with an ellipsis where something is missing.
-pub fn shorten(text: &str, chars_max: usize) -> String {
+pub(crate) fn shorten(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }
@@ -89,8 +90,15 @@ mod tests {
     #[test]
     fn sizes_have_three_digits() {
         let cases = [
-            (0, "0B"), (999, "999B"), (1000, "1kB"), (1234, "1.23kB"), (12_345, "12.3kB"), (123_456, "123kB"),
-            (999_999, "1MB"), (1_500_000_000, "1.5GB"), (100_000, "100kB"),
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1234, "1.23kB"),
+            (12_345, "12.3kB"),
+            (123_456, "123kB"),
+            (999_999, "1MB"),
+            (1_500_000_000, "1.5GB"),
+            (100_000, "100kB"),
         ];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected, "{bytes}");
@@ -100,9 +108,17 @@ mod tests {
     #[test]
     fn durations_are_worded_as_docker_does() {
         let cases = [
-            (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (61, "About a minute"), (180, "3 minutes"),
-            (3700, "About an hour"), (7200, "2 hours"), (172_800, "2 days"), (86_400 * 20, "2 weeks"),
-            (86_400 * 90, "3 months"), (86_400 * 800, "2 years"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (180, "3 minutes"),
+            (3700, "About an hour"),
+            (7200, "2 hours"),
+            (172_800, "2 days"),
+            (86_400 * 20, "2 weeks"),
+            (86_400 * 90, "3 months"),
+            (86_400 * 800, "2 years"),
         ];
         for (seconds, expected) in cases {
             assert_eq!(duration(seconds), expected, "{seconds}");

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutputSpec {
+pub(crate) enum OutputSpec {
     /// Into the store, under further names.
     Image { names: Vec<Reference> },
     /// An OCI layout.
@@ -35,14 +35,14 @@ pub enum OutputSpec {
 
 /// A file, or standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dest {
+pub(crate) enum Dest {
     File(PathBuf),
     Stdout,
 }
 
 /// Why a word is no output.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ParseOutputError {
+pub(crate) enum ParseOutputError {
     #[error("output `{0}` has no `type=`")]
     NoType(String),
     #[error("unknown output type `{0}` (expected oci, docker, tar, local, image or cacheonly)")]
@@ -59,7 +59,7 @@ pub enum ParseOutputError {
 
 impl OutputSpec {
     /// Whether this output is written to standard output.
-    pub fn uses_stdout(&self) -> bool {
+    pub(crate) fn uses_stdout(&self) -> bool {
         match self {
             Self::OciArchive { dest, .. } | Self::DockerArchive { dest } | Self::Tar { dest } => {
                 *dest == Dest::Stdout
@@ -83,10 +83,7 @@ impl FromStr for OutputSpec {
         let kind = fields.take("type").ok_or_else(|| ParseOutputError::NoType(text.to_owned()))?;
         let spec = match kind.as_str() {
             "image" => Self::Image { names: fields.references("name")? },
-            "oci" => Self::OciArchive {
-                as_directory: !fields.flag("tar", true)?,
-                dest: fields.dest(&kind)?,
-            },
+            "oci" => Self::OciArchive { as_directory: !fields.flag("tar", true)?, dest: fields.dest(&kind)? },
             "docker" => Self::DockerArchive { dest: fields.dest(&kind)? },
             "tar" => Self::Tar { dest: fields.dest(&kind)? },
             "local" => match fields.dest(&kind)? {
@@ -179,7 +176,10 @@ mod tests {
     fn mistakes_are_named() {
         let cases = [
             ("dest=x", "output `dest=x` has no `type=`"),
-            ("type=zip,dest=x", "unknown output type `zip` (expected oci, docker, tar, local, image or cacheonly)"),
+            (
+                "type=zip,dest=x",
+                "unknown output type `zip` (expected oci, docker, tar, local, image or cacheonly)",
+            ),
             ("type=oci", "output type `oci` needs `dest=`"),
             ("type=tar,dest=x,foo=1", "output type `tar` has no key `foo`"),
             ("type=oci,dest=x,tar=maybe", "output key `tar` cannot be `maybe`"),

@@ -22,7 +22,7 @@ use rbuild_solver::images::ImageError;
 
 /// What kind of failure it is: what decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A step of the build failed.
     Step,
     /// The command line, the Dockerfile or the context is wrong.
@@ -41,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// The exit code.
-    pub const fn exit_code(self) -> u8 {
+    pub(crate) const fn exit_code(self) -> u8 {
         match self {
             Self::Step => 1,
             Self::Input => 2,
@@ -56,28 +56,28 @@ impl Kind {
 
 /// Lines of a file that an error is about.
 #[derive(Debug, Clone)]
-pub struct Excerpt {
+pub(crate) struct Excerpt {
     /// What the file is called.
-    pub path: String,
+    pub(crate) path: String,
     /// All of it.
-    pub text: String,
+    pub(crate) text: String,
     /// Which lines.
-    pub range: SourceRange,
+    pub(crate) range: SourceRange,
 }
 
 /// A failure, ready to be shown.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What failed, with its causes.
-    pub message: String,
+    pub(crate) message: String,
     /// Where.
-    pub excerpt: Option<Excerpt>,
+    pub(crate) excerpt: Option<Excerpt>,
     /// What the failed step printed last.
-    pub tail: Vec<String>,
+    pub(crate) tail: Vec<String>,
     /// What to do.
-    pub hints: Vec<String>,
+    pub(crate) hints: Vec<String>,
 }
 
 /// How many lines around the ones to blame are shown.
@@ -85,31 +85,31 @@ const CONTEXT_LINES: u32 = 2;
 
 impl Failure {
     /// A failure without place and advice.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), excerpt: None, tail: Vec::new(), hints: Vec::new() }
     }
 
     /// A failure that an error of a library caused: its message and those of its causes.
-    pub fn caused_by(kind: Kind, error: &(dyn StdError + 'static)) -> Self {
+    pub(crate) fn caused_by(kind: Kind, error: &(dyn StdError + 'static)) -> Self {
         Self::new(kind, chain(error))
     }
 
     /// Adds advice.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
     /// Says what was being done.
     #[must_use]
-    pub fn while_doing(mut self, what: &str) -> Self {
+    pub(crate) fn while_doing(mut self, what: &str) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
     /// The failure as text, ending in a newline.
-    pub fn render(&self, color: bool) -> String {
+    pub(crate) fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let excerpt = self.excerpt.as_ref().map(Window::of);
         let mut group = match &excerpt {
@@ -135,20 +135,22 @@ impl Failure {
     }
 
     /// Shows the failure on standard error.
-    pub fn show(&self, color: bool) {
+    pub(crate) fn show(&self, color: bool) {
         if self.kind == Kind::Cancelled {
             return eprint("cancelled\n");
         }
         let mut text = self.render(color);
         if self.kind == Kind::Internal {
-            text.push_str("this is a bug in rbuild: please report it with the command and the output above\n");
+            text.push_str(
+                "this is a bug in rbuild: please report it with the command and the output above\n",
+            );
         }
         eprint(&text);
     }
 }
 
 /// Writes to standard error. That it is closed is no reason to fail.
-pub fn eprint(text: &str) {
+pub(crate) fn eprint(text: &str) {
     drop(std::io::stderr().write_all(text.as_bytes()));
 }
 
@@ -183,7 +185,7 @@ impl Window {
 }
 
 /// An error and its causes in one line, without saying anything twice: some messages already hold their cause's.
-pub fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -211,7 +213,7 @@ impl From<ImageError> for Failure {
 }
 
 /// Who is to blame for an error with images.
-pub fn image_kind(error: &ImageError) -> Kind {
+pub(crate) fn image_kind(error: &ImageError) -> Kind {
     match error {
         ImageError::Cancelled => Kind::Cancelled,
         ImageError::Registry(rbuild_registry::Error::Cancelled) => Kind::Cancelled,
@@ -260,7 +262,9 @@ mod tests {
             hints: vec!["add a Makefile".into()],
         };
         let shown = failure.render(false);
-        for part in ["error: process", "--> Dockerfile:3", "RUN make", "last output:", "No targets", "help: add a"] {
+        for part in
+            ["error: process", "--> Dockerfile:3", "RUN make", "last output:", "No targets", "help: add a"]
+        {
             assert!(shown.contains(part), "no {part:?} in\n{shown}");
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use nix::sys::signal::{SigSet, Signal, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 /// What a shell adds to the number of the signal that ended a command.
 const EXIT_SIGNAL_BASE: i32 = 128;
@@ -17,7 +17,7 @@ const EXIT_SIGNAL_BASE: i32 = 128;
 ///
 /// # Errors
 /// When the kernel refuses the mask.
-pub fn watch(signals: &[Signal], mut handle: impl FnMut(Signal) + Send + 'static) -> nix::Result<()> {
+pub(crate) fn watch(signals: &[Signal], mut handle: impl FnMut(Signal) + Send + 'static) -> nix::Result<()> {
     let signals: SigSet = signals.iter().copied().collect();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     thread::spawn(move || {
@@ -32,7 +32,7 @@ pub fn watch(signals: &[Signal], mut handle: impl FnMut(Signal) + Send + 'static
 ///
 /// # Errors
 /// As [`watch`].
-pub fn cancel_on_interrupt(flag: Arc<AtomicBool>) -> nix::Result<()> {
+pub(crate) fn cancel_on_interrupt(flag: Arc<AtomicBool>) -> nix::Result<()> {
     watch(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
         if flag.swap(true, Ordering::SeqCst) {
             die_of(signal);
@@ -41,7 +41,7 @@ pub fn cancel_on_interrupt(flag: Arc<AtomicBool>) -> nix::Result<()> {
 }
 
 /// Ends the process as the signal would have, as far as a shell can tell.
-pub fn die_of(signal: Signal) {
+pub(crate) fn die_of(signal: Signal) {
     #[expect(clippy::exit, reason = "the user wants the process gone, whatever its threads do")]
     std::process::exit(EXIT_SIGNAL_BASE + signal as i32);
 }

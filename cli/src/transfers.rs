@@ -11,20 +11,20 @@ const TEMPLATE: &str = "{prefix:24} {bar:30} {bytes:>10} / {total_bytes:10}";
 
 /// The bars of one command. On something else than a terminal nothing is drawn.
 #[derive(Debug)]
-pub struct Transfers {
+pub(crate) struct Transfers {
     all: MultiProgress,
     bars: Mutex<HashMap<String, ProgressBar>>,
 }
 
 impl Transfers {
     /// Begins to draw on standard error, unless `quiet`.
-    pub fn start(quiet: bool) -> Self {
+    pub(crate) fn start(quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         Self { all: MultiProgress::with_draw_target(target), bars: Mutex::default() }
     }
 
     /// Shows how far a blob is.
-    pub fn show(&self, transfer: Transfer) {
+    pub(crate) fn show(&self, transfer: Transfer) {
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let total = transfer.total_bytes.unwrap_or(0);
         let bar = bars.entry(transfer.name).or_insert_with_key(|name| {
@@ -35,7 +35,7 @@ impl Transfers {
     }
 
     /// Clears the screen of bars.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         // A terminal that went away has no bars to clear.
         drop(self.all.clear());
     }

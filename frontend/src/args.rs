@@ -6,6 +6,7 @@
 //! * The platform arguments and `TARGETSTAGE` are global without being declared.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use rbuild_image::Platform;
 use rbuild_llb::{ProxyEnv, SourceRange};
@@ -18,36 +19,40 @@ use crate::options::Options;
 /// Build arguments that steer the builder and are never variables of a RUN.
 pub(crate) const CONTROL_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// Variables in the order in which they were first set.
+/// Variables in the order in which they were first set. A copy shares them until one of the two changes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Env {
+pub(crate) struct Env(Rc<Pairs>);
+
+#[derive(Debug, Clone, Default)]
+struct Pairs {
     pairs: Vec<(String, String)>,
     positions: HashMap<String, usize>,
 }
 
 impl Env {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        if let Some(position) = self.positions.get(name) {
-            value.clone_into(&mut self.pairs[*position].1);
+        let Pairs { pairs, positions } = Rc::make_mut(&mut self.0);
+        if let Some(position) = positions.get(name) {
+            value.clone_into(&mut pairs[*position].1);
         } else {
-            self.positions.insert(name.to_owned(), self.pairs.len());
-            self.pairs.push((name.to_owned(), value.to_owned()));
+            positions.insert(name.to_owned(), pairs.len());
+            pairs.push((name.to_owned(), value.to_owned()));
         }
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(name, _)| name.as_str())
+        self.0.pairs.iter().map(|(name, _)| name.as_str())
     }
 
     /// `NAME=value`, in order.
     pub(crate) fn to_strings(&self) -> Vec<String> {
-        self.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.0.pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 }
 
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<&str> {
-        self.positions.get(name).map(|position| self.pairs[*position].1.as_str())
+        self.0.positions.get(name).map(|position| self.0.pairs[*position].1.as_str())
     }
 }
 
@@ -55,6 +60,7 @@ impl Variables for Env {
 #[derive(Debug, Clone)]
 pub(crate) struct GlobalArg {
     pub(crate) declarations: Vec<ArgDeclaration>,
+    pub(crate) comments: Vec<String>,
     pub(crate) range: SourceRange,
 }
 

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::paths;
+
 /// The largest file that is read.
 pub const FILE_SIZE_BYTES_MAX: usize = 4 << 20;
 
@@ -52,21 +54,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<String>, ParseError> {
     Ok(rules)
 }
 
-/// As Go's `filepath.Clean`, and without the leading slash. `..` at the front stays: it matches nothing.
 fn clean(pattern: &str) -> String {
-    let is_absolute = pattern.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in pattern.split('/') {
-        match (part, parts.last()) {
-            ("" | ".", _) => {}
-            ("..", None) if is_absolute => {}
-            ("..", Some(last)) if *last != ".." => drop(parts.pop()),
-            _ => parts.push(part),
-        }
-    }
-    match parts.join("/") {
-        joined if joined.is_empty() && is_absolute => "/".to_owned(),
-        joined if joined.is_empty() => ".".to_owned(),
-        joined => joined,
-    }
+    let clean = paths::clean(pattern);
+    clean.strip_prefix('/').filter(|rest| !rest.is_empty()).map(str::to_owned).unwrap_or(clean)
 }

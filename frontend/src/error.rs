@@ -176,13 +176,13 @@ pub enum ErrorKind {
     #[error("invalid name for build stage: `{name}`, name can't start with a number or contain symbols")]
     StageName { name: String },
     /// `FROM $EMPTY`.
-    #[error("base name ({expression}) should not be blank")]
+    #[error("base name ({expression}) should not be blank{}", did_you_mean(similar.as_deref()))]
     BlankBase { expression: String, similar: Option<String> },
     /// What FROM names is not an image reference.
     #[error("failed to parse stage name `{name}`: {source}")]
     BaseReference { name: String, source: ParseReferenceError },
     /// `FROM --platform=$EMPTY`.
-    #[error("empty platform value from expression {expression}")]
+    #[error("empty platform value from expression {expression}{}", did_you_mean(similar.as_deref()))]
     EmptyPlatform { expression: String, similar: Option<String> },
     /// `FROM --platform=x`.
     #[error("failed to parse platform {expression}: {source}")]

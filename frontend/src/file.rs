@@ -18,8 +18,6 @@ pub(crate) struct StageText {
 #[derive(Debug)]
 pub(crate) struct FileText {
     pub(crate) globals: Vec<GlobalArg>,
-    /// The commands that [`globals`](Self::globals) come from.
-    pub(crate) global_commands: Vec<Command>,
     /// At least one.
     pub(crate) stages: Vec<StageText>,
 }
@@ -27,7 +25,7 @@ pub(crate) struct FileText {
 impl FileText {
     /// Reads every instruction and sorts them into stages.
     pub(crate) fn new(file: &Dockerfile) -> Result<Self, Error> {
-        let mut text = Self { globals: Vec::new(), global_commands: Vec::new(), stages: Vec::new() };
+        let mut text = Self { globals: Vec::new(), stages: Vec::new() };
         for node in &file.nodes {
             match instruction::parse(node, file.directives.escape)? {
                 Parsed::From(from) => {
@@ -45,12 +43,11 @@ impl FileText {
             stage.commands.push(command);
             return Ok(());
         }
-        let Instruction::Arg(declarations) = &command.instruction else {
-            let error = ErrorKind::BeforeFrom { instruction: command.keyword };
-            return Err(Error::new(error).at(command.range));
+        let Command { instruction, keyword, comments, range, .. } = command;
+        let Instruction::Arg(declarations) = instruction else {
+            return Err(Error::new(ErrorKind::BeforeFrom { instruction: keyword }).at(range));
         };
-        self.globals.push(GlobalArg { declarations: declarations.clone(), range: command.range });
-        self.global_commands.push(command);
+        self.globals.push(GlobalArg { declarations, comments, range });
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ mod instruction;
 mod lint;
 mod lower;
 mod options;
+mod outline;
 pub mod parser;
 mod paths;
 mod resolver;
@@ -40,8 +41,9 @@ use rbuild_llb::Definition;
 
 pub use error::{Error, ErrorKind};
 pub use lint::{Rule, Warning};
-pub use lower::lower;
+pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
 
 /// What a Dockerfile became.
@@ -59,4 +61,13 @@ pub struct Lowered {
     pub stage: String,
     /// What lint found.
     pub warnings: Vec<Warning>,
+}
+
+/// What [`check`] found.
+#[derive(Debug)]
+pub struct Checked {
+    /// What lint found, up to the error if there is one.
+    pub warnings: Vec<Warning>,
+    /// Why the Dockerfile cannot be built.
+    pub error: Option<Error>,
 }

@@ -1,17 +1,6 @@
 //! Slash-separated paths inside images, as text. Nothing here looks at a file system.
 
-/// The path without `.`, `..` and doubled slashes, made absolute; `..` does not lead above the root.
-pub(crate) fn absolute(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
+pub(crate) use rbuild_llb::pattern::{clean, clean_rooted as absolute};
 
 /// A path that may be relative to a directory, made absolute and clean.
 pub(crate) fn resolve(directory: &str, path: &str) -> String {

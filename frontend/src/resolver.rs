@@ -17,6 +17,7 @@ pub trait ImageResolver {
     ///
     /// # Errors
     /// When the image cannot be found or its config cannot be read.
+    #[expect(clippy::result_large_err, reason = "the failure ends the build, its size costs nothing")]
     fn resolve(
         &self,
         reference: &Reference,

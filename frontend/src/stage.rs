@@ -270,9 +270,14 @@ impl Graph {
         })
     }
 
-    /// What people call the stages of the file.
+    /// The names of the stages that have one.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.stages.iter().map(|stage| stage.display_name.as_str()).filter(|name| !name.is_empty())
+        self.stages.iter().map(|stage| stage.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Every stage of the file and what they need, in the order they must be lowered in.
+    pub(crate) fn all(&self) -> Vec<StageId> {
+        self.in_order((0..self.stages.len()).map(StageId).collect())
     }
 
     pub(crate) fn stage(&self, id: StageId) -> &Stage {
@@ -283,10 +288,13 @@ impl Graph {
     /// instructions first, then the stages of the file.
     pub(crate) fn reachable(&self, target: StageId) -> Vec<StageId> {
         let mut walk = Dfs::new(&self.edges, NodeIndex::new(target.0));
-        let mut found: Vec<StageId> =
-            std::iter::from_fn(|| walk.next(&self.edges)).map(|node| StageId(node.index())).collect();
-        found.sort_by_key(|id| (!self.stages[id.0].is_external, *id));
-        found
+        let found = std::iter::from_fn(|| walk.next(&self.edges)).map(|node| StageId(node.index()));
+        self.in_order(found.collect())
+    }
+
+    fn in_order(&self, mut stages: Vec<StageId>) -> Vec<StageId> {
+        stages.sort_by_key(|id| (!self.stages[id.0].is_external, *id));
+        stages
     }
 
     /// Puts the triggers of a stage's base in front of its instructions, once. Whether it now needs other stages.
@@ -373,5 +381,6 @@ fn parse_platform(expander: &Expander, written: &str, globals: &Globals) -> Resu
 /// The argument that was probably meant by one that is not defined.
 fn similar_argument(expander: &Expander, word: &str, globals: &Globals) -> Option<String> {
     let unmatched = expander.expand(word, &globals.env).ok()?.unmatched;
-    unmatched.iter().find_map(|name| suggest::nearest(name, globals.env.names()))
+    let names = || globals.env.names().chain(globals.declared.iter().map(String::as_str));
+    unmatched.iter().find_map(|name| suggest::nearest(name, names()))
 }

@@ -29,23 +29,29 @@ pub(crate) fn nearest_in_any_case<'a>(
     Some(if found == lower { name } else { name.to_ascii_uppercase() })
 }
 
-/// Levenshtein's distance, in one row. Words whose lengths differ too much are not compared.
+/// How many letters are to be added, dropped, changed, or swapped with their neighbour (optimal string alignment).
+/// Words whose lengths differ too much are not compared.
 fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let length = left.chars().count();
-    if length.abs_diff(right.len()) > DISTANCE_MAX {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    if left.len().abs_diff(right.len()) > DISTANCE_MAX {
         return DISTANCE_MAX + 1;
     }
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, character) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+    let mut before_last = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for (row, character) in left.iter().enumerate() {
+        let mut current = vec![row + 1];
         for (column, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(character != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+            let changed = last[column] + usize::from(character != other);
+            let mut least = changed.min(last[column + 1] + 1).min(current[column] + 1);
+            let is_swap = row > 0 && column > 0 && left[row - 1] == *other && right[column - 1] == *character;
+            if is_swap {
+                least = least.min(before_last[column - 1] + 1);
+            }
+            current.push(least);
         }
+        before_last = std::mem::replace(&mut last, current);
     }
-    row[right.len()]
+    last[right.len()]
 }
 
 #[cfg(test)]
@@ -60,6 +66,7 @@ mod tests {
         assert_eq!(nearest("type", names), None);
         assert_eq!(nearest("elsewhere", names), None);
         assert_eq!(nearest_in_any_case("CPOY", ["copy", "cmd"]).as_deref(), Some("COPY"));
+        assert_eq!(nearest("RNU", ["ENV", "RUN"]).as_deref(), Some("RUN"));
         assert_eq!(nearest_in_any_case("rnu", ["RUN"]).as_deref(), Some("run"));
     }
 }

@@ -42,3 +42,6 @@ pub fn is_archive(input: impl Read) -> bool {
 fn bytes_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@
 //! * A PAX number that cannot be parsed makes the archive malformed; it does not fall back to the header's.
 //! * The parts of a sparse file must be in order, within the file, and add up to the data that follows.
 //! * A v7 header whose name ends in a slash is a directory.
-//! * Times before 1970 are read, from PAX records and from GNU's binary form, both of which tar-core refuses.
+//! * Times before 1970 are read, from PAX records, which tar-core refuses, and from GNU's binary form, which it takes for far
+//!   future; other binary numbers must fit.
 //!
 //! Global PAX headers are ignored, as Docker does. The end is two zero blocks or the end of the input between entries.
 
@@ -130,7 +131,6 @@ pub struct TarReader<R> {
     content_left: u64,
     padding: u64,
     current: PathBuf,
-    mtime: Option<i64>,
 }
 
 /// What one look at the bytes ahead gave.
@@ -161,14 +161,12 @@ impl<R: BufRead> TarReader<R> {
             content_left: 0,
             padding: 0,
             current,
-            mtime: None,
         }
     }
 
     /// The next entry, or `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         self.skip_content()?;
-        self.mtime = None;
         let mut need = BLOCK_BYTES;
         loop {
             if !self.fill_ahead(need)? {
@@ -225,22 +223,16 @@ impl<R: BufRead> TarReader<R> {
             Ok(ParseEvent::GlobalExtensions { consumed, .. }) => Ok(Step::Skip(consumed)),
             Ok(ParseEvent::End { consumed }) => Ok(Step::End(consumed)),
             Ok(ParseEvent::Entry { consumed, entry }) => {
-                let (entry, content_bytes) = convert(&entry, None, self.mtime, malformed)?;
+                let (entry, content_bytes) = convert(&entry, None, malformed)?;
                 Ok(Step::Entry(consumed, Box::new(entry), content_bytes))
             }
             Ok(ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size }) => {
                 let parts = sparse_map.iter().map(|part| Part { offset: part.offset, length: part.length });
                 let sparse = Some((parts.collect(), real_size));
-                let (entry, content_bytes) = convert(&entry, sparse, self.mtime, malformed)?;
+                let (entry, content_bytes) = convert(&entry, sparse, malformed)?;
                 Ok(Step::Entry(consumed, Box::new(entry), content_bytes))
             }
-            Err(source) => match take_negative_mtime(&mut self.ahead) {
-                Some(mtime) => {
-                    self.mtime = Some(mtime);
-                    Ok(Step::Skip(0))
-                }
-                None => Err(malformed(source)),
-            },
+            Err(source) => Err(malformed(source)),
         }
     }
 
@@ -334,16 +326,20 @@ type Sparse = Option<(Vec<Part>, u64)>;
 fn convert(
     parsed: &ParsedEntry<'_>,
     sparse: Sparse,
-    header_mtime: Option<i64>,
     malformed: impl Fn(ParseError) -> Error,
 ) -> Result<(Entry, u64), Error> {
     let path = parsed.path.to_vec();
     let refused = |reason| Error::refused(bytes_path(&parsed.path), reason);
     let pax_mtime = check_records(parsed.pax.unwrap_or_default()).map_err(malformed)?;
-    let seconds = header_mtime.unwrap_or_else(|| i64::try_from(parsed.mtime).unwrap_or(i64::MAX));
-    let owner = |id: u64| u32::try_from(id).map_err(|_| refused(Refusal::OwnerOutOfRange));
+    let header_seconds = binary_time(parsed.header);
+    let seconds = header_seconds.unwrap_or_else(|| i64::try_from(parsed.mtime).unwrap_or(i64::MAX));
+    let owner = |id: u64| u32::try_from(id).map_err(|_| refused(Refusal::NumberOutOfRange));
     if path.contains(&0) {
         return Err(refused(Refusal::NulByte));
+    }
+    let header = parsed.header.as_bytes();
+    if [108..116, 116..124, 124..136].into_iter().any(|field| overflows(&header[field])) {
+        return Err(refused(Refusal::NumberOutOfRange));
     }
     let kind = kind_of(parsed, sparse).map_err(refused)?;
     let content_bytes = if matches!(kind, Kind::File { .. }) { parsed.size } else { 0 };
@@ -451,30 +447,20 @@ fn parse_time(text: &[u8]) -> Option<Time> {
     })
 }
 
-/// Finds a header with a time before 1970 in GNU's binary form, replaces it by 1970 and returns it.
-///
-/// tar-core refuses such headers. They are rare, so this runs only after it did.
-fn take_negative_mtime(headers: &mut [u8]) -> Option<i64> {
-    let mut at = 0;
-    loop {
-        let block: &mut [u8; BLOCK_BYTES] = headers.get_mut(at..at + BLOCK_BYTES)?.try_into().ok()?;
-        let header = Header::from_bytes(block);
-        header.verify_checksum().ok()?;
-        if matches!(header.entry_type(), EntryType::XHeader | EntryType::GnuLongName | EntryType::GnuLongLink)
-        {
-            let size = usize::try_from(header.entry_size().ok()?).ok()?;
-            at = at.checked_add(BLOCK_BYTES)?.checked_add(size.checked_next_multiple_of(BLOCK_BYTES)?)?;
-            continue;
-        }
-        let (sign, low) = block[136..148].split_at(4);
-        if sign != [0xff; 4] || low[0] & 0x80 == 0 {
-            return None;
-        }
-        let mtime = i64::from_be_bytes(low.try_into().ok()?);
-        block[136..148].copy_from_slice(b"00000000000\0");
-        let sum = Header::from_bytes(block).compute_checksum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        return Some(mtime);
+/// A time in GNU's binary form, which may be negative; tar-core takes it for a large number.
+fn binary_time(header: &Header) -> Option<i64> {
+    let field: &[u8; 12] = header.as_bytes()[136..148].try_into().ok()?;
+    let [sign, _, _, _, number @ ..] = field;
+    (sign & 0x80 != 0).then(|| i64::from_be_bytes(*number))
+}
+
+/// Whether a number in GNU's binary form is negative or has more than 63 bits, of which tar-core would drop the upper.
+fn overflows(field: &[u8]) -> bool {
+    let (high, low) = field.split_at(field.len().saturating_sub(8));
+    match field.first() {
+        Some(first) if first & 0x80 == 0 => false,
+        _ if high.is_empty() => field.first() != Some(&0x80),
+        _ => high.first() != Some(&0x80) || high[1..].iter().any(|byte| *byte != 0) || low[0] & 0x80 != 0,
     }
 }
 

@@ -151,6 +151,12 @@ impl RootDir {
         self.lookup(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).at("open", path)
     }
 
+    /// Opens what is at `path` without any right to it, following symlinks: to mount it, or to ask about it.
+    pub fn open_path(&self, path: impl AsRef<Path>) -> Result<OwnedFd, PathError> {
+        let path = path.as_ref();
+        self.lookup(path, OFlags::PATH, Mode::empty()).at("open", path)
+    }
+
     /// The contents of a regular file of at most `size_bytes_max` bytes, symlinks followed.
     pub fn read(&self, path: impl AsRef<Path>, size_bytes_max: u64) -> Result<Vec<u8>, PathError> {
         let path = path.as_ref();

@@ -13,8 +13,8 @@ use rbuild_frontend::lower;
 use rbuild_solver::local::{LocalWorker, LocalWorkerOptions};
 use rbuild_solver::{SolveOptions, solve};
 
-pub use base::NoImages;
-pub use settings::extra_host;
+pub(crate) use base::NoImages;
+pub(crate) use settings::extra_host;
 
 use self::base::StoreResolver;
 use self::failure::Blame;
@@ -25,7 +25,7 @@ use crate::args::BuildArgs;
 use crate::progress::Progress;
 use crate::report::{Failure, Kind, eprint};
 
-pub fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let cancel = app.cancel_on_interrupt()?;
     let settings = Settings::new(args)?;
     let input = Input::read(&settings)?;

@@ -11,7 +11,7 @@ use crate::report::{Failure, Kind};
 /// How much of a command line a list shows.
 const COMMAND_CHARS_MAX: usize = 20;
 
-pub fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
+pub(crate) fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
     let containers = Containers::new(app.store()?.clone()).list().map_err(failure)?;
     let shown = |container: &&Container| args.all || matches!(container.state.status, Status::Running { .. });
     let shown = containers.iter().filter(shown);
@@ -19,7 +19,8 @@ pub fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
         let ids: String = shown.map(|container| format!("{}\n", container.short_id())).collect();
         return print(&ids).map(|()| 0);
     }
-    let mut rows = vec![["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"].map(str::to_owned).to_vec()];
     rows.extend(shown.map(|container| row(container, unix_now())));
     print(&table(&rows)).map(|()| 0)
 }
@@ -39,7 +40,7 @@ fn row(container: &Container, now: i64) -> Vec<String> {
     ]
 }
 
-pub fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
+pub(crate) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
     let containers = Containers::new(app.store()?.clone());
     for name in &args.containers {
         let container = containers.find(name).map_err(failure)?;
@@ -50,7 +51,7 @@ pub fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
 }
 
 /// Who is to blame for an error with containers.
-pub fn failure(error: ContainerError) -> Failure {
+pub(crate) fn failure(error: ContainerError) -> Failure {
     let kind = match &error {
         ContainerError::NotFound { .. }
         | ContainerError::Ambiguous { .. }

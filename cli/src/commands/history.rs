@@ -13,7 +13,7 @@ const CREATED_BY_CHARS_MAX: usize = 45;
 /// What stands in place of an id: only the newest entry is an image of its own.
 const MISSING: &str = "<missing>";
 
-pub fn run(app: &App, args: &HistoryArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &HistoryArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let record = images.find(&args.image)?;
     let image = images.open(&record.target, &Platform::host())?;

@@ -22,7 +22,7 @@ struct Line {
     size_bytes: u64,
 }
 
-pub fn run(app: &App, args: &ImagesArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &ImagesArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let mut lines = Vec::new();
     for record in images.store().images().list()? {

@@ -15,7 +15,7 @@ use crate::commands::build::NoImages;
 use crate::format::rfc3339;
 use crate::report::{Failure, Kind};
 
-pub fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
     let created = rfc3339(unix_now());
     let options = ImportOptions {
         config: changed_config(&args.changes, &created)?,
@@ -28,7 +28,7 @@ pub fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
 }
 
 /// A file, or standard input for `-`.
-pub fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
@@ -42,7 +42,10 @@ fn changed_config(changes: &[String], created: &str) -> Result<ImageConfig, Fail
     let lowered = lower(dockerfile.as_bytes(), &options, &NoImages)
         .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("--change"))?;
     if lowered.definition.target().is_some() {
-        return Err(Failure::new(Kind::Input, "--change takes instructions that set configuration, and no others"));
+        return Err(Failure::new(
+            Kind::Input,
+            "--change takes instructions that set configuration, and no others",
+        ));
     }
     Ok(lowered.config)
 }

@@ -10,7 +10,7 @@ use crate::args::InspectArgs;
 use crate::format::rfc3339;
 use crate::report::Failure;
 
-pub fn run(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
     let found = args.names.iter().map(|name| inspect(app, name)).collect::<Result<Vec<_>, _>>()?;
     let text = serde_json::to_string_pretty(&found).expect("a JSON value is JSON");
     print(&format!("{text}\n")).map(|()| 0)
@@ -30,8 +30,11 @@ fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
     let record = images.find(name)?;
     let image = images.open(&record.target, &Platform::host())?;
     let names: Vec<String> = record.names.iter().map(rbuild_image::Reference::familiar).collect();
-    let digests: Vec<String> =
-        record.names.iter().map(|name| format!("{}@{}", name.familiar_name(), record.target.digest)).collect();
+    let digests: Vec<String> = record
+        .names
+        .iter()
+        .map(|name| format!("{}@{}", name.familiar_name(), record.target.digest))
+        .collect();
     Ok(json!({
         "Id": image.id(),
         "RepoTags": names,

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::args::LoadArgs;
 use crate::report::Failure;
 
-pub fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let cancel = app.cancel_on_interrupt()?;
     let watch = Watch { transfers: &silent, cancel: &cancel };

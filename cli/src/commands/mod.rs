@@ -1,19 +1,19 @@
 //! The commands, one file each. A command turns its arguments into calls of the libraries and prints what they give.
 
-pub mod build;
-pub mod containers;
-pub mod history;
-pub mod images;
-pub mod import;
-pub mod inspect;
-pub mod load;
-pub mod pull;
-pub mod push;
-pub mod rmi;
-pub mod run;
-pub mod save;
-pub mod system;
-pub mod tag;
+pub(crate) mod build;
+pub(crate) mod containers;
+pub(crate) mod history;
+pub(crate) mod images;
+pub(crate) mod import;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod save;
+pub(crate) mod system;
+pub(crate) mod tag;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::report::{Failure, Kind};
 ///
 /// # Errors
 /// When it cannot be written. A reader that went away is no error.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Kind::Environment, format!("failed to write to standard output: {error}")))
@@ -37,26 +37,27 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Reads a name that the user typed.
-pub fn reference(name: &str) -> Result<Reference, Failure> {
+pub(crate) fn reference(name: &str) -> Result<Reference, Failure> {
     name.parse().map_err(|error: rbuild_image::ParseReferenceError| Failure::caused_by(Kind::Input, &error))
 }
 
 /// Reads a platform that the user typed; this machine's if none was.
-pub fn platform(name: Option<&str>) -> Result<Platform, Failure> {
+pub(crate) fn platform(name: Option<&str>) -> Result<Platform, Failure> {
     let parse = |name: &str| {
-        name.parse().map_err(|error: rbuild_image::ParsePlatformError| Failure::caused_by(Kind::Input, &error))
+        name.parse()
+            .map_err(|error: rbuild_image::ParsePlatformError| Failure::caused_by(Kind::Input, &error))
     };
     name.filter(|name| *name != "local").map_or_else(|| Ok(Platform::host()), parse)
 }
 
 /// Gives an I/O error its verb and path.
-pub fn io_failure(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+pub(crate) fn io_failure(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     let path = path.display().to_string();
     move |error| {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
-                Kind::Input
-            }
+            std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::NotADirectory => Kind::Input,
             _ => Kind::Environment,
         };
         Failure::new(kind, format!("failed to {verb} `{path}`: {error}"))
@@ -64,4 +65,4 @@ pub fn io_failure(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error
 }
 
 /// Transfers that nobody watches.
-pub fn silent(_: Transfer) {}
+pub(crate) fn silent(_: Transfer) {}

@@ -8,7 +8,7 @@ use crate::args::PullArgs;
 use crate::report::Failure;
 use crate::transfers::Transfers;
 
-pub fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
     let reference = reference(&args.image)?;
     let platform = platform(args.platform.as_deref())?;
     let cancel = app.cancel_on_interrupt()?;

@@ -9,7 +9,7 @@ use crate::args::PushArgs;
 use crate::report::Failure;
 use crate::transfers::Transfers;
 
-pub fn run(app: &App, args: &PushArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &PushArgs) -> Result<u8, Failure> {
     let reference = reference(&args.image)?;
     let cancel = app.cancel_on_interrupt()?;
     let transfers = Transfers::start(args.quiet);

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::args::RmiArgs;
 use crate::report::{Failure, Kind};
 
-pub fn run(app: &App, args: &RmiArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &RmiArgs) -> Result<u8, Failure> {
     for name in &args.images {
         match remove(app, name, args.force) {
             Err(failure) if args.force && failure.kind == Kind::Input => {}
@@ -60,4 +60,3 @@ fn refuse_used(app: &App, found: &rbuild_cache::ImageRecord) -> Result<(), Failu
         }
     }
 }
-

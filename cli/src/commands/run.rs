@@ -41,7 +41,7 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
-pub fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     // Before any thread, as they inherit the mask; so the process that signals go to comes later.
     let target: Arc<OnceLock<Handle>> = Arc::default();
     forward_signals(Arc::clone(&target), args.tty)?;
@@ -101,7 +101,9 @@ impl Prepared {
                 let snapshot = match (record.snapshot, name) {
                     (Some(snapshot), _) => snapshot,
                     (None, Some(name)) => images.unpack(&name, &image, watch).map_err(cannot_pull)?,
-                    (None, None) => return Err(cannot_pull(ImageError::NotFound { name: args.image.clone() })),
+                    (None, None) => {
+                        return Err(cannot_pull(ImageError::NotFound { name: args.image.clone() }));
+                    }
                 };
                 (image, snapshot)
             }
@@ -176,7 +178,9 @@ fn own_stdio(interactive: bool) -> Result<Stdio, Failure> {
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
         Ok(Stdio::Files { stdin, stdout, stderr })
     };
-    open().map_err(|error| Failure::new(Kind::Environment, format!("failed to open standard input and output: {error}")))
+    open().map_err(|error| {
+        Failure::new(Kind::Environment, format!("failed to open standard input and output: {error}"))
+    })
 }
 
 fn options(args: &RunArgs) -> Result<RunOptions, Failure> {
@@ -186,9 +190,10 @@ fn options(args: &RunArgs) -> Result<RunOptions, Failure> {
     let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
     Ok(RunOptions {
         command: args.command.clone(),
-        entrypoint: args.entrypoint.as_ref().map(|word| {
-            if word.is_empty() { Vec::new() } else { vec![word.clone()] }
-        }),
+        entrypoint: args
+            .entrypoint
+            .as_ref()
+            .map(|word| if word.is_empty() { Vec::new() } else { vec![word.clone()] }),
         env: args.env.iter().filter_map(pair).collect(),
         workdir: args.workdir.clone(),
         user: args.user.clone(),

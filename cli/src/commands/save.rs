@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::args::{ArchiveFormatArg, SaveArgs};
 use crate::report::{Failure, Kind};
 
-pub fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let saved = args.images.iter().map(|name| saved(images, name)).collect::<Result<Vec<_>, _>>()?;
     let format = match args.format {
@@ -22,7 +22,8 @@ pub fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
     match &args.output {
         Some(path) => write_file(path, |out| Ok(images.save(&saved, format, &mut TarSink::new(out))?)),
         None if io::stdout().is_terminal() => {
-            Err(Failure::new(Kind::Input, "cowardly refusing to save to a terminal").hint("use -o FILE or redirect"))
+            Err(Failure::new(Kind::Input, "cowardly refusing to save to a terminal")
+                .hint("use -o FILE or redirect"))
         }
         None => Ok(images.save(&saved, format, &mut TarSink::new(BufWriter::new(io::stdout())))?),
     }?;
@@ -41,7 +42,7 @@ fn saved(images: &Images, name: &str) -> Result<Saved, Failure> {
 ///
 /// # Errors
 /// When it cannot be written, or `write` fails.
-pub fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::args::SystemCommand;
 use crate::report::{Failure, Kind};
 
-pub fn run(app: &App, command: &SystemCommand) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, command: &SystemCommand) -> Result<u8, Failure> {
     match command {
         SystemCommand::Check => check(app),
     }
@@ -19,5 +19,8 @@ fn check(app: &App) -> Result<u8, Failure> {
     let list: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     print(&list)?;
     let count = problems.len();
-    Err(Failure::new(Kind::Environment, format!("{count} problem{} in the store", if count == 1 { "" } else { "s" })))
+    Err(Failure::new(
+        Kind::Environment,
+        format!("{count} problem{} in the store", if count == 1 { "" } else { "s" }),
+    ))
 }

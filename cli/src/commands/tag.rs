@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::args::TagArgs;
 use crate::report::Failure;
 
-pub fn run(app: &App, args: &TagArgs) -> Result<u8, Failure> {
+pub(crate) fn run(app: &App, args: &TagArgs) -> Result<u8, Failure> {
     let target = reference(&args.target)?;
     let images = app.images()?;
     let found = images.find(&args.source)?;

@@ -7,13 +7,14 @@ use std::path::Path;
 use crate::ContainerError;
 
 const ADJECTIVES: [&str; 24] = [
-    "amber", "brisk", "calm", "clever", "coral", "crisp", "eager", "fair", "gentle", "golden", "hardy", "jolly",
-    "keen", "lively", "mellow", "nimble", "plain", "quiet", "rapid", "sharp", "steady", "sunny", "swift", "vivid",
+    "amber", "brisk", "calm", "clever", "coral", "crisp", "eager", "fair", "gentle", "golden", "hardy",
+    "jolly", "keen", "lively", "mellow", "nimble", "plain", "quiet", "rapid", "sharp", "steady", "sunny",
+    "swift", "vivid",
 ];
 const NOUNS: [&str; 24] = [
-    "anvil", "badger", "birch", "bobbin", "cedar", "comet", "crane", "ember", "falcon", "ferry", "finch", "harbor",
-    "heron", "lantern", "maple", "meadow", "otter", "pebble", "piston", "quarry", "raven", "sparrow", "thistle",
-    "willow",
+    "anvil", "badger", "birch", "bobbin", "cedar", "comet", "crane", "ember", "falcon", "ferry", "finch",
+    "harbor", "heron", "lantern", "maple", "meadow", "otter", "pebble", "piston", "quarry", "raven",
+    "sparrow", "thistle", "willow",
 ];
 
 /// An id that no other container has: 64 hex digits of the kernel's randomness.
@@ -26,7 +27,8 @@ pub fn generate_id() -> Result<String, ContainerError> {
 
 /// A name that can be pronounced, taken from an id: `nimble_otter_3f`.
 pub fn generate_name(id: &str) -> String {
-    let number = |at: usize| id.get(at..at + 4).and_then(|hex| usize::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    let number =
+        |at: usize| id.get(at..at + 4).and_then(|hex| usize::from_str_radix(hex, 16).ok()).unwrap_or(0);
     let pick = |words: &[&'static str; 24], at: usize| words[number(at) % words.len()];
     format!("{}_{}_{}", pick(&ADJECTIVES, 0), pick(&NOUNS, 4), id.get(8..12).unwrap_or("0"))
 }
@@ -34,7 +36,9 @@ pub fn generate_name(id: &str) -> String {
 fn random<const N: usize>() -> Result<[u8; N], ContainerError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; N];
-    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(ContainerError::io("read", path))?;
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(ContainerError::io("read", path))?;
     Ok(bytes)
 }
 

@@ -1,11 +1,9 @@
 //! Running a container's process, in the foreground.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 
-use rbuild_executor::{
-    Container as Spec, Executor, Exit, Handle, Network, Process, Root, Running, Stdio,
-};
+use rbuild_executor::{Container as Spec, Executor, Exit, Handle, Network, Process, Root, Running, Stdio};
 use rbuild_image::ContainerConfig;
 use rustix::fs::{FlockOperation, flock};
 
@@ -120,7 +118,7 @@ impl Containers {
 
     fn lock(&self, container: &Container) -> Result<File, ContainerError> {
         let path = self.directory(&container.id).join("lock");
-        let file = fs::File::create(&path).map_err(ContainerError::io("make", &path))?;
+        let file = File::create(&path).map_err(ContainerError::io("make", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => {

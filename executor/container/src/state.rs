@@ -66,11 +66,9 @@ mod tests {
 
     #[test]
     fn states_round_trip() {
-        for status in [
-            Status::Created,
-            Status::Running { pid: 7, started: 1 },
-            Status::Exited { code: 3, finished: 2 },
-        ] {
+        for status in
+            [Status::Created, Status::Running { pid: 7, started: 1 }, Status::Exited { code: 3, finished: 2 }]
+        {
             let state = ContainerState {
                 image: "app:latest".into(),
                 image_id: "sha256:00".into(),

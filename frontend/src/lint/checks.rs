@@ -5,15 +5,16 @@ use std::collections::HashSet;
 
 use rbuild_image::{Platform, Reference};
 use rbuild_llb::SourceRange;
+use rbuild_llb::pattern::Patterns;
 
 use super::{Linter, Rule};
 use crate::args::Globals;
 use crate::expand::{Expanded, Expander, Variables};
 use crate::file::{FileText, StageText};
-use crate::instruction::{Command, Instruction};
-use crate::options::Options;
+use crate::instruction::{ArgDeclaration, Command, Instruction};
+use crate::options::{MainContext, Options};
 use crate::parser::Dockerfile;
-use crate::suggest;
+use crate::{paths, suggest};
 
 const RESERVED_NAMES: [&str; 2] = ["context", "scratch"];
 const SECRET_WORDS: [&str; 10] =
@@ -89,10 +90,10 @@ fn casing(text: &FileText, linter: &mut Linter) {
 
 /// A comment right above FROM or ARG is taken for its description.
 fn descriptions(text: &FileText, linter: &mut Linter) {
-    let mut check = |comments: &[String], range: SourceRange, instruction: &str, names: &[&str]| {
+    let mut check = |comments: &[String], range: SourceRange, instruction: &str, names: &[String]| {
         let Some(comment) = comments.last() else { return };
         let first = comment.split(' ').next().unwrap_or_default();
-        if names.is_empty() || names.contains(&first) {
+        if names.is_empty() || names.iter().any(|name| name == first) {
             return;
         }
         let example = if let [only] = names { only } else { "<name>" };
@@ -101,14 +102,18 @@ fn descriptions(text: &FileText, linter: &mut Linter) {
     };
     for stage in &text.stages {
         if !stage.name.is_empty() {
-            check(&stage.from.comments, stage.from.range, "FROM", &[&stage.name]);
+            check(&stage.from.comments, stage.from.range, "FROM", std::slice::from_ref(&stage.name));
         }
     }
-    let in_stages = text.stages.iter().flat_map(|stage| &stage.commands);
-    for command in text.global_commands.iter().chain(in_stages) {
+    let names = |declarations: &[ArgDeclaration]| -> Vec<String> {
+        declarations.iter().map(|declaration| declaration.key.clone()).collect()
+    };
+    for arg in &text.globals {
+        check(&arg.comments, arg.range, "ARG", &names(&arg.declarations));
+    }
+    for command in text.stages.iter().flat_map(|stage| &stage.commands) {
         if let Instruction::Arg(declarations) = &command.instruction {
-            let names: Vec<&str> = declarations.iter().map(|declaration| declaration.key.as_str()).collect();
-            check(&command.comments, command.range, "ARG", &names);
+            check(&command.comments, command.range, "ARG", &names(declarations));
         }
     }
 }
@@ -194,11 +199,33 @@ pub(crate) fn secret_name(instruction: &str, name: &str, command: &Command, lint
     }
 }
 
-/// Whether `.dockerignore` leaves out what is copied. Not said where rules take paths back, as it cannot be known.
+/// The rules of `.dockerignore`, if it can be told from them alone what they leave out: not where one takes back what
+/// others left out, and not for a context that has none.
+pub(crate) fn ignore_rules(options: &Options) -> Option<Patterns> {
+    if options.context != MainContext::Local {
+        return None;
+    }
+    // A malformed rule is an error where the context is read.
+    Patterns::new(&options.ignore).ok().filter(|rules| !rules.is_empty() && !rules.has_negated())
+}
+
+/// Whether `.dockerignore` leaves out what is copied.
 pub(crate) fn copy_ignored(
-    _options: &Options,
-    _sources: &[String],
-    _command: &Command,
-    _linter: &mut Linter,
+    rules: Option<&Patterns>,
+    sources: &[String],
+    command: &Command,
+    linter: &mut Linter,
 ) {
+    let Some(rules) = rules else { return };
+    for source in sources {
+        let path = paths::absolute(source);
+        let path = path.trim_start_matches('/');
+        // The root itself cannot be left out, only everything in it.
+        let probe = if path.is_empty() { "\u{1}/\u{1}" } else { path };
+        if rules.matches(probe) {
+            let keyword = command.keyword.to_uppercase();
+            let message = format!("{keyword} of `{source}`, which `.dockerignore` leaves out");
+            linter.report(Rule::CopyIgnoredFile, &command.comments, command.range, message);
+        }
+    }
 }

@@ -9,6 +9,8 @@ mod rules;
 
 use rbuild_llb::SourceRange;
 
+use crate::error::{Error, ErrorKind};
+
 pub use rules::Rule;
 
 pub(crate) use config::{Config, parse_bool};
@@ -32,8 +34,9 @@ pub(crate) struct Linter {
 }
 
 impl Linter {
-    pub(crate) const fn new(config: Config) -> Self {
-        Self { config, warnings: Vec::new() }
+    /// Says which rules speak.
+    pub(crate) fn configure(&mut self, config: Config) {
+        self.config = config;
     }
 
     /// Reports a broken rule, unless it is switched off for the file or by `comments` above the instruction. The
@@ -48,12 +51,14 @@ impl Linter {
         }
     }
 
-    /// The names of the broken rules, if the Dockerfile says that they are errors.
-    pub(crate) fn fatal(&self) -> Option<Vec<&'static str>> {
+    /// An error that names the broken rules, if the Dockerfile asks for one.
+    pub(crate) fn verdict(&self) -> Result<(), Error> {
+        let first = self.warnings.iter().map(|warning| warning.range).min_by_key(|range| range.line_first);
+        let Some(range) = first.filter(|_| self.config.is_error) else { return Ok(()) };
         let mut rules: Vec<_> = self.warnings.iter().map(|warning| warning.rule.name()).collect();
         rules.sort_unstable();
         rules.dedup();
-        (self.config.is_error && !rules.is_empty()).then_some(rules)
+        Err(Error::new(ErrorKind::Lint { rules }).at(range))
     }
 
     /// The warnings in the order of the file.

@@ -3,7 +3,6 @@
 use rbuild_image::Digest;
 use rbuild_llb::{CopyAction, Edge, HttpSource, Meta, Op, SourceOp};
 
-use super::copy::Transferred;
 use super::state::Current;
 use super::{Lowerer, remote};
 use crate::error::{Error, ErrorKind};
@@ -21,7 +20,7 @@ impl Lowerer<'_> {
         check_checksum(checksum.as_deref(), &transfer.sources)?;
         let is_local = |source: &&String| !remote::is_git(source) && !remote::is_http(source);
         let local: Vec<String> = transfer.sources.iter().filter(is_local).cloned().collect();
-        checks::copy_ignored(self.options, &local, command, &mut self.linter);
+        checks::copy_ignored(self.ignored.as_ref(), &local, command, self.linter);
         for source in transfer.sources.clone() {
             let action = if remote::is_git(&source) {
                 let git = remote::git_source(&source, add.keep_git_dir, checksum.as_deref())?;
@@ -29,7 +28,11 @@ impl Lowerer<'_> {
                 let from = transfer.steps.input(Some(edge));
                 CopyAction { dir_copy_contents: true, ..transfer.action(from, "/".to_owned()) }
             } else if remote::is_http(&source) {
-                self.http(&mut transfer, &source, checksum.as_deref(), add, command)?
+                let file = http_source(&source, checksum.as_deref())?;
+                let path = format!("/{}", file.filename);
+                let edge = self.remote(SourceOp::Http(file), &source, command);
+                let from = transfer.steps.input(Some(edge));
+                CopyAction { attempt_unpack: add.unpack.unwrap_or(false), ..transfer.action(from, path) }
             } else {
                 let tree = self.main_context();
                 let action = self.local_source(&mut transfer, tree, &source);
@@ -41,39 +44,24 @@ impl Lowerer<'_> {
         Ok(())
     }
 
-    fn http(
-        &mut self,
-        transfer: &mut Transferred,
-        url: &str,
-        checksum: Option<&str>,
-        add: &Add,
-        command: &Command,
-    ) -> Result<CopyAction, Error> {
-        let checksum = checksum.map(str::parse::<Digest>).transpose().map_err(ErrorKind::Checksum)?;
-        let filename = remote::file_name(url);
-        let source = HttpSource {
-            url: url.to_owned(),
-            checksum,
-            filename: filename.clone(),
-            mode: HTTP_FILE_MODE,
-            uid: 0,
-            gid: 0,
-            auth_header_secret: None,
-            headers: Vec::new(),
-        };
-        let edge = self.remote(SourceOp::Http(source), url, command);
-        let from = transfer.steps.input(Some(edge));
-        Ok(CopyAction {
-            attempt_unpack: add.unpack.unwrap_or(false),
-            ..transfer.action(from, format!("/{filename}"))
-        })
-    }
-
     fn remote(&mut self, source: SourceOp, url: &str, command: &Command) -> Edge {
         let name = format!("[internal] load {}", remote::without_credentials(url));
         let meta = Meta { name, source: Some(command.range), internal: true, ..Meta::default() };
         self.add_vertex(Op::Source(source), Vec::new(), meta)
     }
+}
+
+fn http_source(url: &str, checksum: Option<&str>) -> Result<HttpSource, Error> {
+    Ok(HttpSource {
+        url: url.to_owned(),
+        checksum: checksum.map(str::parse::<Digest>).transpose().map_err(ErrorKind::Checksum)?,
+        filename: remote::file_name(url),
+        mode: HTTP_FILE_MODE,
+        uid: 0,
+        gid: 0,
+        auth_header_secret: None,
+        headers: Vec::new(),
+    })
 }
 
 fn check_checksum(checksum: Option<&str>, sources: &[String]) -> Result<(), Error> {

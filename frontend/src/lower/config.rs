@@ -23,7 +23,8 @@ impl Lowerer<'_> {
         let mut shown = Vec::new();
         for declaration in declarations {
             let key = &declaration.key;
-            checks::secret_name("ARG", key, command, &mut self.linter);
+            checks::secret_name("ARG", key, command, self.linter);
+            self.outline.arg(self.text, command, declaration);
             let value = match (self.options.build_args.get(key), &declaration.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(self.expand(current, command, default)?),
@@ -34,6 +35,7 @@ impl Lowerer<'_> {
             {
                 current.state.env.set(key, value);
             }
+            self.outline.arg_value(key, value.as_deref());
             shown.push(value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")));
             current.state.args.push((key.clone(), value));
         }
@@ -51,7 +53,7 @@ impl Lowerer<'_> {
         let pairs = self.pairs(current, command, pairs, "ENV")?;
         let mut shown = String::from("ENV");
         for (key, value) in pairs {
-            checks::secret_name("ENV", &key, command, &mut self.linter);
+            checks::secret_name("ENV", &key, command, self.linter);
             shown.push_str(&format!(" {key}={value}"));
             current.state.env.set(&key, &value);
             current.state.config.config.env_set(&key, &value);
@@ -96,12 +98,7 @@ impl Lowerer<'_> {
             .collect()
     }
 
-    pub(super) fn cmd(
-        &mut self,
-        current: &mut Current,
-        command: &Command,
-        line: &CommandLine,
-    ) -> Result<(), Error> {
+    pub(super) fn cmd(&mut self, current: &mut Current, command: &Command, line: &CommandLine) {
         let before = current.cmd.replace(command.range);
         self.check_once(before, command);
         let args = self.command_words(current, command, line);
@@ -110,16 +107,10 @@ impl Lowerer<'_> {
         config.cmd = Some(args);
         config.args_escaped = true;
         self.record(current, created_by);
-        Ok(())
     }
 
     /// A new entrypoint makes the inherited CMD meaningless, but not one of the same stage.
-    pub(super) fn entrypoint(
-        &mut self,
-        current: &mut Current,
-        command: &Command,
-        line: &CommandLine,
-    ) -> Result<(), Error> {
+    pub(super) fn entrypoint(&mut self, current: &mut Current, command: &Command, line: &CommandLine) {
         let before = current.entrypoint.replace(command.range);
         self.check_once(before, command);
         let args = self.command_words(current, command, line);
@@ -130,7 +121,6 @@ impl Lowerer<'_> {
             config.cmd = None;
         }
         self.record(current, created_by);
-        Ok(())
     }
 
     fn command_words(&mut self, current: &Current, command: &Command, line: &CommandLine) -> Vec<String> {
@@ -158,12 +148,7 @@ impl Lowerer<'_> {
         }
     }
 
-    pub(super) fn healthcheck(
-        &mut self,
-        current: &mut Current,
-        command: &Command,
-        check: &Healthcheck,
-    ) -> Result<(), Error> {
+    pub(super) fn healthcheck(&mut self, current: &mut Current, command: &Command, check: &Healthcheck) {
         let before = current.healthcheck.replace(command.range);
         self.check_once(before, command);
         let shown = format!(
@@ -177,25 +162,21 @@ impl Lowerer<'_> {
         );
         current.state.config.config.healthcheck = Some(check.clone());
         self.record(current, shown);
-        Ok(())
     }
 
-    pub(super) fn maintainer(&self, current: &mut Current, name: &str) -> Result<(), Error> {
+    pub(super) fn maintainer(&self, current: &mut Current, name: &str) {
         current.state.config.author = Some(name.to_owned());
         self.record(current, format!("MAINTAINER {name}"));
-        Ok(())
     }
 
     /// Kept as text for the images on top of this one. No history entry, as in BuildKit.
-    pub(super) fn onbuild(current: &mut Current, trigger: &str) -> Result<(), Error> {
+    pub(super) fn onbuild(current: &mut Current, trigger: &str) {
         current.state.config.config.on_build.push(trigger.to_owned());
-        Ok(())
     }
 
-    pub(super) fn shell(&self, current: &mut Current, shell: &[String]) -> Result<(), Error> {
+    pub(super) fn shell(&self, current: &mut Current, shell: &[String]) {
         current.state.config.config.shell = Some(shell.to_vec());
         self.record(current, format!("SHELL {}", history::plain_list(shell)));
-        Ok(())
     }
 
     pub(super) fn stop_signal(

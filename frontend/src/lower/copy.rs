@@ -39,7 +39,7 @@ impl Lowerer<'_> {
         let tree = match step.sources.first().copied().flatten() {
             Some(stage) => Some(self.source_tree(current, stage)?),
             None if copy.from.is_none() && !transfer.sources.is_empty() => {
-                checks::copy_ignored(self.options, &transfer.sources, command, &mut self.linter);
+                checks::copy_ignored(self.ignored.as_ref(), &transfer.sources, command, self.linter);
                 Some(self.main_context())
             }
             None => None,
@@ -156,6 +156,7 @@ impl Lowerer<'_> {
             transfer.sources.push(format!("<<{}", document.name));
         }
         let text = Self::describe(&command.code, Expander::new(self.escape), &current.state.env);
+        let text = transfer.hide_credentials(text);
         let created_by = transfer.history(keyword);
         let (op, inputs) = transfer.steps.finish();
         let title = current.title(&text, command.is_trigger);
@@ -205,6 +206,12 @@ impl Transferred {
         }
     }
 
+    /// Takes the credentials out of the URLs in a text: it is shown, and stays in the image.
+    fn hide_credentials(&self, text: String) -> String {
+        let remote = self.sources.iter().filter(|source| remote::is_http(source) || remote::is_git(source));
+        remote.fold(text, |text, source| text.replace(source, &remote::without_credentials(source)))
+    }
+
     fn history(&self, keyword: &str) -> String {
         let mut words = vec![keyword.to_owned()];
         words.extend(self.chown.iter().map(|chown| format!("--chown={chown}")));
@@ -212,7 +219,7 @@ impl Transferred {
         words.extend(self.sources.iter().cloned());
         words.push(self.dest_written.clone());
         words.push("# buildkit".to_owned());
-        words.join(" ")
+        self.hide_credentials(words.join(" "))
     }
 }
 

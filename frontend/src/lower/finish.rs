@@ -79,15 +79,14 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 impl Lowerer<'_> {
     /// Completes the config of the target and ends the graph.
     pub(super) fn finish(mut self, target: StageId) -> Result<Lowered, Error> {
-        if let Some(rules) = self.linter.fatal() {
-            return Err(ErrorKind::Lint { rules }.into());
-        }
+        self.linter.verdict()?;
         let state = self.done.remove(&target).expect("the target is reachable from itself");
         if let Some(local) = state.local {
             self.locals.use_all(local);
         }
         self.fill_follow_paths();
         let mut config = state.config;
+        config.history = state.history.into_entries();
         config.config.labels.extend(self.options.labels.iter().cloned());
         config.created = self.times.created;
         if !self.options.platform_is_default {
@@ -99,7 +98,7 @@ impl Lowerer<'_> {
             history_inherited: state.history_inherited,
             source_date_epoch: self.times.epoch,
             stage: self.graph.stage(target).name.clone(),
-            warnings: self.linter.finish(),
+            warnings: Vec::new(),
         })
     }
 }

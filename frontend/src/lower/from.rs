@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use rbuild_image::{ImageConfig, Platform, Reference};
 use rbuild_llb::{Edge, GitSource, ImageSource, Meta, OciLayoutSource, Op, SourceOp, Vertex};
 
+use super::Lowerer;
+use super::history::{self, Timeline};
 use super::state::{Current, State};
-use super::{Lowerer, history};
 use crate::args::Env;
 use crate::context::{Contexts, REDIRECTIONS_MAX};
 use crate::error::{Error, ErrorKind};
@@ -43,6 +44,13 @@ struct ImageOrigin {
     platform: Platform,
 }
 
+/// Who and what is asked about a base.
+pub(super) struct Surroundings<'a> {
+    pub(super) contexts: &'a Contexts<'a>,
+    pub(super) options: &'a Options,
+    pub(super) resolver: &'a dyn ImageResolver,
+}
+
 /// Where the stages start.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
@@ -56,10 +64,9 @@ impl Origins {
         &mut self,
         graph: &Graph,
         stages: &[StageId],
-        contexts: &Contexts<'_>,
-        options: &Options,
-        resolver: &dyn ImageResolver,
+        around: &Surroundings<'_>,
     ) -> Result<(), Error> {
+        let Surroundings { contexts, options, resolver } = around;
         let mut wanted = Vec::new();
         for id in stages {
             let stage = graph.stage(*id);
@@ -83,8 +90,7 @@ impl Origins {
                 Place::Known(origin) => *origin,
                 Place::Image(reference) => {
                     let stage = graph.stage(id);
-                    self.image(graph, stage, reference, options, resolver)
-                        .map_err(|error| error.at(stage.range))?
+                    self.image(graph, stage, reference, around).map_err(|error| error.at(stage.range))?
                 }
             };
             self.by_stage.insert(id, origin);
@@ -97,9 +103,9 @@ impl Origins {
         graph: &Graph,
         stage: &Stage,
         reference: Reference,
-        options: &Options,
-        resolver: &dyn ImageResolver,
+        around: &Surroundings<'_>,
     ) -> Result<Origin, Error> {
+        let Surroundings { options, resolver, .. } = around;
         let platform = stage.platform.clone().unwrap_or_else(|| options.platform.clone());
         let key = (reference, platform);
         if !self.images.contains_key(&key) {
@@ -197,7 +203,7 @@ fn detect(found: &Platform, asked: Platform, options: &Options) -> Platform {
 
 impl Lowerer<'_> {
     /// The state that a stage starts with.
-    pub(super) fn start(&mut self, id: StageId, origins: &Origins) -> Result<Current, Error> {
+    pub(super) fn start(&mut self, id: StageId, origins: &Origins) -> Current {
         let stage = self.graph.stage(id);
         let mut current = match (&stage.base, origins.by_stage.get(&id)) {
             (Base::Stage(base), _) => self.start_from_stage(id, *base),
@@ -215,8 +221,8 @@ impl Lowerer<'_> {
             }
             (_, Some(Origin::Scratch) | None) => self.start_empty(id, None, None),
         };
-        self.prepare(&mut current.state);
-        Ok(current)
+        Self::prepare(&mut current.state);
+        current
     }
 
     fn start_from_stage(&mut self, id: StageId, base: StageId) -> Current {
@@ -239,6 +245,7 @@ impl Lowerer<'_> {
             edge,
             local,
             config,
+            history: Timeline::default(),
             history_inherited: 0,
             platform,
             env: Env::default(),
@@ -260,6 +267,7 @@ impl Lowerer<'_> {
             edge: None,
             local: None,
             history_inherited: config.history.len(),
+            history: Timeline::of_image(std::mem::take(&mut config.history)),
             config,
             platform: image.platform.clone(),
             env: Env::default(),
@@ -289,14 +297,16 @@ impl Lowerer<'_> {
     }
 
     /// Completes the config and takes the environment over from it.
-    fn prepare(&self, state: &mut State) {
+    fn prepare(state: &mut State) {
         let config = &mut state.config.config;
         if config.env_get("PATH").is_none() && state.platform.os != "windows" {
             config.env_set("PATH", PATH_DEFAULT);
         }
         for pair in &config.env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            state.env.set(name, value);
+            if state.env.get(name) != Some(value) {
+                state.env.set(name, value);
+            }
         }
         debug_assert!(state.env.get("PATH").is_some() || state.platform.os == "windows");
         if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {

@@ -1,5 +1,7 @@
 //! History entries, in the form that `docker history` and image scanners read.
 
+use std::rc::Rc;
+
 use rbuild_image::{History, ImageConfig};
 
 use super::state::{Current, State};
@@ -14,6 +16,33 @@ pub(super) fn layer_count(config: &ImageConfig) -> usize {
     config.rootfs.diff_ids.len().max(in_history)
 }
 
+/// The history of a stage as it grows. What its bases have recorded is shared with them, not copied: a chain of
+/// stages would else cost the square of its length.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Timeline {
+    inherited: Vec<Rc<Vec<History>>>,
+    own: Vec<History>,
+}
+
+impl Timeline {
+    /// The history of a base image.
+    pub(super) fn of_image(history: Vec<History>) -> Self {
+        Self { inherited: vec![Rc::new(history)], own: Vec::new() }
+    }
+
+    /// Ends a stage: what it recorded can now be shared.
+    pub(super) fn freeze(&mut self) {
+        if !self.own.is_empty() {
+            self.inherited.push(Rc::new(std::mem::take(&mut self.own)));
+        }
+    }
+
+    pub(super) fn into_entries(self) -> Vec<History> {
+        let inherited = self.inherited.iter().flat_map(|part| part.iter().cloned());
+        inherited.chain(self.own).collect()
+    }
+}
+
 impl Lowerer<'_> {
     /// Records an instruction that made no layer.
     pub(super) fn record(&self, current: &mut Current, created_by: String) {
@@ -26,7 +55,7 @@ impl Lowerer<'_> {
     }
 
     fn push_history(&self, current: &mut Current, created_by: String, empty_layer: bool) {
-        current.state.config.history.push(History {
+        current.state.history.own.push(History {
             created: self.times.created.clone(),
             created_by: Some(created_by),
             author: None,

@@ -11,6 +11,7 @@ mod finish;
 mod from;
 mod history;
 mod mounts;
+mod outline;
 mod remote;
 mod run;
 mod state;
@@ -19,6 +20,7 @@ mod workdir;
 
 use std::collections::HashMap;
 
+use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{Builder, Edge, Meta, Op, ProxyEnv, Vertex};
 
 use crate::args::{self, CONTROL_ARGS, Globals};
@@ -32,9 +34,10 @@ use crate::options::{NoCache, Options};
 use crate::parser::{self, Dockerfile};
 use crate::resolver::ImageResolver;
 use crate::stage::{Graph, StageId, Step};
-use crate::{Lowered, suggest};
+use crate::{Checked, Lowered, Outline, suggest};
 use finish::Times;
-use from::Origins;
+use from::{Origins, Surroundings};
+use outline::Collected;
 use state::{Current, State};
 use tree::LocalTrees;
 
@@ -44,15 +47,19 @@ const OWN_SYNTAX: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"
 /// What is needed beside the state of a stage, for as long as the build is lowered.
 struct Lowerer<'a> {
     options: &'a Options,
+    text: &'a FileText,
     graph: &'a Graph,
     globals: &'a Globals,
     escape: char,
     proxy: Option<ProxyEnv>,
     times: Times,
-    linter: Linter,
+    linter: &'a mut Linter,
+    outline: Collected,
     builder: Builder,
     locals: LocalTrees,
-    /// Rules of the main context, ready to be matched.
+    /// The rules of `.dockerignore`, where lint can judge them: none takes back what others left out.
+    ignored: Option<Patterns>,
+    /// The stages that are lowered.
     done: HashMap<StageId, State>,
 }
 
@@ -61,56 +68,102 @@ struct Lowerer<'a> {
 /// # Errors
 /// When the Dockerfile or the options are wrong, or a base image cannot be resolved.
 pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Lowered, Error> {
+    let mut linter = Linter::default();
+    let mut lowered = translate(
+        source,
+        options,
+        resolver,
+        &mut linter,
+        |graph, target| graph.reachable(target),
+        |lowerer, target| lowerer.finish(target),
+    )?;
+    lowered.warnings = linter.finish();
+    Ok(lowered)
+}
+
+/// Looks for mistakes in a Dockerfile: in all its stages, or in what `options.target` needs.
+pub fn check(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Checked {
+    let mut linter = Linter::default();
+    let all =
+        |graph: &Graph, target| if options.target.is_none() { graph.all() } else { graph.reachable(target) };
+    let result =
+        translate(source, options, resolver, &mut linter, all, |lowerer, _| lowerer.linter.verdict());
+    Checked { error: result.err(), warnings: linter.finish() }
+}
+
+/// Lists what a build can be given: arguments, secrets, agents, caches.
+///
+/// # Errors
+/// As [`lower`].
+pub fn outline(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Outline, Error> {
+    let mut linter = Linter::default();
+    let reachable = |graph: &Graph, target| graph.reachable(target);
+    translate(source, options, resolver, &mut linter, reachable, |lowerer, target| {
+        Ok(lowerer.finish_outline(target))
+    })
+}
+
+/// The way of every translation: parse, resolve, lower the stages that `scope` chooses, and end with what is wanted.
+fn translate<T>(
+    source: &[u8],
+    options: &Options,
+    resolver: &dyn ImageResolver,
+    linter: &mut Linter,
+    scope: impl Fn(&Graph, StageId) -> Vec<StageId>,
+    finish: impl FnOnce(Lowerer<'_>, StageId) -> Result<T, Error>,
+) -> Result<T, Error> {
     let file = parser::parse(source)?;
     check_syntax(&file, options)?;
-    let mut linter = Linter::new(lint_config(&file, options)?);
+    linter.configure(lint_config(&file, options)?);
     let text = FileText::new(&file)?;
     let escape = file.directives.escape;
     let last = text.stages.last().map(|stage| stage.name.as_str()).unwrap_or_default();
     let target_name = options.target.as_deref().unwrap_or(last);
-    checks::file(&file, &text, options, &mut linter);
+    checks::file(&file, &text, options, linter);
     let globals = Globals::new(options, target_name, &text.globals, escape)?;
-    checks::bases(&text, &globals, escape, &mut linter);
+    checks::bases(&text, &globals, escape, linter);
 
     let contexts = Contexts::new(options);
     let mut graph = Graph::new(&text.stages, &globals, &contexts, escape)?;
     let target = graph.target(options.target.as_deref())?;
-    let origins = resolve(&mut graph, target, &contexts, options, resolver)?;
+    let around = Surroundings { contexts: &contexts, options, resolver };
+    let origins = resolve(&mut graph, |graph| scope(graph, target), &around)?;
     let times = Times::new(options, &globals)?;
     let mut lowerer = Lowerer {
         options,
+        text: &text,
         graph: &graph,
         globals: &globals,
         escape,
         proxy: args::proxy(options),
         times,
         linter,
+        outline: Collected::default(),
         builder: Builder::new(),
         locals: LocalTrees::default(),
+        ignored: checks::ignore_rules(options),
         done: HashMap::new(),
     };
-    for id in graph.reachable(target) {
+    for id in scope(&graph, target) {
         let state = lowerer.stage(id, &origins)?;
         lowerer.done.insert(id, state);
     }
-    lowerer.finish(target)
+    finish(lowerer, target)
 }
 
 /// Resolves base images and lets their triggers fire, until that needs no further stages.
 fn resolve(
     graph: &mut Graph,
-    target: StageId,
-    contexts: &Contexts<'_>,
-    options: &Options,
-    resolver: &dyn ImageResolver,
+    scope: impl Fn(&Graph) -> Vec<StageId>,
+    around: &Surroundings<'_>,
 ) -> Result<Origins, Error> {
     let mut origins = Origins::default();
     loop {
-        let reachable = graph.reachable(target);
-        origins.resolve(graph, &reachable, contexts, options, resolver)?;
+        let reachable = scope(graph);
+        origins.resolve(graph, &reachable, around)?;
         let mut has_new_sources = false;
         for id in reachable {
-            has_new_sources |= graph.fire_triggers(id, origins.triggers(id), contexts)?;
+            has_new_sources |= graph.fire_triggers(id, origins.triggers(id), around.contexts)?;
         }
         if !has_new_sources {
             return Ok(origins);
@@ -153,10 +206,11 @@ impl Lowerer<'_> {
     /// Lowers one stage.
     fn stage(&mut self, id: StageId, origins: &Origins) -> Result<State, Error> {
         let stage = self.graph.stage(id);
-        let mut current = self.start(id, origins)?;
+        let mut current = self.start(id, origins);
         for step in &stage.steps {
             self.step(&mut current, step).map_err(|error| error.at(step.command.range))?;
         }
+        current.state.history.freeze();
         Ok(current.state)
     }
 
@@ -164,24 +218,25 @@ impl Lowerer<'_> {
     fn step(&mut self, current: &mut Current, step: &Step) -> Result<(), Error> {
         let command = &step.command;
         match &command.instruction {
-            Instruction::Add(add) => self.add(current, command, add),
-            Instruction::Arg(declarations) => self.arg(current, command, declarations),
+            Instruction::Add(add) => self.add(current, command, add)?,
+            Instruction::Arg(declarations) => self.arg(current, command, declarations)?,
             Instruction::Cmd(line) => self.cmd(current, command, line),
-            Instruction::Copy(copy) => self.copy(current, step, copy),
+            Instruction::Copy(copy) => self.copy(current, step, copy)?,
             Instruction::Entrypoint(line) => self.entrypoint(current, command, line),
-            Instruction::Env(pairs) => self.env(current, command, pairs),
-            Instruction::Expose(ports) => self.expose(current, command, ports),
+            Instruction::Env(pairs) => self.env(current, command, pairs)?,
+            Instruction::Expose(ports) => self.expose(current, command, ports)?,
             Instruction::Healthcheck(check) => self.healthcheck(current, command, check),
-            Instruction::Label(pairs) => self.label(current, command, pairs),
+            Instruction::Label(pairs) => self.label(current, command, pairs)?,
             Instruction::Maintainer(name) => self.maintainer(current, name),
             Instruction::Onbuild(trigger) => Self::onbuild(current, trigger),
-            Instruction::Run(run) => self.run(current, step, run),
+            Instruction::Run(run) => self.run(current, step, run)?,
             Instruction::Shell(shell) => self.shell(current, shell),
-            Instruction::StopSignal(signal) => self.stop_signal(current, command, signal),
-            Instruction::User(user) => self.user(current, command, user),
-            Instruction::Volume(volumes) => self.volume(current, command, volumes),
-            Instruction::Workdir(path) => self.workdir(current, command, path),
+            Instruction::StopSignal(signal) => self.stop_signal(current, command, signal)?,
+            Instruction::User(user) => self.user(current, command, user)?,
+            Instruction::Volume(volumes) => self.volume(current, command, volumes)?,
+            Instruction::Workdir(path) => self.workdir(current, command, path)?,
         }
+        Ok(())
     }
 
     /// Expands a word with the environment as it is.

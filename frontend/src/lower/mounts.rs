@@ -31,6 +31,7 @@ impl Lowerer<'_> {
         source: Option<StageId>,
         surroundings: &mut Surroundings,
     ) -> Result<(), Error> {
+        self.outline.mount(spec, surroundings.range);
         match spec.kind {
             MountType::Secret => secret(current, spec, surroundings),
             MountType::Ssh => ssh(current, spec, surroundings),
@@ -65,7 +66,7 @@ impl Lowerer<'_> {
         Ok(())
     }
 
-    /// A directory that outlives the build. Its name is its target as written, before WORKDIR comes in.
+    /// A directory that outlives the build.
     fn cache(
         &mut self,
         current: &Current,
@@ -74,7 +75,7 @@ impl Lowerer<'_> {
         surroundings: &mut Surroundings,
     ) -> Result<(), Error> {
         let target = target(current, spec)?;
-        let id = if spec.id.is_empty() { clean(&spec.target) } else { spec.id.clone() };
+        let id = cache_id(spec);
         let id = match args::control(self.options, "BUILDKIT_CACHE_MOUNT_NS") {
             Some(space) => format!("{space}/{id}"),
             None => id,
@@ -143,19 +144,23 @@ fn target(current: &Current, spec: &MountSpec) -> Result<String, Error> {
     if target == "/" { Err(ErrorKind::MountTarget { target }.into()) } else { Ok(target) }
 }
 
-/// As Go's `path.Clean`: a relative path stays relative.
-fn clean(path: &str) -> String {
-    match (path.starts_with('/'), paths::absolute(path)) {
-        (true, clean) => clean,
-        (false, clean) if clean == "/" => ".".to_owned(),
-        (false, clean) => clean[1..].to_owned(),
-    }
+/// The name of a cache is its target as written, before WORKDIR comes in.
+pub(super) fn cache_id(spec: &MountSpec) -> String {
+    if spec.id.is_empty() { paths::clean(&spec.target) } else { spec.id.clone() }
+}
+
+pub(super) fn secret_id(spec: &MountSpec) -> String {
+    let named = if spec.source.is_empty() { &spec.id } else { &spec.source };
+    if named.is_empty() { paths::base_name(&spec.target).to_owned() } else { named.clone() }
+}
+
+pub(super) fn ssh_id(spec: &MountSpec) -> String {
+    if spec.id.is_empty() { SSH_ID.to_owned() } else { spec.id.clone() }
 }
 
 /// A secret as a file, a variable, or both.
 fn secret(current: &Current, spec: &MountSpec, surroundings: &mut Surroundings) -> Result<(), Error> {
-    let named = if spec.source.is_empty() { &spec.id } else { &spec.source };
-    let id = if named.is_empty() { paths::base_name(&spec.target) } else { named }.to_owned();
+    let id = secret_id(spec);
     let optional = !spec.required;
     if let Some(name) = &spec.env {
         surroundings.secret_env.push(SecretEnv { id: id.clone(), name: name.clone(), optional });
@@ -187,7 +192,7 @@ fn ssh(current: &Current, spec: &MountSpec, surroundings: &mut Surroundings) -> 
         target(current, spec)?
     };
     let socket = SshSocket {
-        id: if spec.id.is_empty() { SSH_ID.to_owned() } else { spec.id.clone() },
+        id: ssh_id(spec),
         uid: spec.uid.unwrap_or(0),
         gid: spec.gid.unwrap_or(0),
         mode: spec.mode.unwrap_or(SSH_MODE),

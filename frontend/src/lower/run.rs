@@ -1,13 +1,15 @@
 //! RUN.
 
-use rbuild_llb::{ExecOp, Meta, MkfileAction, Mount, MountKind, Op, OutputIndex, Process, Vertex};
+use rbuild_llb::{
+    ExecOp, Meta, MkfileAction, Mount, MountKind, Op, OutputIndex, Process, SecretEnv, SourceRange, Vertex,
+};
 
 use super::state::Current;
 use super::tree::{FileSteps, Inputs};
 use super::{Lowerer, history};
 use crate::args::{self, Env};
 use crate::error::Error;
-use crate::expand::{Expander, Quotes};
+use crate::expand::{Expander, Quotes, Variables};
 use crate::instruction::mount::MountSpec;
 use crate::instruction::{Command, CommandLine, Run};
 use crate::parser::{Heredoc, heredoc};
@@ -22,11 +24,13 @@ const SHM: &str = "/dev/shm";
 const MASK: &str = "****";
 
 /// What a RUN sees beside its root.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Surroundings {
+    /// The lines of the RUN.
+    pub(super) range: SourceRange,
     pub(super) inputs: Inputs,
     pub(super) mounts: Vec<Mount>,
-    pub(super) secret_env: Vec<rbuild_llb::SecretEnv>,
+    pub(super) secret_env: Vec<SecretEnv>,
     pub(super) ssh_sockets: Vec<String>,
 }
 
@@ -36,7 +40,13 @@ impl Lowerer<'_> {
         if let Some(local) = current.state.local {
             self.locals.use_all(local);
         }
-        let mut surroundings = Surroundings::default();
+        let mut surroundings = Surroundings {
+            range: command.range,
+            inputs: Inputs::default(),
+            mounts: Vec::new(),
+            secret_env: Vec::new(),
+            ssh_sockets: Vec::new(),
+        };
         surroundings.mounts.push(Mount {
             input: current.state.edge.map(|edge| surroundings.inputs.index(edge)),
             selector: String::new(),
@@ -139,17 +149,17 @@ impl Lowerer<'_> {
 
     fn process(&self, current: &Current, args: Vec<String>, surroundings: &Surroundings) -> Process {
         let options = self.options;
-        let mut env = current.state.env.clone();
+        let mut env = current.state.env.to_strings();
         if let Some(socket) = surroundings.ssh_sockets.first()
-            && env.names().all(|name| name != "SSH_AUTH_SOCK")
+            && current.state.env.get("SSH_AUTH_SOCK").is_none()
         {
-            env.set("SSH_AUTH_SOCK", socket);
+            env.push(format!("SSH_AUTH_SOCK={socket}"));
         }
         let hostname = args::control(options, "BUILDKIT_SANDBOX_HOSTNAME").unwrap_or_default();
         let hostname = if options.hostname.is_empty() { hostname } else { &options.hostname };
         Process {
             args,
-            env: env.to_strings(),
+            env,
             cwd: current.state.directory(),
             user: current.state.config.config.user.clone(),
             hostname: hostname.to_owned(),
@@ -183,10 +193,22 @@ fn title_text(command: &Command, run: &Run, mounts: &[MountSpec], env: &Env, esc
     {
         code.push_str(&format!(" ({})", summary(&only.content)));
     }
-    let mut shown = env.clone();
-    mounts.iter().filter_map(|mount| mount.env.as_deref()).for_each(|name| shown.set(name, MASK));
+    let shown = Masked { env, mounts };
     let expander = Expander { quotes: Quotes::Keep, keep_unset: true, ..Expander::new(escape) };
     Lowerer::describe(&code, expander, &shown)
+}
+
+/// Variables as a display may show them.
+struct Masked<'a> {
+    env: &'a Env,
+    mounts: &'a [MountSpec],
+}
+
+impl Variables for Masked<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let is_secret = self.mounts.iter().any(|mount| mount.env.as_deref() == Some(name));
+        if is_secret { Some(MASK) } else { self.env.get(name) }
+    }
 }
 
 fn summary(document: &str) -> String {

@@ -3,6 +3,7 @@
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_llb::{Edge, SourceRange};
 
+use super::history::Timeline;
 use super::tree::LocalId;
 use crate::args::Env;
 use crate::expand::Variables;
@@ -16,7 +17,9 @@ pub(super) struct State {
     pub(super) edge: Option<Edge>,
     /// The local directory that the root still is, if it is one.
     pub(super) local: Option<LocalId>,
+    /// All but the history.
     pub(super) config: ImageConfig,
+    pub(super) history: Timeline,
     /// How many of the history entries are the base image's.
     pub(super) history_inherited: usize,
     pub(super) platform: Platform,

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use rbuild_cache::Snapshot;
 use rbuild_cache::layer::LAYER_SIZE_BYTES_MAX;
 use rbuild_cache::layer::compression::{Encoder, Encoding};
-use rbuild_image::{Descriptor, Digest, DiffId, Manifest, MediaType};
+use rbuild_image::{Descriptor, DiffId, Digest, Manifest, MediaType};
 
 use super::{ImageError, Images, StoredImage};
 
@@ -88,7 +88,11 @@ impl Images {
     ///
     /// # Errors
     /// When a layer is missing or the store fails.
-    pub fn compressed(&self, image: &StoredImage, compression: Compression) -> Result<StoredImage, ImageError> {
+    pub fn compressed(
+        &self,
+        image: &StoredImage,
+        compression: Compression,
+    ) -> Result<StoredImage, ImageError> {
         if compression == Compression::None {
             return Ok(image.clone());
         }
@@ -103,7 +107,12 @@ impl Images {
         let manifest = Manifest { layers, ..image.manifest.clone() };
         let media_type = image.manifest_descriptor.media_type.clone();
         let manifest_descriptor = Descriptor::of(media_type, &manifest.to_bytes());
-        Ok(StoredImage { target: manifest_descriptor.clone(), manifest_descriptor, manifest, ..image.clone() })
+        Ok(StoredImage {
+            target: manifest_descriptor.clone(),
+            manifest_descriptor,
+            manifest,
+            ..image.clone()
+        })
     }
 
     fn compress(

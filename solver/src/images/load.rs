@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use rbuild_cache::Expected;
 use rbuild_cache::layer::compression::{self, Decoder};
 use rbuild_image::{
-    ChainId, Descriptor, Digest, ImageConfig, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform, Reference,
+    ChainId, Descriptor, Digest, ImageConfig, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform,
+    Reference,
 };
 use serde::de::DeserializeOwned;
 
@@ -70,7 +71,9 @@ impl Images {
             let mut entry = entry.map_err(failed())?;
             let path = relative(&entry.path().map_err(failed())?);
             match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => self.take(&mut files, path, &mut entry)?,
+                tar::EntryType::Regular | tar::EntryType::Continuous => {
+                    self.take(&mut files, path, &mut entry)?
+                }
                 tar::EntryType::Symlink | tar::EntryType::Link => {
                     let target = entry.link_name().map_err(failed())?.unwrap_or_default();
                     let base = Path::new(&path).parent().unwrap_or(Path::new(""));
@@ -149,7 +152,12 @@ impl Images {
         Ok(loaded)
     }
 
-    fn register_one(&self, target: &Descriptor, names: &[Reference], watch: Watch<'_>) -> Result<Digest, ImageError> {
+    fn register_one(
+        &self,
+        target: &Descriptor,
+        names: &[Reference],
+        watch: Watch<'_>,
+    ) -> Result<Digest, ImageError> {
         let image = self.open(target, &Platform::host())?;
         let placeholder = names.first().cloned().unwrap_or_else(unnamed);
         let mut snapshot = rbuild_cache::Snapshot::empty();
@@ -173,7 +181,11 @@ impl Images {
     }
 
     /// Makes a manifest for an image that Docker described in its own way.
-    fn docker_target(&self, files: &Files, image: &DockerImage) -> Result<(Descriptor, Vec<Reference>), ImageError> {
+    fn docker_target(
+        &self,
+        files: &Files,
+        image: &DockerImage,
+    ) -> Result<(Descriptor, Vec<Reference>), ImageError> {
         let (config, size_bytes) = files.blob(&image.config)?;
         let config = Descriptor::new(MediaType::OciConfig, config, size_bytes);
         self.document(&config, ImageConfig::parse)?;

@@ -19,10 +19,10 @@ mod size;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rayon::ThreadPool;
 use rbuild_cache::{ImageRecord, Snapshot, Store};
 use rbuild_image::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
 use rbuild_registry::Client;
-use rayon::ThreadPool;
 
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
 pub use assemble::Dating;

@@ -143,7 +143,8 @@ impl Images {
             current_bytes: 0,
             total_bytes: Some(descriptor.size_bytes),
         });
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
         let mut tar = decompress(blob).map_err(|error| failed(error.into()))?;
         self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| failed(error.into()))
     }

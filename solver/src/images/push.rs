@@ -44,7 +44,12 @@ impl Images {
         Ok(kept.unwrap_or_else(|| image.manifest.to_bytes()))
     }
 
-    fn push_blobs(&self, reference: &Reference, image: &StoredImage, watch: Watch<'_>) -> Result<(), ImageError> {
+    fn push_blobs(
+        &self,
+        reference: &Reference,
+        image: &StoredImage,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
         let mut blobs = vec![(image.manifest.config.clone(), Blob::Stored(image.manifest.config.digest))];
         for (index, descriptor) in image.manifest.layers.iter().enumerate() {
             if !blobs.iter().any(|(known, _)| known.digest == descriptor.digest) {

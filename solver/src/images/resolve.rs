@@ -42,14 +42,19 @@ impl Images {
     }
 
     /// As `get`, but a reference with a digest is found by that, under whatever name it came.
-    fn get_pinned(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, ImageError> {
+    fn get_pinned(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<StoredImage>, ImageError> {
         let Some(digest) = reference.digest() else {
             return self.get(reference, platform);
         };
         let Some(bytes) = self.store.content().read(digest, MANIFEST_SIZE_BYTES_MAX)? else {
             return Ok(None);
         };
-        let media_type = if Index::parse(&bytes).is_ok() { MediaType::OciIndex } else { MediaType::OciManifest };
+        let media_type =
+            if Index::parse(&bytes).is_ok() { MediaType::OciIndex } else { MediaType::OciManifest };
         let target = Descriptor::new(media_type, digest, bytes.len() as u64);
         self.open(&target, platform).map(Some)
     }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use rbuild_image::{Descriptor, Digest, Index, Reference};
 
 use super::archive::{
-    ArchiveFormat, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, LayoutSink, OCI_LAYOUT, OCI_LAYOUT_CONTENT, REF_NAME,
-    blob_path,
+    ArchiveFormat, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, LayoutSink, OCI_LAYOUT,
+    OCI_LAYOUT_CONTENT, REF_NAME, blob_path,
 };
 use super::{ImageError, Images, StoredImage};
 

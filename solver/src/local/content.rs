@@ -143,11 +143,14 @@ fn filter<'a>(
     let (include, exclude) = (selection.include.as_ref(), selection.exclude.as_ref());
     let any = ignored.is_some() || include.is_some() || exclude.is_some();
     any.then_some(move |path: &Path, is_dir: bool| {
-        let ask = |patterns: &Patterns, path: &Path| patterns.verdict_from_root(path.as_os_str().as_bytes(), is_dir);
+        let ask = |patterns: &Patterns, path: &Path| {
+            patterns.verdict_from_root(path.as_os_str().as_bytes(), is_dir)
+        };
         let whole = base.join(path);
         let excluding = [ignored.map(|list| ask(list, &whole)), exclude.map(|list| ask(list, path))];
         let including = include.map(|list| ask(list, path));
-        let excluded = |settled: bool| excluding.iter().flatten().any(|v| v.matched && (!settled || v.settled));
+        let excluded =
+            |settled: bool| excluding.iter().flatten().any(|v| v.matched && (!settled || v.settled));
         let left_out = |settled: bool| including.iter().any(|v| !v.matched && (!settled || v.settled));
         if excluded(true) || left_out(true) {
             Verdict::SkipTree

@@ -8,11 +8,19 @@ use super::{LocalWorker, WorkerError};
 use crate::worker::Input;
 
 impl LocalWorker<'_> {
-    pub(super) fn diff(&self, diff: &DiffOp, inputs: &[Input<'_, Snapshot>]) -> Result<Snapshot, WorkerError> {
-        let side = |input: Option<_>| input.map_or_else(|| Ok(Snapshot::empty()), |input| snapshot(inputs, input).cloned());
+    pub(super) fn diff(
+        &self,
+        diff: &DiffOp,
+        inputs: &[Input<'_, Snapshot>],
+    ) -> Result<Snapshot, WorkerError> {
+        let side = |input: Option<_>| {
+            input.map_or_else(|| Ok(Snapshot::empty()), |input| snapshot(inputs, input).cloned())
+        };
         let (lower, upper) = (side(diff.lower)?, side(diff.upper)?);
         let own = upper.layers.strip_prefix(&*lower.layers);
-        let own = own.ok_or(WorkerError::Unsupported { what: "diffs of trees of which neither is built on the other" })?;
+        let own = own.ok_or(WorkerError::Unsupported {
+            what: "diffs of trees of which neither is built on the other",
+        })?;
         Ok(self.store().stack(own)?)
     }
 }

@@ -22,7 +22,8 @@ impl LocalWorker<'_> {
         inputs: &[Input<'_, Snapshot>],
         cx: &Context<'_>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
-        let root = op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
+        let root =
+            op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
         let mut active = self.prepare(root, inputs)?;
         if let Some(seconds) = self.options.mtime_max {
             active.set_mtime_max(seconds);
@@ -35,7 +36,12 @@ impl LocalWorker<'_> {
             hostname: hostname(op),
             network: self.network(op.network),
             security: security(op.security),
-            extra_hosts: op.process.extra_hosts.iter().map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
+            extra_hosts: op
+                .process
+                .extra_hosts
+                .iter()
+                .map(|extra| (extra.host.clone(), extra.ip.clone()))
+                .collect(),
             shm_size_bytes: resolved.shm_size_bytes,
             ..Container::new(Root::Detached(mounted.into()), process(op, &resolved.secret_env))
         };
@@ -48,7 +54,11 @@ impl LocalWorker<'_> {
     }
 
     /// Begins a layer on what a mount shows.
-    pub(super) fn prepare(&self, mount: &Mount, inputs: &[Input<'_, Snapshot>]) -> Result<ActiveSnapshot, WorkerError> {
+    pub(super) fn prepare(
+        &self,
+        mount: &Mount,
+        inputs: &[Input<'_, Snapshot>],
+    ) -> Result<ActiveSnapshot, WorkerError> {
         let parent = match mount.input {
             Some(input) => snapshot(inputs, input)?.clone(),
             None => Snapshot::empty(),
@@ -151,7 +161,8 @@ fn proxy_env(proxy: &ProxyEnv) -> Vec<String> {
         ("ALL_PROXY", &proxy.all),
     ];
     let set = variables.into_iter().filter(|(_, value)| !value.is_empty());
-    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
+    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())])
+        .collect()
 }
 
 /// Whether a mount is something else than the root.

@@ -93,7 +93,11 @@ impl LocalWorker<'_> {
     }
 
     /// Opens the inputs that copies read from, or owners are looked up in.
-    fn sources(&self, op: &FileOp, inputs: &[Input<'_, Snapshot>]) -> Result<HashMap<u32, Source>, WorkerError> {
+    fn sources(
+        &self,
+        op: &FileOp,
+        inputs: &[Input<'_, Snapshot>],
+    ) -> Result<HashMap<u32, Source>, WorkerError> {
         let mut sources = HashMap::new();
         for step in &op.steps {
             let from = match &step.action {

@@ -21,11 +21,11 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{KeyLock, Snapshot, Store};
 use rbuild_executor::Executor;
 use rbuild_llb::{Network, Op, OpDigest, SourceOp};
-use rayon::ThreadPool;
 
 pub use error::{StepError, WorkerError};
 pub use mounts::make_stubs;

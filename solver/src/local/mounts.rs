@@ -57,7 +57,9 @@ impl LocalWorker<'_> {
         for mount in op.mounts.iter().filter(|mount| is_extra(mount) && mount.target != "/dev/shm") {
             let source = match &mount.kind {
                 MountKind::Bind => Some(self.bind(mount, inputs, cx, &mut resolved)?),
-                MountKind::Cache { id, sharing } => Some(self.cache_mount(id, *sharing, cx, &mut resolved)?),
+                MountKind::Cache { id, sharing } => {
+                    Some(self.cache_mount(id, *sharing, cx, &mut resolved)?)
+                }
                 MountKind::Tmpfs { size_bytes } => {
                     Some(MountSource::Tmpfs { size_bytes: *size_bytes, mode: 0o755 })
                 }
@@ -139,7 +141,9 @@ impl LocalWorker<'_> {
                 }
                 number += 1;
                 if number == PRIVATE_CACHES_MAX {
-                    return Err(WorkerError::Unsupported { what: "more than 1024 users of one private cache mount" });
+                    return Err(WorkerError::Unsupported {
+                        what: "more than 1024 users of one private cache mount",
+                    });
                 }
             },
         }

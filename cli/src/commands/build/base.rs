@@ -9,9 +9,9 @@ use rbuild_solver::images::{ImageError, Images, PullPolicy};
 
 /// Looks base images up in the store and in registries.
 #[derive(Debug)]
-pub struct StoreResolver<'a> {
-    pub images: &'a Images,
-    pub cancel: &'a AtomicBool,
+pub(crate) struct StoreResolver<'a> {
+    pub(crate) images: &'a Images,
+    pub(crate) cancel: &'a AtomicBool,
 }
 
 impl ImageResolver for StoreResolver<'_> {
@@ -26,10 +26,8 @@ impl ImageResolver for StoreResolver<'_> {
             ResolveMode::ForcePull => PullPolicy::Always,
             ResolveMode::PreferLocal => PullPolicy::Never,
         };
-        let image = self.images.resolve(reference, platform, policy, self.cancel).map_err(|error| ResolveError {
-            reference: reference.clone(),
-            kind: kind(&error),
-            source: error.into(),
+        let image = self.images.resolve(reference, platform, policy, self.cancel).map_err(|error| {
+            ResolveError { reference: reference.clone(), kind: kind(&error), source: error.into() }
         })?;
         Ok(ResolvedImage {
             reference: reference.with_digest(image.manifest_descriptor.digest),
@@ -43,18 +41,29 @@ fn kind(error: &ImageError) -> ResolveErrorKind {
         ImageError::NotFound { .. } | ImageError::NoPlatform { .. } => ResolveErrorKind::NotFound,
         ImageError::NotPulled { .. } => ResolveErrorKind::Offline,
         ImageError::Registry(error) if error.is_not_found() => ResolveErrorKind::NotFound,
-        ImageError::Registry(error) if matches!(error.status(), Some(401 | 403)) => ResolveErrorKind::Unauthorized,
+        ImageError::Registry(error) if matches!(error.status(), Some(401 | 403)) => {
+            ResolveErrorKind::Unauthorized
+        }
         _ => ResolveErrorKind::Other,
     }
 }
 
 /// Knows no image, for Dockerfiles that must not name one.
 #[derive(Debug)]
-pub struct NoImages;
+pub(crate) struct NoImages;
 
 impl ImageResolver for NoImages {
-    fn resolve(&self, reference: &Reference, _: &Platform, _: ResolveMode) -> Result<ResolvedImage, ResolveError> {
+    fn resolve(
+        &self,
+        reference: &Reference,
+        _: &Platform,
+        _: ResolveMode,
+    ) -> Result<ResolvedImage, ResolveError> {
         let source = ImageError::NotPulled { name: reference.familiar() };
-        Err(ResolveError { reference: reference.clone(), kind: ResolveErrorKind::Offline, source: source.into() })
+        Err(ResolveError {
+            reference: reference.clone(),
+            kind: ResolveErrorKind::Offline,
+            source: source.into(),
+        })
     }
 }

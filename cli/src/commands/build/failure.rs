@@ -12,19 +12,21 @@ use crate::report::{Excerpt, Failure, Kind, chain, image_kind};
 
 /// Knows where errors come from.
 #[derive(Debug, Clone, Copy)]
-pub struct Blame<'a> {
-    pub input: &'a Input,
-    pub progress: &'a Progress,
+pub(crate) struct Blame<'a> {
+    pub(crate) input: &'a Input,
+    pub(crate) progress: &'a Progress,
 }
 
 impl Blame<'_> {
     /// An error of the Dockerfile itself, or of a base image it names.
-    pub fn frontend(&self, error: &rbuild_frontend::Error) -> Failure {
+    pub(crate) fn frontend(&self, error: &rbuild_frontend::Error) -> Failure {
         let mut failure = Failure::caused_by(Kind::Input, error);
         if let ErrorKind::Resolve { source, .. } = error.kind() {
             failure.kind = resolve_kind(source);
             if source.kind == ResolveErrorKind::NotFound {
-                failure = failure.hint("`rbuild images` lists what the store has; `rbuild import` makes an image from a tar");
+                failure = failure.hint(
+                    "`rbuild images` lists what the store has; `rbuild import` makes an image from a tar",
+                );
             }
         }
         failure.excerpt = error.range().map(|range| self.excerpt(range));
@@ -37,7 +39,7 @@ impl Blame<'_> {
     }
 
     /// An error of a step, or of what surrounds the steps.
-    pub fn solve(&self, error: SolveError<WorkerError>) -> Failure {
+    pub(crate) fn solve(&self, error: SolveError<WorkerError>) -> Failure {
         match error {
             SolveError::Cancelled => Failure::new(Kind::Cancelled, "cancelled"),
             SolveError::Vertex { vertex, range, source, .. } => {
@@ -52,7 +54,7 @@ impl Blame<'_> {
     }
 
     /// What lint found, one line each, as BuildKit prints it.
-    pub fn warnings(&self, warnings: &[Warning]) -> String {
+    pub(crate) fn warnings(&self, warnings: &[Warning]) -> String {
         if warnings.is_empty() {
             return String::new();
         }
@@ -120,7 +122,9 @@ fn file(error: &FileError) -> Failure {
 /// A full disk shows up in every kind of error; what to do about it is always the same.
 fn full_disk_hint(failure: Failure) -> Failure {
     if failure.message.contains("No space left on device") {
-        return failure.hint("the disk is full: `rbuild rmi` removes images, `--root` names another place for the store");
+        return failure.hint(
+            "the disk is full: `rbuild rmi` removes images, `--root` names another place for the store",
+        );
     }
     failure
 }

@@ -17,15 +17,15 @@ const IGNORE_FILE: &str = ".dockerignore";
 
 /// A Dockerfile with its surroundings.
 #[derive(Debug)]
-pub struct Input {
+pub(crate) struct Input {
     /// The build context, absolute.
-    pub context: PathBuf,
+    pub(crate) context: PathBuf,
     /// What the Dockerfile is called in messages: as the user would type it.
-    pub dockerfile_name: String,
+    pub(crate) dockerfile_name: String,
     /// The Dockerfile.
-    pub dockerfile: Vec<u8>,
+    pub(crate) dockerfile: Vec<u8>,
     /// The rules of what of the context is not seen.
-    pub ignore: Vec<String>,
+    pub(crate) ignore: Vec<String>,
 }
 
 impl Input {
@@ -33,7 +33,7 @@ impl Input {
     ///
     /// # Errors
     /// When there is no context or no Dockerfile, or the ignore file is malformed.
-    pub fn read(settings: &Settings) -> Result<Self, Failure> {
+    pub(crate) fn read(settings: &Settings) -> Result<Self, Failure> {
         let context = context(&settings.context)?;
         let path = match &settings.file {
             Some(file) => file.clone(),
@@ -67,7 +67,8 @@ fn no_dockerfile(path: &Path, context: &Path, error: std::io::Error) -> Failure 
     let inside = context.join(path);
     let failure = io_failure("read Dockerfile", path)(error);
     if path.is_relative() && inside.is_file() {
-        return failure.hint(format!("-f is relative to the current directory: did you mean `{}`?", inside.display()));
+        return failure
+            .hint(format!("-f is relative to the current directory: did you mean `{}`?", inside.display()));
     }
     failure
 }
@@ -87,6 +88,7 @@ fn ignore_rules(dockerfile: &Path, context: &Path) -> Result<Vec<String>, Failur
 }
 
 fn parse_rules(path: &Path, text: &[u8]) -> Result<Vec<String>, Failure> {
-    dockerignore::parse(text)
-        .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing(&format!("failed to read `{}`", path.display())))
+    dockerignore::parse(text).map_err(|error| {
+        Failure::caused_by(Kind::Input, &error).while_doing(&format!("failed to read `{}`", path.display()))
+    })
 }

@@ -25,13 +25,18 @@ use crate::report::{Failure, Kind};
 
 /// A build that is done.
 #[derive(Debug)]
-pub struct Built {
-    pub lowered: Lowered,
-    pub snapshot: Snapshot,
+pub(crate) struct Built {
+    pub(crate) lowered: Lowered,
+    pub(crate) snapshot: Snapshot,
 }
 
 /// Writes every output that was asked for. Without `-t` and `-o` nothing but the cache has the result.
-pub fn write(app: &App, settings: &Settings, built: Built, progress: &Progress) -> Result<(), Failure> {
+pub(crate) fn write(
+    app: &App,
+    settings: &Settings,
+    built: Built,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let images = app.images()?;
     let names = names(settings);
     let in_store = !names.is_empty() || settings.quiet || settings.iidfile.is_some() || wants_image(settings);
@@ -70,7 +75,12 @@ const fn is_archive(output: &OutputSpec) -> bool {
     matches!(output, OutputSpec::OciArchive { .. } | OutputSpec::DockerArchive { .. })
 }
 
-fn image(app: &App, settings: &Settings, lowered: &Lowered, snapshot: &Snapshot) -> Result<StoredImage, Failure> {
+fn image(
+    app: &App,
+    settings: &Settings,
+    lowered: &Lowered,
+    snapshot: &Snapshot,
+) -> Result<StoredImage, Failure> {
     let images = app.images()?;
     let mut config = lowered.config.clone();
     if !settings.has_epoch() && lowered.source_date_epoch.is_none() {
@@ -177,4 +187,3 @@ fn note(progress: &Progress, name: &str) {
     progress.emit(Event::Task { name: name.to_owned(), state: TaskState::Started });
     progress.emit(Event::Task { name: name.to_owned(), state: TaskState::Completed });
 }
-

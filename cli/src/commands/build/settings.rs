@@ -20,18 +20,18 @@ use crate::report::{Failure, Kind};
 
 /// A build, as asked for.
 #[derive(Debug)]
-pub struct Settings {
-    pub context: PathBuf,
-    pub file: Option<PathBuf>,
-    pub names: Vec<Reference>,
-    pub outputs: Vec<OutputSpec>,
-    pub iidfile: Option<PathBuf>,
-    pub metadata_file: Option<PathBuf>,
-    pub progress: Mode,
-    pub quiet: bool,
-    pub jobs: NonZeroUsize,
+pub(crate) struct Settings {
+    pub(crate) context: PathBuf,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) names: Vec<Reference>,
+    pub(crate) outputs: Vec<OutputSpec>,
+    pub(crate) iidfile: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
+    pub(crate) progress: Mode,
+    pub(crate) quiet: bool,
+    pub(crate) jobs: NonZeroUsize,
     /// When the build began, RFC 3339.
-    pub created: String,
+    pub(crate) created: String,
     build_args: BTreeMap<String, String>,
     labels: Vec<(String, String)>,
     target: Option<String>,
@@ -48,7 +48,7 @@ impl Settings {
     ///
     /// # Errors
     /// When one of them is malformed, or two contradict each other.
-    pub fn new(args: &BuildArgs) -> Result<Self, Failure> {
+    pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
         let outputs = outputs(args)?;
         let build_args = build_args(&args.build_args);
         let source_date_epoch = source_date_epoch(&build_args)?;
@@ -76,7 +76,7 @@ impl Settings {
     }
 
     /// What the frontend is told.
-    pub fn frontend(&self, input: &Input) -> Options {
+    pub(crate) fn frontend(&self, input: &Input) -> Options {
         Options {
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
@@ -93,19 +93,20 @@ impl Settings {
     }
 
     /// What a `RUN` without a network of its own gets. The host's, until steps have one of their own.
-    pub const fn network_default(&self) -> Network {
+    pub(crate) const fn network_default(&self) -> Network {
         Network::Host
     }
 
     /// Whether the build set one time for all it makes.
-    pub const fn has_epoch(&self) -> bool {
+    pub(crate) const fn has_epoch(&self) -> bool {
         self.source_date_epoch.is_some()
     }
 }
 
 fn outputs(args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
     let parse = |text: &String| {
-        text.parse().map_err(|error: crate::output_spec::ParseOutputError| Failure::caused_by(Kind::Input, &error))
+        text.parse()
+            .map_err(|error: crate::output_spec::ParseOutputError| Failure::caused_by(Kind::Input, &error))
     };
     let outputs: Vec<OutputSpec> = args.outputs.iter().map(parse).collect::<Result<_, _>>()?;
     if outputs.iter().filter(|output| output.uses_stdout()).count() > 1 {
@@ -115,7 +116,8 @@ fn outputs(args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
 }
 
 fn name_of(name: &str) -> Result<Reference, Failure> {
-    let reference = reference(name).map_err(|failure| failure.while_doing(&format!("invalid tag `{name}`")))?;
+    let reference =
+        reference(name).map_err(|failure| failure.while_doing(&format!("invalid tag `{name}`")))?;
     if reference.digest().is_some() {
         return Err(Failure::new(Kind::Input, format!("invalid tag `{name}`: a tag cannot have a digest")));
     }
@@ -139,7 +141,8 @@ fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64
     let Some(value) = build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    let invalid = |_| Failure::new(Kind::Input, format!("invalid SOURCE_DATE_EPOCH: `{value}` is not a number"));
+    let invalid =
+        |_| Failure::new(Kind::Input, format!("invalid SOURCE_DATE_EPOCH: `{value}` is not a number"));
     value.parse().map(Some).map_err(invalid)
 }
 
@@ -181,7 +184,7 @@ const fn mode(args: &BuildArgs) -> Mode {
 }
 
 /// `HOST:IP` or `HOST=IP`; an IPv6 address may stand in brackets.
-pub fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
+pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
     let malformed = || Failure::new(Kind::Input, format!("invalid --add-host `{text}` (expected HOST:IP)"));
     let (host, ip) = text.split_once(['=', ':']).ok_or_else(malformed)?;
     let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
@@ -197,7 +200,9 @@ mod tests {
 
     #[test]
     fn extra_hosts_are_read() {
-        for (text, host, ip) in [("db:10.0.0.1", "db", "10.0.0.1"), ("v6=[::1]", "v6", "::1"), ("v6:::1", "v6", "::1")] {
+        for (text, host, ip) in
+            [("db:10.0.0.1", "db", "10.0.0.1"), ("v6=[::1]", "v6", "::1"), ("v6:::1", "v6", "::1")]
+        {
             assert_eq!(extra_host(text).unwrap(), ExtraHost { host: host.into(), ip: ip.into() });
         }
         for text in ["", "db", "db:", ":1.2.3.4", "db:nowhere"] {

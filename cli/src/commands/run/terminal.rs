@@ -14,11 +14,11 @@ const INPUT_SIZE_BYTES: usize = 4096;
 
 /// The user's terminal in raw mode: every key goes to the container. As it was when this is dropped.
 #[derive(Debug)]
-pub struct RawTerminal(Termios);
+pub(crate) struct RawTerminal(Termios);
 
 impl RawTerminal {
     /// Sets the terminal on standard input to raw; `None` where there is none.
-    pub fn enter() -> Option<Self> {
+    pub(crate) fn enter() -> Option<Self> {
         let before = termios::tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -35,7 +35,7 @@ impl Drop for RawTerminal {
 }
 
 /// The size of the user's terminal.
-pub fn size() -> TerminalSize {
+pub(crate) fn size() -> TerminalSize {
     let size = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
     size.ok()
         .filter(|size| size.ws_row > 0 && size.ws_col > 0)
@@ -43,7 +43,7 @@ pub fn size() -> TerminalSize {
 }
 
 /// A terminal for the container, shown on standard output.
-pub fn stdio() -> Stdio {
+pub(crate) fn stdio() -> Stdio {
     let sink = |_: Stream, bytes: &[u8]| {
         let mut out = io::stdout().lock();
         // Output that nobody takes any more is dropped, as a terminal that was closed drops it.
@@ -53,7 +53,7 @@ pub fn stdio() -> Stdio {
 }
 
 /// Copies standard input to the container's terminal, on a thread that ends with the process.
-pub fn relay_input(handle: Handle) {
+pub(crate) fn relay_input(handle: Handle) {
     thread::spawn(move || {
         let mut buffer = [0; INPUT_SIZE_BYTES];
         while let Ok(count @ 1..) = rustix::io::read(io::stdin().as_fd(), &mut buffer) {

@@ -12,7 +12,10 @@ use crate::worker::Context;
 
 impl LocalWorker<'_> {
     /// A pinned image is its digest, wherever it is; a name is what it stands for now.
-    pub(in crate::local) fn identify_image(&self, image: &ImageSource) -> Result<SourceIdentity, WorkerError> {
+    pub(in crate::local) fn identify_image(
+        &self,
+        image: &ImageSource,
+    ) -> Result<SourceIdentity, WorkerError> {
         let digest = match image.reference.digest() {
             Some(digest) => digest,
             None => {
@@ -41,12 +44,12 @@ impl LocalWorker<'_> {
         };
         let watch = Watch { transfers: &transfers, cancel: cx.cancel };
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let (_, snapshot) =
-            self.images.pull(&image.reference, &platform, policy(image.resolve_mode), watch).map_err(|error| {
-                match error {
-                    ImageError::Cancelled => WorkerError::Cancelled,
-                    error => error.into(),
-                }
+        let (_, snapshot) = self
+            .images
+            .pull(&image.reference, &platform, policy(image.resolve_mode), watch)
+            .map_err(|error| match error {
+                ImageError::Cancelled => WorkerError::Cancelled,
+                error => error.into(),
             })?;
         let kept = image.layer_limit.map_or(snapshot.layers.len(), |limit| limit as usize);
         match snapshot.layers.get(..kept) {
