@@ -127,13 +127,15 @@ pub enum Error {
         /// What went wrong.
         source: crate::layer::Error,
     },
-    /// Overlayfs refused.
-    #[error("failed to {verb} of {layers} layers")]
+    /// The kernel refused a mount.
+    #[error("failed to {verb} of {layers} layers{reason}")]
     Mount {
         /// What was tried, in the infinitive.
         verb: &'static str,
         /// How many layers the mount has.
         layers: usize,
+        /// The kernel's messages, each after a colon.
+        reason: String,
         /// What the kernel said.
         source: std::io::Error,
     },

@@ -1,8 +1,7 @@
 //! Overlay mounts as descriptors.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -12,11 +11,14 @@ use rustix::mount::{
 };
 
 use super::{LAYERS_MAX, OverlayXattrs};
-use crate::root_dir::At;
+use crate::root_dir::{At, proc_path};
 use crate::{Error, Result};
 
 /// The longest text that `fsconfig` takes, without its final zero byte.
 const OPTION_LENGTH_MAX: usize = 255;
+
+/// The most that is read of one of the kernel's messages, in bytes.
+const MESSAGE_LENGTH_MAX: usize = 1024;
 
 /// The root of a detached mount. Unmounted with the last descriptor of it.
 #[derive(Debug)]
@@ -62,40 +64,32 @@ impl Overlay<'_> {
         if layers > LAYERS_MAX + 2 {
             return Err(Error::TooManyLayers { found: layers });
         }
-        let failed = |verb| move |errno: Errno| Error::Mount { verb, layers, source: errno.into() };
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open an overlay"))?;
-        self.configure(&context, layers)?;
-        fsconfig_create(&context).map_err(failed("create an overlay"))?;
+        let context = Context::open("overlay", layers)?;
+        self.configure(&context)?;
         let attributes =
             if self.upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-        let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
-        root.map(MountedRoot).map_err(failed("mount an overlay"))
+        context.mount(attributes)
     }
 
-    fn configure(&self, context: &OwnedFd, layers: usize) -> Result<()> {
-        let failed = |verb| move |errno: Errno| Error::Mount { verb, layers, source: errno.into() };
-        let set = |key: &str, value: &str| {
-            fsconfig_set_string(context, key, value).map_err(failed("set an option of an overlay"))
-        };
-        set("source", "rbuild")?;
+    fn configure(&self, context: &Context) -> Result<()> {
+        context.set("source", "rbuild")?;
         // A layer must mean the same to any kernel and any tar, so no feature that keeps a file's meaning elsewhere than in its
         // directory. Said outright, as distributions change the defaults.
-        for feature in ["metacopy", "redirect_dir", "index"] {
-            set(feature, "off")?;
-        }
-        if self.xattrs == OverlayXattrs::User {
-            fsconfig_set_flag(context, "userxattr").map_err(failed("set `userxattr` of an overlay"))?;
+        context.set("metacopy", "off")?;
+        context.set("index", "off")?;
+        match self.xattrs {
+            OverlayXattrs::Trusted => context.set("redirect_dir", "off")?,
+            // Implies `redirect_dir=nofollow`, and refuses any other word about it, `off` included.
+            OverlayXattrs::User => context.flag("userxattr")?,
         }
         for lower in &self.lowers {
-            set_directory(context, "lowerdir+", lower)?.map_err(failed("add a layer to an overlay"))?;
+            context.set_directory("lowerdir+", lower)?;
         }
         if let Some(upper) = &self.upper {
-            set_directory(context, "upperdir", upper.upper)?
-                .map_err(failed("set the writable layer of an overlay"))?;
-            set_directory(context, "workdir", upper.work)?
-                .map_err(failed("set the work directory of an overlay"))?;
+            context.set_directory("upperdir", upper.upper)?;
+            context.set_directory("workdir", upper.work)?;
             if upper.volatile {
-                fsconfig_set_flag(context, "volatile").map_err(failed("set `volatile` of an overlay"))?;
+                context.flag("volatile")?;
             }
         }
         Ok(())
@@ -104,20 +98,74 @@ impl Overlay<'_> {
 
 /// A read-only tree with nothing in it.
 pub(super) fn empty_root() -> Result<MountedRoot> {
-    let failed = |verb| move |errno: Errno| Error::Mount { verb, layers: 0, source: errno.into() };
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open an empty tree"))?;
-    fsconfig_set_string(&context, "mode", "0755").map_err(failed("set the mode of an empty tree"))?;
-    fsconfig_create(&context).map_err(failed("create an empty tree"))?;
-    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY);
-    root.map(MountedRoot).map_err(failed("mount an empty tree"))
+    let context = Context::open("tmpfs", 0)?;
+    context.set("mode", "0755")?;
+    context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
-/// Sets an option to a directory: by its path, or through a descriptor when the path is too long for the kernel.
-fn set_directory(context: &OwnedFd, key: &str, path: &Path) -> Result<Result<(), Errno>> {
-    if path.as_os_str().len() <= OPTION_LENGTH_MAX {
-        return Ok(fsconfig_set_string(context, key, path));
+/// A mount that is being configured.
+struct Context {
+    fd: OwnedFd,
+    layers: usize,
+}
+
+impl Context {
+    fn open(file_system: &str, layers: usize) -> Result<Self> {
+        match fsopen(file_system, FsOpenFlags::FSOPEN_CLOEXEC) {
+            Ok(fd) => Ok(Self { fd, layers }),
+            Err(errno) => {
+                let reason = String::new();
+                Err(Error::Mount { verb: "open a mount", layers, reason, source: errno.into() })
+            }
+        }
     }
-    let directory = File::open(path).at("open", path)?;
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    Ok(fsconfig_set_string(context, key, OsStr::new(&link)))
+
+    fn set(&self, key: &str, value: &str) -> Result<()> {
+        self.explain("set an option of a mount", fsconfig_set_string(&self.fd, key, value))
+    }
+
+    fn flag(&self, key: &str) -> Result<()> {
+        self.explain("set an option of a mount", fsconfig_set_flag(&self.fd, key))
+    }
+
+    /// Sets an option to a directory: by its path, or through a descriptor when the path is too long for the kernel.
+    fn set_directory(&self, key: &str, path: &Path) -> Result<()> {
+        let verb = "add a directory to a mount";
+        if path.as_os_str().len() <= OPTION_LENGTH_MAX {
+            return self.explain(verb, fsconfig_set_string(&self.fd, key, path));
+        }
+        let directory = File::open(path).at("open", path)?;
+        self.explain(verb, fsconfig_set_string(&self.fd, key, proc_path(&directory)))
+    }
+
+    fn mount(&self, attributes: MountAttrFlags) -> Result<MountedRoot> {
+        self.explain("create a mount", fsconfig_create(&self.fd))?;
+        let root = fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
+        self.explain("attach a mount", root).map(MountedRoot)
+    }
+
+    fn explain<T>(&self, verb: &'static str, result: Result<T, Errno>) -> Result<T> {
+        result.map_err(|errno| Error::Mount {
+            verb,
+            layers: self.layers,
+            reason: self.reason(),
+            source: errno.into(),
+        })
+    }
+
+    /// What the kernel has to say on what went wrong: a descriptor of a mount being configured yields one message per read.
+    fn reason(&self) -> String {
+        let mut reasons = String::new();
+        let mut message = [0; MESSAGE_LENGTH_MAX];
+        while let Ok(length) = rustix::io::read(&self.fd, &mut message)
+            && length > 0
+            && reasons.len() < MESSAGE_LENGTH_MAX
+        {
+            let text = String::from_utf8_lossy(&message[..length]);
+            // The first letter says how bad it is.
+            reasons.push_str(": ");
+            reasons.push_str(text.get(2..).unwrap_or_default().trim_end());
+        }
+        reasons
+    }
 }

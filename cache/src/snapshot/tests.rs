@@ -96,13 +96,21 @@ fn kernel_a_step_sees_its_parent_and_is_seen_by_its_child() {
 #[test]
 fn kernel_deleted_files_and_replaced_directories_stay_away() {
     require_overlay!();
-    let store = TestStore::new();
-    let first = run(&store, &Snapshot::empty(), |root| {
+    let test = TestStore::new();
+    for xattrs in [OverlayXattrs::Trusted, OverlayXattrs::User] {
+        let options = crate::StoreOptions { xattrs, ..crate::testing::OPTIONS };
+        let store = Store::open(&test.scratch().join(format!("{xattrs:?}")), &options).unwrap();
+        deleted_files_and_replaced_directories_stay_away(&store);
+    }
+}
+
+fn deleted_files_and_replaced_directories_stay_away(store: &Store) {
+    let first = run(store, &Snapshot::empty(), |root| {
         fs::create_dir(root.join("dir")).unwrap();
         fs::write(root.join("dir/old"), "").unwrap();
         fs::write(root.join("gone"), "").unwrap();
     });
-    let second = run(&store, &first, |root| {
+    let second = run(store, &first, |root| {
         fs::remove_file(root.join("gone")).unwrap();
         fs::remove_dir_all(root.join("dir")).unwrap();
         fs::create_dir(root.join("dir")).unwrap();
@@ -238,6 +246,38 @@ fn an_archive_becomes_a_layer_and_is_shared() {
     let second = target.apply_layer(&parent, Some(diff_id), None, &mut std::io::empty()).unwrap();
     assert_eq!((second.layers[0], second.layers[1]), (parent.layers[0], first.layers[0]));
     assert_eq!(target.snapshot_of_chain(&[diff_id]).unwrap(), Some(first));
+}
+
+#[test]
+fn kernel_a_directory_that_an_archive_does_not_mention_looks_as_below() {
+    require_overlay!();
+    let (source, target) = (TestStore::new(), TestStore::new());
+    // The tar of `dir/file` without its entry for `dir`: a header and a block of content after one header.
+    let origin = source.prepare(&Snapshot::empty()).unwrap();
+    fs::create_dir(origin.upper().join("dir")).unwrap();
+    fs::write(origin.upper().join("dir/file"), "1").unwrap();
+    let origin = origin.commit().unwrap();
+    let mut tar = Vec::new();
+    source.write_layer(&origin, 0, &mut tar).unwrap();
+    assert!(tar.starts_with(b"dir/\0"));
+    tar.drain(..512);
+
+    let base = target.prepare(&Snapshot::empty()).unwrap();
+    fs::create_dir(base.upper().join("dir")).unwrap();
+    fs::set_permissions(base.upper().join("dir"), fs::Permissions::from_mode(0o1770)).unwrap();
+    let base = base.commit().unwrap();
+    let mode = |snapshot: &Snapshot| {
+        fs::metadata(path_of(&target.view(snapshot).unwrap()).join("dir")).unwrap().mode() & 0o7777
+    };
+    let unpacked = target.unpack_layer(None, &mut &tar[..]).unwrap();
+    let diff_id = unpacked.diff_id();
+    let attached = target.attach(&base, unpacked, None).unwrap();
+    assert_eq!(mode(&attached), 0o1770);
+    // On top of something else it is another layer; in the same place the same.
+    let alone = target.apply_layer(&Snapshot::empty(), Some(diff_id), None, &mut &tar[..]).unwrap();
+    assert_eq!(mode(&alone), 0o755);
+    let again = target.apply_layer(&base, Some(diff_id), None, &mut std::io::empty()).unwrap();
+    assert_eq!(again, attached);
 }
 
 #[test]
