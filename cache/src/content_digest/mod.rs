@@ -9,12 +9,12 @@
 //! | `security.capability` and attributes of no special namespace | labels and access lists (`security.*`, `system.*`): the machine's; overlay marks; in a build context capabilities, too |
 //! | in a layer: whiteouts and opaque marks | overlayfs's other marks |
 //!
-//! A directory's digest is made of its own attributes and its entries' names and digests, so equal subtrees have equal
-//! digests wherever they are. The content digest of a file is the plain BLAKE3 of its bytes.
+//! A directory's digest is made of its own attributes and its entries' names and digests, so equal subtrees
+//! have equal digests wherever they are. The content digest of a file is the plain BLAKE3 of its bytes.
 //!
-//! How it is done: directories are listed level by level ([`walk`]), then all files are looked at in small groups
-//! ([`file`]), both on the given pool and without nesting, then digests are folded from the bottom up ([`fold`]). Files
-//! that [`StatCache`] knows and whose attributes are unchanged are not read.
+//! How it is done: directories are listed level by level (`walk`), then all files are looked at in small groups
+//! (`file`), both on the given pool and without nesting, then digests are folded from the bottom up
+//! (`fold`). Files that [`StatCache`] knows and whose attributes are unchanged are not read.
 
 mod file;
 mod fold;
@@ -67,8 +67,8 @@ pub enum Verdict {
     SkipTree,
 }
 
-/// Chooses among what is below a selected path, by the path relative to that and whether it is a directory. Called on
-/// several threads.
+/// Chooses among what is below a selected path, by the path relative to that and whether it is a directory.
+/// Called on several threads.
 pub type Filter<'a> = &'a (dyn Fn(&Path, bool) -> Verdict + Sync);
 
 /// A path whose tree is digested.
@@ -76,7 +76,8 @@ pub type Filter<'a> = &'a (dyn Fn(&Path, bool) -> Verdict + Sync);
 pub struct Selected<'a> {
     /// Where it is in the root; symlinks in its directories are followed.
     pub path: &'a Path,
-    /// What it counts as: nothing where the step names the path itself, the name that was found where the step has a pattern.
+    /// What it counts as: nothing where the step names the path itself, the name that was found where the
+    /// step has a pattern.
     pub name: &'a Path,
     /// Whether a symlink at its end is followed.
     pub follow_links: bool,
@@ -128,8 +129,8 @@ pub struct DigestOptions<'a> {
 pub struct Memory<'a> {
     /// What is known.
     pub cache: &'a dyn StatCache,
-    /// The time before the walk, in Unix nanoseconds. A file that changed later, or shortly before, is not remembered: it could change
-    /// again without a trace.
+    /// The time before the walk, in Unix nanoseconds. A file that changed later, or shortly before, is not
+    /// remembered: it could change again without a trace.
     pub now_ns: i64,
 }
 
@@ -220,3 +221,6 @@ fn digest(
         Ok(fold::fold(&walk, &tops, &looked, selected))
     })
 }
+
+#[cfg(test)]
+mod tests;

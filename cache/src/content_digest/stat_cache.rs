@@ -1,9 +1,10 @@
 //! What is remembered of files, so that they need not be read again.
 //!
-//! One row per directory: the names in it with the attributes they had and the digests of what they held. A file whose
-//! attributes are the same is taken to hold the same. Any change of content, attributes or permissions sets the change
-//! time (`ctime`), which no program can set back; what remains is a change within one tick of the clock after the
-//! file was read. Hence [`TICK_NS`]: a file that changed so shortly before it was read is not remembered.
+//! One row per directory: the names in it with the attributes they had and the digests of what they held. A
+//! file whose attributes are the same is taken to hold the same. Any change of content, attributes or
+//! permissions sets the change time (`ctime`), which no program can set back; what remains is a change within
+//! one tick of the clock after the file was read. Hence [`TICK_NS`]: a file that changed so shortly before it
+//! was read is not remembered.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -31,7 +32,8 @@ pub struct DirectoryId {
     pub inode: u64,
 }
 
-/// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be read is not known.
+/// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be
+/// read is not known.
 pub trait StatCache: Sync {
     /// What was kept for a directory.
     fn get(&self, directory: DirectoryId) -> Option<Vec<u8>>;

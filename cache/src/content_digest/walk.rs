@@ -1,7 +1,7 @@
 //! The first pass: which directories there are, and which of their names count.
 //!
-//! All directories of a level are listed at once, then those of the next. Nothing recurses and no descriptor outlives the listing of
-//! its directory, so neither depth nor width of a tree is a danger.
+//! All directories of a level are listed at once, then those of the next. Nothing recurses and no descriptor
+//! outlives the listing of its directory, so neither depth nor width of a tree is a danger.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;

@@ -1,18 +1,21 @@
 //! From an archive to a directory.
 //!
-//! What a stranger's archive may do: make files, directories, links and special files beneath one directory. It never
-//! reaches anything else, because every path is resolved beneath that directory by descriptor, the last name is never followed,
-//! and what is in the way of an entry is removed before, not written through.
+//! What a stranger's archive may do: make files, directories, links and special files beneath one directory.
+//! It never reaches anything else, because every path is resolved beneath that directory by descriptor, the
+//! last name is never followed, and what is in the way of an entry is removed before, not written through.
 //!
-//! Order of work on each entry: make it new and private, fill it, then owner, mode (a change of owner clears set-id bits),
-//! extended attributes (so does it file capabilities), time. The times of directories come last of all.
+//! Order of work on each entry: make it new and private, fill it, then owner, then mode and extended
+//! attributes (a change of owner clears set-id bits and file capabilities), then time. The times of
+//! directories come last of all.
 //!
 //! * The entry of the root itself is ignored: its mode is not the image's (as Docker does).
-//! * Leading slashes and `.` mean nothing, `..` is resolved in the text; where it would leave the root, the archive is refused.
+//! * Leading slashes and `.` mean nothing, `..` is resolved in the text; where it would leave the root, the
+//!   archive is refused.
 //! * A later entry replaces an earlier one; only a directory on a directory keeps what is in it.
-//! * Whiteouts speak of lower layers only. One for a name that this archive holds, too, hides just what is below that.
-//! * Attributes other than `security.capability`, `user.*` and access lists are dropped, overlayfs's own always: they
-//!   would let an archive redirect paths.
+//! * Whiteouts speak of lower layers only. One for a name that this archive holds, too, hides just what is
+//!   below that.
+//! * Attributes other than `security.capability`, `user.*` and access lists are dropped, overlayfs's own
+//!   always: they would let an archive redirect paths.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -48,8 +51,8 @@ const NAME_BYTES_MAX: usize = 255;
 pub struct ApplyOptions<'a> {
     /// What whiteout names mean.
     pub form: Form,
-    /// The layers beneath, top first, when they are known. Needed for hard links to their files; attributes of directories
-    /// that the archive does not mention come from them.
+    /// The layers beneath, top first, when they are known. Needed for hard links to their files; attributes
+    /// of directories that the archive does not mention come from them.
     pub lowers: &'a [RootDir],
     /// Who owns what is made.
     pub owners: Owners,

@@ -1,7 +1,8 @@
 //! From a directory to a tar: one ordered walk for [`diff`] and [`export`].
 //!
-//! Entries come sorted by name within their directory and a directory comes before what is in it, so the order is that of
-//! path components. Of several names for one inode the first is the file and the others are hard links to it.
+//! Entries come sorted by name within their directory and a directory comes before what is in it, so the
+//! order is that of path components. Of several names for one inode the first is the file and the others are
+//! hard links to it.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -23,8 +24,9 @@ use crate::root_dir::{At, PathError, RootDir, list, xattr};
 /// How many directories may be nested in a tree that is archived; each holds a descriptor meanwhile.
 pub const TREE_DEPTH_MAX: usize = 512;
 
-/// The one extended attribute that layers carry: file capabilities. The others say something about the machine (labels,
-/// access lists, overlay marks) or are private to a build (`user.`), and Docker's layers lack them, too.
+/// The one extended attribute that layers carry: file capabilities. The others say something about the
+/// machine (labels, access lists, overlay marks) or are private to a build (`user.`), and Docker's layers
+/// lack them, too.
 const LAYER_ATTRIBUTE: &[u8] = b"security.capability";
 
 /// What a layer's archive is made with, other than the directories.
@@ -51,9 +53,9 @@ pub struct ArchiveStats {
 
 /// Writes an overlay upper directory as the tar of an OCI layer.
 ///
-/// `lowers` are the layers under it, top first, in the same form. A whiteout of something that none of them shows is
-/// left out, and so is an opaque mark where they show no directory: overlayfs marks every directory that
-/// it makes anew, and that must not reach an image.
+/// `lowers` are the layers under it, top first, in the same form. A whiteout of something that none of them
+/// shows is left out, and so is an opaque mark where they show no directory: overlayfs marks every directory
+/// that it makes anew, and that must not reach an image.
 pub fn diff(
     upper: &RootDir,
     lowers: &[RootDir],
@@ -299,7 +301,8 @@ impl<'a> Archiver<'a> {
     }
 }
 
-/// Attributes with which overlayfs says that the content or the children are elsewhere (`metacopy`, `redirect_dir`).
+/// Attributes with which overlayfs says that the content or the children are elsewhere (`metacopy`,
+/// `redirect_dir`).
 fn foreign(name: &[u8]) -> Option<&'static str> {
     match name {
         b"trusted.overlay.redirect" => Some("trusted.overlay.redirect"),

@@ -1,7 +1,7 @@
 //! Layers: the difference between two file systems, as a directory and as an archive.
 //!
-//! [`diff`] and [`apply`] are a pair: the tar that `diff` makes of an overlay upper directory, applied to an empty directory,
-//! is that directory again. [`export`] is for whole trees.
+//! [`diff`] and [`apply`] are a pair: the tar that `diff` makes of an overlay upper directory, applied to an
+//! empty directory, is that directory again. [`export`] is for whole trees.
 //!
 //! * [`tar`] writes archives whose bytes depend on nothing but what is archived.
 //! * [`whiteout`] is the one place that knows how deletions are written.
@@ -33,8 +33,8 @@ pub use whiteout::OverlayXattrs;
 /// The most that a layer may expand to: a terabyte. Disks end before; this ends a stream that never does.
 pub const LAYER_SIZE_BYTES_MAX: u64 = 1 << 40;
 
-/// Whether a file is what `ADD` unpacks: a tar with at least one entry, plain or compressed. Reads as far as the first
-/// header goes; names and suffixes do not matter, and an empty file is none.
+/// Whether a file is what `ADD` unpacks: a tar with at least one entry, plain or compressed. Reads as far as
+/// the first header goes; names and suffixes do not matter, and an empty file is none.
 pub fn is_archive(input: impl Read) -> bool {
     compression::decompress(input).is_ok_and(|decoder| reader::starts_with_entry(BufReader::new(decoder)))
 }

@@ -1,9 +1,9 @@
 //! Finding, and where need be making, the directory that an entry goes into.
 //!
-//! The archive's paths are resolved in what has been unpacked so far, on top of the layers below where those are known. A
-//! directory that only they hold is made here with their attributes, as overlayfs would copy it up; a symlink that
-//! only they hold is followed, so that `lib/x` over a base with `lib -> usr/lib` lands in `usr/lib`. What exists
-//! nowhere is made with mode 0755, owned by root, and reported.
+//! The archive's paths are resolved in what has been unpacked so far, on top of the layers below where those
+//! are known. A directory that only they hold is made here with their attributes, as overlayfs would copy it
+//! up; a symlink that only they hold is followed, so that `lib/x` over a base with `lib -> usr/lib` lands in
+//! `usr/lib`. What exists nowhere is made with mode 0755, owned by root, and reported.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -236,10 +236,11 @@ pub(super) fn set_time(dir: BorrowedFd<'_>, name: &OsStr, time: Time) -> Result<
     utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Gives directories of `layer` the mode, owner and time that the same paths have in `below`, where they are directories there.
+/// Gives directories of `layer` the mode, owner and time that the same paths have in `below`, where they are
+/// directories there.
 ///
-/// For directories that an archive put something into without describing them ([`Applied::implied`](super::Applied)),
-/// when the layer was unpacked before it was known what it stands on.
+/// For directories that an archive put something into without describing them
+/// ([`Applied::implied`](super::Applied)), when the layer was unpacked before it was known what it stands on.
 pub fn copy_directory_attributes(below: &RootDir, layer: &RootDir, paths: &[PathBuf]) -> Result<(), Error> {
     for path in paths {
         let stat = match below.lstat(path) {

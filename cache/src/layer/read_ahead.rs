@@ -1,7 +1,7 @@
 //! Reading, decompressing and hashing on one thread while another unpacks.
 //!
-//! The reading thread is the one that reads to the very end, so the digest covers all bytes, those behind the archive's end
-//! mark included.
+//! The reading thread is the one that reads to the very end, so the digest covers all bytes, those behind the
+//! archive's end mark included.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};

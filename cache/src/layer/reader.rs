@@ -1,17 +1,19 @@
 //! Reading tar archives from strangers.
 //!
-//! The grammar is tar-core's: v7, ustar, PAX and GNU, sparse files of all four kinds. This module does the reading, and
-//! closes the gaps where readers disagree about one archive, which is how archives are made that show one tree to a
-//! scanner and another to an engine:
+//! The grammar is tar-core's: v7, ustar, PAX and GNU, sparse files of all four kinds. This module does the
+//! reading, and closes the gaps where readers disagree about one archive, which is how archives are made that
+//! show one tree to a scanner and another to an engine:
 //!
-//! * An entry that is no regular file has no content, whatever its size field says (as in Go's reader, the reference).
+//! * An entry that is no regular file has no content, whatever its size field says (as in Go's reader, the
+//!   reference).
 //! * A PAX number that cannot be parsed makes the archive malformed; it does not fall back to the header's.
 //! * The parts of a sparse file must be in order, within the file, and add up to the data that follows.
 //! * A v7 header whose name ends in a slash is a directory.
-//! * Times before 1970 are read, from PAX records, which tar-core refuses, and from GNU's binary form, which it takes for far
-//!   future; other binary numbers must fit.
+//! * Times before 1970 are read, from PAX records, which tar-core refuses, and from GNU's binary form, which
+//!   it takes for far future; other binary numbers must fit.
 //!
-//! Global PAX headers are ignored, as Docker does. The end is two zero blocks or the end of the input between entries.
+//! Global PAX headers are ignored, as Docker does. The end is two zero blocks or the end of the input between
+//! entries.
 
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
@@ -119,7 +121,8 @@ impl Entry {
 
 /// Reads an archive entry by entry; as [`Read`], the content of the current one.
 ///
-/// What is not read of a content is skipped. The content of a sparse file is its parts of data, one after the other.
+/// What is not read of a content is skipped. The content of a sparse file is its parts of data, one after the
+/// other.
 #[derive(Debug)]
 pub struct TarReader<R> {
     input: R,
@@ -315,7 +318,8 @@ impl<R: BufRead> Read for TarReader<R> {
     }
 }
 
-/// Whether what a stream starts with is a tar archive with at least one entry. Reads as far as the first header goes.
+/// Whether what a stream starts with is a tar archive with at least one entry. Reads as far as the first
+/// header goes.
 pub fn starts_with_entry(input: impl BufRead) -> bool {
     matches!(TarReader::new(input).next_entry(), Ok(Some(_)))
 }
@@ -454,7 +458,8 @@ fn binary_time(header: &Header) -> Option<i64> {
     (sign & 0x80 != 0).then(|| i64::from_be_bytes(*number))
 }
 
-/// Whether a number in GNU's binary form is negative or has more than 63 bits, of which tar-core would drop the upper.
+/// Whether a number in GNU's binary form is negative or has more than 63 bits, of which tar-core would drop
+/// the upper.
 fn overflows(field: &[u8]) -> bool {
     let (high, low) = field.split_at(field.len().saturating_sub(8));
     match field.first() {

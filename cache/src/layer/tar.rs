@@ -1,12 +1,13 @@
 //! Writing tar archives that depend on nothing but what they hold.
 //!
-//! The format is ustar, with PAX records where a value does not fit: a path that cannot be split into 155 and 100 bytes, a
-//! link target over 100 bytes, a size from 8 GiB, an owner from 2,097,152, a time outside 0..8¹¹, an extended
-//! attribute. Names are bytes and stay so; no character set is declared.
+//! The format is ustar, with PAX records where a value does not fit: a path that cannot be split into 155 and
+//! 100 bytes, a link target over 100 bytes, a size from 8 GiB, an owner from 2,097,152, a time outside
+//! 0..8¹¹, an extended attribute. Names are bytes and stay so; no character set is declared.
 //!
-//! What could vary without meaning anything is fixed: user and group names are empty, there are no access and change
-//! times, times are whole seconds (as in layers of Docker and BuildKit, whose readers and digests expect no more),
-//! sparse files are dense, records are sorted, and the archive ends after two zero blocks without padding.
+//! What could vary without meaning anything is fixed: user and group names are empty, there are no access and
+//! change times, times are whole seconds (as in layers of Docker and BuildKit, whose readers and digests
+//! expect no more), sparse files are dense, records are sorted, and the archive ends after two zero blocks
+//! without padding.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

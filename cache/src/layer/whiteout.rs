@@ -5,8 +5,8 @@
 //! | `NAME` is removed | empty file `.wh.NAME` | character device 0/0, or an empty file with `overlay.whiteout` |
 //! | all that lower layers hold in here is removed | empty file `.wh..wh..opq` | attribute `overlay.opaque` = `y` |
 //!
-//! The attributes live in the `trusted.` namespace, or in `user.` when the overlay is mounted with `userxattr`, as it is
-//! inside a user namespace.
+//! The attributes live in the `trusted.` namespace, or in `user.` when the overlay is mounted with
+//! `userxattr`, as it is inside a user namespace.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::BorrowedFd;
@@ -120,8 +120,8 @@ pub fn make_opaque(dir: BorrowedFd<'_>, name: &OsStr, xattrs: OverlayXattrs) -> 
 
 /// Makes a whiteout `name` in `dir`, where nothing of that name may exist.
 ///
-/// The device needs no privilege since Linux 5.8. Where a sandbox filters `mknod`, the attribute form serves (Linux 6.7);
-/// overlayfs looks for it only in directories marked with `x`.
+/// The device needs no privilege since Linux 5.8. Where a sandbox filters `mknod`, the attribute form serves
+/// (Linux 6.7); overlayfs looks for it only in directories marked with `x`.
 pub fn make_whiteout(dir: BorrowedFd<'_>, name: &OsStr, xattrs: OverlayXattrs) -> Result<(), Errno> {
     match mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
         Err(Errno::PERM | Errno::ACCESS) => make_whiteout_file(dir, name, xattrs),

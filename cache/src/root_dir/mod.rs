@@ -1,12 +1,14 @@
 //! Path work beneath a directory descriptor, for trees that are not to be trusted.
 //!
-//! A [`RootDir`] is a directory that a path cannot leave: `/` means that directory, `..` stops at it, and a symlink, absolute
-//! or not, is followed as if the directory were `/`. So a path in a layer, in a build context or in a container's
-//! root file system means what it means *in there*, whatever the tree holds and whoever changes it meanwhile.
+//! A [`RootDir`] is a directory that a path cannot leave: `/` means that directory, `..` stops at it, and a
+//! symlink, absolute or not, is followed as if the directory were `/`. So a path in a layer, in a build
+//! context or in a container's root file system means what it means *in there*, whatever the tree holds and
+//! whoever changes it meanwhile.
 //!
-//! * Resolution is the kernel's, `openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)`. Where that call does not exist, is
-//!   filtered, or keeps losing races with renames, [`walk`] does the same by hand.
-//! * A path is bytes. Leading and trailing slashes and an empty path are harmless: `""` and `/` are the root itself.
+//! * Resolution is the kernel's, `openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)`. Where that call does not
+//!   exist, is filtered, or keeps losing races with renames, `walk.rs` does the same by hand.
+//! * A path is bytes. Leading and trailing slashes and an empty path are harmless: `""` and `/` are the root
+//!   itself.
 //! * The mutating calls act on the last name of a path, never on what a symlink there points to, except where they
 //!   say that they follow.
 //! * Nothing here is atomic across calls: two calls may see two states of a tree that somebody else is changing.
@@ -137,8 +139,8 @@ impl RootDir {
 
     /// Opens a file with the given flags, following symlinks unless `NOFOLLOW` is among them.
     ///
-    /// With `CREATE` the new file has mode 0600 under the process's umask; what it should have is set by the caller.
-    /// A fifo is opened without waiting for its other end.
+    /// With `CREATE` the new file has mode 0600 under the process's umask; what it should have is set by the
+    /// caller. A fifo is opened without waiting for its other end.
     pub fn open_file(&self, path: impl AsRef<Path>, flags: OFlags) -> Result<File, PathError> {
         let (path, flags) = (path.as_ref(), flags | OFlags::NONBLOCK | OFlags::NOCTTY);
         let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR | Mode::WUSR } else { Mode::empty() };
@@ -177,10 +179,11 @@ impl RootDir {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// The directory that holds the last name of `path`, and that name. Symlinks in the directory part are followed.
+    /// The directory that holds the last name of `path`, and that name. Symlinks in the directory part are
+    /// followed.
     ///
-    /// The name itself need not exist and is not looked at. A path that ends in `..` is resolved first, so the name
-    /// is always one that a call such as `mkdirat` can take.
+    /// The name itself need not exist and is not looked at. A path that ends in `..` is resolved first, so
+    /// the name is always one that a call such as `mkdirat` can take.
     pub fn parent(&self, path: impl AsRef<Path>) -> Result<Parent, PathError> {
         let path = path.as_ref();
         match path.components().next_back() {
@@ -209,8 +212,9 @@ impl RootDir {
         make_dir(parent.dir.as_fd(), &parent.name, mode).at("create the directory", path)
     }
 
-    /// Makes a directory and those above it that are missing, following symlinks on the way, also ones that lead to nothing
-    /// yet. Each new directory gets exactly this mode and is then shown to `created`, for its owner and times.
+    /// Makes a directory and those above it that are missing, following symlinks on the way, also ones that
+    /// lead to nothing yet. Each new directory gets exactly this mode and is then shown to `created`, for its
+    /// owner and times.
     ///
     /// Returns the directory, opened for reading. That all exists already is no error.
     pub fn create_dir_all(

@@ -1,9 +1,9 @@
 //! Path resolution by hand: one component at a time, each opened with `O_PATH | O_NOFOLLOW`.
 //!
-//! It gives what `openat2(RESOLVE_IN_ROOT)` gives, on kernels and in sandboxes that lack it, and two things that call
-//! cannot: the resolved path, and making the directories that are missing. `..` goes back to the descriptor it
-//! came from rather than to what the file system calls the parent, so a directory that somebody renames meanwhile
-//! leads nowhere else.
+//! It gives what `openat2(RESOLVE_IN_ROOT)` gives, on kernels and in sandboxes that lack it, and two things
+//! that call cannot: the resolved path, and making the directories that are missing. `..` goes back to the
+//! descriptor it came from rather than to what the file system calls the parent, so a directory that somebody
+//! renames meanwhile leads nowhere else.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

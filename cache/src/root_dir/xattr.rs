@@ -1,7 +1,8 @@
 //! Extended attributes of a name in an open directory, never following a symlink.
 //!
-//! The calls that take a descriptor refuse `O_PATH` ones, and with them symlinks, fifos and devices. The calls that take a
-//! path do not; `/proc/self/fd/<directory>/<name>` is such a path, fixed to the directory by the kernel.
+//! The calls that take a descriptor refuse `O_PATH` ones, and with them symlinks, fifos and devices. The
+//! calls that take a path do not; `/proc/self/fd/<directory>/<name>` is such a path, fixed to the directory
+//! by the kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};

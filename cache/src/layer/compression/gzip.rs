@@ -1,9 +1,10 @@
 //! gzip on several processors, as one member.
 //!
 //! The input is cut every [`BLOCK_BYTES`]. Each block is a raw deflate stream of its own that was given the last
-//! [`DICTIONARY_BYTES`] of the block before as dictionary and that ends on a byte boundary (a *sync flush*), so the streams
-//! can be put one after the other; only the last one carries the final mark. The checksum of the whole is combined from
-//! those of the blocks. Nothing here depends on how many threads there are or on the sizes of the writes.
+//! [`DICTIONARY_BYTES`] of the block before as dictionary and that ends on a byte boundary (a *sync flush*),
+//! so the streams can be put one after the other; only the last one carries the final mark. The checksum of
+//! the whole is combined from those of the blocks. Nothing here depends on how many threads there are or on
+//! the sizes of the writes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -1,11 +1,13 @@
-//! The compressed forms of a layer: recognised by their first bytes, read with a limit, written the same every time.
+//! The compressed forms of a layer: recognised by their first bytes, read with a limit, written the same
+//! every time.
 //!
-//! Reading knows what `ADD` must know: gzip, bzip2, xz and zstd, each also as several members in a row. Writing knows what
-//! registries take: gzip and zstd.
+//! Reading knows what `ADD` must know: gzip, bzip2, xz and zstd, each also as several members in a row.
+//! Writing knows what registries take: gzip and zstd.
 //!
-//! Both writers use the processors, and neither lets their number show: gzip is cut into blocks by size alone, each
-//! block compressed with the end of the one before as its dictionary, and the parts are joined into a single member;
-//! zstd gives the same bytes for any number of workers but zero, so there is always one.
+//! Both writers use the processors, and neither lets their number show: gzip is cut into blocks by size
+//! alone, each block compressed with the end of the one before as its dictionary, and the parts are joined
+//! into a single member; zstd gives the same bytes for any number of workers but zero, so there is always
+//! one.
 
 mod gzip;
 
@@ -87,8 +89,8 @@ impl<R: Read> fmt::Debug for Decoder<R> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// Starts to read a stream whose compression its first bytes tell. More than `size_bytes_max` bytes are an error of
-    /// the kind [`io::ErrorKind::FileTooLarge`].
+    /// Starts to read a stream whose compression its first bytes tell. More than `size_bytes_max` bytes are
+    /// an error of the kind [`io::ErrorKind::FileTooLarge`].
     pub fn new(mut reader: R, size_bytes_max: u64) -> io::Result<Self> {
         let mut first = vec![0; MAGIC_BYTES];
         let seen = read_up_to(&mut reader, &mut first)?;

@@ -1,0 +1,400 @@
+use std::cell::Cell;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+use rayon::ThreadPoolBuilder;
+use rustix::fs::{FileType, Mode, mknodat};
+use tempfile::TempDir;
+
+use super::*;
+use crate::layer::whiteout::{make_opaque, make_whiteout};
+use crate::root_dir::xattr;
+
+fn pool() -> ThreadPool {
+    ThreadPoolBuilder::new().num_threads(2).build().unwrap()
+}
+
+fn options<'a>(pool: &'a ThreadPool, owner: TreeOwner) -> DigestOptions<'a> {
+    DigestOptions { pool, owner, memory: None, entries: false, cancel: None }
+}
+
+/// A small tree of everything.
+fn tree() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("src/deep")).unwrap();
+    fs::create_dir(path("empty")).unwrap();
+    fs::write(path("src/main.rs"), "fn main() {}").unwrap();
+    fs::write(path("src/deep/data"), "data").unwrap();
+    fs::write(path("README"), "read me").unwrap();
+    symlink("src/main.rs", path("link")).unwrap();
+    symlink("nowhere", path("dangling")).unwrap();
+    for (name, mode) in [
+        ("src", 0o755),
+        ("src/deep", 0o755),
+        ("empty", 0o755),
+        ("README", 0o644),
+        ("src/main.rs", 0o644),
+        ("src/deep/data", 0o644),
+    ] {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    dir
+}
+
+fn digest_of(dir: &Path, selected: &[Selected<'_>], owner: TreeOwner) -> TreeDigest {
+    let pool = pool();
+    digest_tree(&RootDir::open(dir).unwrap(), selected, &options(&pool, owner)).unwrap()
+}
+
+fn whole(dir: &Path, owner: TreeOwner) -> Blake3 {
+    digest_of(dir, &[Selected { contents_only: true, ..Selected::tree(Path::new("/")) }], owner).digest
+}
+
+fn set_attribute(path: &Path, name: &std::ffi::CStr, value: &[u8]) -> bool {
+    let parent = RootDir::open(path.parent().unwrap()).unwrap();
+    xattr::write(parent.as_fd(), path.file_name().unwrap(), name, value).is_ok()
+}
+
+/// The golden value: a change of it makes every user's cached steps run again.
+#[test]
+fn digests_stay() {
+    let digest = whole(tree().path(), TreeOwner::Zero);
+    assert_eq!(
+        hex(&digest),
+        "b647ba0c45c2085a1e2385ded7487240b28fec7f23629dabb1af8a3809905742",
+        "this drops every user's cache: bump the domains if it is meant"
+    );
+}
+
+fn hex(digest: &Blake3) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+type Change = (&'static str, bool, fn(&Path) -> bool);
+
+/// What a digest depends on: the change, whether it counts, how to make it. One that cannot be made here is told.
+const CHANGES: &[Change] = &[
+    ("nothing", false, |_| true),
+    ("time", false, |dir| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(5);
+        fs::File::open(dir.join("README")).unwrap().set_modified(time).is_ok()
+    }),
+    ("another inode", false, |dir| {
+        fs::rename(dir.join("README"), dir.join("old")).unwrap();
+        fs::copy(dir.join("old"), dir.join("README")).unwrap();
+        fs::remove_file(dir.join("old")).is_ok()
+    }),
+    ("content", true, |dir| fs::write(dir.join("src/deep/data"), "DATA").is_ok()),
+    ("size", true, |dir| fs::write(dir.join("README"), "read me!").is_ok()),
+    ("mode", true, |dir| fs::set_permissions(dir.join("README"), fs::Permissions::from_mode(0o755)).is_ok()),
+    ("set-id bit", true, |dir| {
+        fs::set_permissions(dir.join("README"), fs::Permissions::from_mode(0o4644)).is_ok()
+    }),
+    ("directory mode", true, |dir| {
+        fs::set_permissions(dir.join("empty"), fs::Permissions::from_mode(0o700)).is_ok()
+    }),
+    ("link target", true, |dir| {
+        fs::remove_file(dir.join("link")).unwrap();
+        symlink("README", dir.join("link")).is_ok()
+    }),
+    ("new file", true, |dir| fs::write(dir.join("empty/new"), "").is_ok()),
+    ("new directory", true, |dir| fs::create_dir(dir.join("src/new")).is_ok()),
+    ("removed file", true, |dir| fs::remove_file(dir.join("README")).is_ok()),
+    ("renamed file", true, |dir| fs::rename(dir.join("README"), dir.join("readme")).is_ok()),
+    ("moved file", true, |dir| fs::rename(dir.join("README"), dir.join("src/README")).is_ok()),
+    ("fifo", true, |dir| mknodat(RootDir::open(dir).unwrap(), "fifo", FileType::Fifo, Mode::RUSR, 0).is_ok()),
+    ("attribute", true, |dir| set_attribute(&dir.join("README"), c"user.note", b"x")),
+    ("directory attribute", true, |dir| set_attribute(&dir.join("empty"), c"user.note", b"x")),
+    ("overlay attribute", false, |dir| set_attribute(&dir.join("empty"), c"user.overlay.impure", b"y")),
+    ("label", false, |dir| set_attribute(&dir.join("README"), c"security.rbuild-test", b"x")),
+];
+
+#[test]
+fn digests_depend_on_what_they_should() {
+    let before = whole(tree().path(), TreeOwner::Keep);
+    for (name, counts, change) in CHANGES {
+        let dir = tree();
+        if change(dir.path()) {
+            assert_eq!(whole(dir.path(), TreeOwner::Keep) != before, *counts, "{name}");
+        } else {
+            eprintln!("SKIPPED: `{name}` cannot be done here");
+        }
+    }
+}
+
+#[test]
+fn owners_and_capabilities_do_not_count_in_a_context() {
+    let (kept, zero) = (whole(tree().path(), TreeOwner::Keep), whole(tree().path(), TreeOwner::Zero));
+    let dir = tree();
+    let readme = dir.path().join("README");
+    let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    if std::os::unix::fs::chown(&readme, Some(12), Some(34)).is_err()
+        || !set_attribute(&readme, c"security.capability", capability)
+    {
+        eprintln!("SKIPPED: only root may change owners and capabilities");
+        return;
+    }
+    assert_ne!(whole(dir.path(), TreeOwner::Keep), kept);
+    assert_eq!(whole(dir.path(), TreeOwner::Zero), zero);
+    std::os::unix::fs::chown(&readme, Some(0), Some(0)).unwrap();
+    assert!(set_attribute(&readme, c"security.capability", capability));
+    assert_ne!(whole(dir.path(), TreeOwner::Keep), kept, "the capability");
+}
+
+#[test]
+fn selections_are_what_they_name() {
+    let dir = tree();
+    let digest = |selected: &[Selected<'_>]| digest_of(dir.path(), selected, TreeOwner::Keep).digest;
+    let tree_at = |path| Selected::tree(Path::new(path));
+    assert_eq!(digest(&[tree_at("link")]), digest(&[tree_at("src/main.rs")]), "a link is followed");
+    assert_eq!(digest(&[tree_at("/src/../src//deep/")]), digest(&[tree_at("src/deep")]));
+    assert_ne!(digest(&[Selected { follow_links: false, ..tree_at("link") }]), digest(&[tree_at("link")]));
+    assert_ne!(digest(&[tree_at("README"), tree_at("src")]), digest(&[tree_at("src"), tree_at("README")]));
+    assert_ne!(digest(&[tree_at("README")]), digest(&[tree_at("README"), tree_at("README")]));
+    assert_ne!(
+        digest(&[Selected { name: Path::new("x"), ..tree_at("README") }]),
+        digest(&[tree_at("README")])
+    );
+    let contents = |path| Selected { contents_only: true, ..tree_at(path) };
+    let before = (digest(&[contents("src")]), digest(&[tree_at("src")]));
+    fs::set_permissions(dir.path().join("src"), fs::Permissions::from_mode(0o700)).unwrap();
+    let after = (digest(&[contents("src")]), digest(&[tree_at("src")]));
+    assert_eq!((before.0 == after.0, before.1 == after.1), (true, false));
+    let pool = pool();
+    let root = RootDir::open(dir.path()).unwrap();
+    for path in ["missing", "dangling", "src/missing", "README/x"] {
+        let result = digest_tree(&root, &[tree_at(path)], &options(&pool, TreeOwner::Keep));
+        assert!(matches!(result, Err(Error::Path(error)) if error.is_not_found()), "{path}");
+    }
+}
+
+#[test]
+fn a_selection_cannot_leave_its_root() {
+    let outer = tempfile::tempdir().unwrap();
+    fs::write(outer.path().join("secret"), "outside").unwrap();
+    fs::create_dir(outer.path().join("root")).unwrap();
+    symlink("../secret", outer.path().join("root/link")).unwrap();
+    let (root, pool) = (RootDir::open(outer.path().join("root")).unwrap(), pool());
+    for path in ["link", "../secret", "/../secret"] {
+        let result = digest_tree(&root, &[Selected::tree(Path::new(path))], &options(&pool, TreeOwner::Keep));
+        assert!(result.is_err(), "{path}");
+    }
+}
+
+#[test]
+fn filters_choose() {
+    let dir = tree();
+    let asked = Mutex::new(Vec::new());
+    let choose = |path: &Path, is_dir: bool| {
+        asked.lock().unwrap().push((path.to_owned(), is_dir));
+        match path.to_str().unwrap() {
+            "README" => Verdict::Take,
+            "src" => Verdict::Skip,
+            "src/deep" => Verdict::TakeTree,
+            _ => Verdict::SkipTree,
+        }
+    };
+    let selected = Selected { filter: Some(&choose), contents_only: true, ..Selected::tree(Path::new("")) };
+    let pool = pool();
+    let root = RootDir::open(dir.path()).unwrap();
+    let wanted = DigestOptions { entries: true, ..options(&pool, TreeOwner::Zero) };
+    let digest = digest_tree(&root, &[selected], &wanted).unwrap();
+    let paths: Vec<_> = digest.entries.unwrap().into_iter().map(|entry| entry.path).collect();
+    assert_eq!(paths, ["README", "src", "src/deep", "src/deep/data"].map(PathBuf::from));
+    assert_eq!((digest.files, digest.size_bytes), (4, 11));
+    assert!(!asked.lock().unwrap().iter().any(|(path, _)| path == Path::new("src/deep/data")));
+    fs::write(dir.path().join("src/ignored"), "x").unwrap();
+    assert_eq!(digest_tree(&root, &[selected], &wanted).unwrap().digest, digest.digest);
+    fs::remove_dir_all(dir.path().join("src/deep")).unwrap();
+    let without = digest_tree(&root, &[selected], &wanted).unwrap();
+    assert_eq!(without.files, 1, "a directory that was only passed through goes with what was in it");
+}
+
+#[test]
+fn entries_tell_what_was_digested() {
+    let dir = tree();
+    let pool = pool();
+    let wanted = DigestOptions { entries: true, ..options(&pool, TreeOwner::Zero) };
+    let selected = [Selected { name: Path::new("top"), ..Selected::tree(Path::new("src")) }];
+    let entries =
+        digest_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().entries.unwrap();
+    let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["top", "top/deep", "top/deep/data", "top/main.rs"]);
+    let data = &entries[2];
+    assert_eq!((data.kind, data.uid, data.size_bytes), (FileType::RegularFile, 0, 4));
+    assert_eq!(data.content, Some(*blake3::hash(b"data").as_bytes()));
+    assert_eq!(entries[0].mode, 0o755);
+}
+
+/// A time after which nothing that was made counts as fresh.
+const LATER: i64 = i64::MAX;
+
+fn digest_with(dir: &Path, cache: &dyn StatCache, now_ns: i64) -> TreeDigest {
+    let pool = pool();
+    let memory = Some(Memory { cache, now_ns });
+    let options = DigestOptions { memory, ..options(&pool, TreeOwner::Zero) };
+    let selected = [Selected { contents_only: true, ..Selected::tree(Path::new("")) }];
+    digest_tree(&RootDir::open(dir).unwrap(), &selected, &options).unwrap()
+}
+
+#[test]
+fn an_unchanged_tree_is_not_read_again() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    let first = digest_with(dir.path(), &cache, LATER);
+    assert_eq!(first.read_bytes, 23);
+    let second = digest_with(dir.path(), &cache, LATER);
+    assert_eq!((second.digest, second.read_bytes), (first.digest, 0));
+    assert_eq!(first.digest, whole(dir.path(), TreeOwner::Zero));
+}
+
+#[test]
+fn every_change_is_seen_through_the_cache() {
+    for (name, counts, change) in CHANGES {
+        let (dir, cache) = (tree(), MemoryStatCache::default());
+        let before = digest_with(dir.path(), &cache, LATER).digest;
+        if change(dir.path()) {
+            let after = digest_with(dir.path(), &cache, LATER).digest;
+            assert_eq!(after, whole(dir.path(), TreeOwner::Zero), "{name}");
+            assert_eq!(after != before, *counts, "{name}");
+        }
+    }
+}
+
+#[test]
+fn new_content_with_size_and_time_of_the_old_is_seen() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    let path = dir.path().join("src/deep/data");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let before = digest_with(dir.path(), &cache, LATER);
+    fs::write(&path, "DATA").unwrap();
+    fs::File::open(&path).unwrap().set_modified(time).unwrap();
+    let after = digest_with(dir.path(), &cache, LATER);
+    assert_ne!(after.digest, before.digest);
+    assert_eq!(after.read_bytes, 4, "only the file that changed is read");
+}
+
+#[test]
+fn a_fresh_file_is_not_trusted() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    let metadata = fs::metadata(dir.path().join("README")).unwrap();
+    let changed_ns = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+    digest_with(dir.path(), &cache, changed_ns);
+    assert_eq!(digest_with(dir.path(), &cache, LATER).read_bytes, 23, "nothing was remembered");
+    assert_eq!(digest_with(dir.path(), &cache, LATER).read_bytes, 0);
+}
+
+#[test]
+fn what_one_selection_learns_another_keeps() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    digest_with(dir.path(), &cache, LATER);
+    let pool = pool();
+    let only_links = |_: &Path, is_dir: bool| if is_dir { Verdict::Take } else { Verdict::Skip };
+    let memory = Some(Memory { cache: &cache, now_ns: LATER });
+    let options = DigestOptions { memory, ..options(&pool, TreeOwner::Zero) };
+    let selected = Selected { filter: Some(&only_links), ..Selected::tree(Path::new("")) };
+    digest_tree(&RootDir::open(dir.path()).unwrap(), &[selected], &options).unwrap();
+    assert_eq!(digest_with(dir.path(), &cache, LATER).read_bytes, 0);
+}
+
+/// A cache that answers with what it is told to.
+struct Lying(Vec<u8>, Mutex<Cell<usize>>);
+
+impl StatCache for Lying {
+    fn get(&self, _: DirectoryId) -> Option<Vec<u8>> {
+        Some(self.0.clone())
+    }
+
+    fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>) {
+        self.1.lock().unwrap().set(rows.len());
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_no_cache() {
+    let dir = tree();
+    let expected = whole(dir.path(), TreeOwner::Zero);
+    for row in [&b""[..], b"\x01", b"\x02abc", b"\x01\x05ab", &[1; 300], &[0xff; 40]] {
+        let lying = Lying(row.to_vec(), Mutex::default());
+        assert_eq!(digest_with(dir.path(), &lying, LATER).digest, expected, "{row:?}");
+        assert_eq!(lying.1.lock().unwrap().get(), 3, "all rows with files are written anew");
+    }
+}
+
+#[test]
+fn layers_are_told_apart_by_their_marks() {
+    let pool = pool();
+    let xattrs = OverlayXattrs::User;
+    let digest = |dir: &Path| {
+        digest_layer(&RootDir::open(dir).unwrap(), xattrs, &options(&pool, TreeOwner::Keep)).unwrap().digest
+    };
+    let (plain, opaque, whiteout, file_whiteout) = (tree(), tree(), tree(), tree());
+    let at = |dir: &TempDir| RootDir::open(dir.path()).unwrap();
+    make_opaque(at(&opaque).as_fd(), "empty".as_ref(), xattrs).unwrap();
+    make_whiteout(at(&whiteout).as_fd(), "gone".as_ref(), xattrs).unwrap();
+    fs::write(file_whiteout.path().join("gone"), "").unwrap();
+    assert!(set_attribute(&file_whiteout.path().join("gone"), xattrs.whiteout(), b"y"));
+    let [plain, opaque, whiteout, file_whiteout] =
+        [&plain, &opaque, &whiteout, &file_whiteout].map(|dir| digest(dir.path()));
+    assert_ne!(plain, opaque);
+    assert_ne!(plain, whiteout);
+    assert_eq!(whiteout, file_whiteout, "both forms mean the same");
+    assert_eq!(plain, digest(tree().path()));
+}
+
+#[test]
+fn deep_and_wide_trees_are_walked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut deep = dir.path().to_owned();
+    for _ in 0..300 {
+        deep.push("d");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    for index in 0..300 {
+        fs::write(dir.path().join(format!("f{index}")), index.to_string()).unwrap();
+    }
+    let digest = digest_of(dir.path(), &[Selected::tree(Path::new(""))], TreeOwner::Keep);
+    assert_eq!(digest.files, 601);
+    for _ in 0..TREE_DEPTH_MAX {
+        deep.push("d");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    let pool = pool();
+    let root = RootDir::open(dir.path()).unwrap();
+    let result = digest_tree(&root, &[Selected::tree(Path::new(""))], &options(&pool, TreeOwner::Keep));
+    assert!(matches!(result, Err(Error::TooDeep { .. })), "{result:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Two trees have one digest exactly if they are equal, however many threads there are.
+    #[test]
+    fn equal_digests_mean_equal_trees(
+        one in prop::collection::btree_map("[ab](/[ab]){0,2}", "[xy]{0,1}", 0..5),
+        two in prop::collection::btree_map("[ab](/[ab]){0,2}", "[xy]{0,1}", 0..5),
+    ) {
+        let make = |files: &std::collections::BTreeMap<String, String>| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut made = Vec::new();
+            for (path, content) in files {
+                let full = dir.path().join(path);
+                if fs::create_dir_all(full.parent().unwrap()).is_ok() && fs::write(full, content).is_ok() {
+                    made.push((path.clone(), content.clone()));
+                }
+            }
+            (dir, made)
+        };
+        let ((one_dir, one), (two_dir, two)) = (make(&one), make(&two));
+        let (first, second) = (whole(one_dir.path(), TreeOwner::Zero), whole(two_dir.path(), TreeOwner::Zero));
+        prop_assert_eq!(first == second, one == two);
+        let single = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let selected = [Selected { contents_only: true, ..Selected::tree(Path::new("/")) }];
+        let again = digest_tree(&RootDir::open(one_dir.path()).unwrap(), &selected, &options(&single, TreeOwner::Zero));
+        prop_assert_eq!(again.unwrap().digest, first);
+    }
+}
