@@ -226,7 +226,7 @@ pub enum ErrorKind {
     /// An ONBUILD trigger cannot be built.
     #[error("in ONBUILD trigger `{trigger}`: {source}")]
     Onbuild { trigger: String, source: Error },
-    /// A base image with more than [`ONBUILD_TRIGGERS_MAX`](crate::stage::ONBUILD_TRIGGERS_MAX) triggers.
+    /// A base image with more than [`ONBUILD_TRIGGERS_MAX`](crate::ONBUILD_TRIGGERS_MAX) triggers.
     #[error("more than {max} ONBUILD triggers")]
     TooManyTriggers { max: usize },
 

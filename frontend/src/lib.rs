@@ -6,10 +6,10 @@
 //!
 //! The life of a Dockerfile:
 //! 1. [`parser`]: text → lines joined, comments and here-documents taken out, each with its range.
-//! 2. [`instruction`]: a line → a typed instruction with its flags; nothing is expanded yet.
-//! 3. [`stage`]: FROM names and `--from` become edges of a graph; cycles, the target, what is reachable; base images
+//! 2. `instruction`: a line → a typed instruction with its flags; nothing is expanded yet.
+//! 3. `stage`: FROM names and `--from` become edges of a graph; cycles, the target, what is reachable; base images
 //!    are resolved and their ONBUILD triggers put in front.
-//! 4. [`lower`](mod@lower): stage by stage in the order of the file, instruction by instruction, words expanded
+//! 4. `lower`: stage by stage in the order of the file, instruction by instruction, words expanded
 //!    ([`expand`]) with the environment as it is at that point, into vertices and image config.
 //!
 //! Invariants of the result:
@@ -33,7 +33,7 @@ mod outline;
 pub mod parser;
 mod paths;
 mod resolver;
-pub mod stage;
+mod stage;
 mod suggest;
 
 use rbuild_image::ImageConfig;
@@ -45,6 +45,7 @@ pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+pub use stage::ONBUILD_TRIGGERS_MAX;
 
 /// What a Dockerfile became.
 #[derive(Debug, Clone, PartialEq, Eq)]

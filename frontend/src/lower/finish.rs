@@ -76,31 +76,29 @@ const fn civil(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-impl Lowerer<'_> {
-    /// Completes the config of the target and ends the graph.
-    pub(super) fn finish(mut self, target: StageId) -> Result<Lowered, Error> {
-        self.linter.verdict()?;
-        let state = self.done.remove(&target).expect("the target is reachable from itself");
-        if let Some(local) = state.local {
-            self.locals.use_all(local);
-        }
-        self.fill_follow_paths();
-        let mut config = state.config;
-        config.history = state.history.into_entries();
-        config.config.labels.extend(self.options.labels.iter().cloned());
-        config.created = self.times.created;
-        if !self.options.platform_is_default {
-            config.platform = self.options.platform.clone();
-        }
-        Ok(Lowered {
-            definition: self.builder.finish(state.edge).map_err(ErrorKind::Definition)?,
-            config,
-            history_inherited: state.history_inherited,
-            source_date_epoch: self.times.epoch,
-            stage: self.graph.stage(target).name.clone(),
-            warnings: Vec::new(),
-        })
+/// Completes the config of the target and ends the graph.
+pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowered, Error> {
+    lowerer.linter.verdict()?;
+    let state = lowerer.done.remove(&target).expect("the target is reachable from itself");
+    if let Some(local) = state.local {
+        lowerer.locals.use_all(local);
     }
+    lowerer.fill_follow_paths();
+    let mut config = state.config;
+    config.history = state.history.into_entries();
+    config.config.labels.extend(lowerer.options.labels.iter().cloned());
+    config.created = lowerer.times.created;
+    if !lowerer.options.platform_is_default {
+        config.platform = lowerer.options.platform.clone();
+    }
+    Ok(Lowered {
+        definition: lowerer.builder.finish(state.edge).map_err(ErrorKind::Definition)?,
+        config,
+        history_inherited: state.history_inherited,
+        source_date_epoch: lowerer.times.epoch,
+        stage: lowerer.graph.stage(target).name.clone(),
+        warnings: Vec::new(),
+    })
 }
 
 #[cfg(test)]

@@ -63,20 +63,22 @@ struct Lowerer<'a> {
     done: HashMap<StageId, State>,
 }
 
+/// What every translation is given.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    source: &'a [u8],
+    options: &'a Options,
+    resolver: &'a dyn ImageResolver,
+}
+
 /// Translates a Dockerfile.
 ///
 /// # Errors
 /// When the Dockerfile or the options are wrong, or a base image cannot be resolved.
 pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Lowered, Error> {
     let mut linter = Linter::default();
-    let mut lowered = translate(
-        source,
-        options,
-        resolver,
-        &mut linter,
-        |graph, target| graph.reachable(target),
-        |lowerer, target| lowerer.finish(target),
-    )?;
+    let request = Request { source, options, resolver };
+    let mut lowered = translate(request, &mut linter, Graph::reachable, finish::finish)?;
     lowered.warnings = linter.finish();
     Ok(lowered)
 }
@@ -84,10 +86,9 @@ pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> 
 /// Looks for mistakes in a Dockerfile: in all its stages, or in what `options.target` needs.
 pub fn check(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Checked {
     let mut linter = Linter::default();
-    let all =
-        |graph: &Graph, target| if options.target.is_none() { graph.all() } else { graph.reachable(target) };
-    let result =
-        translate(source, options, resolver, &mut linter, all, |lowerer, _| lowerer.linter.verdict());
+    let request = Request { source, options, resolver };
+    let scope = if options.target.is_none() { |graph: &Graph, _| graph.all() } else { Graph::reachable };
+    let result = translate(request, &mut linter, scope, |lowerer, _| lowerer.linter.verdict());
     Checked { error: result.err(), warnings: linter.finish() }
 }
 
@@ -97,21 +98,18 @@ pub fn check(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> 
 /// As [`lower`].
 pub fn outline(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Outline, Error> {
     let mut linter = Linter::default();
-    let reachable = |graph: &Graph, target| graph.reachable(target);
-    translate(source, options, resolver, &mut linter, reachable, |lowerer, target| {
-        Ok(lowerer.finish_outline(target))
-    })
+    let request = Request { source, options, resolver };
+    translate(request, &mut linter, Graph::reachable, |lowerer, target| Ok(lowerer.finish_outline(target)))
 }
 
 /// The way of every translation: parse, resolve, lower the stages that `scope` chooses, and end with what is wanted.
 fn translate<T>(
-    source: &[u8],
-    options: &Options,
-    resolver: &dyn ImageResolver,
+    request: Request<'_>,
     linter: &mut Linter,
     scope: impl Fn(&Graph, StageId) -> Vec<StageId>,
     finish: impl FnOnce(Lowerer<'_>, StageId) -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let Request { source, options, resolver } = request;
     let file = parser::parse(source)?;
     check_syntax(&file, options)?;
     linter.configure(lint_config(&file, options)?);

@@ -1,0 +1,108 @@
+//! What a build can be given, noted while it is lowered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rbuild_llb::SourceRange;
+
+use super::{Lowerer, mounts};
+use crate::args::GlobalArg;
+use crate::expand::{Expander, Variables};
+use crate::file::FileText;
+use crate::instruction::mount::{MountSpec, MountType};
+use crate::instruction::{ArgDeclaration, Command};
+use crate::outline::{Outline, OutlineArg, OutlineMount, description};
+use crate::stage::StageId;
+
+/// What has been noted so far.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    args: BTreeMap<String, OutlineArg>,
+    secrets: BTreeMap<String, OutlineMount>,
+    ssh: BTreeMap<String, OutlineMount>,
+    caches: BTreeMap<String, OutlineMount>,
+}
+
+impl Collected {
+    /// Notes an ARG of a stage. One that only takes a global over is described where that is declared.
+    pub(super) fn arg(&mut self, file: &FileText, command: &Command, declaration: &ArgDeclaration) {
+        let key = &declaration.key;
+        if declaration.default.is_none()
+            && let Some(global) = file.globals.iter().rfind(|arg| declares(arg, key))
+        {
+            self.note(key, &global.comments, global.range);
+        } else {
+            self.note(key, &command.comments, command.range);
+        }
+    }
+
+    fn note(&mut self, key: &str, comments: &[String], range: SourceRange) {
+        let description = description(comments, key);
+        let arg = OutlineArg { name: key.to_owned(), description, value: None, range };
+        self.args.entry(key.to_owned()).or_insert(arg);
+    }
+
+    pub(super) fn arg_value(&mut self, key: &str, value: Option<&str>) {
+        if let (Some(arg), Some(value)) = (self.args.get_mut(key), value) {
+            arg.value = Some(value.to_owned());
+        }
+    }
+
+    /// Notes what a mount asks for. The first mention counts, but required is what anyone requires.
+    pub(super) fn mount(&mut self, spec: &MountSpec, range: SourceRange) {
+        let (mounts, id) = match spec.kind {
+            MountType::Secret => (&mut self.secrets, mounts::secret_id(spec)),
+            MountType::Ssh => (&mut self.ssh, mounts::ssh_id(spec)),
+            MountType::Cache => (&mut self.caches, mounts::cache_id(spec)),
+            MountType::Bind | MountType::Tmpfs => return,
+        };
+        let mount = OutlineMount { id: id.clone(), required: false, range };
+        mounts.entry(id).or_insert(mount).required |= spec.required;
+    }
+}
+
+fn declares(arg: &GlobalArg, key: &str) -> bool {
+    arg.declarations.iter().any(|declaration| declaration.key == key)
+}
+
+impl Lowerer<'_> {
+    pub(super) fn finish_outline(mut self, target: StageId) -> Outline {
+        self.note_globals(target);
+        let stage = self.graph.stage(target);
+        let values = |mounts: BTreeMap<String, OutlineMount>| mounts.into_values().collect();
+        Outline {
+            name: stage.name.clone(),
+            description: description(&stage.comments, &stage.name),
+            args: self.outline.args.into_values().collect(),
+            secrets: values(self.outline.secrets),
+            ssh: values(self.outline.ssh),
+            caches: values(self.outline.caches),
+        }
+    }
+
+    /// Notes the global ARGs that FROM lines use, and those that their defaults use.
+    fn note_globals(&mut self, target: StageId) {
+        let expander = Expander::new(self.escape);
+        let used_by = |word: &str| {
+            let expanded = expander.expand(word, &self.globals.env).unwrap_or_default();
+            expanded.matched.into_iter().chain(expanded.unmatched)
+        };
+        let mut wanted: Vec<String> = Vec::new();
+        for id in self.graph.reachable(target) {
+            let Some(stage) = self.text.stages.get(id.0) else { continue };
+            wanted.extend(used_by(&stage.from.base));
+            wanted.extend(stage.from.platform.iter().flat_map(|platform| used_by(platform)));
+        }
+        let mut seen = BTreeSet::new();
+        while let Some(name) = wanted.pop() {
+            let Some(global) = self.text.globals.iter().rfind(|arg| declares(arg, &name)) else { continue };
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            let of_name = global.declarations.iter().filter(|declaration| declaration.key == name);
+            wanted
+                .extend(of_name.filter_map(|one| one.default.as_ref()).flat_map(|default| used_by(default)));
+            self.outline.note(&name, &global.comments, global.range);
+            self.outline.arg_value(&name, self.globals.env.get(&name));
+        }
+    }
+}
