@@ -23,6 +23,7 @@ use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rbuild_image::DiffId;
@@ -199,7 +200,7 @@ struct Applier<'a> {
 
 /// A directory and the name in it that an entry makes.
 struct Spot {
-    dir: OwnedFd,
+    dir: Rc<OwnedFd>,
     name: OsString,
     /// The path for messages.
     path: PathBuf,
@@ -318,8 +319,7 @@ impl<'a> Applier<'a> {
     fn spot(&mut self, path: &Path) -> Result<Spot, Error> {
         let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let place = self.parents.get(above)?;
-        let dir = place.dir.try_clone().at("duplicate the descriptor of", above)?;
-        Ok(Spot { dir, name: name.to_owned(), path: place.path.join(name) })
+        Ok(Spot { dir: Rc::clone(&place.dir), name: name.to_owned(), path: place.path.join(name) })
     }
 }
 

@@ -98,8 +98,8 @@ pub enum Refusal {
     /// A kind of entry that is none of tar's.
     #[error("is of an unknown kind")]
     UnknownKind,
-    /// A user or group id that does not fit 32 bits, or a number that is negative or does not fit 63.
-    #[error("has an owner or a size out of range")]
+    /// An owner, size or device number that Linux does not have.
+    #[error("has an owner, size or device number out of range")]
     NumberOutOfRange,
     /// Holes that overlap, leave the file, or do not add up to the data that follows.
     #[error("has a sparse map that contradicts itself")]

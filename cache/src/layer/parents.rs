@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fchmod, fchown, fstat, mkdirat, openat,
@@ -27,7 +28,7 @@ use crate::root_dir::{At, PathError, RootDir, SYMLINK_DEPTH_MAX};
 /// A directory in the target.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) dir: OwnedFd,
+    pub(super) dir: Rc<OwnedFd>,
     /// Its path without symlinks.
     pub(super) path: PathBuf,
 }
@@ -87,7 +88,7 @@ impl<'a> Parents<'a> {
 
     fn resolve(&mut self, path: &Path) -> Result<Place, Error> {
         let mut walk = Walk {
-            place: Place { dir: self.target.open_dir("/")?, path: PathBuf::new() },
+            place: Place { dir: Rc::new(self.target.open_dir("/")?), path: PathBuf::new() },
             pending: path.iter().map(OsStr::to_owned).collect(),
             links: 0,
         };
@@ -143,7 +144,7 @@ impl<'a> Parents<'a> {
             return Err(Errno::LOOP.into());
         }
         if Path::new(target).is_absolute() {
-            walk.place = Place { dir: self.target.open_dir("/")?, path: PathBuf::new() };
+            walk.place = Place { dir: Rc::new(self.target.open_dir("/")?), path: PathBuf::new() };
         }
         let names = Path::new(target).components().filter_map(|component| match component {
             Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
@@ -156,7 +157,7 @@ impl<'a> Parents<'a> {
     /// Goes back up, which only the target of a symlink can ask for.
     fn leave(&self, walk: &mut Walk) -> Result<(), StepError> {
         walk.place.path.pop();
-        walk.place.dir = self.target.open_dir(&walk.place.path)?;
+        walk.place.dir = Rc::new(self.target.open_dir(&walk.place.path)?);
         Ok(())
     }
 
@@ -189,7 +190,7 @@ struct Walk {
 impl Walk {
     fn enter(&mut self, name: &OsStr) -> Result<(), StepError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.place.dir = openat(&self.place.dir, name, flags, Mode::empty())?;
+        self.place.dir = Rc::new(openat(&self.place.dir, name, flags, Mode::empty())?);
         self.place.path.push(name);
         Ok(())
     }

@@ -40,6 +40,10 @@ pub const SPARSE_PARTS_MAX: usize = 10_000;
 /// The most that the headers of one entry can take, its sparse map included; past it the archive is malformed.
 const HEADERS_BYTES_MAX: usize = 2 * METADATA_BYTES_MAX as usize;
 
+/// Linux has twelve bits for a device's major number and twenty for the minor one; mknod(2) drops others.
+const DEVICE_MAJOR_END: u32 = 1 << 12;
+const DEVICE_MINOR_END: u32 = 1 << 20;
+
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time {
@@ -156,15 +160,7 @@ impl<R: BufRead> TarReader<R> {
         // Numbers are checked here instead: the parser would refuse times before 1970.
         parser.set_ignore_pax_errors(true);
         let current = PathBuf::new();
-        Self {
-            input,
-            parser,
-            ahead: Vec::new(),
-            offset: 0,
-            content_left: 0,
-            padding: 0,
-            current,
-        }
+        Self { input, parser, ahead: Vec::new(), offset: 0, content_left: 0, padding: 0, current }
     }
 
     /// The next entry, or `None` at the end of the archive.
@@ -337,7 +333,11 @@ fn convert(
     let pax_mtime = check_records(parsed.pax.unwrap_or_default()).map_err(malformed)?;
     let header_seconds = binary_time(parsed.header);
     let seconds = header_seconds.unwrap_or_else(|| i64::try_from(parsed.mtime).unwrap_or(i64::MAX));
-    let owner = |id: u64| u32::try_from(id).map_err(|_| refused(Refusal::NumberOutOfRange));
+    // The largest number means "unchanged" to chown(2).
+    let owner = |id: u64| match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(refused(Refusal::NumberOutOfRange)),
+    };
     if path.contains(&0) {
         return Err(refused(Refusal::NulByte));
     }
@@ -369,18 +369,18 @@ fn kind_of(parsed: &ParsedEntry<'_>, sparse: Sparse) -> Result<Kind, Refusal> {
         Some(target) => Ok(target.to_vec()),
         None => Err(Refusal::NoTarget),
     };
-    let device = |block| Kind::Device {
-        block,
-        major: parsed.dev_major.unwrap_or_default(),
-        minor: parsed.dev_minor.unwrap_or_default(),
+    let device = |block| {
+        let (major, minor) = (parsed.dev_major.unwrap_or_default(), parsed.dev_minor.unwrap_or_default());
+        let fits = major < DEVICE_MAJOR_END && minor < DEVICE_MINOR_END;
+        if fits { Ok(Kind::Device { block, major, minor }) } else { Err(Refusal::NumberOutOfRange) }
     };
     match parsed.entry_type {
         EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => file_kind(parsed.size, sparse),
         EntryType::Directory => Ok(Kind::Directory),
         EntryType::Symlink => Ok(Kind::Symlink { target: target()? }),
         EntryType::Link => Ok(Kind::HardLink { target: target()? }),
-        EntryType::Char => Ok(device(false)),
-        EntryType::Block => Ok(device(true)),
+        EntryType::Char => device(false),
+        EntryType::Block => device(true),
         EntryType::Fifo => Ok(Kind::Fifo),
         _ => Err(Refusal::UnknownKind),
     }

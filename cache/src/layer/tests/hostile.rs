@@ -268,6 +268,15 @@ fn devices_are_made_replaced_or_refused() {
 }
 
 #[test]
+fn numbers_that_mean_something_else_to_the_kernel_are_refused() {
+    let beyond = |major, minor| archive(&[(entry("x", TarKind::CharDevice { major, minor }), "")]);
+    let unchanged = archive(&[(TarEntry { uid: u32::MAX, ..entry("x", TarKind::Fifo) }, "")]);
+    for archive in [beyond(1 << 12, 0), beyond(0, 1 << 20), unchanged] {
+        check("a number", &archive, &ApplyOptions::layer(XATTRS), &Refused(Refusal::NumberOutOfRange));
+    }
+}
+
+#[test]
 fn attributes_that_redirect_are_dropped() {
     let hostile: Vec<tar::Attribute> = [
         "trusted.overlay.redirect",
