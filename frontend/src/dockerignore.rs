@@ -48,7 +48,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<String>, ParseError> {
         match (negation, pattern) {
             ("", "") => {}
             (_, "") => return Err(ParseError::BareExclamation { line: number }),
-            _ => rules.push(format!("{negation}{}", clean(pattern))),
+            _ => rules.push(format!("{negation}{}", literal(clean(pattern), negation.is_empty()))),
         }
     }
     Ok(rules)
@@ -57,4 +57,9 @@ pub fn parse(text: &[u8]) -> Result<Vec<String>, ParseError> {
 fn clean(pattern: &str) -> String {
     let clean = paths::clean(pattern);
     clean.strip_prefix('/').filter(|rest| !rest.is_empty()).map(str::to_owned).unwrap_or(clean)
+}
+
+/// A name that begins with `!` once its leading slash is gone must not be taken for a rule that takes back.
+fn literal(pattern: String, is_name: bool) -> String {
+    if is_name && pattern.starts_with('!') { format!("\\{pattern}") } else { pattern }
 }

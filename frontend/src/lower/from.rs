@@ -84,7 +84,9 @@ impl Origins {
                 Place::Known(_) => None,
             })
             .collect();
-        resolver.prefetch(&images);
+        if !images.is_empty() {
+            resolver.prefetch(&images);
+        }
         for (id, place) in wanted {
             let origin = match place {
                 Place::Known(origin) => *origin,
