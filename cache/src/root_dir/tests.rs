@@ -169,8 +169,10 @@ fn directories_are_made_through_links_and_reported_once() {
         root.create_dir_all(&path, Mode::from_raw_mode(0o1777), &mut created).unwrap();
         root.create_dir_all(&path, Mode::RWXU, &mut created).unwrap();
         assert_eq!(made, [Path::new("a/b").join(name), Path::new("a/b").join(name).join("deep")]);
-        let error = root.create_dir_all("a/file/x", Mode::RWXU, &mut |_, _| Ok(())).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::NOTDIR));
+        for path in ["a/file", "a/file/x"] {
+            let error = root.create_dir_all(path, Mode::RWXU, &mut |_, _| Ok(())).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::NOTDIR), "{path}");
+        }
     }
     roots.kernel.create_dir_all("dangling", Mode::RWXU, &mut |_, _| Ok(())).unwrap();
     assert!(roots.outer.path().join("root/missing").is_dir());

@@ -7,6 +7,7 @@ use crate::{FileOp, InputIndex, Mount, SourceOp};
 /// What a vertex does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most ops are execs, and there is one for each step")]
 pub enum Op {
     /// Brings files into the build: an image, the context, a repository, a URL.
     Source(SourceOp),
