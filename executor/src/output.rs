@@ -1,6 +1,7 @@
 //! Where the output of a process goes.
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// Which output bytes came from. A terminal has only [`Stream::Stdout`].
@@ -18,12 +19,17 @@ pub enum Stream {
 /// also within a character. What comes first across two streams is as near as two pipes can tell.
 pub trait OutputSink: Send {
     /// Takes the next bytes of `stream`.
-    fn write(&mut self, stream: Stream, bytes: &[u8]);
+    ///
+    /// # Errors
+    /// When nobody wants more of it. Its pipe is then closed, and the process finds what a program finds whose reader
+    /// went away.
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
 }
 
 impl<F: FnMut(Stream, &[u8]) + Send> OutputSink for F {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         self(stream, bytes);
+        Ok(())
     }
 }
 
@@ -31,7 +37,7 @@ impl<F: FnMut(Stream, &[u8]) + Send> OutputSink for F {
 pub enum Stdio {
     /// Output goes through pipes to the sink.
     Captured {
-        /// Standard input; `/dev/null` when not given.
+        /// Standard input; `/dev/null` when not given. A pipe is given to the process's user.
         stdin: Option<OwnedFd>,
         /// Receives both outputs.
         sink: Box<dyn OutputSink>,

@@ -224,7 +224,7 @@ impl Running {
         Ok(Ready { ended: ready.next().unwrap_or(false), outputs: ready.collect() })
     }
 
-    /// Reads each output that is ready once; forgets those that have ended.
+    /// Reads each output that is ready once; forgets those that have ended, or that nobody wants any more.
     fn read_outputs(&mut self, buffer: &mut [u8], ready: &Ready) {
         let mut ready = ready.outputs.iter();
         let sink = &mut self.sink;
@@ -234,12 +234,7 @@ impl Running {
             }
             match rustix::io::read(output, &mut *buffer) {
                 Ok(0) => false,
-                Ok(size) => {
-                    if let Some(sink) = sink {
-                        sink.write(*stream, &buffer[..size]);
-                    }
-                    true
-                }
+                Ok(size) => sink.as_mut().is_none_or(|sink| sink.write(*stream, &buffer[..size]).is_ok()),
                 Err(Errno::AGAIN | Errno::INTR) => true,
                 // A terminal whose last user has closed it says EIO.
                 Err(_) => false,

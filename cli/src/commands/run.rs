@@ -1,12 +1,12 @@
 //! `rbuild run`: creates a container and runs its process in the foreground.
 //!
-//! Without `-t` the process has rbuild's own output, and with `-i` its input. With `-t` it has a terminal of its own, and
-//! rbuild's is set to raw and relays both ways. Signals go on to the process; its exit code is rbuild's.
+//! Without `-t` the process has pipes, which rbuild relays. With `-t` it has a terminal of its own, and rbuild's is set to
+//! raw and relayed. Signals go on to the process; its exit code is rbuild's.
 
+mod pipes;
 mod terminal;
 
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +15,7 @@ use rbuild_container::{
     Container, ContainerError, ContainerState, Containers, RunOptions, StartIo, Started, Status, generate_id,
     generate_name,
 };
-use rbuild_executor::{Executor, ExecutorOptions, Handle, Stdio};
+use rbuild_executor::{Executor, ExecutorOptions, Handle};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_solver::images::{ImageError, PullPolicy, Watch};
 
@@ -28,7 +28,7 @@ use crate::report::{Failure, Kind, image_kind};
 use crate::signal;
 
 /// Docker's exit code for a container that could not be created.
-const EXIT_CANNOT_RUN: u8 = 125;
+pub(crate) const EXIT_CANNOT_RUN: u8 = 125;
 
 /// What is passed on to the process.
 const FORWARDED: [Signal; 7] = [
@@ -42,6 +42,10 @@ const FORWARDED: [Signal; 7] = [
 ];
 
 pub(crate) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
+    if args.tty && args.interactive && !io::stdin().is_terminal() {
+        return Err(Failure::new(Kind::Run(EXIT_CANNOT_RUN), "standard input is not a terminal")
+            .hint("`-i` without `-t` reads from a file or a pipe"));
+    }
     // Before any thread, as they inherit the mask; so the process that signals go to comes later.
     let target: Arc<OnceLock<Handle>> = Arc::default();
     forward_signals(Arc::clone(&target), args.tty)?;
@@ -143,7 +147,7 @@ impl Prepared {
             let started = start(terminal::stdio())?;
             serve(started, target, args.interactive, raw)?
         } else {
-            let started = start(own_stdio(args.interactive)?)?;
+            let started = start(pipes::stdio(args.interactive)?)?;
             serve(started, target, false, None)?
         };
         Ok(u8::try_from(exit).unwrap_or(u8::MAX))
@@ -166,28 +170,15 @@ fn serve(
     Ok(exit.code())
 }
 
-/// rbuild's own descriptors; input only where it was asked for.
-fn own_stdio(interactive: bool) -> Result<Stdio, Failure> {
-    let open = || -> io::Result<Stdio> {
-        let stdin: OwnedFd = if interactive {
-            io::stdin().as_fd().try_clone_to_owned()?
-        } else {
-            std::fs::File::open("/dev/null")?.into()
-        };
-        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        Ok(Stdio::Files { stdin, stdout, stderr })
-    };
-    open().map_err(|error| {
-        Failure::new(Kind::Environment, format!("failed to open standard input and output: {error}"))
-    })
-}
-
 fn options(args: &RunArgs) -> Result<RunOptions, Failure> {
     let pair = |arg: &String| {
         if arg.contains('=') { Some(arg.clone()) } else { Some(format!("{arg}={}", environment(arg)?)) }
     };
     let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
+    if let Some(relative) = args.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
+        let message = format!("the working directory `{relative}` is not absolute");
+        return Err(Failure::new(Kind::Run(EXIT_CANNOT_RUN), message));
+    }
     Ok(RunOptions {
         command: args.command.clone(),
         entrypoint: args

@@ -47,7 +47,7 @@ pub(super) fn environment(process: &Process, ids: &UserIds) -> Vec<String> {
     environment
 }
 
-/// Gives the user the pipes and the terminal that were made for it, so that it can open `/dev/stdout`.
+/// Gives the user the pipes or the terminal that were made for it, so that it can open `/dev/stdout`.
 ///
 /// Never a device like `/dev/null`, which is the host's. A failure shows when the process opens it, if ever.
 pub(super) fn own_stdio(uid: u32) {
@@ -61,9 +61,9 @@ pub(super) fn own_stdio(uid: u32) {
     let is_pipe = |stream: BorrowedFd<'_>| {
         fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo())
     };
-    for stream in [std::io::stdout().as_fd(), std::io::stderr().as_fd()].into_iter().filter(|s| is_pipe(*s)) {
-        own(stream);
-    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    streams.into_iter().filter(|stream| is_pipe(*stream)).for_each(own);
 }
 
 /// Takes on the groups and the user. A user other than 0 loses all capabilities by it.

@@ -7,6 +7,8 @@ use std::thread;
 use rbuild_executor::{Handle, Stdio, Stream, TerminalSize};
 use rustix::termios::{self, OptionalActions, Termios};
 
+use super::pipes::relay;
+
 /// What a terminal is taken to be that does not say.
 const SIZE_DEFAULT: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 /// How much input is relayed at a time.
@@ -30,7 +32,7 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         // A terminal that went away needs no mode.
-        drop(termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0));
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
     }
 }
 
@@ -55,17 +57,8 @@ pub(crate) fn stdio() -> Stdio {
 /// Copies standard input to the container's terminal, on a thread that ends with the process.
 pub(crate) fn relay_input(handle: Handle) {
     thread::spawn(move || {
-        let mut buffer = [0; INPUT_SIZE_BYTES];
-        while let Ok(count @ 1..) = rustix::io::read(io::stdin().as_fd(), &mut buffer) {
-            let Some(terminal) = handle.terminal() else { break };
-            let mut rest = &buffer[..count];
-            while !rest.is_empty() {
-                match rustix::io::write(terminal, rest) {
-                    Ok(written) => rest = &rest[written..],
-                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => thread::yield_now(),
-                    Err(_) => return,
-                }
-            }
+        if let Some(terminal) = handle.terminal() {
+            relay(io::stdin().as_fd(), terminal, &mut [0; INPUT_SIZE_BYTES]);
         }
     });
 }
