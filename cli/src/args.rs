@@ -374,13 +374,18 @@ pub(crate) enum SystemCommand {
     Check,
 }
 
-/// Parses the command line; a mistake ends the process with 2, as does `--help` with 0.
-pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(with_default_command(line.into_iter().collect()))
+/// Parses the command line. Help is an error too.
+pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(with_default_command(line))
 }
 
-/// Inserts `build` where the first word is no command.
-fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
+/// Whether a command line is to run a container: its mistakes have an exit code that cannot be the container's.
+pub(crate) fn is_run(line: &[OsString]) -> bool {
+    line.get(command_at(line)).is_some_and(|word| word == "run")
+}
+
+/// Where the command is, if the line has one.
+fn command_at(line: &[OsString]) -> usize {
     let mut at = 1;
     while let Some(word) = line.get(at).and_then(|word| word.to_str()) {
         match word {
@@ -389,6 +394,12 @@ fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
             _ => break,
         }
     }
+    at
+}
+
+/// Inserts `build` where the first word is no command.
+fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
+    let at = command_at(&line);
     if line.get(at).is_some_and(|word| !is_command_or_help(&word.to_string_lossy())) {
         line.insert(at, "build".into());
     }

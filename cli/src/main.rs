@@ -15,6 +15,7 @@ mod report;
 mod signal;
 mod transfers;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use app::App;
@@ -24,9 +25,11 @@ use report::{Failure, Kind};
 
 fn main() -> ExitCode {
     rbuild_executor::init_hook();
-    let cli = match args::parse(std::env::args_os()) {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let mistake = if args::is_run(&line) { Kind::Run(commands::run::EXIT_CANNOT_RUN) } else { Kind::Input };
+    let cli = match args::parse(line) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, mistake),
     };
     match run(cli) {
         Ok(code) => ExitCode::from(code),
@@ -38,10 +41,10 @@ fn main() -> ExitCode {
 }
 
 /// Help goes to standard output and is a success; a mistake goes to standard error.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, mistake: Kind) -> ExitCode {
     // That nobody reads it is no reason to fail.
     drop(error.print());
-    ExitCode::from(if error.use_stderr() { Kind::Input.exit_code() } else { 0 })
+    ExitCode::from(if error.use_stderr() { mistake.exit_code() } else { 0 })
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
