@@ -226,6 +226,7 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         | ImageError::NotPulled { .. }
         | ImageError::Import(_)
         | ImageError::NotAnArchive
+        | ImageError::DamagedArchive { .. }
         | ImageError::ArchiveEntry { .. }
         | ImageError::ArchiveDocument { .. } => Kind::Input,
         ImageError::MissingDocument { .. }

@@ -1,23 +1,35 @@
 //! `rbuild load`: reads images from a tar or an OCI layout.
 
 use rbuild_image::Reference;
-use rbuild_solver::images::{Loaded, Watch};
+use rbuild_solver::images::{ImageError, Loaded, Watch};
 
 use super::{import, print, silent};
 use crate::app::App;
 use crate::args::LoadArgs;
-use crate::report::Failure;
+use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let cancel = app.cancel_on_interrupt()?;
     let watch = Watch { transfers: &silent, cancel: &cancel };
     let loaded = match &args.input {
-        Some(path) if path.is_dir() => images.load_directory(path, watch)?,
-        Some(path) => images.load(import::open(path)?, watch)?,
-        None => images.load(std::io::stdin(), watch)?,
+        Some(path) if path.is_dir() => images.load_directory(path, watch),
+        Some(path) => images.load(import::open(path)?, watch),
+        None => images.load(std::io::stdin(), watch),
     };
+    let loaded = loaded.map_err(failure)?;
     print(&loaded.iter().map(line).collect::<String>()).map(|()| 0)
+}
+
+/// What is wrong with an image that is loaded, is wrong with the archive.
+fn failure(error: ImageError) -> Failure {
+    match &error {
+        ImageError::Unpack { .. }
+        | ImageError::LayerCount { .. }
+        | ImageError::NoPlatform { .. }
+        | ImageError::Document { .. } => Failure::caused_by(Kind::Input, &error),
+        _ => error.into(),
+    }
 }
 
 fn line(loaded: &Loaded) -> String {

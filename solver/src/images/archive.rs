@@ -21,6 +21,8 @@ pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(super) const OCI_LAYOUT: &str = "oci-layout";
 pub(super) const OCI_LAYOUT_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub(super) const INDEX: &str = "index.json";
+/// Below it every file is named by its digest.
+pub(super) const BLOBS: &str = "blobs/sha256/";
 pub(super) const DOCKER_MANIFEST: &str = "manifest.json";
 
 /// What an archive can be read by.
@@ -44,7 +46,7 @@ pub(super) struct DockerImage {
 
 /// Where a blob stands in a layout.
 pub(super) fn blob_path(digest: Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+    format!("{BLOBS}{}", digest.hex())
 }
 
 /// Somewhere to put the files of a layout.

@@ -75,6 +75,12 @@ pub enum ImageError {
     /// The archive is no image.
     #[error("the archive holds no image: it has neither `index.json` nor `manifest.json`")]
     NotAnArchive,
+    /// An archive ends early, or is none.
+    #[error("the archive is damaged, or no tar: {reason}")]
+    DamagedArchive {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An archive names a file that it does not hold.
     #[error("the archive names `{path}`, but does not hold it")]
     ArchiveEntry {

@@ -17,12 +17,14 @@ use rbuild_image::{
 };
 use serde::de::DeserializeOwned;
 
-use super::archive::{DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME};
+use super::archive::{BLOBS, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME, blob_path};
 use super::pull::layers;
 use super::{ImageError, Images, Watch};
 
 /// How large a whole archive may be.
 const ARCHIVE_SIZE_BYTES_MAX: u64 = 1 << 40;
+/// How much is read at a time.
+const READ_SIZE_BYTES: usize = 128 * 1024;
 
 /// An image that was loaded: its names, or its id where it has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Images {
     /// # Errors
     /// When it is damaged, or holds no image.
     pub fn load(&self, archive: impl Read + Send, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
-        let failed = || ImageError::io("read", "the archive");
+        let failed = || unreadable("the archive");
         let decoder = Decoder::new(archive, ARCHIVE_SIZE_BYTES_MAX).map_err(failed())?;
         let mut archive = tar::Archive::new(decoder);
         let mut files = Files::default();
@@ -118,7 +120,7 @@ impl Images {
         if path.ends_with(".json") && !path.contains('/') {
             let mut bytes = Vec::new();
             let mut limited = content.take(MANIFEST_SIZE_BYTES_MAX);
-            limited.read_to_end(&mut bytes).map_err(ImageError::io("read", path.clone()))?;
+            limited.read_to_end(&mut bytes).map_err(unreadable(&path))?;
             let expected = Expected { digest: Digest::of(&bytes), size_bytes: bytes.len() as u64 };
             self.store.content().ingest(&mut &bytes[..], expected)?;
             files.blobs.insert(path.clone(), (expected.digest, expected.size_bytes));
@@ -126,8 +128,18 @@ impl Images {
             return Ok(());
         }
         let mut writer = self.store.content().writer(ARCHIVE_SIZE_BYTES_MAX)?;
-        io::copy(content, &mut writer).map_err(ImageError::io("read", path.clone()))?;
-        files.blobs.insert(path, writer.commit(None)?);
+        let mut buffer = vec![0; READ_SIZE_BYTES];
+        loop {
+            match content.read(&mut buffer).map_err(unreadable(&path))? {
+                0 => break,
+                count => writer.push(&buffer[..count])?,
+            }
+        }
+        let (digest, size_bytes) = writer.commit(None)?;
+        if path.starts_with(BLOBS) && path != blob_path(digest) {
+            return Err(ImageError::DamagedArchive { reason: format!("`{path}` is not what its name says") });
+        }
+        files.blobs.insert(path, (digest, size_bytes));
         Ok(())
     }
 
@@ -143,7 +155,7 @@ impl Images {
         };
         let mut loaded: Vec<Loaded> = Vec::new();
         for (target, names) in targets {
-            let id = self.register_one(&target, &names, watch)?;
+            let id = self.register_one(&target, &names, watch).map_err(not_held)?;
             match loaded.iter_mut().find(|known| known.id == id) {
                 Some(known) => known.names.extend(names),
                 None => loaded.push(Loaded { id, names }),
@@ -213,12 +225,37 @@ impl Images {
     }
 }
 
+/// The system may fail to read an archive; all else is the archive's own fault.
+fn unreadable(subject: &str) -> impl FnOnce(io::Error) -> ImageError + use<'_> {
+    move |source| match source.raw_os_error() {
+        Some(_) => ImageError::Io { verb: "read", subject: subject.to_owned(), source },
+        // What follows the first clause is bytes of the archive.
+        None => {
+            let text = source.to_string();
+            let reason = text.split(':').next().unwrap_or_default();
+            ImageError::DamagedArchive { reason: format!("failed to read {subject}: {reason}") }
+        }
+    }
+}
+
+/// What the store lacks, the archive should have brought.
+fn not_held(error: ImageError) -> ImageError {
+    match error {
+        ImageError::MissingDocument { digest } | ImageError::MissingLayer { digest } => {
+            ImageError::ArchiveEntry { path: blob_path(digest) }
+        }
+        other => other,
+    }
+}
+
 /// The manifests of an index with their names; entries for one manifest are put together.
 fn named_targets(index: Index) -> Vec<(Descriptor, Vec<Reference>)> {
     let mut targets: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
     for mut entry in index.manifests {
         let annotations = std::mem::take(&mut entry.annotations);
-        let name = annotations.get(IMAGE_NAME).or_else(|| annotations.get(REF_NAME));
+        // A single word there is a tag, and an image that has only a tag has no name.
+        let whole = |name: &&String| name.contains(['/', ':']);
+        let name = annotations.get(IMAGE_NAME).or_else(|| annotations.get(REF_NAME).filter(whole));
         let name = name.and_then(|name| name.parse::<Reference>().ok());
         entry.platform = None;
         match targets.iter_mut().find(|(known, _)| known.digest == entry.digest) {
