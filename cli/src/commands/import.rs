@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rbuild_frontend::{Options, lower};
 use rbuild_image::{ImageConfig, Platform};
+use rbuild_llb::{FileAction, FileStep, Op, Vertex};
 use rbuild_solver::images::ImportOptions;
 
 use super::{io_failure, print, reference};
@@ -41,11 +42,17 @@ fn changed_config(changes: &[String], created: &str) -> Result<ImageConfig, Fail
     let options = Options::new(Platform::host(), created);
     let lowered = lower(dockerfile.as_bytes(), &options, &NoImages)
         .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("--change"))?;
-    if lowered.definition.target().is_some() {
+    if !lowered.definition.vertices().iter().all(only_makes_directories) {
         return Err(Failure::new(
             Kind::Input,
             "--change takes instructions that set configuration, and no others",
         ));
     }
     Ok(lowered.config)
+}
+
+/// `WORKDIR` in a build makes its directory; here that is left to whoever runs the image, as in Docker.
+fn only_makes_directories(vertex: &Vertex) -> bool {
+    let is_mkdir = |step: &FileStep| matches!(step.action, FileAction::Mkdir(_));
+    matches!(&vertex.op, Op::File(op) if op.steps.iter().all(is_mkdir))
 }
