@@ -1,7 +1,9 @@
 //! `rbuild inspect`: what is known of images and containers, as a JSON list in Docker's words.
 
+use std::collections::BTreeSet;
+
 use rbuild_container::{Container, ContainerError, Containers, Status};
-use rbuild_image::Platform;
+use rbuild_image::{Platform, Reference};
 use serde_json::{Value, json};
 
 use super::print;
@@ -29,12 +31,9 @@ fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
     let images = app.images()?;
     let record = images.find(name)?;
     let image = images.open(&record.target, &Platform::host())?;
-    let names: Vec<String> = record.names.iter().map(rbuild_image::Reference::familiar).collect();
-    let digests: Vec<String> = record
-        .names
-        .iter()
-        .map(|name| format!("{}@{}", name.familiar_name(), record.target.digest))
-        .collect();
+    let names: Vec<String> = record.names.iter().map(Reference::familiar).collect();
+    let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.target.digest);
+    let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
     Ok(json!({
         "Id": image.id(),
         "RepoTags": names,
