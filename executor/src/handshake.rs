@@ -70,9 +70,10 @@ pub(crate) struct MountSpec {
     pub flags: MountFlags,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum SourceSpec {
     Detached(DescriptorIndex),
+    Within { mount: DescriptorIndex, path: PathBuf },
     Tmpfs { size_bytes: Option<u64>, mode: u32 },
 }
 

@@ -34,6 +34,14 @@ pub enum MountSource {
     BindOpen(OwnedFd),
     /// A mount attached to nothing yet.
     Detached(OwnedFd),
+    /// What is at a path in a mount attached to nothing yet; resolved inside that mount. Init attaches it first, as the kernel
+    /// copies a part only of what is attached in its own namespace.
+    Within {
+        /// The mount.
+        mount: OwnedFd,
+        /// The path in it.
+        path: PathBuf,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// The most it may hold; half of the memory when not given.

@@ -156,6 +156,7 @@ impl Executor {
             let source = match mount.source {
                 MountSource::Tmpfs { size_bytes, mode } => SourceSpec::Tmpfs { size_bytes, mode },
                 MountSource::Detached(descriptor) => SourceSpec::Detached(keep(descriptor)),
+                MountSource::Within { mount, path } => SourceSpec::Within { mount: keep(mount), path },
                 MountSource::Bind(path) => SourceSpec::Detached(keep(clone_path(&path)?)),
                 MountSource::BindOpen(open) => SourceSpec::Detached(keep(clone_open(open.as_fd())?)),
             };

@@ -105,6 +105,11 @@ impl RootDir {
         Self { fd, lookup: Lookup::Kernel }
     }
 
+    /// The directory's descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// A second handle on the same directory.
     pub fn try_clone(&self) -> Result<Self, PathError> {
         let fd = self.fd.try_clone().at("duplicate the descriptor of", "/")?;

@@ -11,7 +11,7 @@ mod settings;
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::lower;
 use rbuild_solver::local::{LocalWorker, LocalWorkerOptions};
-use rbuild_solver::{SolveOptions, solve};
+use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
 pub(crate) use settings::extra_host;
@@ -63,7 +63,9 @@ fn build(
     let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
         .map_err(|error| blame.solve(error))?;
     let snapshot = solved.output.unwrap_or_else(rbuild_cache::Snapshot::empty);
-    output::write(app, settings, output::Built { lowered, snapshot }, progress)?;
+    output::write(app, settings, &output::Built { lowered: &lowered, snapshot }, progress)?;
+    // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
+    drop(record_content_keys(&lowered.definition, &worker, &solved.unkeyed, cancel));
     drop(lease);
     Ok(warnings)
 }

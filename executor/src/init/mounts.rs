@@ -308,21 +308,37 @@ impl Mounter<'_> {
         Ok(())
     }
 
+    fn bind(&mut self, source: &OwnedFd, target: &Path, flags: MountFlags) -> Step<()> {
+        let private = MountChange { propagation: libc::MS_PRIVATE, ..change(flags) };
+        sys::mount_setattr(source.as_fd(), private).step_at("set the flags of", target)?;
+        let kind = kind_of(source).step_at("examine the source of", target)?;
+        self.place(source, target, kind)
+    }
+
+    /// A copy of what is at `path` in a detached mount. The whole stays in the scratch, and goes with it.
+    fn part(&self, mount: &OwnedFd, index: usize, path: &Path) -> Step<OwnedFd> {
+        let name = format!("source-{index}");
+        mkdirat(&self.scratch, name.as_str(), Mode::from_raw_mode(0o700)).step("fill the scratch file system")?;
+        move_mount(mount, "", &self.scratch, name.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .step_at("attach the source of a mount for", path)?;
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let place = open_beneath(mount.as_fd(), inside).step_at("open the source of a mount", path)?;
+        copy(&place, "").step_at("copy the source of a mount", path)
+    }
+
     /// What the caller asked for; what lies deeper comes later, so that it is not covered.
     fn declared(&mut self, spec: &Spec, descriptors: &[OwnedFd]) -> Step<()> {
         let mut mounts: Vec<_> = spec.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
         mounts.sort_by_key(|(target, _)| target.components().count());
         for (target, mount) in mounts {
-            match mount.source {
-                SourceSpec::Detached(index) => {
-                    let source = &descriptors[index];
-                    let private = MountChange { propagation: libc::MS_PRIVATE, ..change(mount.flags) };
-                    sys::mount_setattr(source.as_fd(), private).step_at("set the flags of", &target)?;
-                    let kind = kind_of(source).step_at("examine the source of", &target)?;
-                    self.place(source, &target, kind)?;
+            match &mount.source {
+                SourceSpec::Detached(index) => self.bind(&descriptors[*index], &target, mount.flags)?,
+                SourceSpec::Within { mount: index, path } => {
+                    let source = self.part(&descriptors[*index], *index, path)?;
+                    self.bind(&source, &target, mount.flags)?;
                 }
                 SourceSpec::Tmpfs { size_bytes, mode } => {
-                    let tmpfs = tmpfs(size_bytes, mode).step_at("create a tmpfs for", &target)?;
+                    let tmpfs = tmpfs(*size_bytes, *mode).step_at("create a tmpfs for", &target)?;
                     sys::mount_setattr(tmpfs.as_fd(), change(mount.flags))
                         .step_at("set the flags of", &target)?;
                     self.place(&tmpfs, &target, Kind::Directory)?;

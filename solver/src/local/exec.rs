@@ -24,10 +24,7 @@ impl LocalWorker<'_> {
     ) -> Result<Vec<Snapshot>, WorkerError> {
         let root =
             op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
-        let mut active = self.prepare(root, inputs)?;
-        if let Some(seconds) = self.options.mtime_max {
-            active.set_mtime_max(seconds);
-        }
+        let active = self.prepare_mount(root, inputs)?;
         let mounted = active.mount(Some(&self.stubs()?))?;
         let mut resolved = self.resolve_mounts(op, inputs, cx)?;
         let container = Container {
@@ -54,7 +51,7 @@ impl LocalWorker<'_> {
     }
 
     /// Begins a layer on what a mount shows.
-    pub(super) fn prepare(
+    pub(super) fn prepare_mount(
         &self,
         mount: &Mount,
         inputs: &[Input<'_, Snapshot>],
@@ -63,7 +60,7 @@ impl LocalWorker<'_> {
             Some(input) => snapshot(inputs, input)?.clone(),
             None => Snapshot::empty(),
         };
-        Ok(self.store().prepare(&parent)?)
+        self.prepare(&parent)
     }
 
     /// Runs a container to its end; what it prints becomes events of the step.

@@ -1,15 +1,16 @@
 //! A file op: its steps applied to active snapshots.
 //!
-//! Steps that work on one another's result share one active snapshot, so that a `COPY` of several sources is one
-//! layer. A step whose result another output needs as well would need a copy; frontends do not make such ops, and they are
-//! refused.
+//! Each tree that the steps make is a [`Draft`]. Steps that work on one another's result share one, so that a `COPY` of
+//! several sources is one layer; the file of a heredoc is a draft of its own, which is thrown away once it was copied
+//! from. Only the newest state of a draft exists: an op that asks for an older one would need a copy. Frontends do not
+//! make such ops, and they are refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{ActiveSnapshot, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{FileAction, FileInput, FileOp, Op, SourceOp};
+use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, Op, SourceOp};
 
 use super::file::{CopySource, FileOptions, SourceKind, apply};
 use super::merge::snapshot;
@@ -24,6 +25,79 @@ struct Source {
     exclude: Option<Patterns>,
 }
 
+impl Source {
+    fn tree(&self) -> CopySource<'_> {
+        CopySource { root: &self.root, kind: self.kind, exclude: self.exclude.as_ref() }
+    }
+}
+
+/// A tree in the making.
+struct Draft {
+    active: ActiveSnapshot,
+    root: RootDir,
+    /// The step that changed it last.
+    newest: usize,
+}
+
+impl Draft {
+    fn tree(&self) -> CopySource<'_> {
+        CopySource { root: &self.root, kind: SourceKind::Tree, exclude: None }
+    }
+}
+
+/// All trees in the making, and which of them each step works on.
+#[derive(Default)]
+struct Drafts {
+    drafts: Vec<Draft>,
+    of_step: Vec<usize>,
+}
+
+impl Drafts {
+    /// The draft that a step worked on.
+    fn of(&self, step: u32) -> Option<&Draft> {
+        self.drafts.get(*self.of_step.get(step as usize)?)
+    }
+
+    /// The draft that a step worked on last.
+    fn unchanged_since(&self, step: u32) -> Result<usize, WorkerError> {
+        match self.of(step) {
+            Some(draft) if draft.newest == step as usize => Ok(self.of_step[step as usize]),
+            _ => Err(WorkerError::Unsupported { what: "file ops that fork" }),
+        }
+    }
+
+    fn begin(&mut self, active: ActiveSnapshot) -> Result<usize, WorkerError> {
+        let root = root_of(active.mount(None)?)?;
+        self.drafts.push(Draft { active, root, newest: self.of_step.len() });
+        Ok(self.drafts.len() - 1)
+    }
+
+    /// Notes that the next step has worked on a draft.
+    fn changed(&mut self, draft: usize) {
+        self.drafts[draft].newest = self.of_step.len();
+        self.of_step.push(draft);
+    }
+
+    /// Commits the drafts that are outputs.
+    fn commit(self, op: &FileOp) -> Result<Vec<Snapshot>, WorkerError> {
+        let mut outputs = BTreeMap::new();
+        for (step, number) in op.steps.iter().zip(0..) {
+            if let Some(output) = step.output {
+                outputs.insert(output, self.unchanged_since(number)?);
+            }
+        }
+        let mut drafts: Vec<Option<Draft>> = self.drafts.into_iter().map(Some).collect();
+        let commit = |draft: usize| {
+            let Draft { active, root, .. } =
+                drafts[draft].take().ok_or(WorkerError::Unsupported { what: "file ops that fork" })?;
+            // A layer is committed when nothing is mounted on it.
+            drop(root);
+            Ok(active.commit()?)
+        };
+        outputs.into_values().map(commit).collect()
+    }
+}
+
 impl LocalWorker<'_> {
     pub(super) fn file_op(
         &self,
@@ -32,37 +106,38 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
         let sources = self.sources(op, inputs)?;
-        let mut base = None;
-        for (index, step) in op.steps.iter().enumerate() {
-            let continues = matches!(step.base, FileInput::Step(used) if used as usize + 1 == index);
-            let last = index + 1 == op.steps.len();
-            if (index > 0 && !continues) || step.output.is_some() != last {
-                return Err(WorkerError::Unsupported { what: "file ops that fork" });
-            }
-            if index == 0 {
-                base = Some(step.base);
-            }
+        let mut drafts = Drafts::default();
+        for step in &op.steps {
+            let draft = match step.base {
+                FileInput::Step(used) => drafts.unchanged_since(used)?,
+                FileInput::Input(input) => drafts.begin(self.prepare(snapshot(inputs, input)?)?)?,
+                FileInput::Scratch => drafts.begin(self.prepare(&Snapshot::empty())?)?,
+            };
+            self.apply_step(&step.action, draft, &drafts, &sources, cx)?;
+            drafts.changed(draft);
         }
-        let parent = match base {
-            Some(FileInput::Input(input)) => snapshot(inputs, input)?.clone(),
-            _ => Snapshot::empty(),
-        };
-        let mut active = self.store().prepare(&parent)?;
+        drafts.commit(op)
+    }
+
+    pub(super) fn prepare(&self, parent: &Snapshot) -> Result<ActiveSnapshot, WorkerError> {
+        let mut active = self.store().prepare(parent)?;
         if let Some(seconds) = self.options.mtime_max {
             active.set_mtime_max(seconds);
         }
-        self.apply_steps(op, &active, &sources, cx)?;
-        Ok(vec![active.commit()?])
+        Ok(active)
     }
 
-    fn apply_steps(
+    fn apply_step(
         &self,
-        op: &FileOp,
-        active: &ActiveSnapshot,
+        action: &FileAction,
+        draft: usize,
+        drafts: &Drafts,
         sources: &HashMap<u32, Source>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let dest = root_of(active.mount(None)?)?;
+        if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = action {
+            drafts.unchanged_since(*used)?;
+        }
         let options = FileOptions {
             now_ns: self.options.now_ns,
             cancel: cx.cancel,
@@ -78,17 +153,11 @@ impl LocalWorker<'_> {
             single_id: self.options.single_id,
         };
         let trees = |input: FileInput| match input {
-            FileInput::Input(input) => sources.get(&input.0).map(|source| CopySource {
-                root: &source.root,
-                kind: source.kind,
-                exclude: source.exclude.as_ref(),
-            }),
+            FileInput::Input(input) => sources.get(&input.0).map(Source::tree),
             FileInput::Scratch => None,
-            FileInput::Step(_) => Some(CopySource { root: &dest, kind: SourceKind::Tree, exclude: None }),
+            FileInput::Step(step) => drafts.of(step).map(Draft::tree),
         };
-        for step in &op.steps {
-            apply(&step.action, &dest, &trees, &options)?;
-        }
+        apply(action, &drafts.drafts[draft].root, &trees, &options)?;
         Ok(())
     }
 

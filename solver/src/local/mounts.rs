@@ -110,7 +110,7 @@ impl LocalWorker<'_> {
             };
             return selected(mount, self.store().view(&tree)?.into());
         }
-        let active = self.prepare(mount, inputs)?;
+        let active = self.prepare_mount(mount, inputs)?;
         let source = selected(mount, active.mount(None)?.into())?;
         match mount.output {
             Some(output) => resolved.outputs.push((output, active)),
@@ -160,7 +160,7 @@ fn selected(mount: &Mount, mounted: OwnedFd) -> Result<MountSource, WorkerError>
         return Ok(MountSource::Detached(mounted));
     }
     let root = RootDir::from_fd(mounted);
-    let open = root.open_path(&mount.selector).map_err(|error| {
+    root.open_path(&mount.selector).map_err(|error| {
         if error.is_not_found() {
             let (target, selector) = (mount.target.clone(), mount.selector.clone());
             WorkerError::Step(StepError::MountSource { target, selector })
@@ -168,7 +168,7 @@ fn selected(mount: &Mount, mounted: OwnedFd) -> Result<MountSource, WorkerError>
             error.into()
         }
     })?;
-    Ok(MountSource::BindOpen(open))
+    Ok(MountSource::Within { mount: root.into_fd(), path: PathBuf::from(&mount.selector) })
 }
 
 /// Makes the directory of mount-point stubs, if it is not there, and returns it.

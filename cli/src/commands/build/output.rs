@@ -25,8 +25,8 @@ use crate::report::{Failure, Kind};
 
 /// A build that is done.
 #[derive(Debug)]
-pub(crate) struct Built {
-    pub(crate) lowered: Lowered,
+pub(crate) struct Built<'a> {
+    pub(crate) lowered: &'a Lowered,
     pub(crate) snapshot: Snapshot,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Built {
 pub(crate) fn write(
     app: &App,
     settings: &Settings,
-    built: Built,
+    built: &Built<'_>,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let images = app.images()?;
@@ -43,7 +43,7 @@ pub(crate) fn write(
     let needs_image = in_store || settings.metadata_file.is_some() || settings.outputs.iter().any(is_archive);
     let image = if needs_image {
         let snapshot = &built.snapshot;
-        Some(task(progress, "exporting to image", || image(app, settings, &built.lowered, snapshot))?)
+        Some(task(progress, "exporting to image", || image(app, settings, built.lowered, snapshot))?)
     } else {
         None
     };
