@@ -30,8 +30,8 @@ pub(super) fn tar() -> Result<&'static [u8], String> {
 
 fn make() -> Result<Vec<u8>, String> {
     let busybox = fs::read(BUSYBOX).map_err(|error| format!("no {BUSYBOX}: {error}"))?;
-    // A dynamic program names its interpreter.
-    if busybox.windows(3).any(|window| window == b"/ld") {
+    // A dynamic program names its interpreter right after its headers.
+    if busybox[..4096].windows(3).any(|window| window == b"/ld") {
         return Err(format!("{BUSYBOX} is not static"));
     }
     let mut tar = Builder::new(Vec::new());
