@@ -143,7 +143,7 @@ impl Copy<'_> {
 
     /// Anything but a directory.
     fn file(&self, found: &Found) -> Result<(), FileError> {
-        let target = self.target(found, |kind| kind.is_dir())?;
+        let target = self.target(found, FileType::is_dir)?;
         let (parent, dest_name) = self.open_parent(&target)?;
         let above = found.path.parent().unwrap_or(Path::new(""));
         let name = found.path.file_name().unwrap_or(OsStr::new("."));
