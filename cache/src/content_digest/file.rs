@@ -11,6 +11,7 @@ use rbuild_image::KeyHasher;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::{Errno, read};
 
+use super::fold::{Facts, whiteout_digest};
 use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Substance, encode};
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner};
@@ -32,14 +33,34 @@ const FOREIGN_NAMESPACES: [&[u8]; 2] = [b"security.", b"system."];
 /// A file that was looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
-    pub(super) stat: Stat,
+    pub(super) facts: Facts,
     pub(super) substance: Substance,
-    /// Whether it stands for a deletion. Only in layers.
-    pub(super) whiteout: bool,
+    /// The digest of all that.
+    pub(super) digest: Blake3,
     /// How many bytes were read to know.
     pub(super) read_bytes: u64,
-    /// Whether attributes and substance belong together for sure.
-    settled: bool,
+    fingerprint: Fingerprint,
+    /// What there is to be remembered.
+    news: News,
+}
+
+/// Whether a file's attributes and substance are to be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// They are the remembered ones.
+    None,
+    /// They are worth it.
+    Some,
+    /// They are not: nothing was read, or the file changed meanwhile.
+    Unfit,
+}
+
+/// What was learnt by reading.
+struct Learnt {
+    stat: Stat,
+    substance: Substance,
+    read_bytes: u64,
+    news: News,
 }
 
 /// All files that count, in the order of the walk.
@@ -80,7 +101,7 @@ fn look_at_group(walk: &Walk<'_>, dir: &Dir, files: &[OsString]) -> Result<Vec<L
     let known = &dir.listing.remembered;
     let look = |name: &OsString| {
         let known = known.binary_search_by(|file| file.name.cmp(name)).ok().map(|at| &known[at]);
-        look_at(walk, fd.as_fd(), name, known).at("read", dir.path.join(name)).map_err(Error::from)
+        look_at(walk, fd.as_fd(), name, known).at_name("read", &dir.path, name).map_err(Error::from)
     };
     files.iter().map(look).collect()
 }
@@ -103,40 +124,48 @@ fn look_at(
         Some(marks) => is_whiteout(dir, name, &stat, marks)?,
         None => false,
     };
-    if let Some(known) = known.filter(|known| known.fingerprint == Fingerprint::of(&stat)) {
-        return Ok(Looked { stat, substance: known.substance, whiteout, read_bytes: 0, settled: true });
-    }
-    let xattrs = attributes_digest(dir, name, walk.options.owner)?;
-    let unread = Looked {
-        stat,
-        substance: Substance { content: None, xattrs },
-        whiteout,
-        read_bytes: 0,
-        settled: true,
+    let learnt = match known.filter(|known| known.fingerprint == Fingerprint::of(&stat)) {
+        Some(known) => Learnt { stat, substance: known.substance, read_bytes: 0, news: News::None },
+        None => learn(walk, dir, name, stat)?,
     };
+    let Learnt { stat, substance, read_bytes, news } = learnt;
+    let facts = Facts::of(&stat, walk.options.owner);
+    let digest = if whiteout { whiteout_digest() } else { facts.digest(substance.content, substance.xattrs) };
+    Ok(Looked { facts, substance, digest, read_bytes, fingerprint: Fingerprint::of(&stat), news })
+}
+
+fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Result<Learnt, Errno> {
+    let xattrs = attributes_digest(dir, name, walk.options.owner)?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => read_file(dir, name, unread),
+        FileType::RegularFile => read_file(dir, name, &stat, xattrs),
         FileType::Symlink => {
             let target = readlinkat(dir, name, Vec::new())?;
             let content = Some(*blake3::hash(target.to_bytes()).as_bytes());
-            Ok(Looked { substance: Substance { content, xattrs }, ..unread })
+            Ok(Learnt { stat, substance: Substance { content, xattrs }, read_bytes: 0, news: News::Some })
         }
-        _ => Ok(unread),
+        _ => Ok(Learnt {
+            stat,
+            substance: Substance { content: None, xattrs },
+            read_bytes: 0,
+            news: News::Unfit,
+        }),
     }
 }
 
-/// Reads a file. Its attributes are those of what was opened; if they change meanwhile, it is not remembered.
-fn read_file(dir: BorrowedFd<'_>, name: &OsStr, unread: Looked) -> Result<Looked, Errno> {
+/// Reads a file. If it changes meanwhile, its attributes are the later ones, and it is not remembered.
+fn read_file(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    seen: &Stat,
+    xattrs: Option<Blake3>,
+) -> Result<Learnt, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, Mode::empty())?;
-    let before = fstat(&file)?;
     let (content, read_bytes) = content_digest(file.as_fd())?;
-    let after = fstat(&file)?;
-    let prints = [&unread.stat, &before, &after].map(Fingerprint::of);
-    let settled =
-        prints[0] == prints[1] && prints[1] == prints[2] && read_bytes == after.st_size.unsigned_abs();
-    let substance = Substance { content: Some(content), ..unread.substance };
-    Ok(Looked { stat: after, substance, read_bytes, settled, ..unread })
+    let stat = fstat(&file)?;
+    let same = Fingerprint::of(seen) == Fingerprint::of(&stat) && read_bytes == stat.st_size.unsigned_abs();
+    let news = if same { News::Some } else { News::Unfit };
+    Ok(Learnt { stat, substance: Substance { content: Some(content), xattrs }, read_bytes, news })
 }
 
 fn content_digest(file: BorrowedFd<'_>) -> Result<(Blake3, u64), Errno> {
@@ -189,28 +218,32 @@ fn counts(name: &CStr, owner: TreeOwner) -> bool {
 /// The rows of the stat cache that are no longer what they were.
 pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(DirectoryId, Vec<u8>)> {
     let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
-        let files = remember(dir, looked, now_ns);
+        let files = remember(dir, looked, now_ns)?;
         let id = DirectoryId { device: dir.listing.stat.st_dev, inode: dir.listing.stat.st_ino };
-        (files != dir.listing.remembered).then(|| (id, encode(&files)))
+        Some((id, encode(&files, walk.options.owner)))
     };
     walk.dirs.iter().zip(&looked.in_dirs).filter_map(changed).collect()
 }
 
-fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Vec<Remembered> {
+/// What is to be remembered of a directory; `None` if that is what is remembered already.
+fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered>> {
     let listing = &dir.listing;
-    let seen = listing.files.iter().zip(looked).filter_map(|(name, looked)| {
-        let fingerprint = Fingerprint::of(&looked.stat);
-        let worth_it = looked.settled && fingerprint.is_settled(now_ns) && !is_plain(looked);
-        worth_it.then(|| Remembered { name: name.clone(), fingerprint, substance: looked.substance })
-    });
+    let is_fit = |file: &Looked| match file.news {
+        News::None => true,
+        News::Some => file.fingerprint.is_settled(now_ns),
+        News::Unfit => false,
+    };
     let unseen =
         listing.remembered.iter().filter(|file| listing.passed_over.binary_search(&file.name).is_ok());
+    let kept = looked.iter().filter(|file| file.news == News::None).count() + unseen.clone().count();
+    let is_new = looked.iter().any(|file| file.news == News::Some && is_fit(file));
+    if !is_new && kept == listing.remembered.len() {
+        return None;
+    }
+    let seen = listing.files.iter().zip(looked).filter(|(_, file)| is_fit(file)).map(|(name, file)| {
+        Remembered { name: name.clone(), fingerprint: file.fingerprint, substance: file.substance }
+    });
     let mut files: Vec<Remembered> = seen.chain(unseen.cloned()).collect();
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    files
-}
-
-/// Whether nothing was to be learnt but by attributes.
-const fn is_plain(looked: &Looked) -> bool {
-    looked.substance.content.is_none() && looked.substance.xattrs.is_none()
+    Some(files)
 }

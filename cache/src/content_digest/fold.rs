@@ -6,6 +6,7 @@ use rbuild_image::KeyHasher;
 use rustix::fs::{FileType, Stat};
 
 use super::file::{AllLooked, Looked};
+use super::stat_cache::Substance;
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Selected, TreeDigest, TreeEntry, TreeOwner};
 
@@ -41,8 +42,8 @@ pub(super) fn fold(
         match (top, top_looked) {
             (Top::Directory(index), _) => fold.feed_top_directory(&mut hasher, *index, selected),
             (Top::File(_), Some(file)) => {
-                let entry = fold.file(selected.name.to_owned(), file);
-                hasher.number(1u64).bytes(&entry);
+                fold.add(file.facts, file.substance, || selected.name.to_owned());
+                hasher.number(1u64).bytes(&file.digest);
             }
             (Top::File(_), None) => {}
         }
@@ -87,13 +88,13 @@ impl Fold<'_> {
         if !dir.wanted && subdirs.is_empty() && looked.is_empty() {
             return;
         }
-        let path = label.join(&dir.below);
         let mut entries: Vec<(&[u8], Blake3)> = Vec::with_capacity(subdirs.len() + looked.len());
         for (subdir, digest) in subdirs {
             entries.push((name_of(&self.walk.dirs[subdir]), digest));
         }
         for (name, file) in dir.listing.files.iter().zip(looked) {
-            entries.push((name.as_encoded_bytes(), self.file(path.join(name), file)));
+            entries.push((name.as_encoded_bytes(), file.digest));
+            self.add(file.facts, file.substance, || label.join(&dir.below).join(name));
         }
         entries.sort_unstable();
         let mut hasher = KeyHasher::new(DIRECTORY_DOMAIN);
@@ -104,55 +105,36 @@ impl Fold<'_> {
         let content = hasher.finish();
         self.digests[index] = Some(content);
         if let Some(parent) = dir.parent {
-            let entry = self.entry(path, &dir.listing.stat, dir.listing.xattrs, None);
-            let digest = entry_digest(&entry, Some(content), false);
-            self.children[parent].push((index, digest));
-            self.add(entry);
+            let (facts, xattrs) = self.directory_facts(dir);
+            self.children[parent].push((index, facts.digest(Some(content), xattrs)));
+            self.add(facts, Substance { content: None, xattrs }, || label.join(&dir.below));
         }
     }
 
     fn feed_top_directory(&mut self, hasher: &mut KeyHasher, index: usize, selected: &Selected<'_>) {
-        let listing = &self.walk.dirs[index].listing;
         let content = self.digests[index];
         if selected.contents_only {
             hasher.number(2u64).option(content.as_ref(), feed);
             return;
         }
-        let entry = self.entry(selected.name.to_owned(), &listing.stat, listing.xattrs, None);
-        hasher.number(1u64).bytes(&entry_digest(&entry, content, false));
-        self.add(entry);
+        let (facts, xattrs) = self.directory_facts(&self.walk.dirs[index]);
+        hasher.number(1u64).bytes(&facts.digest(content, xattrs));
+        self.add(facts, Substance { content: None, xattrs }, || selected.name.to_owned());
     }
 
-    fn file(&mut self, path: PathBuf, file: &Looked) -> Blake3 {
-        let entry = self.entry(path, &file.stat, file.substance.xattrs, file.substance.content);
-        let digest = entry_digest(&entry, entry.content, file.whiteout);
-        self.add(entry);
-        digest
+    fn directory_facts(&self, dir: &Dir) -> (Facts, Option<Blake3>) {
+        (Facts::of(&dir.listing.stat, self.walk.options.owner), dir.listing.xattrs)
     }
 
-    fn entry(
-        &self,
-        path: PathBuf,
-        stat: &Stat,
-        xattrs: Option<Blake3>,
-        content: Option<Blake3>,
-    ) -> TreeEntry {
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let (uid, gid) = match self.walk.options.owner {
-            TreeOwner::Keep => (stat.st_uid, stat.st_gid),
-            TreeOwner::Zero => (0, 0),
-        };
-        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-        let size_bytes = if kind == FileType::RegularFile { stat.st_size.unsigned_abs() } else { 0 };
-        let (mode, device) = (stat.st_mode & 0o7777, if is_device { stat.st_rdev } else { 0 });
-        TreeEntry { path, kind, mode, uid, gid, size_bytes, device, content, xattrs }
-    }
-
-    fn add(&mut self, entry: TreeEntry) {
+    /// Counts a file, and lists it if a list is wanted.
+    fn add(&mut self, facts: Facts, substance: Substance, path: impl FnOnce() -> PathBuf) {
         self.files += 1;
-        self.size_bytes += entry.size_bytes;
+        self.size_bytes += facts.size_bytes;
         if let Some(entries) = &mut self.entries {
-            entries.push(entry);
+            let Facts { kind, mode, uid, gid, size_bytes, device } = facts;
+            let Substance { content, xattrs } = substance;
+            let path = path();
+            entries.push(TreeEntry { path, kind, mode, uid, gid, size_bytes, device, content, xattrs });
         }
     }
 
@@ -168,17 +150,42 @@ impl Fold<'_> {
     }
 }
 
-/// The digest of a file, given that of its content: bytes, link target, or what is in a directory.
-///
-/// All whiteouts are alike, whichever form they have.
-fn entry_digest(entry: &TreeEntry, content: Option<Blake3>, whiteout: bool) -> Blake3 {
-    let mut hasher = KeyHasher::new(ENTRY_DOMAIN);
-    if whiteout {
-        return hasher.number(ordinal(None)).finish();
+/// What counts of a file's attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) kind: FileType,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) size_bytes: u64,
+    pub(super) device: u64,
+}
+
+impl Facts {
+    pub(super) fn of(stat: &Stat, owner: TreeOwner) -> Self {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let (uid, gid) = match owner {
+            TreeOwner::Keep => (stat.st_uid, stat.st_gid),
+            TreeOwner::Zero => (0, 0),
+        };
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        let size_bytes = if kind == FileType::RegularFile { stat.st_size.unsigned_abs() } else { 0 };
+        let (mode, device) = (stat.st_mode & 0o7777, if is_device { stat.st_rdev } else { 0 });
+        Self { kind, mode, uid, gid, size_bytes, device }
     }
-    hasher.number(ordinal(Some(entry.kind))).number(entry.mode).number(entry.uid).number(entry.gid);
-    hasher.number(entry.size_bytes).number(entry.device);
-    hasher.option(content.as_ref(), feed).option(entry.xattrs.as_ref(), feed).finish()
+
+    /// The digest of a file, given that of its content: bytes, link target, or what is in a directory.
+    pub(super) fn digest(&self, content: Option<Blake3>, xattrs: Option<Blake3>) -> Blake3 {
+        let mut hasher = KeyHasher::new(ENTRY_DOMAIN);
+        hasher.number(ordinal(Some(self.kind))).number(self.mode).number(self.uid).number(self.gid);
+        hasher.number(self.size_bytes).number(self.device);
+        hasher.option(content.as_ref(), feed).option(xattrs.as_ref(), feed).finish()
+    }
+}
+
+/// The digest of a deletion; all are alike, whichever form they have.
+pub(super) fn whiteout_digest() -> Blake3 {
+    KeyHasher::new(ENTRY_DOMAIN).number(ordinal(None)).finish()
 }
 
 fn feed(hasher: &mut KeyHasher, digest: &Blake3) {

@@ -4,7 +4,8 @@
 //! file whose attributes are the same is taken to hold the same. Any change of content, attributes or
 //! permissions sets the change time (`ctime`), which no program can set back; what remains is a change within
 //! one tick of the clock after the file was read. Hence [`TICK_NS`]: a file that changed so shortly before it
-//! was read is not remembered.
+//! was read is not remembered. (A program that has a file mapped into memory can change it without a new time
+//! until the kernel writes the page back. Nobody who looks at times, git included, sees that sooner.)
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::sync::Mutex;
 
 use rustix::fs::Stat;
 
-use super::Blake3;
+use super::{Blake3, TreeOwner};
 use crate::stat_cache::{StatCacheRow, StatCacheTable};
 
 /// More than the granularity of any file system's clock on Linux: a jiffy is 10 ms at most.
@@ -125,9 +126,9 @@ impl Fingerprint {
     }
 }
 
-/// Puts what is remembered of a directory, sorted by name, into a row.
-pub(super) fn encode(files: &[Remembered]) -> Vec<u8> {
-    let mut row = vec![VERSION];
+/// Puts what is remembered of a directory, sorted by name, into a row. What attributes count depends on the owner.
+pub(super) fn encode(files: &[Remembered], owner: TreeOwner) -> Vec<u8> {
+    let mut row = vec![VERSION, owner as u8];
     for file in files {
         let name = file.name.as_bytes();
         // Linux has no longer names than 255 bytes.
@@ -148,10 +149,10 @@ pub(super) fn encode(files: &[Remembered]) -> Vec<u8> {
     row
 }
 
-/// Takes a row apart; `None` if it is none of this version, or damaged.
-pub(super) fn decode(row: &[u8]) -> Option<Vec<Remembered>> {
+/// Takes a row apart; `None` if it is none of this version and for this owner, or damaged.
+pub(super) fn decode(row: &[u8], owner: TreeOwner) -> Option<Vec<Remembered>> {
     let mut rest = Bytes(row);
-    if rest.array::<1>()? != [VERSION] {
+    if rest.array()? != [VERSION, owner as u8] {
         return None;
     }
     let mut files = Vec::new();

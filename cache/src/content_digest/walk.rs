@@ -156,7 +156,7 @@ impl Walk<'_> {
         };
         let id = DirectoryId { device: stat.st_dev, inode: stat.st_ino };
         let row = self.options.memory.and_then(|memory| memory.cache.get(id));
-        let remembered = row.and_then(|row| decode(&row)).unwrap_or_default();
+        let remembered = row.and_then(|row| decode(&row, self.options.owner)).unwrap_or_default();
         let (files, subdirs, passed_over) = (Vec::new(), Vec::new(), Vec::new());
         let mut listing = Listing { stat, xattrs, opaque, files, subdirs, remembered, passed_over };
         let mut names = list(dir.as_fd()).at("list", path)?;

@@ -176,15 +176,15 @@ impl<'a> Archiver<'a> {
     }
 
     fn item(&self, place: &Place<'_>, name: OsString) -> Result<Option<Item>, Error> {
-        let path = || place.path.join(&name);
-        let stat = statat(place.fd, &name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", path())?;
+        let verb = "read the attributes of";
+        let stat = statat(place.fd, &name, AtFlags::SYMLINK_NOFOLLOW).at_name(verb, place.path, &name)?;
         let Some(lowers) = self.lowers else {
             return Ok(Some(Item { name, what: What::File(Box::new(stat)) }));
         };
-        if !is_whiteout(place.fd, &name, &stat, lowers.xattrs).at("read the attributes of", path())? {
+        if !is_whiteout(place.fd, &name, &stat, lowers.xattrs).at_name(verb, place.path, &name)? {
             return Ok(Some(Item { name, what: What::File(Box::new(stat)) }));
         }
-        if place.hides || lowers.lookup(&path())?.is_none() {
+        if place.hides || lowers.lookup(&place.path.join(&name))?.is_none() {
             return Ok(None);
         }
         let name = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());

@@ -1,5 +1,6 @@
 //! The error of file work: which verb failed on which path.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,10 +35,17 @@ impl PathError {
 pub trait At<T> {
     /// Names the verb and the path that an error belongs to.
     fn at(self, verb: &'static str, path: impl AsRef<Path>) -> Result<T, PathError>;
+
+    /// The same for a name in a directory. Joins the two only when there is an error.
+    fn at_name(self, verb: &'static str, dir: &Path, name: &OsStr) -> Result<T, PathError>;
 }
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, verb: &'static str, path: impl AsRef<Path>) -> Result<T, PathError> {
         self.map_err(|source| PathError { verb, path: path.as_ref().to_owned(), source: source.into() })
+    }
+
+    fn at_name(self, verb: &'static str, dir: &Path, name: &OsStr) -> Result<T, PathError> {
+        self.map_err(|source| PathError { verb, path: dir.join(name), source: source.into() })
     }
 }

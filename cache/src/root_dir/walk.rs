@@ -104,7 +104,7 @@ impl<'root> Walk<'root> {
             }
             (Found::Symlink(link), _) => self.follow(&link)?,
             (Found::Nothing, Some(missing)) => self.make(name, missing)?,
-            (Found::Other | Found::Nothing, _) if at_end => self.place.name = Some(name),
+            (Found::Other | Found::Nothing, None) if at_end => self.place.name = Some(name),
             (Found::Other, _) => return Err(Errno::NOTDIR),
             (Found::Nothing, None) => return Err(Errno::NOENT),
         }
