@@ -83,7 +83,7 @@ fn exclude_is_relative_to_the_source() {
     let bed = Bed::new(&["a/x.md=1", "a/x.c=2", "a/s/y.md=3", "a/s/keep.md=4"]);
     let excluding = |dest: &str, lines: &[&str]| {
         bed.copy_with("/a", dest, |action| {
-            action.exclude = lines.iter().map(|&line| line.to_owned()).collect()
+            action.exclude = lines.iter().map(|&line| line.to_owned()).collect();
         })
         .unwrap();
     };

@@ -28,8 +28,8 @@ fn ids(path: &std::path::Path) -> (u32, u32) {
     (metadata.uid(), metadata.gid())
 }
 
-fn name(name: &str) -> Option<ChownId> {
-    Some(ChownId::Name { name: name.into(), lookup: FileInput::Input(InputIndex(0)) })
+fn named(name: &str) -> ChownId {
+    ChownId::Name { name: name.into(), lookup: FileInput::Input(InputIndex(0)) }
 }
 
 /// Gives the destination users and groups.
@@ -67,7 +67,7 @@ fn kernel_chown_takes_names_of_the_destination_and_numbers() {
     if root_is_missing() {
         return;
     }
-    let id = |id| Some(ChownId::Id(id));
+    let (id, name) = (|id| Some(ChownId::Id(id)), |name| Some(named(name)));
     let unknown_user = Warning::UnknownUser { name: "nosuch".into() };
     let unknown_group = |used| Warning::UnknownGroup { name: "nosuch".into(), used };
     let cases = [
@@ -97,7 +97,7 @@ fn kernel_names_are_unknown_in_a_tree_without_users_and_a_strange_list_is_an_err
     if root_is_missing() {
         return;
     }
-    let owner = Owner { user: name("app"), group: None };
+    let owner = Owner { user: Some(named("app")), group: None };
     let bed = Bed::new(&["f=1"]);
     let stats = bed.copy_with("/f", "/f", |action| action.owner = Some(owner.clone())).unwrap();
     assert_eq!(stats.warnings, [Warning::UnknownUser { name: "app".into() }]);
@@ -112,7 +112,7 @@ fn kernel_workdir_belongs_to_the_user_with_all_that_is_made() {
         return;
     }
     let bed = with_users(Bed::new(&[])).with_dest(&["w/"]);
-    let owner = Some(Owner { user: name("app"), group: None });
+    let owner = Some(Owner { user: Some(named("app")), group: None });
     let action = MkdirAction {
         path: "/w/new/deep".into(),
         mode: 0o755,
