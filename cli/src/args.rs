@@ -32,6 +32,7 @@ pub(crate) enum Command {
     /// Builds an image from a Dockerfile.
     Build(Box<BuildArgs>),
     /// Creates a container from an image and runs a command in it.
+    #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]")]
     Run(Box<RunArgs>),
     /// Lists containers.
     Ps(PsArgs),
@@ -189,11 +190,21 @@ pub(crate) struct RunArgs {
     /// When to ask a registry for the image.
     #[arg(long, value_enum, default_value_t = PullArg::Missing)]
     pub(crate) pull: PullArg,
+    /// The image, the command and its arguments: all that follows the image is the command's, whatever it looks like.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
+    image_and_command: Vec<String>,
+}
+
+impl RunArgs {
     /// The image.
-    pub(crate) image: String,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    pub(crate) fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// The command and its arguments; empty for the image's own.
+    pub(crate) fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
 }
 
 /// The network of a container.
@@ -442,9 +453,20 @@ mod tests {
 
     #[test]
     fn what_follows_the_image_is_the_command() {
-        let cli = parse(words("rbuild run --rm -it app ls -la --rm")).unwrap();
-        let Command::Run(run) = cli.command else { panic!("not a run") };
-        assert!(run.rm && run.interactive && run.tty);
-        assert_eq!((run.image.as_str(), run.command.len()), ("app", 3));
+        let cases: [(&str, &[&str]); 3] = [
+            ("rbuild run -it app", &[]),
+            ("rbuild run -it app ls -la --rm", &["ls", "-la", "--rm"]),
+            ("rbuild run -it app --rm -e --root x -- y", &["--rm", "-e", "--root", "x", "--", "y"]),
+        ];
+        for (line, command) in cases {
+            let Command::Run(run) = parse(words(line)).unwrap().command else { panic!("not a run") };
+            assert!(run.interactive && run.tty && !run.rm, "{line}");
+            assert_eq!(
+                (run.image(), run.command()),
+                ("app", &*command.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+            );
+        }
+        assert!(parse(words("rbuild run --nosuch app")).is_err());
+        assert!(parse(words("rbuild run --rm")).is_err());
     }
 }

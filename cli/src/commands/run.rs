@@ -89,7 +89,7 @@ struct Prepared {
 impl Prepared {
     fn new(app: &App, args: &RunArgs) -> Result<Self, Failure> {
         let images = app.images()?;
-        let reference = reference(&args.image).ok();
+        let reference = reference(args.image()).ok();
         let policy = match args.pull {
             PullArg::Always => PullPolicy::Always,
             PullArg::Missing => PullPolicy::Missing,
@@ -97,7 +97,7 @@ impl Prepared {
         };
         let cancel = Arc::clone(app.cancel());
         let watch = Watch { transfers: &silent, cancel: &cancel };
-        let by_id = if policy == PullPolicy::Always { None } else { images.find(&args.image).ok() };
+        let by_id = if policy == PullPolicy::Always { None } else { images.find(args.image()).ok() };
         let (image, snapshot) = match (by_id, reference) {
             (Some(record), reference) => {
                 let image = images.open(&record.target, &Platform::host())?;
@@ -106,7 +106,7 @@ impl Prepared {
                     (Some(snapshot), _) => snapshot,
                     (None, Some(name)) => images.unpack(&name, &image, watch).map_err(cannot_pull)?,
                     (None, None) => {
-                        return Err(cannot_pull(ImageError::NotFound { name: args.image.clone() }));
+                        return Err(cannot_pull(ImageError::NotFound { name: args.image().to_owned() }));
                     }
                 };
                 (image, snapshot)
@@ -114,11 +114,11 @@ impl Prepared {
             (None, Some(reference)) => {
                 images.pull(&reference, &Platform::host(), policy, watch).map_err(cannot_pull)?
             }
-            (None, None) => return Err(cannot_pull(ImageError::NotFound { name: args.image.clone() })),
+            (None, None) => return Err(cannot_pull(ImageError::NotFound { name: args.image().to_owned() })),
         };
         let options = options(args)?;
         let state = ContainerState {
-            image: args.image.clone(),
+            image: args.image().to_owned(),
             image_id: image.id().to_string(),
             args: options.args(&image.config.config).map_err(failure)?,
             status: Status::Created,
@@ -180,7 +180,7 @@ fn options(args: &RunArgs) -> Result<RunOptions, Failure> {
         return Err(Failure::new(Kind::Run(EXIT_CANNOT_RUN), message));
     }
     Ok(RunOptions {
-        command: args.command.clone(),
+        command: args.command().to_vec(),
         entrypoint: args
             .entrypoint
             .as_ref()
