@@ -86,6 +86,8 @@ impl<W: Write> LayoutSink for TarSink<W> {
         header.set_size(size_bytes);
         header.set_mode(0o444);
         header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
         let mut content = Exact { inner: content, left_bytes: size_bytes };
         self.0.append_data(&mut header, path, &mut content)?;
         content.check()
