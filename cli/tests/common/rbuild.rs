@@ -59,6 +59,16 @@ impl Rbuild {
         self.start().finish()
     }
 
+    /// Starts it on these descriptors, unwatched.
+    pub(crate) fn start_on(
+        mut self,
+        stdin: impl Into<Stdio>,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Child {
+        self.command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap()
+    }
+
     /// Starts it.
     pub(crate) fn start(mut self) -> Running {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,0 +1,225 @@
+//! `import`, `save` and `load`, from the outside.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::common::{Outcome, TestEnvironment, Tree, gzip, tar_of, unpack};
+
+/// `rbuild ARGUMENTS`, which must succeed.
+#[track_caller]
+fn rbuild(test: &TestEnvironment, arguments: &[&str]) -> Outcome {
+    test.rbuild(arguments).outcome().succeeds()
+}
+
+/// A tar of a small file system.
+fn small() -> Vec<u8> {
+    tar_of(&[("etc/", ""), ("etc/motd", "hello\n")])
+}
+
+/// An environment with the small image `app` of three names, and `other` on top of it.
+fn two_images() -> TestEnvironment {
+    let test = TestEnvironment::new();
+    let tar = test.write("small.tar", small());
+    rbuild(&test, &["import", tar.to_str().unwrap(), "app:1"]);
+    rbuild(&test, &["tag", "app:1", "app:2"]);
+    let context =
+        test.context("context", &[("Dockerfile", "FROM app:1\nCOPY file /\n"), ("file", "content")]);
+    test.build(&context, &["-t", "other"]).succeeds();
+    test
+}
+
+/// The tree of the one layer of an image.
+fn layer(test: &TestEnvironment, image: &str) -> Tree {
+    let archive = Tree::read(&rbuild(test, &["save", image]).stdout_bytes);
+    let manifest: Value = serde_json::from_str(archive.text("manifest.json")).unwrap();
+    Tree::read(&archive.entry(manifest[0]["Layers"][0].as_str().unwrap()).content)
+}
+
+#[test]
+fn a_tar_becomes_an_image_however_it_is_compressed() {
+    let test = TestEnvironment::new();
+    let plain = small();
+    let forms = [
+        ("plain", plain.clone()),
+        ("gzip", gzip(&plain)),
+        ("zstd", zstd::encode_all(&*plain, 3).unwrap()),
+        ("xz", liblzma::encode_all(&*plain, 1).unwrap()),
+    ];
+    let mut layers = BTreeSet::new();
+    for (name, bytes) in forms {
+        let path = test.write(name, &bytes);
+        let id = rbuild(&test, &["import", path.to_str().unwrap(), name]).stdout;
+        assert_eq!(test.image_id(name), id.trim());
+        let piped = test.rbuild(&["import", "-"]).stdin(bytes).outcome().succeeds().stdout;
+        for image in [name, piped.trim()] {
+            layers.insert(test.inspect(image)["RootFS"]["Layers"].to_string());
+        }
+    }
+    assert_eq!(layers.len(), 1, "{layers:?}");
+    assert_eq!(layer(&test, "xz").text("etc/motd"), "hello\n");
+}
+
+#[test]
+fn import_takes_a_configuration() {
+    let test = TestEnvironment::new();
+    let tar = test.write("small.tar", small());
+    let changes = [
+        "CMD [\"a\", \"b\"]",
+        "ENTRYPOINT c d",
+        "ENV A=b C=\"d e\"",
+        "USER nobody",
+        "WORKDIR /srv/app",
+        "LABEL l=1",
+        "EXPOSE 80 81/udp",
+        "VOLUME /data",
+        "STOPSIGNAL SIGINT",
+    ];
+    let mut line = vec!["import", "--message", "by hand"];
+    changes.iter().for_each(|change| line.extend(["--change", change]));
+    line.extend([tar.to_str().unwrap(), "app"]);
+    rbuild(&test, &line);
+    let config = &test.inspect("app")["Config"];
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let expected = serde_json::json!({
+        "Cmd": ["a", "b"],
+        "Entrypoint": ["/bin/sh", "-c", "c d"],
+        "Env": [path, "A=b", "C=d e"],
+        "User": "nobody",
+        "WorkingDir": "/srv/app",
+        "Labels": { "l": "1" },
+        "ExposedPorts": { "80/tcp": {}, "81/udp": {} },
+        "Volumes": { "/data": {} },
+        "StopSignal": "SIGINT",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(config[name], *value, "{name}");
+    }
+    assert!(rbuild(&test, &["history", "app"]).stdout.contains("by hand"));
+    for change in ["RUN true", "COPY a b", "FROM x", "NONSENSE x", "CMD [\"a\"]\nADD a b"] {
+        test.rbuild(&["import", "-c", change, tar.to_str().unwrap(), "bad"])
+            .outcome()
+            .exits(2)
+            .says(&["--change"]);
+    }
+    assert!(!test.has("bad"));
+}
+
+#[test]
+fn what_cannot_be_imported_leaves_nothing() {
+    let test = TestEnvironment::new();
+    let plain = small();
+    let cases: [(&str, &[u8], &str); 3] = [
+        ("garbage", &[7; 5000], "malformed"),
+        ("truncated", &plain[..1200], "the archive ends in the middle of `etc/motd`"),
+        ("truncated-gzip", &gzip(&plain)[..60], "failed to read the archive"),
+    ];
+    for (name, bytes, message) in cases {
+        let path = test.write(name, bytes);
+        let outcome = test.rbuild(&["import", path.to_str().unwrap(), name]).outcome();
+        outcome.exits(2).says(&["failed to unpack the archive", message]);
+    }
+    test.rbuild(&["import", "nosuch", "x"]).outcome().exits(2).says(&["failed to open `nosuch`"]);
+    assert_eq!(rbuild(&test, &["images", "-q"]).stdout, "");
+    test.assert_sound();
+}
+
+#[test]
+fn saved_images_come_back_with_the_same_ids() {
+    let mut test = two_images();
+    let (app, other) = (test.image_id("app:1"), test.image_id("other"));
+    for format in ["docker-archive", "oci-archive"] {
+        rbuild(&test, &["save", "--format", format, "-o", format, "app:1", "app:2", "other"]);
+        let piped = rbuild(&test, &["save", "--format", format, "app:1", "app:2", "other"]).stdout_bytes;
+        assert!(fs::read(test.path(format)).unwrap() == piped);
+        let mut paths = BTreeSet::new();
+        for entry in tar::Archive::new(&*piped).entries().unwrap() {
+            let path = entry.unwrap().path().unwrap().to_str().unwrap().to_owned();
+            assert!(paths.insert(path.clone()), "`{path}` twice");
+        }
+        // Two layers, two configs, two manifests.
+        assert_eq!(paths.iter().filter(|path| path.starts_with("blobs/")).count(), 6);
+        assert_eq!(paths.contains("manifest.json"), format == "docker-archive");
+    }
+    for (number, format) in ["docker-archive", "oci-archive"].into_iter().enumerate() {
+        test.set_store(test.path(&format!("fresh-{number}")));
+        let loaded = rbuild(&test, &["load", "-i", format]).stdout;
+        assert_eq!(loaded, "Loaded image: app:1\nLoaded image: app:2\nLoaded image: other:latest\n");
+        let ids = ["app:1", "app:2", "other"].map(|name| test.image_id(name));
+        assert_eq!(ids, [app.clone(), app.clone(), other.clone()]);
+        // And they are whole: saved again they are the same bytes.
+        let again = rbuild(&test, &["save", "--format", format, "app:1", "app:2", "other"]).stdout_bytes;
+        assert!(again == fs::read(test.path(format)).unwrap());
+        test.assert_sound();
+    }
+}
+
+#[test]
+fn archives_are_loaded_in_every_form() {
+    let mut test = two_images();
+    let other = test.image_id("other");
+    let plain = rbuild(&test, &["save", "other"]).stdout_bytes;
+    let id_only = rbuild(&test, &["save", &other]).stdout_bytes;
+    test.write("plain", &plain);
+    test.write("gzip", gzip(&plain));
+    test.write("zstd", zstd::encode_all(&*plain, 3).unwrap());
+    unpack(&plain, &test.path("directory"));
+    for form in ["plain", "gzip", "zstd", "directory"] {
+        test.set_store(test.path(&format!("store-{form}")));
+        assert_eq!(rbuild(&test, &["load", "-i", form]).stdout, "Loaded image: other:latest\n");
+        assert_eq!(test.image_id("other"), other);
+    }
+    test.set_store(test.path("store-piped"));
+    test.rbuild(&["load"]).stdin(id_only).outcome().succeeds();
+    assert_eq!(test.image_id(&other), other);
+}
+
+#[test]
+fn a_damaged_archive_brings_no_image() {
+    let mut test = two_images();
+    let plain = rbuild(&test, &["save", "other"]).stdout_bytes;
+    let layout = test.path("layout");
+    unpack(&plain, &layout);
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let manifest = format!("blobs/sha256/{}", &manifest["sha256:".len()..]);
+    test.set_store(test.path("fresh"));
+
+    let damaged = |name: &str, files: &[(&str, Option<&str>)]| {
+        let directory = test.path(name);
+        unpack(&plain, &directory);
+        for (path, content) in files {
+            drop(fs::remove_file(directory.join(path)));
+            if let Some(content) = content {
+                fs::write(directory.join(path), content).unwrap();
+            }
+        }
+        name.to_owned()
+    };
+    let foreign = "[{\"Config\":\"../../etc/passwd\",\"RepoTags\":[\"a:b\"],\"Layers\":[\"x\"]}]";
+    let cases = [
+        (damaged("changed", &[(&manifest, Some("{}"))]), "is not what its name says"),
+        (damaged("incomplete", &[(&manifest, None)]), "does not hold it"),
+        (damaged("no-json", &[("index.json", Some("{"))]), "`index.json`"),
+        (damaged("no-index", &[("index.json", Some("{}"))]), "`index.json`"),
+        (damaged("foreign", &[("index.json", None), ("manifest.json", Some(foreign))]), "`../../etc/passwd`"),
+        (damaged("nothing", &[("index.json", None), ("manifest.json", None)]), "the archive holds no image"),
+        ("nosuch".to_owned(), "failed to open `nosuch`"),
+    ];
+    for (path, message) in cases {
+        test.rbuild(&["load", "-i", &path]).outcome().exits(2).says(&[message]);
+    }
+    let streams: [(&[u8], &str); 5] = [
+        (&[], "the archive holds no image"),
+        (&[7; 5000], "no tar"),
+        (b"short", "no tar"),
+        (&plain[..plain.len() / 2], "damaged"),
+        (&gzip(&plain)[..500], "damaged"),
+    ];
+    for (bytes, message) in streams {
+        test.rbuild(&["load"]).stdin(bytes).outcome().exits(2).says(&[message]);
+    }
+    assert_eq!(rbuild(&test, &["images", "-aq"]).stdout, "");
+    test.assert_sound();
+}
