@@ -318,7 +318,8 @@ impl Mounter<'_> {
     /// A copy of what is at `path` in a detached mount. The whole stays in the scratch, and goes with it.
     fn part(&self, mount: &OwnedFd, index: usize, path: &Path) -> Step<OwnedFd> {
         let name = format!("source-{index}");
-        mkdirat(&self.scratch, name.as_str(), Mode::from_raw_mode(0o700)).step("fill the scratch file system")?;
+        mkdirat(&self.scratch, name.as_str(), Mode::from_raw_mode(0o700))
+            .step("fill the scratch file system")?;
         move_mount(mount, "", &self.scratch, name.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .step_at("attach the source of a mount for", path)?;
         let inside = path.strip_prefix("/").unwrap_or(path);

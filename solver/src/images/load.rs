@@ -74,7 +74,7 @@ impl Images {
             let path = relative(&entry.path().map_err(failed())?);
             match entry.header().entry_type() {
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    self.take(&mut files, path, &mut entry)?
+                    self.take(&mut files, path, &mut entry)?;
                 }
                 tar::EntryType::Symlink | tar::EntryType::Link => {
                     let target = entry.link_name().map_err(failed())?.unwrap_or_default();

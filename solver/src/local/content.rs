@@ -32,7 +32,7 @@ impl LocalWorker<'_> {
         match selection {
             Selection::Whole => Ok(ContentDigest(self.store().content_digest(snapshot, self.pool)?)),
             Selection::Paths(paths) => {
-                let root = root_of(self.store().view(snapshot)?)?;
+                let root = root_of(self.store().view(snapshot)?);
                 let source = CopySource { root: &root, kind: SourceKind::Tree, exclude: None };
                 self.digest_paths(&source, paths, cx)
             }

@@ -8,6 +8,7 @@ use rbuild_executor::{Container, Exit, Process, Resource, Root, Security, Stdio,
 use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
 
 use super::merge::snapshot;
+use super::mounts::make_stubs;
 use super::{LocalWorker, StepError, WorkerError};
 use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
@@ -105,7 +106,7 @@ impl LocalWorker<'_> {
 
     /// The layer below all layers in which the mount points of every container exist.
     fn stubs(&self) -> Result<std::path::PathBuf, WorkerError> {
-        Ok(crate::local::mounts::make_stubs(&self.store().area(Area::Stubs))?)
+        make_stubs(&self.store().area(Area::Stubs))
     }
 
     fn network(&self, network: Network) -> rbuild_executor::Network {

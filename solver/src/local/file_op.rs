@@ -67,7 +67,7 @@ impl Drafts {
     }
 
     fn begin(&mut self, active: ActiveSnapshot) -> Result<usize, WorkerError> {
-        let root = root_of(active.mount(None)?)?;
+        let root = root_of(active.mount(None)?);
         self.drafts.push(Draft { active, root, newest: self.of_step.len() });
         Ok(self.drafts.len() - 1)
     }
@@ -113,7 +113,15 @@ impl LocalWorker<'_> {
                 FileInput::Input(input) => drafts.begin(self.prepare(snapshot(inputs, input)?)?)?,
                 FileInput::Scratch => drafts.begin(self.prepare(&Snapshot::empty())?)?,
             };
-            self.apply_step(&step.action, draft, &drafts, &sources, cx)?;
+            let named = |input: FileInput| match input {
+                FileInput::Input(input) => sources.get(&input.0).map(Source::tree),
+                FileInput::Scratch => None,
+                FileInput::Step(step) => drafts.of(step).map(Draft::tree),
+            };
+            if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = &step.action {
+                drafts.unchanged_since(*used)?;
+            }
+            self.apply_action(&step.action, &drafts.drafts[draft].root, &named, cx)?;
             drafts.changed(draft);
         }
         drafts.commit(op)
@@ -127,17 +135,14 @@ impl LocalWorker<'_> {
         Ok(active)
     }
 
-    fn apply_step(
+    /// Carries out an action on the tree `dest`; `named` gives the trees that it names.
+    pub(super) fn apply_action<'a>(
         &self,
         action: &FileAction,
-        draft: usize,
-        drafts: &Drafts,
-        sources: &HashMap<u32, Source>,
+        dest: &RootDir,
+        named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = action {
-            drafts.unchanged_since(*used)?;
-        }
         let options = FileOptions {
             now_ns: self.options.now_ns,
             cancel: cx.cancel,
@@ -152,12 +157,7 @@ impl LocalWorker<'_> {
             pool: self.pool,
             single_id: self.options.single_id,
         };
-        let trees = |input: FileInput| match input {
-            FileInput::Input(input) => sources.get(&input.0).map(Source::tree),
-            FileInput::Scratch => None,
-            FileInput::Step(step) => drafts.of(step).map(Draft::tree),
-        };
-        apply(action, &drafts.drafts[draft].root, &trees, &options)?;
+        apply(action, dest, named, &options)?;
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl LocalWorker<'_> {
     fn open_source(&self, input: Input<'_, Snapshot>) -> Result<Source, WorkerError> {
         match input {
             Input::Output(snapshot) => {
-                let root = root_of(self.store().view(snapshot)?)?;
+                let root = root_of(self.store().view(snapshot)?);
                 Ok(Source { root, kind: SourceKind::Tree, exclude: None })
             }
             Input::Local(vertex) => match &vertex.vertex().op {
@@ -204,6 +204,6 @@ impl LocalWorker<'_> {
 }
 
 /// A mounted tree as the root of paths.
-pub(super) fn root_of(mounted: MountedRoot) -> Result<RootDir, WorkerError> {
-    Ok(RootDir::from_fd(mounted.into()))
+pub(super) fn root_of(mounted: MountedRoot) -> RootDir {
+    RootDir::from_fd(mounted.into())
 }

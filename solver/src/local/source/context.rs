@@ -4,7 +4,7 @@ use rbuild_cache::{ActiveSnapshot, Snapshot};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, Op, SourceOp};
 
-use crate::local::file::{CopySource, FileOptions, SourceKind, apply};
+use crate::local::file::{CopySource, SourceKind};
 use crate::local::file_op::root_of;
 use crate::local::{LocalWorker, WorkerError};
 use crate::worker::{Context, VertexRef};
@@ -43,15 +43,8 @@ impl LocalWorker<'_> {
             always_replace: false,
             timestamp_ns: None,
         });
-        let dest = root_of(active.mount(None)?)?;
-        let options = FileOptions {
-            now_ns: self.options.now_ns,
-            cancel: cx.cancel,
-            progress: &|_| {},
-            pool: self.pool,
-            single_id: self.options.single_id,
-        };
-        apply(&action, &dest, &|_| Some(source), &options)?;
+        let dest = root_of(active.mount(None)?);
+        self.apply_action(&action, &dest, &|_| Some(source), cx)?;
         Ok(active)
     }
 }
