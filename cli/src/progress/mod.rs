@@ -5,7 +5,7 @@
 //!   any thread         under one lock                              a ticker thread redraws
 //! ```
 //!
-//! The [`Board`] turns events into [`Change`](board::Change)s; a view writes them. A view never sees a raw byte of a
+//! The [`Board`] turns events into [`Change`]s; a view writes them. A view never sees a raw byte of a
 //! step's output: lines are split, decoded and stripped of control sequences before. Time is a parameter
 //! everywhere but in [`Progress`], so that a view can be tested against a made-up clock.
 //!
