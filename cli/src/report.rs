@@ -73,7 +73,7 @@ pub(crate) struct Failure {
     /// What failed, with its causes.
     pub(crate) message: String,
     /// Where.
-    pub(crate) excerpt: Option<Excerpt>,
+    pub(crate) excerpt: Option<Box<Excerpt>>,
     /// What the failed step printed last.
     pub(crate) tail: Vec<String>,
     /// What to do.
@@ -111,7 +111,7 @@ impl Failure {
     /// The failure as text, ending in a newline.
     pub(crate) fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let excerpt = self.excerpt.as_ref().map(Window::of);
+        let excerpt = self.excerpt.as_deref().map(Window::of);
         let mut group = match &excerpt {
             Some(window) => Level::ERROR.primary_title(&self.message).element(
                 Snippet::source(&window.text)
@@ -167,7 +167,7 @@ impl Window {
         let first = excerpt.range.line_first.saturating_sub(CONTEXT_LINES).max(1);
         let last = excerpt.range.line_last.saturating_add(CONTEXT_LINES);
         let mut text = String::new();
-        let mut span = usize::MAX..0;
+        let mut span: Option<std::ops::Range<usize>> = None;
         for (number, line) in (1u32..).zip(excerpt.text.lines()).skip_while(|(number, _)| *number < first) {
             if number > last {
                 break;
@@ -175,12 +175,11 @@ impl Window {
             let at = text.len();
             text.push_str(&line.replace('\t', " "));
             if (excerpt.range.line_first..=excerpt.range.line_last).contains(&number) {
-                span = span.start.min(at)..text.len();
+                span = Some(span.map_or(at, |span| span.start)..text.len());
             }
             text.push('\n');
         }
-        let span = if span.start == usize::MAX { 0..0 } else { span };
-        Self { path: excerpt.path.clone(), text, line_first: first, span }
+        Self { path: excerpt.path.clone(), text, line_first: first, span: span.unwrap_or(0..0) }
     }
 }
 
@@ -254,11 +253,11 @@ mod tests {
         let failure = Failure {
             kind: Kind::Step,
             message: "process \"make all\" did not complete successfully: exit code: 2".into(),
-            excerpt: Some(Excerpt {
+            excerpt: Some(Box::new(Excerpt {
                 path: "Dockerfile".into(),
                 text: text.into(),
                 range: SourceRange { line_first: 3, line_last: 4 },
-            }),
+            })),
             tail: vec!["make: *** No targets.  Stop.".into()],
             hints: vec!["add a Makefile".into()],
         };

@@ -66,12 +66,12 @@ impl Blame<'_> {
         format!("\n{count} warning{plural} found:\n{}", lines.collect::<String>())
     }
 
-    fn excerpt(&self, range: SourceRange) -> Excerpt {
-        Excerpt {
+    fn excerpt(&self, range: SourceRange) -> Box<Excerpt> {
+        Box::new(Excerpt {
             path: self.input.dockerfile_name.clone(),
             text: String::from_utf8_lossy(&self.input.dockerfile).into_owned(),
             range,
-        }
+        })
     }
 }
 
