@@ -1,8 +1,12 @@
 //! The tests of the command and of the repository: one binary, a module for each subject.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod archives;
 mod build_command;
 mod common;
 mod images_command;
+mod interop;
+mod registry;
+mod rootless;
 mod run_command;
 mod tidy;

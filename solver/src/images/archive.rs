@@ -65,7 +65,13 @@ pub trait LayoutSink {
 }
 
 /// A layout as a tar.
-pub struct TarSink<W: Write>(tar::Builder<W>);
+///
+/// Directories come before what is in them: some readers give those that an archive lacks to root, and fail where they
+/// are not root.
+pub struct TarSink<W: Write> {
+    tar: tar::Builder<W>,
+    has_directories: bool,
+}
 
 impl<W: Write> std::fmt::Debug for TarSink<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,26 +82,44 @@ impl<W: Write> std::fmt::Debug for TarSink<W> {
 impl<W: Write> TarSink<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self(tar::Builder::new(out))
+        Self { tar: tar::Builder::new(out), has_directories: false }
     }
+
+    fn add_directories(&mut self) -> io::Result<()> {
+        for path in ["blobs/", BLOBS] {
+            let mut header = header(tar::EntryType::Directory, 0o755, 0);
+            self.tar.append_data(&mut header, path, io::empty())?;
+        }
+        self.has_directories = true;
+        Ok(())
+    }
+}
+
+fn header(kind: tar::EntryType, mode: u32, size_bytes: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(size_bytes);
+    header.set_mode(mode);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
 }
 
 impl<W: Write> LayoutSink for TarSink<W> {
     fn add(&mut self, path: &str, size_bytes: u64, content: &mut dyn Read) -> io::Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(size_bytes);
-        header.set_mode(0o444);
-        header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
+        if path.starts_with(BLOBS) && !self.has_directories {
+            self.add_directories()?;
+        }
+        let mut header = header(tar::EntryType::Regular, 0o444, size_bytes);
         let mut content = Exact { inner: content, left_bytes: size_bytes };
-        self.0.append_data(&mut header, path, &mut content)?;
+        self.tar.append_data(&mut header, path, &mut content)?;
         content.check()
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.0.finish()?;
-        self.0.get_mut().flush()
+        self.tar.finish()?;
+        self.tar.get_mut().flush()
     }
 }
 
