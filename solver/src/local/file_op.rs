@@ -15,7 +15,7 @@ use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, Op, SourceOp};
 use super::file::{CopySource, FileOptions, SourceKind, apply};
 use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
-use crate::progress::Event;
+use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
 
 /// A tree that a step reads from.
@@ -157,7 +157,10 @@ impl LocalWorker<'_> {
             pool: self.pool,
             single_id: self.options.single_id,
         };
-        apply(action, dest, named, &options)?;
+        for warning in apply(action, dest, named, &options)?.warnings {
+            let bytes = format!("warning: {warning}\n").into_bytes();
+            cx.emit(Event::Output { vertex: cx.vertex, stream: OutputStream::Stderr, bytes });
+        }
         Ok(())
     }
 
