@@ -64,8 +64,18 @@ fn all_cases(tally: &mut Tally) {
         Err(error) => return tally.skip("the kernel tier", &format!("{error}: {error:?}")),
     };
     println!("as {privilege:?}");
+    if let Err(error) = own_mounts() {
+        return tally.skip("the kernel tier", &format!("no mount namespace of its own: {error}"));
+    }
     match Fixture::new(privilege) {
         Ok(fixture) => kernel::cases::run(&fixture, tally),
         Err(reason) => tally.skip("the kernel tier", &reason),
     }
+}
+
+/// A mount namespace that nothing else on the machine mounts into, so that mounts can be counted.
+fn own_mounts() -> nix::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
 }
