@@ -7,6 +7,9 @@ use crate::lock::{Flock, try_flock};
 use crate::root_dir::At;
 use crate::{Result, Store};
 
+/// A disk with less room than this counts as full.
+const ROOM_SIZE_BYTES_MIN: u64 = 64 << 20;
+
 impl Store {
     /// Removes what processes that died have left in `active/`, `ingest/` and `trash/`, and waits until it is gone.
     ///
@@ -15,6 +18,17 @@ impl Store {
     pub fn clean_up(&self) -> Result<()> {
         self.discard_leftovers()?;
         self.empty_trash()
+    }
+
+    /// Cleans up on a full disk. Nothing can be recorded there, so no process would get as far as
+    /// [`clean_up_once`](Self::clean_up_once), and what filled the disk would stay. That there is no more room after it is
+    /// for what needs the room to say.
+    pub(crate) fn make_room(&self) {
+        let is_full =
+            |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_SIZE_BYTES_MIN;
+        if rustix::fs::statvfs(self.root()).is_ok_and(is_full) {
+            drop(self.clean_up());
+        }
     }
 
     /// Cleans up once per handle, in the background, before the first layer is made: three listings of directories that are

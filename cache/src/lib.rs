@@ -31,7 +31,7 @@
 //! A process may die at any instant, and the disk may fill. What was not committed has no row, and is
 //!
 //! * a file in `ingest/` or a directory in `active/` whose lock is free: removed by the next process that
-//!   wants to make one there (an open looks at nothing);
+//!   wants to make one there (an open looks at nothing, unless the disk is full);
 //! * a directory in `layers/` without a row: replaced when its id is given out again, or removed by [`Store::prune`];
 //! * an entry of `trash/`: removed by the same clean-up;
 //! * no mount: mounts are made detached and vanish with their last descriptor (see [`snapshot`]).

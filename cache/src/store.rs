@@ -46,7 +46,8 @@ pub(crate) struct Inner {
 }
 
 impl Store {
-    /// Opens the store at `root`, making it when there is none. Looks at nothing but its version.
+    /// Opens the store at `root`, making it when there is none. Looks at nothing but its version
+    /// and how full the disk is; on a full one, waits until what dead processes left is gone.
     ///
     /// # Errors
     /// When `root` holds something else, or a store of another format or kind.
@@ -54,7 +55,7 @@ impl Store {
         let layout = Arc::new(Layout::new(absolute(root)?));
         layout.open(options.xattrs, || Database::create(layout.database()))?;
         let db = Database::open(layout.database())?;
-        Ok(Self(Arc::new(Inner {
+        let store = Self(Arc::new(Inner {
             content: ContentStore::new(Arc::clone(&layout)),
             layout,
             db,
@@ -63,7 +64,9 @@ impl Store {
             cleaned_up: Once::new(),
             removers: Removers::default(),
             stat_cache: OnceLock::new(),
-        })))
+        }));
+        store.make_room();
+        Ok(store)
     }
 
     /// The store's root, absolute.
