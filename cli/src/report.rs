@@ -83,6 +83,11 @@ pub(crate) struct Failure {
 /// How many lines around the ones to blame are shown.
 const CONTEXT_LINES: u32 = 2;
 
+/// The kernel's and SQLite's words for it.
+const FULL_DISK_TEXTS: [&str; 2] = ["No space left on device", "database or disk is full"];
+const FULL_DISK_HINT: &str =
+    "the disk is full: `rbuild rmi` removes images, `--root` names another place for the store";
+
 impl Failure {
     /// A failure without place and advice.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -126,12 +131,18 @@ impl Failure {
         if let Some(tail) = &tail {
             group = group.element(Level::NOTE.no_name().message(tail));
         }
-        for hint in &self.hints {
+        for hint in self.hints.iter().map(String::as_str).chain(self.full_disk_hint()) {
             group = group.element(Level::HELP.message(hint));
         }
         let mut text = renderer.render(&[group]);
         text.push('\n');
         text
+    }
+
+    /// A full disk shows up in every kind of error, and in what steps print; what to do about it is always the same.
+    fn full_disk_hint(&self) -> Option<&'static str> {
+        let tells = |line: &String| FULL_DISK_TEXTS.iter().any(|text| line.contains(text));
+        (tells(&self.message) || self.tail.iter().any(tells)).then_some(FULL_DISK_HINT)
     }
 
     /// Shows the failure on standard error.
@@ -215,6 +226,7 @@ impl From<ImageError> for Failure {
 pub(crate) fn image_kind(error: &ImageError) -> Kind {
     match error {
         ImageError::Cancelled => Kind::Cancelled,
+        ImageError::Import(rbuild_cache::layer::Error::Path(_)) => Kind::Environment,
         ImageError::Registry(rbuild_registry::Error::Cancelled) => Kind::Cancelled,
         ImageError::Registry(_)
         | ImageError::NoPlatform { .. }

@@ -9,7 +9,7 @@ mod output;
 mod settings;
 
 use rbuild_executor::{Executor, ExecutorOptions};
-use rbuild_frontend::lower;
+use rbuild_frontend::{Lowered, lower};
 use rbuild_solver::local::{LocalWorker, LocalWorkerOptions};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
@@ -58,7 +58,7 @@ fn build(
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
-    let worker = LocalWorker::new(images, &executor, pool, worker_options(app, settings, input));
+    let worker = LocalWorker::new(images, &executor, pool, worker_options(app, settings, input, &lowered));
     let options = SolveOptions { jobs: settings.jobs };
     let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
         .map_err(|error| blame.solve(error))?;
@@ -70,12 +70,12 @@ fn build(
     Ok(warnings)
 }
 
-fn worker_options(app: &App, settings: &Settings, input: &Input) -> LocalWorkerOptions {
+fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lowered) -> LocalWorkerOptions {
     LocalWorkerOptions {
         contexts: [("context".to_owned(), input.context.clone())].into(),
         network: settings.network_default(),
         now_ns: app::unix_now_ns(),
-        mtime_max: None,
+        mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),
         single_id: app.single_id(),
     }
 }

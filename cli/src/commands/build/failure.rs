@@ -8,7 +8,7 @@ use rbuild_solver::local::{WorkerError, file::FileError};
 
 use super::input::Input;
 use crate::progress::Progress;
-use crate::report::{Excerpt, Failure, Kind, chain, image_kind};
+use crate::report::{Excerpt, Failure, Kind, image_kind};
 
 /// Knows where errors come from.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ fn worker(error: &WorkerError) -> Failure {
         | WorkerError::Path(_)
         | WorkerError::Io { .. } => Kind::Environment,
     };
-    full_disk_hint(Failure::new(kind, chain(error)))
+    Failure::caused_by(kind, error)
 }
 
 /// A file op fails for what the Dockerfile and the context say, or for the disk.
@@ -106,7 +106,7 @@ fn file(error: &FileError) -> Failure {
         FileError::Unpack { source: rbuild_cache::layer::Error::Path(_), .. } => Kind::Environment,
         _ => Kind::Input,
     };
-    let failure = full_disk_hint(Failure::caused_by(kind, error));
+    let failure = Failure::caused_by(kind, error);
     match error {
         FileError::NotFound { ignored: true, .. } => {
             failure.hint("it is there, but `.dockerignore` excludes it")
@@ -117,14 +117,4 @@ fn file(error: &FileError) -> Failure {
         },
         _ => failure,
     }
-}
-
-/// A full disk shows up in every kind of error; what to do about it is always the same.
-fn full_disk_hint(failure: Failure) -> Failure {
-    if failure.message.contains("No space left on device") {
-        return failure.hint(
-            "the disk is full: `rbuild rmi` removes images, `--root` names another place for the store",
-        );
-    }
-    failure
 }

@@ -40,7 +40,8 @@ pub(crate) struct Settings {
     resolve_mode: ResolveMode,
     network: Network,
     extra_hosts: Vec<ExtraHost>,
-    source_date_epoch: Option<i64>,
+    /// One time for all that is made, Unix seconds.
+    pub(crate) source_date_epoch: Option<i64>,
 }
 
 impl Settings {
@@ -50,7 +51,7 @@ impl Settings {
     /// When one of them is malformed, or two contradict each other.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
         let outputs = outputs(args)?;
-        let build_args = build_args(&args.build_args);
+        let build_args = build_args(&args.build_args)?;
         let source_date_epoch = source_date_epoch(&build_args)?;
         Ok(Self {
             context: args.context.clone(),
@@ -125,7 +126,10 @@ fn name_of(name: &str) -> Result<Reference, Failure> {
 }
 
 /// `K=V`, or `K` with its value from the environment; one that is not set there counts as not given.
-fn build_args(args: &[String]) -> BTreeMap<String, String> {
+fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    if let Some(arg) = args.iter().find(|arg| arg.is_empty() || arg.starts_with('=')) {
+        return Err(Failure::new(Kind::Input, format!("invalid build argument `{arg}`: it has no name")));
+    }
     let pair = |arg: &String| match arg.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => environment(arg).map(|value| (arg.clone(), value)),
@@ -134,7 +138,7 @@ fn build_args(args: &[String]) -> BTreeMap<String, String> {
     if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
         all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
     }
-    all
+    Ok(all)
 }
 
 fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
