@@ -1,14 +1,9 @@
-//! `rbuild build`, from the outside.
+//! `rbuild build`, from the outside: what is on the command line and in the Dockerfile, and what comes of it.
 
-use crate::common::TestEnvironment;
-
-#[test]
-fn a_build_leaves_an_image() {
-    let Some(test) = TestEnvironment::with_base() else { return };
-    let context = test.dockerfile("FROM busybox\nRUN echo hi >/x\n");
-    let outcome = test.build(&context, &["-t", "app"]).succeeds();
-    assert_eq!(outcome.ran(), ["RUN echo hi >/x"]);
-    assert_eq!(test.run("app", "cat /x"), "hi\n");
-    assert_eq!(test.build_tree(&context, &[]).text("x"), "hi\n");
-    test.assert_sound();
-}
+mod caching;
+mod damage;
+mod instructions;
+mod interruption;
+mod mistakes;
+mod options;
+mod storage;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use archives::{Entry, Tree, gzip, tar_of, unpack};
+pub(crate) use archives::{Tree, gzip, tar_of, unpack};
 pub(crate) use rbuild::{Outcome, Rbuild, Running};
 
 /// A directory with a store (`store`), a home (`home`) and whatever the test writes. It goes when the test ends.
@@ -221,7 +221,7 @@ pub(crate) fn skip(reason: &str) -> bool {
     )]
     let required = std::env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     assert!(!required, "cannot run here: {reason}");
-    eprintln!("SKIPPED: {reason}");
+    say(&format!("SKIPPED: {reason}"));
     false
 }
 
@@ -229,7 +229,12 @@ pub(crate) fn skip(reason: &str) -> bool {
 pub(crate) fn is_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: {what} needs root");
+        say(&format!("SKIPPED: {what} needs root"));
     }
     root
+}
+
+#[expect(clippy::print_stderr, reason = "a skip is to be seen")]
+fn say(text: &str) {
+    eprintln!("{text}");
 }

@@ -26,6 +26,8 @@ impl Rbuild {
         command.env_clear().current_dir(directory);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", directory.join("home")).env("TZ", "UTC").env("LC_ALL", "C").env("NO_COLOR", "1");
+        // Nobody listens there: no test leaves the machine.
+        command.env("HTTPS_PROXY", "http://127.0.0.1:1");
         command.arg("--root").arg(store).args(arguments);
         Self { command, stdin: Vec::new() }
     }
@@ -197,13 +199,12 @@ impl Outcome {
         serde_json::from_str(&self.stdout).unwrap()
     }
 
-    /// The steps of a build that ran, in the order in which they ended: `RUN make`, without `[2/3]`. Base images and
-    /// exports are no steps.
+    /// The steps of a build that ran, sorted: `RUN make`, without `[2/3]`. Base images, contexts and exports are no steps.
     pub(crate) fn ran(&self) -> Vec<&str> {
         self.steps("DONE")
     }
 
-    /// The steps of a build that did not have to run.
+    /// The steps of a build that did not have to run, sorted.
     pub(crate) fn cached(&self) -> Vec<&str> {
         self.steps("CACHED")
     }
@@ -216,12 +217,17 @@ impl Outcome {
             let Some((number, text)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else {
                 continue;
             };
-            if let Some((_, name)) = text.strip_prefix('[').and_then(|text| text.split_once("] ")) {
+            if let Some((_, name)) = text
+                .strip_prefix('[')
+                .filter(|text| !text.starts_with("internal]"))
+                .and_then(|text| text.split_once("] "))
+            {
                 names.insert(number, name);
             } else if text.split(' ').next() == Some(end) {
                 ended.extend(names.get(number).filter(|name| !name.starts_with("FROM ")));
             }
         }
+        ended.sort_unstable();
         ended
     }
 }
