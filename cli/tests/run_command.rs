@@ -22,9 +22,12 @@ fn printed(test: &TestEnvironment, arguments: &[&str]) -> String {
     run_rm(test, arguments).outcome().succeeds().stdout
 }
 
+/// Waits, and hears signals.
+const LOOP: &str = "while :; do sleep 0.01; done";
+
 /// Starts a container and waits until its script has said `ready` on standard error.
-fn ready(test: &TestEnvironment, arguments: &[&str], script: &str) -> Running {
-    let script = format!("echo ready >&2; {script}");
+fn ready(test: &TestEnvironment, arguments: &[&str], [first, then]: [&str; 2]) -> Running {
+    let script = format!("{first}; echo ready >&2; {then}");
     let mut running = test.rbuild(&["run"]).args(arguments).args(&["busybox", "sh", "-c", &script]).start();
     running.wait_for("ready");
     running
@@ -60,7 +63,7 @@ fn the_exit_code_is_the_process_s() {
 #[test]
 fn a_signal_that_ends_the_process_is_128_and_its_number() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let running = ready(&test, &["--name", "victim"], "sleep 1000");
+    let running = ready(&test, &["--name", "victim"], [":", "sleep 1000"]);
     kill(host_pid(&test, "victim"), Signal::SIGKILL).unwrap();
     running.finish().exits(137);
     assert_eq!(test.inspect("victim")["State"]["ExitCode"], 137);
@@ -186,8 +189,8 @@ fn the_image_says_what_is_run() {
 #[test]
 fn sigterm_reaches_the_process() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let script = "trap 'echo told; exit 5' TERM; while :; do sleep 0.01; done";
-    let running = ready(&test, &["--rm"], script);
+    let trap = "trap 'echo told; exit 5' TERM";
+    let running = ready(&test, &["--rm"], [trap, LOOP]);
     running.signal(Signal::SIGTERM);
     assert_eq!(running.finish().exits(5).stdout, "told\n");
     assert_no_containers(&test);
@@ -221,7 +224,7 @@ fn a_container_is_kept_until_it_is_removed() {
 #[test]
 fn a_running_container_is_listed_and_not_removed() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let running = ready(&test, &["--name", "busy"], "trap 'exit 0' TERM; while :; do sleep 0.01; done");
+    let running = ready(&test, &["--name", "busy"], ["trap 'exit 0' TERM", LOOP]);
     assert!(listed(&test, &[]).contains("Up "));
     test.rbuild(&["rm", "busy"]).outcome().exits(2).says(&["`busy`: it is running"]);
     running.signal(Signal::SIGTERM);
@@ -234,7 +237,7 @@ fn a_running_container_is_listed_and_not_removed() {
 #[test]
 fn a_killed_rbuild_takes_its_container_along() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let running = ready(&test, &["--name", "orphan"], "sleep 1000");
+    let running = ready(&test, &["--name", "orphan"], [":", "sleep 1000"]);
     let pid = host_pid(&test, "orphan");
     running.signal(Signal::SIGKILL);
     // Its standard error is the container's: at its end both are gone.

@@ -105,7 +105,7 @@ fn functions_stay_short() {
             match LONG_FUNCTIONS.iter().find(|long| (long.0, long.1) == (&source.path, &name)) {
                 Some(long) if lines == long.2 => {}
                 Some(long) => {
-                    complaints.push(format!("{}: `{name}`: {} lines, now {lines}", source.path, long.2))
+                    complaints.push(format!("{}: `{name}`: {} lines, now {lines}", source.path, long.2));
                 }
                 None => complaints.push(format!("{}: `{name}`: {lines} lines", source.path)),
             }
