@@ -93,7 +93,11 @@ fn remove(trash: &Path, name: &str) -> Result<(), PathError> {
 
 /// Removes all that is in a directory, which is nested `depth` deep.
 fn remove_entries(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-    let entries = list(directory.as_fd())?;
+    let entries = match list(directory.as_fd()) {
+        // The kernel lists nothing of a directory that somebody else has removed meanwhile.
+        Err(Errno::NOENT) => return Ok(()),
+        entries => entries?,
+    };
     entries.into_par_iter().try_for_each(|(name, kind)| match kind {
         FileType::Directory => remove_entry(directory, &name, depth),
         _ => gone(unlinkat(directory, &name, AtFlags::empty())),
@@ -103,7 +107,7 @@ fn remove_entries(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
 fn remove_entry(parent: &OwnedFd, name: &OsStr, depth: usize) -> Result<(), Errno> {
     if depth >= PARALLEL_DEPTH_MAX {
         let parent = RootDir::from_fd(parent.try_clone().map_err(|_| Errno::MFILE)?);
-        return parent.remove_all(name).map_err(|error| error.errno().unwrap_or(Errno::IO));
+        return gone(parent.remove_all(name).map_err(|error| error.errno().unwrap_or(Errno::IO)));
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
