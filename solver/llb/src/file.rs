@@ -99,6 +99,30 @@ pub struct CopyAction {
     pub timestamp_ns: Option<i64>,
 }
 
+impl CopyAction {
+    /// The copy of one literal path: links at its top followed, a directory's contents taken, attributes kept.
+    pub fn new(from: FileInput, src: impl Into<String>, dest: impl Into<String>) -> Self {
+        Self {
+            from,
+            src: src.into(),
+            dest: dest.into(),
+            owner: None,
+            mode: None,
+            follow_symlinks: true,
+            dir_copy_contents: true,
+            attempt_unpack: false,
+            create_dest_path: true,
+            allow_wildcard: false,
+            allow_empty_wildcard: false,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            parents: false,
+            always_replace: false,
+            timestamp_ns: None,
+        }
+    }
+}
+
 /// New permission bits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -114,22 +114,14 @@ impl LocalWorker<'_> {
 /// A selected path as the copy that would take it.
 fn as_copy(path: &SelectedPath) -> CopyAction {
     CopyAction {
-        from: FileInput::Scratch,
-        src: path.path.clone(),
-        dest: "/".to_owned(),
-        owner: None,
-        mode: None,
         follow_symlinks: path.follow_links,
         dir_copy_contents: path.contents_only,
-        attempt_unpack: false,
-        create_dest_path: true,
         allow_wildcard: path.wildcard,
         allow_empty_wildcard: true,
         include: path.include.clone(),
         exclude: path.exclude.clone(),
         parents: path.parents,
-        always_replace: false,
-        timestamp_ns: None,
+        ..CopyAction::new(FileInput::Scratch, path.path.as_str(), "/")
     }
 }
 

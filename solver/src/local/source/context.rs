@@ -25,24 +25,7 @@ impl LocalWorker<'_> {
         let exclude = Patterns::new(&local.exclude)?;
         let source = CopySource { root: &root, kind: SourceKind::Context, exclude: Some(&exclude) };
         let path = if selector.is_empty() { "/" } else { selector };
-        let action = FileAction::Copy(CopyAction {
-            from: FileInput::Scratch,
-            src: path.to_owned(),
-            dest: path.to_owned(),
-            owner: None,
-            mode: None,
-            follow_symlinks: true,
-            dir_copy_contents: true,
-            attempt_unpack: false,
-            create_dest_path: true,
-            allow_wildcard: false,
-            allow_empty_wildcard: false,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            parents: false,
-            always_replace: false,
-            timestamp_ns: None,
-        });
+        let action = FileAction::Copy(CopyAction::new(FileInput::Scratch, path, path));
         let dest = root_of(active.mount(None)?);
         self.apply_action(&action, &dest, &|_| Some(source), cx)?;
         Ok(active)
