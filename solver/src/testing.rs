@@ -489,24 +489,7 @@ pub fn exec_op(args: &[&str]) -> ExecOp {
 
 /// A copy from the second input.
 pub fn copy_action(src: &str, dest: &str) -> CopyAction {
-    CopyAction {
-        from: FileInput::Input(InputIndex(1)),
-        src: src.to_owned(),
-        dest: dest.to_owned(),
-        owner: None,
-        mode: None,
-        follow_symlinks: true,
-        dir_copy_contents: true,
-        attempt_unpack: false,
-        create_dest_path: true,
-        allow_wildcard: false,
-        allow_empty_wildcard: false,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        parents: false,
-        always_replace: false,
-        timestamp_ns: None,
-    }
+    CopyAction::new(FileInput::Input(InputIndex(1)), src, dest)
 }
 
 /// A file op of one copy.

@@ -50,7 +50,7 @@ pub(crate) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     let target: Arc<OnceLock<Handle>> = Arc::default();
     forward_signals(Arc::clone(&target), args.tty)?;
     let prepared = Prepared::new(app, args)?;
-    let code = prepared.run(app, args, &target);
+    let code = prepared.run(args, &target);
     if args.rm {
         prepared.containers.remove_by_id(&prepared.container.id).map_err(failure)?;
     }
@@ -134,14 +134,13 @@ impl Prepared {
         Ok(Self { containers, container, config: image.config, options, stubs })
     }
 
-    fn run(&self, app: &App, args: &RunArgs, target: &OnceLock<Handle>) -> Result<u8, Failure> {
+    fn run(&self, args: &RunArgs, target: &OnceLock<Handle>) -> Result<u8, Failure> {
         let executor = Executor::new(ExecutorOptions::default())
             .map_err(|error| Failure::caused_by(Kind::Run(EXIT_CANNOT_RUN), &error))?;
         let start = |stdio| {
             let io = StartIo { executor: &executor, stdio, stubs: self.stubs.clone(), now: unix_now };
             self.containers.start(&self.container, &self.config.config, &self.options, io).map_err(failure)
         };
-        let _ = app;
         let exit = if args.tty {
             let raw = args.interactive.then(RawTerminal::enter).flatten();
             let started = start(terminal::stdio())?;

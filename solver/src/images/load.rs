@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use rbuild_cache::Expected;
 use rbuild_cache::layer::compression::{self, Decoder};
 use rbuild_image::{
-    ChainId, Descriptor, Digest, ImageConfig, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform,
-    Reference,
+    Descriptor, Digest, ImageConfig, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform, Reference,
 };
 use serde::de::DeserializeOwned;
 
@@ -172,23 +171,13 @@ impl Images {
     ) -> Result<Digest, ImageError> {
         let image = self.open(target, &Platform::host())?;
         let placeholder = names.first().cloned().unwrap_or_else(unnamed);
-        let mut snapshot = rbuild_cache::Snapshot::empty();
-        let chain = ChainId::of_stack(&image.config.rootfs.diff_ids);
-        for (count, (descriptor, diff_id)) in (1..=chain.len()).zip(layers(&placeholder, &image)?) {
-            snapshot = match self.store.snapshot_of_chain(&image.config.rootfs.diff_ids[..count])? {
-                Some(found) => found,
-                None => {
-                    let unpacked = self.unpack_blob(&descriptor, diff_id, watch)?;
-                    self.store.attach(&snapshot, unpacked, Some(&descriptor))?
-                }
-            };
+        let layers = layers(&placeholder, &image)?;
+        let (present, mut snapshot) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
+        for (descriptor, diff_id) in &layers[present..] {
+            let unpacked = self.unpack_blob(descriptor, *diff_id, watch)?;
+            snapshot = self.store.attach(&snapshot, unpacked, Some(descriptor))?;
         }
-        if names.is_empty() {
-            self.store.images().put_unnamed(target, Some(&snapshot))?;
-        }
-        for name in names {
-            self.store.images().put(name, target, Some(&snapshot))?;
-        }
+        self.name(&image, &snapshot, names)?;
         Ok(image.id())
     }
 

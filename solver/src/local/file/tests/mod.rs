@@ -107,22 +107,9 @@ impl Bed {
 /// What a frontend makes of `COPY src dest`.
 fn copy_action(src: &str, dest: &str) -> CopyAction {
     CopyAction {
-        from: FileInput::Input(InputIndex(1)),
-        src: src.to_owned(),
-        dest: dest.to_owned(),
-        owner: None,
-        mode: None,
-        follow_symlinks: true,
-        dir_copy_contents: true,
-        attempt_unpack: false,
-        create_dest_path: true,
         allow_wildcard: true,
         allow_empty_wildcard: true,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        parents: false,
-        always_replace: false,
-        timestamp_ns: None,
+        ..CopyAction::new(FileInput::Input(InputIndex(1)), src, dest)
     }
 }
 
