@@ -116,6 +116,12 @@ pub(crate) struct BuildArgs {
     /// Adds a line to /etc/hosts of RUN steps (repeatable).
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
+    /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
+    #[arg(long = "secret", value_name = "SPEC")]
+    pub(crate) secrets: Vec<String>,
+    /// Lets RUN steps use an ssh agent: `default|ID[=SOCKET|KEY[,KEY]][,raw=BOOL]` (repeatable).
+    #[arg(long = "ssh", value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
     /// How many steps run at once [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

@@ -21,6 +21,7 @@
 
 mod args;
 mod context;
+pub mod csv;
 pub mod dockerignore;
 mod error;
 pub mod expand;
@@ -40,7 +41,7 @@ use rbuild_image::ImageConfig;
 use rbuild_llb::Definition;
 
 pub use error::{Error, ErrorKind};
-pub use lint::{Rule, Warning};
+pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};

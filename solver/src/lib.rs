@@ -51,6 +51,8 @@ mod plan;
 pub mod pool;
 pub mod progress;
 pub mod scheduler;
+pub mod secrets;
+pub mod ssh;
 mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -6,7 +6,9 @@ mod base;
 mod failure;
 mod input;
 mod output;
+mod secret;
 mod settings;
+mod ssh;
 
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::{Lowered, lower};
@@ -77,5 +79,7 @@ fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lower
         now_ns: app::unix_now_ns(),
         mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),
         single_id: app.single_id(),
+        secrets: settings.secrets.clone(),
+        ssh: settings.ssh.clone(),
     }
 }

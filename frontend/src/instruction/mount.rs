@@ -5,6 +5,7 @@
 
 use rbuild_llb::CacheSharing;
 
+use crate::csv;
 use crate::error::{Error, ErrorKind};
 use crate::lint::parse_bool;
 use crate::suggest;
@@ -85,7 +86,11 @@ pub(crate) struct MountSpec {
 
 impl MountFlag {
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let fields: Vec<Field> = split_csv(text)?.into_iter().map(Field::new).collect();
+        let fields: Vec<Field> = csv::split(text)
+            .map_err(|reason| ErrorKind::MountCsv { reason })?
+            .into_iter()
+            .map(Field::new)
+            .collect();
         let from = fields.iter().rfind(|field| field.key == "from").and_then(|field| field.value.clone());
         let holds_variable =
             |text: &str| text.find('$').is_some_and(|at| text[at + 1..].chars().next().is_some());
@@ -248,46 +253,4 @@ fn size_bytes(text: &str) -> Option<u64> {
     let bytes = number.parse::<f64>().ok()? * 1024_f64.powi(exponent);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
     (bytes < 9e18).then_some(bytes as u64)
-}
-
-/// One record of comma-separated values. A field that begins with a quote may hold commas, and quotes doubled.
-fn split_csv(text: &str) -> Result<Vec<String>, Error> {
-    let error = |reason| Error::new(ErrorKind::MountCsv { reason });
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted).ok_or_else(|| error("unterminated quote"))?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                if rest[..end].contains('"') {
-                    return Err(error("bare quote in a field that is not quoted"));
-                }
-                (rest[..end].to_owned(), &rest[end..])
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(more) => rest = more,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(error("text after a quoted field")),
-        }
-    }
-}
-
-/// A field behind its opening quote, and what follows the closing one.
-fn quoted_field(text: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    let mut rest = text;
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                rest = more;
-            }
-            None => return Some((field, after)),
-        }
-    }
 }

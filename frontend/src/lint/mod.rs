@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind};
 
 pub use rules::Rule;
 
-pub(crate) use config::{Config, parse_bool};
+pub(crate) use config::Config;
+pub use config::parse_bool;
 
 /// A rule that was broken, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

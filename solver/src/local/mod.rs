@@ -33,6 +33,8 @@ pub use mounts::make_stubs;
 use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::Selection;
 use crate::images::Images;
+use crate::secrets::Secrets;
+use crate::ssh::SshAgents;
 use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
 
 /// What a [`LocalWorker`] is made of.
@@ -48,6 +50,10 @@ pub struct LocalWorkerOptions {
     pub mtime_max: Option<i64>,
     /// Whether only one user id is mapped, so that files cannot be given to others.
     pub single_id: bool,
+    /// What steps may be given under which id.
+    pub secrets: Secrets,
+    /// The ssh agents that steps may use.
+    pub ssh: SshAgents,
 }
 
 /// Runs the steps of a build on this machine.

@@ -8,6 +8,8 @@ use rbuild_frontend::{NoCache, Options};
 use rbuild_image::{Platform, Reference};
 use rbuild_llb::{ExtraHost, Network, ResolveMode};
 use rbuild_solver::JOBS_DEFAULT;
+use rbuild_solver::secrets::Secrets;
+use rbuild_solver::ssh::SshAgents;
 
 use super::input::Input;
 use crate::app::{environment, unix_now};
@@ -40,6 +42,8 @@ pub(crate) struct Settings {
     resolve_mode: ResolveMode,
     network: Network,
     extra_hosts: Vec<ExtraHost>,
+    pub(crate) secrets: Secrets,
+    pub(crate) ssh: SshAgents,
     /// One time for all that is made, Unix seconds.
     pub(crate) source_date_epoch: Option<i64>,
 }
@@ -72,6 +76,8 @@ impl Settings {
             resolve_mode: if args.pull { ResolveMode::ForcePull } else { ResolveMode::Default },
             network: network(args.network),
             extra_hosts: args.add_hosts.iter().map(|host| extra_host(host)).collect::<Result<_, _>>()?,
+            secrets: super::secret::secrets(&args.secrets, &environment)?,
+            ssh: super::ssh::agents(&args.ssh, &environment)?,
             source_date_epoch,
         })
     }
