@@ -81,8 +81,18 @@ impl Reference {
     /// The short form that people type: without `docker.io/library/` where that is implied.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let (name, suffix) = full.split_at(self.registry.len() + 1 + self.repository.len());
+        format!("{}{suffix}", self.short_name().unwrap_or(name))
+    }
+
+    /// The repository without the parts of the name that are read into it.
+    fn short_name(&self) -> Option<&str> {
+        let official = self.repository.strip_prefix("library/");
+        let candidates = official.into_iter().chain([self.repository.as_str()]);
+        candidates.into_iter().find(|name| {
+            let (registry, repository) = split_registry(name);
+            registry == self.registry && repository == self.repository
+        })
     }
 
     /// The repository in its short form, without tag and digest.
@@ -233,12 +243,21 @@ mod tests {
             ("[::1]:5000/a", "[::1]:5000/a:latest".into(), "[::1]:5000/a:latest".into()),
             (pinned.as_str(), format!("docker.io/library/alpine@{DIGEST}"), format!("alpine@{DIGEST}")),
             (both.as_str(), both.clone(), both.clone()),
+            // What is short must mean the same.
+            ("library/a/b", "docker.io/library/a/b:latest".into(), "library/a/b:latest".into()),
+            (
+                "docker.io/localhost/a",
+                "docker.io/localhost/a:latest".into(),
+                "docker.io/localhost/a:latest".into(),
+            ),
             ("a__b/c-d--e.f", "docker.io/a__b/c-d--e.f:latest".into(), "a__b/c-d--e.f:latest".into()),
         ];
         for (text, full, familiar) in &cases {
             let reference: Reference = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((reference.to_string(), reference.familiar()), (full.clone(), familiar.clone()));
-            assert_eq!(full.parse::<Reference>().unwrap(), reference);
+            for written in [full, familiar] {
+                assert_eq!(written.parse().as_ref(), Ok(&reference));
+            }
         }
     }
 
