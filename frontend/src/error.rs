@@ -10,6 +10,7 @@ use rbuild_llb::{DefinitionError, SourceRange};
 use thiserror::Error;
 
 use crate::expand::ExpandError;
+use crate::lint::{self, Warning};
 use crate::resolver::ResolveError;
 
 /// What is wrong, and where.
@@ -323,8 +324,8 @@ pub enum ErrorKind {
     Retries { value: String },
 
     /// Lint rules were broken and the Dockerfile says that this is an error.
-    #[error("lint violation found for rules: {}", rules.join(", "))]
-    Lint { rules: Vec<&'static str> },
+    #[error("lint violation found for rules: {}", lint::rule_names(warnings))]
+    Lint { warnings: Vec<Warning> },
     /// The graph is too large.
     #[error("failed to assemble the build graph: {0}")]
     Definition(#[source] DefinitionError),

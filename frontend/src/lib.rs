@@ -30,11 +30,11 @@ mod instruction;
 mod lint;
 mod lower;
 mod options;
-mod outline;
 pub mod parser;
 mod paths;
 mod resolver;
 mod stage;
+mod subrequest;
 mod suggest;
 
 use rbuild_image::ImageConfig;
@@ -44,9 +44,11 @@ pub use error::{Error, ErrorKind};
 pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
-pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
 pub use stage::ONBUILD_TRIGGERS_MAX;
+pub use subrequest::{
+    Answer, Checked, Outline, OutlineArg, OutlineMount, Target, Targets, describe, targets,
+};
 
 /// What a Dockerfile became.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,13 +65,4 @@ pub struct Lowered {
     pub stage: String,
     /// What lint found.
     pub warnings: Vec<Warning>,
-}
-
-/// What [`check`] found.
-#[derive(Debug)]
-pub struct Checked {
-    /// What lint found, up to the error if there is one.
-    pub warnings: Vec<Warning>,
-    /// Why the Dockerfile cannot be built.
-    pub error: Option<Error>,
 }

@@ -24,7 +24,7 @@ const HARMLESS_WORDS: [&str; 3] = ["public", "file", "version"];
 /// What can be said of the file as written.
 pub(crate) fn file(file: &Dockerfile, text: &FileText, options: &Options, linter: &mut Linter) {
     for range in &file.empty_continuations {
-        let message = "empty line between continuation lines".to_owned();
+        let message = "Empty continuation line".to_owned();
         linter.report(Rule::NoEmptyContinuation, &[], *range, message);
     }
     stage_names(&text.stages, linter);
@@ -32,7 +32,7 @@ pub(crate) fn file(file: &Dockerfile, text: &FileText, options: &Options, linter
     descriptions(text, linter);
     let commands = text.stages.iter().flat_map(|stage| &stage.commands);
     for command in commands.filter(|command| matches!(command.instruction, Instruction::Maintainer(_))) {
-        let message = "MAINTAINER is deprecated in favor of a label".to_owned();
+        let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
         linter.report(Rule::MaintainerDeprecated, &command.comments, command.range, message);
     }
     default_bases(text, options, file.directives.escape, linter);
@@ -44,20 +44,22 @@ fn stage_names(stages: &[StageText], linter: &mut Linter) {
         let Some(written) = &from.name else { continue };
         let mut report = |rule, message: String| linter.report(rule, &from.comments, from.range, message);
         if written != name {
-            report(Rule::StageNameCasing, format!("stage name `{written}` should be lowercase"));
+            report(Rule::StageNameCasing, format!("Stage name '{written}' should be lowercase"));
         }
         if RESERVED_NAMES.contains(&name.as_str()) {
-            report(Rule::ReservedStageName, format!("stage name `{name}` is reserved"));
+            let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
+            report(Rule::ReservedStageName, message);
         }
         if !seen.insert(name) {
-            report(Rule::DuplicateStageName, format!("duplicate stage name `{name}`"));
+            let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
+            report(Rule::DuplicateStageName, message);
         }
         let keyword = from.as_keyword.as_deref().unwrap_or_default();
         let is_upper = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
         let is_lower = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
         let (from_word, as_word) = (from.keyword.as_str(), keyword);
         if (is_upper(from_word) && !is_upper(as_word)) || (is_lower(from_word) && !is_lower(as_word)) {
-            let message = format!("casing of `{as_word}` does not match `{from_word}`");
+            let message = format!("'{as_word}' and '{from_word}' keywords' casing do not match");
             report(Rule::FromAsCasing, message);
         }
     }
@@ -82,7 +84,7 @@ fn casing(text: &FileText, linter: &mut Linter) {
             (word.to_uppercase(), "uppercase")
         };
         if word != right {
-            let message = format!("`{word}` should match the case of most instructions ({name})");
+            let message = format!("Command '{word}' should match the case of the command majority ({name})");
             linter.report(Rule::ConsistentInstructionCasing, comments, range, message);
         }
     }
@@ -96,8 +98,9 @@ fn descriptions(text: &FileText, linter: &mut Linter) {
         if names.is_empty() || names.iter().any(|name| name == first) {
             return;
         }
-        let example = if let [only] = names { only } else { "<name>" };
-        let message = format!("comment above {instruction} should be `# {example} <description>`");
+        let example = if let [only] = names { only } else { "<arg_key>" };
+        let message =
+            format!("Comment for {instruction} should follow the format: `# {example} <description>`");
         linter.report(Rule::InvalidDefinitionDescription, comments, range, message);
     };
     for stage in &text.stages {
@@ -127,8 +130,7 @@ fn default_bases(text: &FileText, options: &Options, escape: char, linter: &mut 
         // A stage's name in any case is accepted here: it fails where it is used, with a better message.
         if expanded.text.to_lowercase().parse::<Reference>().is_err() {
             let base = &from.base;
-            let message =
-                format!("default value for `{base}` results in an empty or invalid base image name");
+            let message = format!("Default value for ARG {base} results in empty or invalid base image name");
             linter.report(Rule::InvalidDefaultArgInFrom, &from.comments, from.range, message);
         }
     }
@@ -154,7 +156,7 @@ pub(crate) fn bases(text: &FileText, globals: &Globals, escape: char, linter: &m
             let hint = suggest::nearest(unmatched, known)
                 .map(|similar| format!(" (did you mean {similar}?)"))
                 .unwrap_or_default();
-            let message = format!("FROM argument `{unmatched}` is not declared{hint}");
+            let message = format!("FROM argument '{unmatched}' is not declared{hint}");
             linter.report(Rule::UndefinedArgInFrom, &from.comments, from.range, message);
         }
     }
@@ -170,7 +172,9 @@ fn redundant_platform(
     const TARGET: &str = "TARGETPLATFORM";
     let is_alone = expanded.matched.iter().eq([TARGET]) && expanded.unmatched.is_empty();
     if is_alone && globals.env.get(TARGET) == Some(&expanded.text) {
-        let message = format!("setting platform to predefined `{written}` in FROM is redundant");
+        let message = format!(
+            "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
+        );
         linter.report(Rule::RedundantTargetPlatform, &from.comments, from.range, message);
     }
 }
@@ -184,7 +188,7 @@ fn constant_platform(name: &str, expanded: &Expanded, from: &crate::instruction:
     if name.contains(&platform.os) || name.contains(&platform.architecture) {
         return;
     }
-    let message = format!("FROM --platform should not use the constant value `{}`", expanded.text);
+    let message = format!("FROM --platform flag should not use constant value \"{}\"", expanded.text);
     linter.report(Rule::FromPlatformFlagConstDisallowed, &from.comments, from.range, message);
 }
 
@@ -194,7 +198,7 @@ pub(crate) fn secret_name(instruction: &str, name: &str, command: &Command, lint
     let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
     if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
         let message =
-            format!("{instruction} `{name}` may hold a secret, which would stay in the image's history");
+            format!("Do not use ARG or ENV instructions for sensitive data ({instruction} \"{name}\")");
         linter.report(Rule::SecretsUsedInArgOrEnv, &command.comments, command.range, message);
     }
 }
@@ -223,8 +227,8 @@ pub(crate) fn copy_ignored(
         // The root itself cannot be left out, only everything in it.
         let probe = if path.is_empty() { "\u{1}/\u{1}" } else { path };
         if rules.matches(probe) {
-            let keyword = command.keyword.to_uppercase();
-            let message = format!("{keyword} of `{source}`, which `.dockerignore` leaves out");
+            let verb = if matches!(command.instruction, Instruction::Add(_)) { "Add" } else { "Copy" };
+            let message = format!("Attempting to {verb} file \"{source}\" that is excluded by .dockerignore");
             linter.report(Rule::CopyIgnoredFile, &command.comments, command.range, message);
         }
     }

@@ -52,14 +52,11 @@ impl Linter {
         }
     }
 
-    /// An error that names the broken rules, if the Dockerfile asks for one.
+    /// An error that holds the warnings, if the Dockerfile asks for one.
     pub(crate) fn verdict(&self) -> Result<(), Error> {
         let first = self.warnings.iter().map(|warning| warning.range).min_by_key(|range| range.line_first);
         let Some(range) = first.filter(|_| self.config.is_error) else { return Ok(()) };
-        let mut rules: Vec<_> = self.warnings.iter().map(|warning| warning.rule.name()).collect();
-        rules.sort_unstable();
-        rules.dedup();
-        Err(Error::new(ErrorKind::Lint { rules }).at(range))
+        Err(Error::new(ErrorKind::Lint { warnings: self.warnings.clone() }).at(range))
     }
 
     /// The warnings in the order of the file.
@@ -68,4 +65,15 @@ impl Linter {
         warnings.sort_by_key(|warning| (warning.range.line_first, warning.range.line_last));
         warnings
     }
+}
+
+/// The rules that were broken, each once, in the order in which that was seen.
+pub(crate) fn rule_names(warnings: &[Warning]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in warnings.iter().map(|warning| warning.rule.name()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }

@@ -104,34 +104,50 @@ impl Rule {
         }
     }
 
-    /// What the rule asks for, in a sentence.
+    /// What the rule asks for, in BuildKit's words.
     pub const fn description(self) -> &'static str {
         match self {
-            Self::StageNameCasing => "stage names are lower case",
-            Self::FromAsCasing => "`as` is in the same case as `from`",
-            Self::NoEmptyContinuation => "no blank lines between continuation lines",
-            Self::ConsistentInstructionCasing => "all instructions of a file are in the same case",
-            Self::DuplicateStageName => "each stage has a name of its own",
-            Self::ReservedStageName => "`scratch` and `context` are no stage names",
-            Self::JSONArgsRecommended => "CMD and ENTRYPOINT in JSON form, so that signals reach the process",
-            Self::MaintainerDeprecated => "MAINTAINER is deprecated; a label says who made the image",
-            Self::UndefinedArgInFrom => "FROM uses declared global ARGs only",
-            Self::UndefinedVar => "variables are defined before they are used",
-            Self::InvalidDefaultArgInFrom => "FROM names an image even when no build argument is given",
-            Self::WorkdirRelativePath => {
-                "the first WORKDIR is absolute, so that a new base image cannot move it"
+            Self::StageNameCasing => "Stage names should be lowercase",
+            Self::FromAsCasing => "The 'as' keyword should match the case of the 'from' keyword",
+            Self::NoEmptyContinuation => "Empty continuation lines will become errors in a future release",
+            Self::ConsistentInstructionCasing => {
+                "All commands within the Dockerfile should use the same casing (either upper or lower)"
             }
-            Self::MultipleInstructionsDisallowed => "one CMD, ENTRYPOINT and HEALTHCHECK in a stage",
-            Self::LegacyKeyValueFormat => "`key=value` rather than `key value`",
-            Self::InvalidBaseImagePlatform => "the base image is for the platform that is built for",
-            Self::RedundantTargetPlatform => "`--platform=$TARGETPLATFORM` is the default",
-            Self::FromPlatformFlagConstDisallowed => "`--platform` is not a constant",
-            Self::SecretsUsedInArgOrEnv => "secrets are not in ARG or ENV, which end in the image's history",
-            Self::CopyIgnoredFile => "what is copied is not left out by `.dockerignore`",
-            Self::ExposeProtoCasing => "the protocol of an exposed port is lower case",
-            Self::ExposeInvalidFormat => "EXPOSE takes a port, not an address or a host port",
+            Self::DuplicateStageName => "Stage names should be unique",
+            Self::ReservedStageName => "Reserved words should not be used as stage names",
+            Self::JSONArgsRecommended => {
+                "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals"
+            }
+            Self::MaintainerDeprecated => {
+                "The MAINTAINER instruction is deprecated, use a label instead to define an image author"
+            }
+            Self::UndefinedArgInFrom => "FROM command must use declared ARGs",
+            Self::UndefinedVar => "Variables should be defined before their use",
+            Self::InvalidDefaultArgInFrom => {
+                "Default value for global ARG results in an empty or invalid base image name"
+            }
+            Self::WorkdirRelativePath => {
+                "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes"
+            }
+            Self::MultipleInstructionsDisallowed => {
+                "Multiple instructions of the same type should not be used in the same stage"
+            }
+            Self::LegacyKeyValueFormat => {
+                "Legacy key/value format with whitespace separator should not be used"
+            }
+            Self::InvalidBaseImagePlatform => "Base image platform does not match expected target platform",
+            Self::RedundantTargetPlatform => {
+                "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"
+            }
+            Self::FromPlatformFlagConstDisallowed => "FROM --platform flag should not use a constant value",
+            Self::SecretsUsedInArgOrEnv => "Sensitive data should not be used in the ARG or ENV commands",
+            Self::CopyIgnoredFile => "Attempting to Copy file that is excluded by .dockerignore",
+            Self::ExposeProtoCasing => "Protocol in EXPOSE instruction should be lowercase",
+            Self::ExposeInvalidFormat => {
+                "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release"
+            }
             Self::InvalidDefinitionDescription => {
-                "a comment above FROM or ARG begins with the name it describes"
+                "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is not intended to be a description comment, add an empty line or comment between the instruction and the comment."
             }
         }
     }

@@ -86,7 +86,9 @@ impl Lowerer<'_> {
         keyword: &str,
     ) -> Result<Vec<(String, String)>, Error> {
         if pairs.iter().any(|pair| pair.is_legacy) {
-            let message = format!("`{keyword} key=value` should be used instead of `{keyword} key value`");
+            let message = format!(
+                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+            );
             self.linter.report(Rule::LegacyKeyValueFormat, &command.comments, command.range, message);
         }
         pairs
@@ -129,7 +131,9 @@ impl Lowerer<'_> {
             CommandLine::Shell(text) => {
                 if current.state.config.config.shell.as_ref().is_none_or(Vec::is_empty) {
                     let keyword = command.keyword.to_uppercase();
-                    let message = format!("JSON arguments recommended for {keyword}, so that signals arrive");
+                    let message = format!(
+                        "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+                    );
                     self.linter.report(Rule::JSONArgsRecommended, &command.comments, command.range, message);
                 }
                 let mut args = current.state.shell();
@@ -143,7 +147,9 @@ impl Lowerer<'_> {
     fn check_once(&mut self, before: Option<SourceRange>, command: &Command) {
         if let Some(range) = before {
             let keyword = command.keyword.to_uppercase();
-            let message = format!("several {keyword} instructions in a stage: only the last has an effect");
+            let message = format!(
+                "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
+            );
             self.linter.report(Rule::MultipleInstructionsDisallowed, &command.comments, range, message);
         }
     }
@@ -239,12 +245,13 @@ impl Lowerer<'_> {
     fn check_port(&mut self, command: &Command, port: &str) {
         let protocol = port.split_once('/').map(|(_, protocol)| protocol).unwrap_or_default();
         if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            let lower = protocol.to_ascii_lowercase();
-            let message = format!("protocol `{protocol}` in EXPOSE `{port}` should be `{lower}`");
+            let message = format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase");
             self.linter.report(Rule::ExposeProtoCasing, &command.comments, command.range, message);
         }
         if port.contains(':') {
-            let message = format!("EXPOSE `{port}` should not name an address or a host port");
+            let message = format!(
+                "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+            );
             self.linter.report(Rule::ExposeInvalidFormat, &command.comments, command.range, message);
         }
     }

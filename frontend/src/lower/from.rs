@@ -291,9 +291,13 @@ impl Lowerer<'_> {
     fn check_platform(&mut self, stage: &Stage, image: &ImageOrigin) {
         let (expected, found) = (&image.platform, &image.config.platform);
         if expected.os != found.os || expected.architecture != found.architecture {
-            let name = &image.name;
-            let message =
-                format!("base image `{name}` was pulled with platform `{found}`, expected `{expected}`");
+            let name = match &stage.base {
+                Base::Image(name) => name,
+                _ => &image.name,
+            };
+            let message = format!(
+                "Base image {name} was pulled with platform \"{found}\", expected \"{expected}\" for current build"
+            );
             self.linter.report(Rule::InvalidBaseImagePlatform, &stage.comments, stage.range, message);
         }
     }

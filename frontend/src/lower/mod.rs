@@ -268,8 +268,8 @@ impl Lowerer<'_> {
                 continue;
             }
             let similar = suggest::nearest(name, env.names());
-            let hint = similar.map(|similar| format!(" (did you mean `${similar}`?)")).unwrap_or_default();
-            let message = format!("variable `${name}` is not defined{hint}");
+            let hint = similar.map(|similar| format!(" (did you mean ${similar}?)")).unwrap_or_default();
+            let message = format!("Usage of undefined variable '${name}'{hint}");
             self.linter.report(Rule::UndefinedVar, &command.comments, command.range, message);
         }
         Ok(expanded)

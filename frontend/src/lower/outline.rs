@@ -10,8 +10,8 @@ use crate::expand::{Expander, Variables};
 use crate::file::FileText;
 use crate::instruction::mount::{MountSpec, MountType};
 use crate::instruction::{ArgDeclaration, Command};
-use crate::outline::{Outline, OutlineArg, OutlineMount, description};
 use crate::stage::StageId;
+use crate::subrequest::{Outline, OutlineArg, OutlineMount, description};
 
 /// What has been noted so far.
 #[derive(Debug, Default)]
@@ -68,11 +68,13 @@ impl Lowerer<'_> {
     pub(super) fn finish_outline(mut self, target: StageId) -> Outline {
         self.note_globals(target);
         let stage = self.graph.stage(target);
+        let mut args: Vec<OutlineArg> = self.outline.args.into_values().collect();
+        args.sort_by_key(|arg| arg.range.line_first);
         let values = |mounts: BTreeMap<String, OutlineMount>| mounts.into_values().collect();
         Outline {
             name: stage.name.clone(),
             description: description(&stage.comments, &stage.name),
-            args: self.outline.args.into_values().collect(),
+            args,
             secrets: values(self.outline.secrets),
             ssh: values(self.outline.ssh),
             caches: values(self.outline.caches),

@@ -23,7 +23,8 @@ impl Lowerer<'_> {
     ) -> Result<(), Error> {
         let path = self.expand(current, command, path)?;
         if !current.state.has_workdir && !path.starts_with('/') {
-            let message = format!("relative WORKDIR `{path}` depends on the base image");
+            let message =
+                format!("Relative workdir \"{path}\" can have unexpected results if the base image changes");
             self.linter.report(Rule::WorkdirRelativePath, &command.comments, command.range, message);
         }
         current.state.has_workdir = true;

@@ -15,7 +15,7 @@ pub struct Dockerfile {
     pub directives: Directives,
     /// The instructions, in order.
     pub nodes: Vec<Node>,
-    /// Instructions with an empty line between their continuation lines.
+    /// The last lines of instructions with an empty line between their continuation lines.
     pub empty_continuations: Vec<SourceRange>,
 }
 
@@ -87,7 +87,7 @@ impl Node {
             heredocs: Vec::new(),
             code: code.to_owned(),
             comments: Vec::new(),
-            range: SourceRange { line_first: 1, line_last: 1 },
+            range: SourceRange::line(1),
             column: 1,
         })
     }

@@ -36,7 +36,7 @@ pub(super) fn read(text: &str) -> Result<Directives, Error> {
             continue;
         }
         let Some((key, value)) = comment(line.text).and_then(split) else { break };
-        let range = SourceRange { line_first: line.number, line_last: line.number };
+        let range = SourceRange::line(line.number);
         let duplicate = |seen: bool| {
             let error = Error::new(ErrorKind::DuplicateDirective { name: key.clone() }).at(range);
             if seen { Err(error) } else { Ok(()) }

@@ -49,7 +49,7 @@ impl<'a> Lines<'a> {
         self.rest = rest;
         self.number += 1;
         if text.len() > LINE_LENGTH_BYTES_MAX {
-            let range = SourceRange { line_first: self.number, line_last: self.number };
+            let range = SourceRange::line(self.number);
             return Err(Error::new(ErrorKind::LineTooLong { max: LINE_LENGTH_BYTES_MAX }).at(range));
         }
         Ok(Some(Line { text, number: self.number }))

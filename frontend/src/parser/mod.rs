@@ -56,7 +56,7 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
             continue;
         }
         if joined.has_empty_line {
-            file.empty_continuations.push(range(&lines));
+            file.empty_continuations.push(SourceRange::line(lines.number()));
         }
         let mut node = Node::new(&joined.text).map_err(|error| error.at(range(&lines)))?;
         node.column = joined.column;

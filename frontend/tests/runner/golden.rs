@@ -279,6 +279,7 @@ fn an_outline_lists_what_a_target_takes() {
 fn targets_are_the_stages_of_the_file() {
     let targets = rbuild_frontend::targets(OUTLINED.as_bytes()).unwrap();
     let shown: Vec<_> = targets
+        .targets
         .iter()
         .map(|target| (target.name.as_str(), target.base.as_str(), target.is_default))
         .collect();

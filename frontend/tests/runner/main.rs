@@ -5,7 +5,9 @@
 
 mod golden;
 mod images;
+mod lint;
 mod properties;
+mod subrequests;
 mod tables;
 
 use std::path::PathBuf;

@@ -90,3 +90,10 @@ pub struct SourceRange {
     /// The last line, itself included.
     pub line_last: u32,
 }
+
+impl SourceRange {
+    /// One line.
+    pub const fn line(number: u32) -> Self {
+        Self { line_first: number, line_last: number }
+    }
+}
