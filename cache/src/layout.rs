@@ -18,7 +18,7 @@ use crate::{Error, LayerId, Result};
 const FORMAT: u32 = 1;
 
 /// The directories of a store, parents first.
-const DIRECTORIES: [&str; 12] = [
+const DIRECTORIES: [&str; 13] = [
     "content",
     "content/sha256",
     "ingest",
@@ -31,6 +31,7 @@ const DIRECTORIES: [&str; 12] = [
     "trash",
     "containers",
     "volumes",
+    "git",
 ];
 
 /// A place in the store that another part of rbuild fills.
@@ -42,6 +43,8 @@ pub enum Area {
     Containers,
     /// Volumes' directories, by name.
     Volumes,
+    /// Mirrors of git repositories.
+    Git,
 }
 
 /// Paths of one store.
@@ -67,6 +70,10 @@ impl Layout {
         self.root.join("stat-cache-v1.db")
     }
 
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.root.join("downloads-v1.db")
+    }
+
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         debug_assert!(DIRECTORIES.contains(&name), "`{name}` is not a directory of the store");
         self.root.join(name)
@@ -77,6 +84,7 @@ impl Layout {
             Area::Stubs => "stubs",
             Area::Containers => "containers",
             Area::Volumes => "volumes",
+            Area::Git => "git",
         })
     }
 

@@ -5,6 +5,7 @@
 //!   version                   the format; written last when a store is made
 //!   metadata.db               SQLite: layers, snapshots, cache records, images, containers
 //!   stat-cache-v1.db          SQLite, expendable: what files of build contexts held when they were last read
+//!   downloads-v1.db           SQLite, expendable: what web servers were last found to have
 //!   content/sha256/<aa>/<hex> blobs: manifests, configs, compressed layers
 //!   ingest/<name>             blobs on their way in; each writer holds its file's lock
 //!   layers/<id>/              one layer each, in the form that overlayfs takes as a lower directory
@@ -15,6 +16,7 @@
 //!   locks/<hex>               one file for each key that a process is working on
 //!   leases/<start>-<name>     one file for each process that is using the store; it holds the file's lock
 //!   trash/<name>              on its way out, removed in the background (see [`Store::discard`])
+//!   git/<name>/               bare mirrors of git repositories, by remote
 //!   containers/<id>/          writable layers and logs of containers
 //!   volumes/<name>/
 //!   prune.lock                held by prune alone, or shared for the moment in which a lease is taken
@@ -58,6 +60,7 @@ pub mod containers;
 pub mod content;
 pub mod content_digest;
 mod db;
+pub mod downloads;
 mod error;
 pub mod images;
 pub mod layer;
@@ -77,6 +80,7 @@ mod trash;
 pub use check::Problem;
 pub use containers::{ContainerRecord, Containers};
 pub use content::{BlobWriter, ContentStore, Expected};
+pub use downloads::{Download, Downloads};
 pub use error::{Error, Result};
 pub use images::{ImageRecord, Images};
 pub use layout::Area;

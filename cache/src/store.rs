@@ -15,7 +15,7 @@ use crate::lease::LeaseFile;
 use crate::records::Records;
 use crate::snapshot::OverlayXattrs;
 use crate::trash::Removers;
-use crate::{Result, StatCacheTable};
+use crate::{Downloads, Result, StatCacheTable};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) cleaned_up: Once,
     pub(crate) removers: Removers,
     stat_cache: OnceLock<StatCacheTable>,
+    downloads: OnceLock<Downloads>,
 }
 
 impl Store {
@@ -64,6 +65,7 @@ impl Store {
             cleaned_up: Once::new(),
             removers: Removers::default(),
             stat_cache: OnceLock::new(),
+            downloads: OnceLock::new(),
         }));
         store.make_room();
         Ok(store)
@@ -104,6 +106,18 @@ impl Store {
         }
         let opened = StatCacheTable::open(self.0.layout.stat_cache())?;
         Ok(self.0.stat_cache.get_or_init(|| opened))
+    }
+
+    /// What web servers were last found to have.
+    ///
+    /// # Errors
+    /// When its database can be neither opened nor made anew.
+    pub fn downloads(&self) -> Result<&Downloads> {
+        if let Some(downloads) = self.0.downloads.get() {
+            return Ok(downloads);
+        }
+        let opened = Downloads::open(self.0.layout.downloads())?;
+        Ok(self.0.downloads.get_or_init(|| opened))
     }
 
     /// The directory of the store that another part of rbuild fills.

@@ -14,12 +14,29 @@ use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
 use rbuild_executor::rootless::Privilege;
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
+use rbuild_solver::local::GitOptions;
 
 use crate::args::GlobalArgs;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::Terminal;
 use crate::report::{Failure, Kind};
 
+/// What of the environment git needs to run and to reach its servers.
+const GIT_VARIABLES: [&str; 13] = [
+    "PATH",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+];
 /// The store of root.
 const ROOT_STORE: &str = "/var/lib/rbuild";
 
@@ -185,6 +202,13 @@ fn client_options() -> ClientOptions {
         },
         ..ClientOptions::default()
     }
+}
+
+/// What git may know of the environment.
+pub(crate) fn git_options() -> GitOptions {
+    let passed = GIT_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), environment(name)?)));
+    let known_hosts = path("HOME").map(|home| home.join(".ssh/known_hosts"));
+    GitOptions { environment: passed.collect(), known_hosts: known_hosts.filter(|file| file.is_file()) }
 }
 
 /// The user's credential files, as the registry client asks for them.

@@ -12,7 +12,8 @@ mod ssh;
 
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::{Lowered, lower};
-use rbuild_solver::local::{LocalWorker, LocalWorkerOptions};
+use rbuild_solver::local::file::SourceKind;
+use rbuild_solver::local::{LocalContext, LocalWorker, LocalWorkerOptions};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
@@ -74,7 +75,14 @@ fn build(
 
 fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lowered) -> LocalWorkerOptions {
     LocalWorkerOptions {
-        contexts: [("context".to_owned(), input.context.clone())].into(),
+        contexts: [(
+            "context".to_owned(),
+            LocalContext { path: input.context.clone(), kind: SourceKind::Context, time: None },
+        )]
+        .into(),
+        layouts: std::collections::BTreeMap::new(),
+        git: app::git_options(),
+        pins: std::sync::Arc::default(),
         network: settings.network_default(),
         now_ns: app::unix_now_ns(),
         mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),

@@ -62,7 +62,7 @@ pub struct LocalSource {
 }
 
 /// A git repository as a source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitSource {
     /// The repository, without credentials.
     pub remote: String,

@@ -17,6 +17,7 @@ use rbuild_image::{
 use serde::de::DeserializeOwned;
 
 use super::archive::{BLOBS, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME, blob_path};
+use super::layout::unnamed;
 use super::pull::layers;
 use super::{ImageError, Images, Watch};
 
@@ -253,10 +254,6 @@ fn named_targets(index: Index) -> Vec<(Descriptor, Vec<Reference>)> {
         }
     }
     targets
-}
-
-fn unnamed() -> Reference {
-    "unnamed".parse().expect("a literal that is a reference")
 }
 
 /// A path as archives spell it, without `./` and without a way up.

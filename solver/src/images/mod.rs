@@ -9,6 +9,7 @@ mod assemble;
 mod compress;
 mod error;
 mod import;
+mod layout;
 mod load;
 mod pull;
 mod push;
@@ -29,6 +30,7 @@ pub use assemble::Dating;
 pub use compress::Compression;
 pub use error::ImageError;
 pub use import::ImportOptions;
+pub use layout::LayoutSelector;
 pub use load::Loaded;
 pub use resolve::PullPolicy;
 pub use save::Saved;
@@ -96,6 +98,11 @@ impl Images {
     /// The store they are in.
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The way to registries, and to other servers.
+    pub(crate) fn registry(&self) -> &Client {
+        &self.registry
     }
 
     /// The image of this name, for `platform`.

@@ -15,6 +15,9 @@ use super::{ImageError, Images, PullPolicy, StoredImage, Transfer, Watch};
 /// How many blobs are fetched at once: more does not help one registry, and Docker's own default is 3.
 const FETCHES_MAX: usize = 4;
 
+/// Brings a layer's blob into the content store.
+pub(super) type Fetch<'a> = &'a (dyn Fn(&Descriptor) -> Result<(), ImageError> + Sync);
+
 impl Images {
     /// Brings an image, documents and layers, into the store.
     ///
@@ -42,20 +45,31 @@ impl Images {
         image: &StoredImage,
         watch: Watch<'_>,
     ) -> Result<Snapshot, ImageError> {
+        self.unpack_from(reference, image, &|layer| self.fetch_blob(reference, layer, watch), watch)
+    }
+
+    /// The snapshot of an image; `fetch` brings the blobs of layers that the store lacks into it.
+    pub(super) fn unpack_from(
+        &self,
+        name: &Reference,
+        image: &StoredImage,
+        fetch: Fetch<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Snapshot, ImageError> {
         if let Some(snapshot) = self.snapshot(image)? {
             return Ok(snapshot);
         }
-        let layers = layers(reference, image)?;
+        let layers = layers(name, image)?;
         let (present, below) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
-        self.fetch_and_unpack(reference, &layers[present..], below, watch)
+        self.fetch_and_unpack(&layers[present..], below, fetch, watch)
     }
 
     /// Fetches and unpacks layers side by side, and puts them on top of one another in order as they come in.
     fn fetch_and_unpack(
         &self,
-        reference: &Reference,
         layers: &[(Descriptor, DiffId)],
         below: Snapshot,
+        fetch: Fetch<'_>,
         watch: Watch<'_>,
     ) -> Result<Snapshot, ImageError> {
         let (sender, arrivals) = mpsc::channel();
@@ -67,9 +81,8 @@ impl Images {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((index, (descriptor, diff_id))) = next else { break };
-                        let unpacked = self
-                            .fetch_blob(reference, descriptor, watch)
-                            .and_then(|()| self.unpack_blob(descriptor, *diff_id, watch));
+                        let unpacked =
+                            fetch(descriptor).and_then(|()| self.unpack_blob(descriptor, *diff_id, watch));
                         // A receiver that is gone has failed already.
                         if unpacked.is_err() | sender.send((index, unpacked)).is_err() {
                             break;

@@ -48,15 +48,13 @@ impl LocalWorker<'_> {
         let Op::Source(SourceOp::Local(local)) = &vertex.vertex().op else {
             return Err(WorkerError::unsupported(&vertex.vertex().op));
         };
-        let root = self.context(&local.name)?;
-        let exclude = Patterns::new(&local.exclude)?;
-        let source = CopySource { root: &root, kind: SourceKind::Context, exclude: Some(&exclude) };
+        let context = self.context(local)?;
         let whole = [SelectedPath { path: "/".to_owned(), contents_only: true, ..SelectedPath::default() }];
         let paths = match selection {
             Selection::Whole => &whole[..],
             Selection::Paths(paths) => paths,
         };
-        self.digest_paths(&source, paths, cx)
+        self.digest_paths(&context.tree(), paths, cx)
     }
 
     fn digest_paths(

@@ -4,11 +4,13 @@ use std::io;
 
 use rbuild_cache::root_dir::PathError;
 use rbuild_executor::Exit;
-use rbuild_llb::{Op, SourceOp};
+use rbuild_llb::Op;
 use thiserror::Error;
 
 use super::file::FileError;
+use super::source::{GitError, HttpError};
 use crate::images::ImageError;
+use crate::secrets::SecretError;
 
 /// Why the worker could not do what the scheduler asked.
 #[derive(Debug, Error)]
@@ -25,6 +27,21 @@ pub enum WorkerError {
     /// An image could not be had.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A git repository could not be had.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// A file of a web server could not be had.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A secret could not be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A secret that would be sent in a header is not text of one line.
+    #[error("secret `{id}` is not one line of text, and cannot be sent in a header")]
+    SecretNotText {
+        /// Which.
+        id: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_cache::Error),
@@ -46,6 +63,12 @@ pub enum WorkerError {
         subject: String,
         /// What went wrong.
         source: io::Error,
+    },
+    /// A definition names an OCI layout that the caller did not give.
+    #[error("there is no OCI layout called `{name}`")]
+    UnknownLayout {
+        /// Its name.
+        name: String,
     },
     /// A definition names a local source that the caller did not give.
     #[error("there is no build context called `{name}`")]
@@ -100,9 +123,6 @@ impl WorkerError {
     pub(super) const fn unsupported(op: &Op) -> Self {
         Self::Unsupported {
             what: match op {
-                Op::Source(SourceOp::Git(_)) => "git sources",
-                Op::Source(SourceOp::Http(_)) => "http sources",
-                Op::Source(SourceOp::OciLayout(_)) => "OCI layout sources",
                 Op::Source(_) => "sources of this kind",
                 Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_) => "ops of this kind",
             },

@@ -19,14 +19,14 @@ use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
 
 /// A tree that a step reads from.
-struct Source {
-    root: RootDir,
-    kind: SourceKind,
-    exclude: Option<Patterns>,
+pub(super) struct Source {
+    pub(super) root: RootDir,
+    pub(super) kind: SourceKind,
+    pub(super) exclude: Option<Patterns>,
 }
 
 impl Source {
-    fn tree(&self) -> CopySource<'_> {
+    pub(super) fn tree(&self) -> CopySource<'_> {
         CopySource { root: &self.root, kind: self.kind, exclude: self.exclude.as_ref() }
     }
 }
@@ -195,11 +195,7 @@ impl LocalWorker<'_> {
                 Ok(Source { root, kind: SourceKind::Tree, exclude: None })
             }
             Input::Local(vertex) => match &vertex.vertex().op {
-                Op::Source(SourceOp::Local(local)) => Ok(Source {
-                    root: self.context(&local.name)?,
-                    kind: SourceKind::Context,
-                    exclude: Some(Patterns::new(&local.exclude)?),
-                }),
+                Op::Source(SourceOp::Local(local)) => self.context(local),
                 op => Err(WorkerError::unsupported(op)),
             },
         }

@@ -2,8 +2,9 @@
 //!
 //! What the scheduler asks is answered here, one file for each kind of op:
 //!
-//! * `source/image`: a pinned image → its snapshot, pulled when the store lacks it;
+//! * `source/image`: a pinned image → its snapshot, pulled when the store lacks it; `source/layout`: one from an OCI layout;
 //! * `source/context`: the files of a build context → a digest, in place;
+//! * `source/http`, `source/git`: what is elsewhere → pinned, fetched, a snapshot;
 //! * `exec`: a process on an active snapshot, and `mounts`, what it sees;
 //! * `file`: copies and the like;
 //! * `merge`, `diff`: stacks of layers.
@@ -20,15 +21,20 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{KeyLock, Snapshot, Store};
 use rbuild_executor::Executor;
-use rbuild_llb::{Network, Op, OpDigest, SourceOp};
+use rbuild_llb::pattern::Patterns;
+use rbuild_llb::{LocalSource, Network, Op, OpDigest, SourceOp};
+use rbuild_registry::Secret;
 
 pub use error::{StepError, WorkerError};
 pub use mounts::make_stubs;
+use source::identify_layout;
+pub use source::{GitError, GitOptions, HttpError, Pins};
 
 use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::Selection;
@@ -41,7 +47,9 @@ use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
 #[derive(Debug)]
 pub struct LocalWorkerOptions {
     /// Local sources, by the name under which definitions know them.
-    pub contexts: BTreeMap<String, PathBuf>,
+    pub contexts: BTreeMap<String, LocalContext>,
+    /// OCI image layouts, by the name under which definitions know them.
+    pub layouts: BTreeMap<String, PathBuf>,
     /// What `Network::Default` means.
     pub network: Network,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.
@@ -54,6 +62,21 @@ pub struct LocalWorkerOptions {
     pub secrets: Secrets,
     /// The ssh agents that steps may use.
     pub ssh: SshAgents,
+    /// What git is given.
+    pub git: GitOptions,
+    /// What remote sources turned out to be; shared by all workers of one build.
+    pub pins: Arc<Pins>,
+}
+
+/// A directory that steps may read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalContext {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose files it has: the host's, or those of an archive that was unpacked.
+    pub kind: file::SourceKind,
+    /// When it was last changed, Unix seconds, where that means something.
+    pub time: Option<i64>,
 }
 
 /// Runs the steps of a build on this machine.
@@ -80,11 +103,26 @@ impl<'a> LocalWorker<'a> {
         self.images.store()
     }
 
-    /// The directory of a local source.
-    fn context(&self, name: &str) -> Result<RootDir, WorkerError> {
-        let path = self.options.contexts.get(name);
-        let path = path.ok_or_else(|| WorkerError::UnknownContext { name: name.to_owned() })?;
-        Ok(RootDir::open(path)?)
+    /// A local source as the steps that read it see it.
+    fn context(&self, local: &LocalSource) -> Result<file_op::Source, WorkerError> {
+        let name = &local.name;
+        let context = self.options.contexts.get(name);
+        let context = context.ok_or_else(|| WorkerError::UnknownContext { name: name.clone() })?;
+        Ok(file_op::Source {
+            root: RootDir::open(&context.path)?,
+            kind: context.kind,
+            exclude: Some(Patterns::new(&local.exclude)?),
+        })
+    }
+
+    /// A secret that is sent in a header: one line of text, of which a newline at its end is no part.
+    fn secret_text(&self, id: &str) -> Result<Option<Secret>, WorkerError> {
+        let Some(value) = self.options.secrets.get(id)? else { return Ok(None) };
+        let text = str::from_utf8(value.as_bytes()).map(|text| text.trim_end_matches(['\r', '\n']));
+        match text {
+            Ok(text) if !text.contains(char::is_control) => Ok(Some(Secret::new(text))),
+            _ => Err(WorkerError::SecretNotText { id: id.to_owned() }),
+        }
     }
 }
 
@@ -98,9 +136,12 @@ impl Worker for LocalWorker<'_> {
     type Error = WorkerError;
     type Lock = KeyLock;
 
-    fn identify(&self, vertex: VertexRef<'_>, _: &Context<'_>) -> Result<SourceIdentity, WorkerError> {
+    fn identify(&self, vertex: VertexRef<'_>, cx: &Context<'_>) -> Result<SourceIdentity, WorkerError> {
         match &vertex.vertex().op {
             Op::Source(SourceOp::Image(image)) => self.identify_image(image),
+            Op::Source(SourceOp::OciLayout(layout)) => Ok(identify_layout(layout)),
+            Op::Source(SourceOp::Http(http)) => self.identify_http(http, cx),
+            Op::Source(SourceOp::Git(git)) => self.identify_git(git, cx),
             op => Err(WorkerError::unsupported(op)),
         }
     }
@@ -144,11 +185,14 @@ impl Worker for LocalWorker<'_> {
     ) -> Result<Vec<Snapshot>, WorkerError> {
         match &vertex.vertex().op {
             Op::Source(SourceOp::Image(image)) => self.unpack_image(vertex.vertex(), image, cx),
+            Op::Source(SourceOp::OciLayout(layout)) => self.unpack_layout(vertex.vertex(), layout, cx),
+            Op::Source(SourceOp::Http(http)) => self.unpack_http(http, cx),
+            Op::Source(SourceOp::Git(git)) => self.unpack_git(git, cx),
             Op::Exec(exec) => self.exec(exec, inputs, cx),
             Op::File(file) => self.file_op(file, inputs, cx),
             Op::Merge(merge) => self.merge(merge, inputs).map(|snapshot| vec![snapshot]),
             Op::Diff(diff) => self.diff(diff, inputs).map(|snapshot| vec![snapshot]),
-            op @ Op::Source(_) => Err(WorkerError::unsupported(op)),
+            op @ Op::Source(SourceOp::Local(_)) => Err(WorkerError::unsupported(op)),
         }
     }
 

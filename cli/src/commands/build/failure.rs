@@ -4,7 +4,7 @@ use rbuild_frontend::{ErrorKind, ResolveErrorKind, Warning};
 use rbuild_llb::SourceRange;
 use rbuild_solver::SolveError;
 use rbuild_solver::images::ImageError;
-use rbuild_solver::local::{WorkerError, file::FileError};
+use rbuild_solver::local::{GitError, HttpError, WorkerError, file::FileError};
 
 use super::input::Input;
 use crate::progress::Progress;
@@ -87,15 +87,51 @@ fn worker(error: &WorkerError) -> Failure {
         WorkerError::Executor(rbuild_executor::Error::Cancelled) | WorkerError::Cancelled => Kind::Cancelled,
         WorkerError::File(error) => return file(error),
         WorkerError::Image(error) => image_kind(error),
+        WorkerError::Git(error) => return git(error),
+        WorkerError::Http(HttpError::Fetch(error)) => return fetch(error),
+        WorkerError::Http(_) | WorkerError::SecretNotText { .. } => Kind::Input,
         WorkerError::Pattern(_) | WorkerError::Unsupported { .. } => Kind::Input,
-        WorkerError::UnknownContext { .. } => Kind::Internal,
+        WorkerError::UnknownContext { .. } | WorkerError::UnknownLayout { .. } => Kind::Internal,
         WorkerError::Executor(_)
+        | WorkerError::Secret(_)
         | WorkerError::Store(_)
         | WorkerError::Digest(_)
         | WorkerError::Path(_)
         | WorkerError::Io { .. } => Kind::Environment,
     };
     Failure::caused_by(kind, error)
+}
+
+fn git(error: &GitError) -> Failure {
+    let kind = match error {
+        GitError::NotInstalled | GitError::Run { .. } | GitError::Failed { .. } => Kind::Environment,
+        GitError::Fetch { .. } => Kind::Remote,
+        _ => Kind::Input,
+    };
+    let failure = Failure::caused_by(kind, error);
+    match error {
+        GitError::NotInstalled => failure.hint("install git: on Debian, `apt-get install git`"),
+        GitError::NoAgent { id } => failure.hint(format!("`--ssh {id}` forwards the agent of SSH_AUTH_SOCK")),
+        GitError::Fetch { remote, .. } if remote.starts_with("http") => {
+            failure.hint("a private repository needs `--secret id=GIT_AUTH_TOKEN,env=…`")
+        }
+        _ => failure,
+    }
+}
+
+fn fetch(error: &rbuild_registry::Error) -> Failure {
+    let kind = match error {
+        rbuild_registry::Error::Url { .. } | rbuild_registry::Error::Header { .. } => Kind::Input,
+        rbuild_registry::Error::Sink { .. } => Kind::Environment,
+        _ => Kind::Remote,
+    };
+    let failure = Failure::caused_by(kind, error);
+    match error.status() {
+        Some(401 | 403) => {
+            failure.hint("`--secret id=HTTP_AUTH_TOKEN_<host>,env=…` gives rbuild a token for the host")
+        }
+        _ => failure,
+    }
 }
 
 /// A file op fails for what the Dockerfile and the context say, or for the disk.

@@ -41,6 +41,12 @@ fn a_file_is_fetched_once() {
     let mut sink = Vec::new();
     assert_eq!(client().http_get(&asked, &mut sink, unwatched()).unwrap(), HttpOutcome::NotModified);
     assert!(sink.is_empty());
+
+    // A server that does not look at the condition, but says what it has.
+    let unconditional = Fault::Status(200, vec![("ETag", "\"v1\"".into())], "x".into());
+    registry.plan("GET", "/files/", 1, unconditional);
+    assert_eq!(client().http_get(&asked, &mut sink, unwatched()).unwrap(), HttpOutcome::NotModified);
+    assert!(sink.is_empty());
 }
 
 #[test]

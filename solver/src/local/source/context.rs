@@ -1,10 +1,8 @@
 //! The build context as a tree of its own, for the mounts that show it: steps read it in place otherwise.
 
 use rbuild_cache::{ActiveSnapshot, Snapshot};
-use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, Op, SourceOp};
 
-use crate::local::file::{CopySource, SourceKind};
 use crate::local::file_op::root_of;
 use crate::local::{LocalWorker, WorkerError};
 use crate::worker::{Context, VertexRef};
@@ -21,13 +19,11 @@ impl LocalWorker<'_> {
             return Err(WorkerError::unsupported(&vertex.vertex().op));
         };
         let active = self.store().prepare(&Snapshot::empty())?;
-        let root = self.context(&local.name)?;
-        let exclude = Patterns::new(&local.exclude)?;
-        let source = CopySource { root: &root, kind: SourceKind::Context, exclude: Some(&exclude) };
+        let context = self.context(local)?;
         let path = if selector.is_empty() { "/" } else { selector };
         let action = FileAction::Copy(CopyAction::new(FileInput::Scratch, path, path));
         let dest = root_of(active.mount(None)?);
-        self.apply_action(&action, &dest, &|_| Some(source), cx)?;
+        self.apply_action(&action, &dest, &|_| Some(context.tree()), cx)?;
         Ok(active)
     }
 }

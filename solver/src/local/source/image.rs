@@ -34,28 +34,38 @@ impl LocalWorker<'_> {
         image: &ImageSource,
         cx: &Context<'_>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
-        let transfers = |transfer: Transfer| {
-            cx.emit(Event::Transfer {
-                vertex: cx.vertex,
-                name: transfer.name,
-                current_bytes: transfer.current_bytes,
-                total_bytes: transfer.total_bytes,
-            });
-        };
+        let transfers = |transfer| emit_transfer(cx, transfer);
         let watch = Watch { transfers: &transfers, cancel: cx.cancel };
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let (_, snapshot) = self
-            .images
-            .pull(&image.reference, &platform, policy(image.resolve_mode), watch)
-            .map_err(|error| match error {
-                ImageError::Cancelled => WorkerError::Cancelled,
-                error => error.into(),
-            })?;
-        let kept = image.layer_limit.map_or(snapshot.layers.len(), |limit| limit as usize);
+        let pulled = self.images.pull(&image.reference, &platform, policy(image.resolve_mode), watch);
+        let (_, snapshot) = pulled.map_err(image_error)?;
+        self.lowest_layers(snapshot, image.layer_limit)
+    }
+
+    /// What a source takes of an image.
+    pub(super) fn lowest_layers(
+        &self,
+        snapshot: Snapshot,
+        limit: Option<u32>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        let kept = limit.map_or(snapshot.layers.len(), |limit| limit as usize);
         match snapshot.layers.get(..kept) {
             Some(layers) if layers.len() < snapshot.layers.len() => Ok(vec![self.store().stack(layers)?]),
             _ => Ok(vec![snapshot]),
         }
+    }
+}
+
+/// Tells of a transfer as one of the vertex.
+pub(super) fn emit_transfer(cx: &Context<'_>, transfer: Transfer) {
+    let Transfer { name, current_bytes, total_bytes } = transfer;
+    cx.emit(Event::Transfer { vertex: cx.vertex, name, current_bytes, total_bytes });
+}
+
+pub(super) fn image_error(error: ImageError) -> WorkerError {
+    match error {
+        ImageError::Cancelled => WorkerError::Cancelled,
+        error => error.into(),
     }
 }
 
