@@ -4,6 +4,7 @@
 mod archives;
 mod build_command;
 mod common;
+mod conformance;
 mod images_command;
 mod interop;
 mod registry;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use archives::{Tree, gzip, tar_of, unpack};
-pub(crate) use rbuild::{Outcome, Rbuild, Running};
+pub(crate) use rbuild::{Outcome, Rbuild, Running, steps};
 
 /// A directory with a store (`store`), a home (`home`) and whatever the test writes. It goes when the test ends.
 #[derive(Debug)]
@@ -234,7 +234,8 @@ pub(crate) fn is_root(what: &str) -> bool {
     root
 }
 
+/// Says something even of a test that passes.
 #[expect(clippy::print_stderr, reason = "a skip is to be seen")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }

@@ -209,25 +209,29 @@ impl Outcome {
         self.steps("CACHED")
     }
 
-    /// `#4 [stage 2/3] RUN make`, and later `#4 DONE 0.1s`.
     fn steps(&self, end: &str) -> Vec<&str> {
-        let mut names = BTreeMap::new();
-        let mut ended = Vec::new();
-        for line in self.stderr.lines() {
-            let Some((number, text)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else {
-                continue;
-            };
-            if let Some((_, name)) = text
-                .strip_prefix('[')
-                .filter(|text| !text.starts_with("internal]"))
-                .and_then(|text| text.split_once("] "))
-            {
-                names.insert(number, name);
-            } else if text.split(' ').next() == Some(end) {
-                ended.extend(names.get(number).filter(|name| !name.starts_with("FROM ")));
-            }
-        }
-        ended.sort_unstable();
-        ended
+        steps(&self.stderr, end)
     }
+}
+
+/// The steps that ended so, by the plain progress of rbuild or BuildKit: `#4 [stage 2/3] RUN make`, and later `#4 DONE 0.1s`.
+pub(crate) fn steps<'a>(progress: &'a str, end: &str) -> Vec<&'a str> {
+    let mut names = BTreeMap::new();
+    let mut ended = Vec::new();
+    for line in progress.lines() {
+        let Some((number, text)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else {
+            continue;
+        };
+        if let Some((_, name)) = text
+            .strip_prefix('[')
+            .filter(|text| !text.starts_with("internal]"))
+            .and_then(|text| text.split_once("] "))
+        {
+            names.insert(number, name);
+        } else if text.split(' ').next() == Some(end) {
+            ended.extend(names.get(number).filter(|name| !name.starts_with("FROM ")));
+        }
+    }
+    ended.sort_unstable();
+    ended
 }

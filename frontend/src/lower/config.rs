@@ -8,7 +8,7 @@ use super::{Lowerer, history};
 use crate::args::CONTROL_ARGS;
 use crate::error::{Error, ErrorKind};
 use crate::expand::{Expander, Variables};
-use crate::instruction::{ArgDeclaration, Command, CommandLine, Pair, duration};
+use crate::instruction::{ArgDeclaration, Command, CommandLine, Pair};
 use crate::lint::{Rule, checks};
 
 impl Lowerer<'_> {
@@ -157,15 +157,7 @@ impl Lowerer<'_> {
     pub(super) fn healthcheck(&mut self, current: &mut Current, command: &Command, check: &Healthcheck) {
         let before = current.healthcheck.replace(command.range);
         self.check_once(before, command);
-        let shown = format!(
-            "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-            history::plain_list(&check.test),
-            duration::format(check.interval_ns),
-            duration::format(check.timeout_ns),
-            duration::format(check.start_period_ns),
-            duration::format(check.start_interval_ns),
-            check.retries,
-        );
+        let shown = format!("HEALTHCHECK {}", history::quoted_healthcheck(check));
         current.state.config.config.healthcheck = Some(check.clone());
         self.record(current, shown);
     }

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use rbuild_image::{History, ImageConfig};
+use rbuild_image::{Healthcheck, History, ImageConfig};
 
 use super::state::{Current, State};
 use super::{Lowerer, Variables};
+use crate::instruction::duration;
 
 /// What tools take for "made from a Dockerfile".
 const COMMENT: &str = "buildkit.dockerfile.v0";
@@ -95,11 +96,25 @@ pub(super) fn plain_list(words: &[String]) -> String {
 
 /// A string literal as Go writes it.
 fn quote(text: &str) -> String {
+    enclose(text, '"')
+}
+
+/// A health check as Go's `%q` prints a pointer to BuildKit's: the number of retries comes out as a character.
+pub(super) fn quoted_healthcheck(check: &Healthcheck) -> String {
+    let times = [check.interval_ns, check.timeout_ns, check.start_period_ns, check.start_interval_ns];
+    let times = times.map(|ns| quote(&duration::format(ns)));
+    let retries = u32::try_from(check.retries).ok().and_then(char::from_u32);
+    let retries = enclose(&retries.unwrap_or(char::REPLACEMENT_CHARACTER).to_string(), '\'');
+    format!("&{{{} {} {retries}}}", quoted_list(&check.test), times.join(" "))
+}
+
+fn enclose(text: &str, delimiter: char) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
+    quoted.push(delimiter);
     for character in text.chars() {
         match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
+            _ if character == delimiter => quoted.extend(['\\', character]),
+            '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
@@ -112,7 +127,7 @@ fn quote(text: &str) -> String {
             _ => quoted.push(character),
         }
     }
-    quoted.push('"');
+    quoted.push(delimiter);
     quoted
 }
 

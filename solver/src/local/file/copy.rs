@@ -98,10 +98,11 @@ impl Copy<'_> {
         }
     }
 
-    /// Unpacks the source if it is an archive. The destination is a directory then, however it is written.
+    /// Unpacks the source if it is an archive. The destination is a directory then, however it is written, and `--chmod` is not
+    /// for it.
     fn unpack(&self, found: &Found) -> Result<bool, FileError> {
         let Some(archive) = unpack::open_archive(self.source.root, &found.path)? else { return Ok(false) };
-        let into = self.make_dirs(self.wanted())?;
+        let into = self.make_dirs_of_mode(self.wanted(), NEW_DIR_MODE)?;
         unpack::unpack(self.run, archive, &found.path, into, self.changes)?;
         Ok(true)
     }
@@ -200,6 +201,10 @@ impl Copy<'_> {
 
     fn make_dirs(&self, path: &Path) -> Result<OwnedFd, FileError> {
         let mode = self.changes.mode.as_ref().and_then(ModeChange::absolute).unwrap_or(NEW_DIR_MODE);
+        self.make_dirs_of_mode(path, mode)
+    }
+
+    fn make_dirs_of_mode(&self, path: &Path, mode: u32) -> Result<OwnedFd, FileError> {
         let time = self.run.time(self.action.timestamp_ns);
         self.run.make_dirs(self.dest, path, &NewDir { mode, ids: self.changes.ids.unwrap_or_default(), time })
     }

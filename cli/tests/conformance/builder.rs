@@ -1,0 +1,125 @@
+//! The two builders: rbuild, and BuildKit by way of a Docker command line. Both take the same arguments and write an OCI
+//! archive to standard output.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::image::Image;
+use super::settings;
+use crate::common::{TestEnvironment, steps};
+
+/// The images that cases begin with, besides the test suite's own: a name, and what is built.
+const BASES: [(&str, &str); 3] = [
+    ("test/busybox", "FROM busybox\n"),
+    ("test/configured", include_str!("../../../testdata/conformance/bases/configured.Dockerfile")),
+    ("test/onbuild", include_str!("../../../testdata/conformance/bases/onbuild.Dockerfile")),
+];
+
+/// How a build ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    succeeded: bool,
+    archive: Vec<u8>,
+    progress: String,
+}
+
+impl Outcome {
+    /// The image, or the message of the error.
+    pub(super) fn image(&self) -> Result<Image, String> {
+        if self.succeeded { Ok(Image::read(&self.archive)) } else { Err(self.error()) }
+    }
+
+    /// One line, in lower case and without quotes, of which builders have different tastes.
+    fn error(&self) -> String {
+        let message =
+            |line: &str| line.strip_prefix("ERROR: ").or(line.strip_prefix("error: ")).map(normalized);
+        self.progress.lines().filter_map(message).next_back().unwrap_or_else(|| self.progress.clone())
+    }
+
+    /// The steps that ran and those that did not have to.
+    pub(super) fn describe_steps(&self) -> String {
+        let lines =
+            |end: &str| steps(&self.progress, end).iter().map(|step| format!("{end} {step}\n")).collect();
+        [lines("CACHED"), lines("DONE")].map(|lines: Vec<String>| lines.concat()).concat()
+    }
+}
+
+/// A text as messages are compared.
+pub(super) fn normalized(text: &str) -> String {
+    text.to_lowercase().replace(['`', '\'', '"'], "")
+}
+
+/// The store with the base images, and the engine that has the same ones, if there is an engine.
+#[derive(Debug)]
+pub(super) struct Builders {
+    test: TestEnvironment,
+    docker: Option<String>,
+}
+
+impl Builders {
+    /// `None`, said aloud, where containers cannot run.
+    pub(super) fn new() -> Option<Self> {
+        let test = TestEnvironment::with_base()?;
+        for (name, dockerfile) in BASES {
+            test.build(&test.dockerfile(dockerfile), &["-t", name]).succeeds();
+        }
+        let builders = Self { test, docker: settings::docker() };
+        if builders.docker.is_some() {
+            builders.load_bases();
+        }
+        Some(builders)
+    }
+
+    fn load_bases(&self) {
+        let names = BASES.map(|(name, _)| name);
+        let archive = self.test.path("bases.tar");
+        let save = [&["save", "-o", archive.to_str().unwrap()], &names[..]].concat();
+        self.test.rbuild(&save).outcome().succeeds();
+        let outcome =
+            self.run_docker(self.test.path("").as_path(), &["load"], std::fs::File::open(archive).unwrap());
+        assert!(outcome.succeeded, "{}", outcome.progress);
+    }
+
+    /// The image that all files are compared with.
+    pub(super) fn base(&self) -> Image {
+        let saved = self.test.rbuild(&["save", "--format", "oci-archive", "test/busybox"]);
+        Image::read(&saved.outcome().succeeds().stdout_bytes)
+    }
+
+    /// A new directory for a context; the same name gives a new one again.
+    pub(super) fn context(&self) -> tempfile::TempDir {
+        tempfile::TempDir::with_prefix_in("context-", self.test.path("")).unwrap()
+    }
+
+    /// Builds with rbuild.
+    pub(super) fn rbuild(&self, context: &Path, arguments: &[String]) -> Outcome {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let outcome = self.test.rbuild(&line(&["build"], &arguments)).current_dir(context).outcome();
+        Outcome { succeeded: outcome.code == 0, archive: outcome.stdout_bytes, progress: outcome.stderr }
+    }
+
+    /// Builds with BuildKit, where there is one.
+    pub(super) fn buildkit(&self, context: &Path, arguments: &[String]) -> Option<Outcome> {
+        self.docker.as_ref()?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let line = line(&["buildx", "build", "--provenance=false"], &arguments);
+        Some(self.run_docker(context, &line, Stdio::null()))
+    }
+
+    /// The setting is a shell's, so it may set variables and name other programs before `docker`.
+    fn run_docker(&self, directory: &Path, arguments: &[&str], stdin: impl Into<Stdio>) -> Outcome {
+        #[expect(clippy::disallowed_methods, reason = "the other builder")]
+        let mut command = Command::new("sh");
+        let script = format!("{} \"$@\"", self.docker.as_ref().unwrap());
+        command.args(["-c", &script, "docker"]).args(arguments).current_dir(directory);
+        command.env("PWD", directory).env_remove("SOURCE_DATE_EPOCH").stdin(stdin);
+        let output = command.output().unwrap();
+        let progress = String::from_utf8_lossy(&output.stderr).into_owned();
+        Outcome { succeeded: output.status.success(), archive: output.stdout, progress }
+    }
+}
+
+fn line<'a>(program: &[&'a str], arguments: &[&'a str]) -> Vec<&'a str> {
+    let common = ["--progress", "plain", "--network", "none", "-o", "type=oci,dest=-"];
+    [program, &common, arguments, &["."]].concat()
+}
