@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::root_dir::At;
 use crate::snapshot::OverlayXattrs;
-use crate::{Error, LayerId, Result};
+use crate::{CacheKey, Error, LayerId, Result};
 
 /// Changes whenever an older version would misread the directories. The tables have `PRAGMA user_version`.
 const FORMAT: u32 = 1;
@@ -95,6 +95,11 @@ impl Layout {
 
     pub(crate) fn layer(&self, id: LayerId) -> PathBuf {
         self.root.join("layers").join(id.0.to_string())
+    }
+
+    /// Made by its first user: most stores have none.
+    pub(crate) fn cache_mount(&self, key: &CacheKey, number: u32) -> PathBuf {
+        self.root.join("cache-mounts").join(format!("{key}-{number}"))
     }
 
     pub(crate) fn prune_lock(&self) -> PathBuf {

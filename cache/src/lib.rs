@@ -48,12 +48,14 @@
 //! * [`Store::lock_key`] lets one process work on a cache key while others wait for its result.
 //! * [`Lease`]: nothing that was used since the oldest live lease began is pruned. "Used" is recorded: looking up
 //!   a record, a snapshot or a blob stamps it.
-//! * Order, outermost first: key lock, `prune.lock`, a transaction. Nothing waits for a key lock inside the others.
+//! * [`Store::cache_mount`]: its users share a cache mount or have it for themselves.
+//! * Order, outermost first: key lock, cache mount, `prune.lock`, a transaction. Nothing waits for a key lock inside the others.
 //!
 //! Where to start reading: [`snapshot`] for how a step becomes a layer, [`records`] for what the cache remembers,
 //! [`prune`] for how it forgets.
 #![forbid(unsafe_code)]
 
+mod cache_mount;
 mod check;
 mod clean_up;
 pub mod containers;
@@ -77,6 +79,7 @@ mod store;
 mod testing;
 mod trash;
 
+pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use check::Problem;
 pub use containers::{ContainerRecord, Containers};
 pub use content::{BlobWriter, ContentStore, Expected};

@@ -34,17 +34,7 @@ impl Store {
     /// # Errors
     /// [`Error::Cancelled`] soon after `cancel` became true.
     pub fn lock_key(&self, key: &CacheKey, cancel: &AtomicBool) -> Result<KeyLock> {
-        let mut wait = WAIT_MIN;
-        loop {
-            if let Some(lock) = self.try_lock_key(key)? {
-                return Ok(lock);
-            }
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled { path: self.key_path(key) });
-            }
-            thread::sleep(wait);
-            wait = (wait * 2).min(WAIT_MAX);
-        }
+        wait_for(&self.key_path(key), cancel, || self.try_lock_key(key))
     }
 
     /// Takes the lock on a key unless another thread or process has it.
@@ -57,6 +47,25 @@ impl Store {
 
     fn key_path(&self, key: &CacheKey) -> PathBuf {
         self.0.layout.directory("locks").join(key.to_string())
+    }
+}
+
+/// Tries until it gets what another thread or process holds. `path` is what is waited for.
+pub(crate) fn wait_for<T>(
+    path: &Path,
+    cancel: &AtomicBool,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let mut wait = WAIT_MIN;
+    loop {
+        if let Some(taken) = attempt()? {
+            return Ok(taken);
+        }
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled { path: path.to_owned() });
+        }
+        thread::sleep(wait);
+        wait = (wait * 2).min(WAIT_MAX);
     }
 }
 

@@ -1,9 +1,11 @@
 //! `rbuild build`, from the outside: what is on the command line and in the Dockerfile, and what comes of it.
 
+mod cache_mounts;
 mod caching;
 mod damage;
 mod instructions;
 mod interruption;
 mod mistakes;
 mod options;
+mod secrets;
 mod storage;

@@ -74,7 +74,7 @@ pub(crate) struct MountSpec {
 pub(crate) enum SourceSpec {
     Detached(DescriptorIndex),
     Within { mount: DescriptorIndex, path: PathBuf },
-    Tmpfs { size_bytes: Option<u64>, mode: u32 },
+    Tmpfs { size_bytes: Option<u64> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
 use serde::{Deserialize, Serialize};
 
 /// The root file system of a container.
@@ -42,12 +46,11 @@ pub enum MountSource {
         /// The path in it.
         path: PathBuf,
     },
-    /// An empty file system in memory.
+    /// An empty file system in memory. Its top directory has the permissions of the one that it covers, or is for all users
+    /// where there is none.
     Tmpfs {
         /// The most it may hold; half of the memory when not given.
         size_bytes: Option<u64>,
-        /// The permissions of its top directory.
-        mode: u32,
     },
 }
 
@@ -74,4 +77,23 @@ const STUB_FILES: &[&str] = &["etc/hosts", "etc/resolv.conf"];
 /// A store that puts them into a layer below all others spares each step their making and removal.
 pub fn stub_paths() -> (&'static [&'static str], &'static [&'static str]) {
     (STUB_DIRECTORIES, STUB_FILES)
+}
+
+/// A file system of its own, attached to nothing. An option without a value is a flag.
+pub(crate) fn filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            fsconfig_set_flag(&context, *key)?;
+        } else {
+            fsconfig_set_string(&context, *key, *value)?;
+        }
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }

@@ -154,7 +154,7 @@ impl Executor {
         let mut mounts = Vec::with_capacity(container.mounts.len());
         for mount in container.mounts {
             let source = match mount.source {
-                MountSource::Tmpfs { size_bytes, mode } => SourceSpec::Tmpfs { size_bytes, mode },
+                MountSource::Tmpfs { size_bytes } => SourceSpec::Tmpfs { size_bytes },
                 MountSource::Detached(descriptor) => SourceSpec::Detached(keep(descriptor)),
                 MountSource::Within { mount, path } => SourceSpec::Within { mount: keep(mount), path },
                 MountSource::Bind(path) => SourceSpec::Detached(keep(clone_path(&path)?)),

@@ -50,6 +50,12 @@ pub enum SecretError {
         /// Which.
         id: String,
     },
+    /// It is to be a variable, and those hold text.
+    #[error("secret `{id}` cannot be an environment variable: it is not text")]
+    NotText {
+        /// Which.
+        id: String,
+    },
 }
 
 impl SecretValue {

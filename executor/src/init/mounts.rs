@@ -10,25 +10,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, makedev, mkdirat, mknodat, openat, statx, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, makedev, mkdirat, mknodat, openat, statx,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
     move_mount, open_tree, unmount,
 };
 
 use super::targets::{Kind, Targets, kind_of, open_beneath};
 use crate::error::Note;
 use crate::handshake::{Channel, Failure, Message, SourceSpec, Spec, Step, StepExt as _};
-use crate::mount::MountFlags;
+use crate::mount::{MountFlags, filesystem};
 use crate::sys::{self, MountChange};
 
 /// Docker's size of `/dev`.
 const DEV_SIZE: &str = "65536k";
 /// The scratch holds two small files.
 const SCRATCH_SIZE: &str = "1m";
+/// For all users, as `/tmp` is: the kernel's own choice.
+const TMPFS_MODE_DEFAULT: u32 = 0o1777;
 /// The group `tty`, which terminals belong to on every distribution.
 const TTY_GROUP: &str = "5";
 
@@ -150,25 +152,6 @@ fn confirm_alone(root: BorrowedFd<'_>) -> Step<()> {
         return Ok(());
     }
     Err(Errno::XDEV).step("leave the host's root")
-}
-
-/// A file system of its own, attached to nothing. An option without a value is a flag.
-fn filesystem(
-    kind: &str,
-    options: &[(&str, &str)],
-    attributes: MountAttrFlags,
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", kind)?;
-    for (key, value) in options {
-        if value.is_empty() {
-            fsconfig_set_flag(&context, *key)?;
-        } else {
-            fsconfig_set_string(&context, *key, *value)?;
-        }
-    }
-    fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// A detached copy of what `path` shows, with what is mounted below it.
@@ -327,6 +310,12 @@ impl Mounter<'_> {
         copy(&place, "").step_at("copy the source of a mount", path)
     }
 
+    /// The permissions of a target, if it is there.
+    fn mode_of(&self, target: &Path) -> Option<u32> {
+        let stat = open_beneath(self.targets.root, target).and_then(fstat).ok()?;
+        Some(Mode::from_raw_mode(stat.st_mode).as_raw_mode())
+    }
+
     /// What the caller asked for; what lies deeper comes later, so that it is not covered.
     fn declared(&mut self, spec: &Spec, descriptors: &[OwnedFd]) -> Step<()> {
         let mut mounts: Vec<_> = spec.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
@@ -338,8 +327,9 @@ impl Mounter<'_> {
                     let source = self.part(&descriptors[*index], *index, path)?;
                     self.bind(&source, &target, mount.flags)?;
                 }
-                SourceSpec::Tmpfs { size_bytes, mode } => {
-                    let tmpfs = tmpfs(*size_bytes, *mode).step_at("create a tmpfs for", &target)?;
+                SourceSpec::Tmpfs { size_bytes } => {
+                    let mode = self.mode_of(&target).unwrap_or(TMPFS_MODE_DEFAULT);
+                    let tmpfs = tmpfs(*size_bytes, mode).step_at("create a tmpfs for", &target)?;
                     sys::mount_setattr(tmpfs.as_fd(), change(mount.flags))
                         .step_at("set the flags of", &target)?;
                     self.place(&tmpfs, &target, Kind::Directory)?;

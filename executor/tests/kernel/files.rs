@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rbuild_executor::{Error, Mount, MountFlags, MountSource, Root};
+use rbuild_executor::{Access, Error, Mount, MountFlags, MountSource, Root};
 
 use super::fixture::{Fixture, succeeded};
 
@@ -52,7 +52,7 @@ fn bind(source: &Path, target: &str) -> Mount {
 }
 
 fn tmpfs(target: &str) -> Mount {
-    let source = MountSource::Tmpfs { size_bytes: Some(1 << 20), mode: 0o700 };
+    let source = MountSource::Tmpfs { size_bytes: Some(1 << 20) };
     Mount { target: target.into(), source, flags: MountFlags::default() }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn binds_and_tmpfs(fixture: &Fixture) {
     let data = fixture.beside("data");
     fs::write(data.join("file"), "content").unwrap();
     let mut container = fixture.shell(
-        "cat /mnt/data/file /mnt/alone; echo new >/mnt/data/new; echo x >/mnt/ro/y; stat -c %a /mnt/tmp; echo in >/mnt/tmp/in",
+        "cat /mnt/data/file /mnt/alone; echo new >/mnt/data/new; echo x >/mnt/ro/y; stat -c %a /mnt/tmp /home/ada; echo in >/mnt/tmp/in",
     );
     let mut readonly = bind(&data, "/mnt/ro");
     readonly.flags.readonly = true;
@@ -70,9 +70,9 @@ pub(crate) fn binds_and_tmpfs(fixture: &Fixture) {
         source: MountSource::BindOpen(open.into()),
         flags: MountFlags::default(),
     };
-    container.mounts = vec![bind(&data, "/mnt/data"), readonly, alone, tmpfs("/mnt/tmp")];
+    container.mounts = vec![bind(&data, "/mnt/data"), readonly, alone, tmpfs("/mnt/tmp"), tmpfs("/home/ada")];
     let output = fixture.run(container);
-    assert_eq!(output.stdout, "contentcontent700\n");
+    assert_eq!(output.stdout, "contentcontent1777\n755\n");
     assert!(output.stderr.contains("/mnt/ro/y: Read-only file system"), "{output:?}");
     assert_eq!(fs::read_to_string(data.join("new")).unwrap(), "new\n");
     assert!(!fixture.root().join("mnt").exists(), "mount targets that were made are removed");
@@ -170,4 +170,36 @@ pub(crate) fn detached_root(fixture: &Fixture) {
     let mut container = fixture.container(&["echo", "attached"]);
     container.root = Root::Detached(mount);
     assert_eq!(succeeded(fixture.run(container)), "attached\n");
+}
+
+pub(crate) fn files_in_memory(fixture: &Fixture) {
+    let access = |mode| Access { uid: 0, gid: 0, mode };
+    let flags = MountFlags { readonly: true, nosuid: true, nodev: true, noexec: true };
+    let (listener, socket) = MountSource::memory_socket(access(0o660)).unwrap();
+    let file = MountSource::memory_file(b"content", access(0o440)).unwrap();
+    let mut container =
+        fixture.shell("stat -c '%a %F' /run/file /run/socket; cat /run/file; touch /run/file; rm /run/file");
+    container.mounts = vec![
+        Mount { target: "/run/file".into(), source: file, flags },
+        Mount { target: "/run/socket".into(), source: socket, flags },
+    ];
+    let output = fixture.run(container);
+    assert_eq!(output.stdout, "440 regular file\n660 socket\ncontent");
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 1, "{output:?}");
+    assert_eq!(output.stderr.matches("busy").count(), 1, "{output:?}");
+    assert!(!fixture.root().join("run").exists());
+    drop(listener);
+}
+
+pub(crate) fn files_in_memory_have_owners(fixture: &Fixture) {
+    let source = MountSource::memory_file(b"content", Access { uid: 1234, gid: 2345, mode: 0o400 });
+    if !fixture.has_ids() {
+        assert!(source.unwrap_err().to_string().contains("make a file in memory"));
+        return;
+    }
+    let mut container = fixture.shell("stat -c '%u %g' /file; cat /file");
+    container.process.user = "ada".to_owned();
+    container.mounts =
+        vec![Mount { target: "/file".into(), source: source.unwrap(), flags: MountFlags::default() }];
+    assert_eq!(succeeded(fixture.run(container)), "1234 2345\ncontent");
 }

@@ -33,7 +33,7 @@ pub enum WorkerError {
     /// A file of a web server could not be had.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// A secret could not be read.
+    /// A secret could not be read, or cannot be what a step wants it to be.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// A secret that would be sent in a header is not text of one line.
@@ -69,6 +69,18 @@ pub enum WorkerError {
     UnknownLayout {
         /// Its name.
         name: String,
+    },
+    /// A step requires a secret that the build was not given.
+    #[error("secret {id}: not found")]
+    SecretNotFound {
+        /// Its id.
+        id: String,
+    },
+    /// A step requires an ssh agent that the build was not given.
+    #[error("ssh agent {id}: not found")]
+    SshNotFound {
+        /// Its id.
+        id: String,
     },
     /// A definition names a local source that the caller did not give.
     #[error("there is no build context called `{name}`")]

@@ -41,7 +41,10 @@ impl LocalWorker<'_> {
                 .map(|extra| (extra.host.clone(), extra.ip.clone()))
                 .collect(),
             shm_size_bytes: resolved.shm_size_bytes,
-            ..Container::new(Root::Detached(mounted.into()), process(op, &resolved.secret_env))
+            ..Container::new(
+                Root::Detached(mounted.into()),
+                process(op, std::mem::take(&mut resolved.secret_env)),
+            )
         };
         let exit = self.run_container(container, cx)?;
         let fine = op.process.valid_exit_codes.as_slice();
@@ -129,11 +132,11 @@ const fn security(security: rbuild_llb::Security) -> Security {
     }
 }
 
-fn process(op: &ExecOp, secret_env: &[(String, String)]) -> Process {
+fn process(op: &ExecOp, secret_env: Vec<String>) -> Process {
     let declared = &op.process;
     let mut env = declared.env.clone();
     env.extend(declared.proxy.as_ref().into_iter().flat_map(proxy_env));
-    env.extend(secret_env.iter().map(|(name, value)| format!("{name}={value}")));
+    env.extend(secret_env);
     let ulimit = |ulimit: &rbuild_llb::Ulimit| {
         // `--ulimit` writes "unlimited" as -1, which is what the largest number is to the kernel.
         let limit = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);

@@ -188,7 +188,7 @@ impl LocalWorker<'_> {
         Ok(sources)
     }
 
-    fn open_source(&self, input: Input<'_, Snapshot>) -> Result<Source, WorkerError> {
+    pub(super) fn open_source(&self, input: Input<'_, Snapshot>) -> Result<Source, WorkerError> {
         match input {
             Input::Output(snapshot) => {
                 let root = root_of(self.store().view(snapshot)?);

@@ -5,7 +5,7 @@
 //! * `source/image`: a pinned image → its snapshot, pulled when the store lacks it; `source/layout`: one from an OCI layout;
 //! * `source/context`: the files of a build context → a digest, in place;
 //! * `source/http`, `source/git`: what is elsewhere → pinned, fetched, a snapshot;
-//! * `exec`: a process on an active snapshot, and `mounts`, what it sees;
+//! * `exec`: a process on an active snapshot, and `mounts`, what it sees; `ssh_relay` is its way to an agent;
 //! * `file`: copies and the like;
 //! * `merge`, `diff`: stacks of layers.
 
@@ -18,6 +18,7 @@ mod file_op;
 mod merge;
 mod mounts;
 mod source;
+mod ssh_relay;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

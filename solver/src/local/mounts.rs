@@ -5,9 +5,13 @@
 //! | bind of a tree, read-only | a read-only view of the snapshot, or the path in it |
 //! | bind of a tree, writable | an active snapshot, committed if the mount is an output, discarded otherwise |
 //! | bind of the context | its files copied, without what `.dockerignore` hides; discarded |
-//! | cache | a directory of the store, under its id and its sharing |
+//! | cache | a directory of the store, under its id, what it begins as, and its sharing |
 //! | tmpfs | memory |
-//! | secret, ssh | nothing where it is optional: there is no way yet to give a build one |
+//! | secret | a file in memory, a variable, or both; nothing when it is optional and not given |
+//! | ssh | a socket in memory that leads to the agent; nothing when it is optional and not given |
+
+mod cache;
+mod given;
 
 use std::fs;
 use std::io;
@@ -15,34 +19,34 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{ActiveSnapshot, KeyLock, Snapshot};
+use rbuild_cache::{ActiveSnapshot, CacheMount, Snapshot};
 use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, stub_paths};
-use rbuild_image::KeyHasher;
-use rbuild_llb::{CacheSharing, ExecOp, Mount, MountKind, OutputIndex};
+use rbuild_llb::{ExecOp, Mount, MountKind, OutputIndex};
 
 use super::exec::{is_extra, shm_size_bytes};
 use super::merge::snapshot;
+use super::ssh_relay::SshRelay;
 use super::{LocalWorker, StepError, WorkerError};
 use crate::worker::{Context, Input};
 
 /// Docker's size of `/dev/shm`.
 const SHM_SIZE_BYTES_DEFAULT: u64 = 64 << 20;
-/// How many directories one id of a private cache mount may have.
-const PRIVATE_CACHES_MAX: u32 = 1024;
 
 /// The mounts of a step, and what must live as long as they do.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct ResolvedMounts {
     pub(super) mounts: Vec<Resolved>,
     /// Writable trees that become outputs.
     pub(super) outputs: Vec<(OutputIndex, ActiveSnapshot)>,
-    /// Secrets as environment variables.
-    pub(super) secret_env: Vec<(String, String)>,
+    /// Secrets as environment variables: `NAME=value`.
+    pub(super) secret_env: Vec<String>,
     pub(super) shm_size_bytes: u64,
     /// Writable trees that are thrown away.
     discarded: Vec<ActiveSnapshot>,
     /// Cache mounts in use.
-    locks: Vec<KeyLock>,
+    caches: Vec<CacheMount>,
+    /// Ways to agents of the host.
+    relays: Vec<SshRelay>,
 }
 
 impl LocalWorker<'_> {
@@ -53,35 +57,19 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<ResolvedMounts, WorkerError> {
         let shm_size_bytes = shm_size_bytes(op).unwrap_or(SHM_SIZE_BYTES_DEFAULT);
-        let mut resolved = ResolvedMounts { shm_size_bytes, ..ResolvedMounts::default() };
+        let secret_env = self.secret_env(&op.secret_env)?;
+        let mut resolved = ResolvedMounts { secret_env, shm_size_bytes, ..ResolvedMounts::default() };
+        let caches = self.take_caches(op, inputs, cx, &mut resolved.caches)?;
         for mount in op.mounts.iter().filter(|mount| is_extra(mount) && mount.target != "/dev/shm") {
             let source = match &mount.kind {
                 MountKind::Bind => Some(self.bind(mount, inputs, cx, &mut resolved)?),
-                MountKind::Cache { id, sharing } => {
-                    Some(self.cache_mount(id, *sharing, cx, &mut resolved)?)
-                }
-                MountKind::Tmpfs { size_bytes } => {
-                    Some(MountSource::Tmpfs { size_bytes: *size_bytes, mode: 0o755 })
-                }
-                MountKind::Secret(secret) if secret.optional => None,
-                MountKind::Secret(_) => return Err(WorkerError::Unsupported { what: "required secrets" }),
-                MountKind::Ssh(ssh) if ssh.optional => None,
-                MountKind::Ssh(_) => return Err(WorkerError::Unsupported { what: "required ssh agents" }),
+                MountKind::Cache { .. } => Some(MountSource::Bind(caches[mount.target.as_str()].clone())),
+                MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
+                MountKind::Secret(file) => self.secret_file(file)?,
+                MountKind::Ssh(socket) => self.ssh_socket(socket, &mut resolved.relays)?,
             };
-            let flags = MountFlags {
-                readonly: mount.readonly,
-                nosuid: matches!(mount.kind, MountKind::Tmpfs { .. }),
-                ..MountFlags::default()
-            };
-            let target = PathBuf::from(&mount.target);
+            let (target, flags) = (PathBuf::from(&mount.target), flags(mount));
             resolved.mounts.extend(source.map(|source| Resolved { target, source, flags }));
-        }
-        for secret in &op.secret_env {
-            if !secret.optional {
-                return Err(WorkerError::Unsupported { what: "required secrets" });
-            }
-            // BuildKit sets the variable of a missing secret, and leaves it empty.
-            resolved.secret_env.push((secret.name.clone(), String::new()));
         }
         Ok(resolved)
     }
@@ -118,39 +106,20 @@ impl LocalWorker<'_> {
         }
         Ok(source)
     }
+}
 
-    fn cache_mount(
-        &self,
-        id: &str,
-        sharing: CacheSharing,
-        cx: &Context<'_>,
-        resolved: &mut ResolvedMounts,
-    ) -> Result<MountSource, WorkerError> {
-        let key = |number: u32| {
-            let hash = KeyHasher::new("rbuild.cache-mount.v1").str(id).number(number).finish();
-            rbuild_cache::CacheKey(hash)
-        };
-        let mut number = 0;
-        match sharing {
-            CacheSharing::Shared => {}
-            CacheSharing::Locked => resolved.locks.push(self.store().lock_key(&key(0), cx.cancel)?),
-            CacheSharing::Private => loop {
-                if let Some(lock) = self.store().try_lock_key(&key(number))? {
-                    resolved.locks.push(lock);
-                    break;
-                }
-                number += 1;
-                if number == PRIVATE_CACHES_MAX {
-                    return Err(WorkerError::Unsupported {
-                        what: "more than 1024 users of one private cache mount",
-                    });
-                }
-            },
-        }
-        let directory = self.store().root().join("cache-mounts").join(key(number).to_string());
-        fs::create_dir_all(&directory)
-            .map_err(WorkerError::io("make", format!("cache mount `{}`", directory.display())))?;
-        Ok(MountSource::Bind(directory))
+/// What a mount forbids, as BuildKit has it: what is given to a step for its eyes only can do no more than be read.
+fn flags(mount: &Mount) -> MountFlags {
+    let (is_given, is_program) = match &mount.kind {
+        MountKind::Secret(file) => (true, file.mode & 0o111 != 0),
+        MountKind::Ssh(_) => (true, false),
+        MountKind::Bind | MountKind::Cache { .. } | MountKind::Tmpfs { .. } => (false, true),
+    };
+    MountFlags {
+        readonly: mount.readonly,
+        nosuid: is_given || matches!(mount.kind, MountKind::Tmpfs { .. }),
+        nodev: is_given,
+        noexec: !is_program,
     }
 }
 

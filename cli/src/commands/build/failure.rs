@@ -90,10 +90,17 @@ fn worker(error: &WorkerError) -> Failure {
         WorkerError::Git(error) => return git(error),
         WorkerError::Http(HttpError::Fetch(error)) => return fetch(error),
         WorkerError::Http(_) | WorkerError::SecretNotText { .. } => Kind::Input,
+        WorkerError::SecretNotFound { id } => {
+            return Failure::caused_by(Kind::Input, error)
+                .hint(format!("`--secret id={id},src=FILE` gives it"));
+        }
+        WorkerError::SshNotFound { id } => {
+            return Failure::caused_by(Kind::Input, error).hint(format!("`--ssh {id}` gives it"));
+        }
+        WorkerError::Secret(_) => Kind::Input,
         WorkerError::Pattern(_) | WorkerError::Unsupported { .. } => Kind::Input,
         WorkerError::UnknownContext { .. } | WorkerError::UnknownLayout { .. } => Kind::Internal,
         WorkerError::Executor(_)
-        | WorkerError::Secret(_)
         | WorkerError::Store(_)
         | WorkerError::Digest(_)
         | WorkerError::Path(_)

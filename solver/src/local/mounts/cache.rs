@@ -1,0 +1,122 @@
+//! Cache mounts: which instance a step gets, and what a new one holds.
+//!
+//! An instance belongs to an id and to the content that it began as, so that another `from`, owner or mode gets another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use rbuild_cache::root_dir::{FileType, RootDir};
+use rbuild_cache::{CacheKey, CacheMount, CacheMountSharing, Snapshot};
+use rbuild_image::KeyHasher;
+use rbuild_llb::{CacheSharing, CopyAction, ExecOp, FileAction, FileInput, Mount, MountKind};
+
+use crate::cache_map::{SelectedPath, Selection};
+use crate::local::file::FileError;
+use crate::local::{LocalWorker, StepError, WorkerError};
+use crate::worker::{Context, Input, Worker as _};
+
+/// The mode of the directory that a cache begins as where nothing else is said.
+const MODE_DEFAULT: u32 = 0o755;
+
+impl LocalWorker<'_> {
+    /// Takes the cache mounts of a step, and says what is behind each target. Two of one instance share it.
+    ///
+    /// They are taken in the order of their keys: steps that wait for one another's caches would wait for ever otherwise.
+    pub(super) fn take_caches<'m>(
+        &self,
+        op: &'m ExecOp,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+        taken: &mut Vec<CacheMount>,
+    ) -> Result<BTreeMap<&'m str, PathBuf>, WorkerError> {
+        let mut instances: BTreeMap<CacheKey, Vec<(&Mount, CacheSharing)>> = BTreeMap::new();
+        for mount in &op.mounts {
+            if let MountKind::Cache { id, sharing } = &mount.kind {
+                let key = self.cache_mount_key(id, mount, inputs, cx)?;
+                instances.entry(key).or_default().push((mount, *sharing));
+            }
+        }
+        let mut paths = BTreeMap::new();
+        for (key, mounts) in instances {
+            let (first, sharing) = mounts[0];
+            let fill = |path: &Path| self.fill_cache(path, first, inputs, cx);
+            let cache = self.store().cache_mount(&key, store_sharing(sharing), cx.cancel, fill)?;
+            paths.extend(mounts.iter().map(|(mount, _)| (mount.target.as_str(), cache.path())));
+            taken.push(cache);
+        }
+        Ok(paths)
+    }
+
+    fn cache_mount_key(
+        &self,
+        id: &str,
+        mount: &Mount,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+    ) -> Result<CacheKey, WorkerError> {
+        let mut hasher = KeyHasher::new("rbuild.cache-mount.v1");
+        hasher.str(id);
+        if let Some(base) = base(mount, inputs) {
+            let (path, contents_only) = (selector(mount).to_owned(), mount.selector.is_empty());
+            let part = SelectedPath { path, contents_only, ..SelectedPath::default() };
+            hasher.bytes(&self.content_digest(base, &Selection::Paths(vec![part]), cx)?.0);
+        }
+        Ok(CacheKey(hasher.finish()))
+    }
+
+    /// Makes `path` what a new instance begins as: a copy of what the mount names, or an empty directory.
+    fn fill_cache(
+        &self,
+        path: &Path,
+        mount: &Mount,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+    ) -> Result<(), WorkerError> {
+        let failed = |error| WorkerError::io("make", format!("cache mount `{}`", path.display()))(error);
+        let Some(base) = base(mount, inputs) else {
+            fs::create_dir(path).map_err(failed)?;
+            return fs::set_permissions(path, fs::Permissions::from_mode(MODE_DEFAULT)).map_err(failed);
+        };
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+        };
+        let source = self.open_source(base)?;
+        let name = name.to_string_lossy();
+        let action = FileAction::Copy(CopyAction::new(FileInput::Scratch, selector(mount), &*name));
+        let copied = self.apply_action(&action, &RootDir::open(directory)?, &|_| Some(source.tree()), cx);
+        copied.map_err(|error| match error {
+            WorkerError::File(FileError::NotFound { .. }) => {
+                StepError::MountSource { target: mount.target.clone(), selector: mount.selector.clone() }
+                    .into()
+            }
+            error => error,
+        })?;
+        let top = source.tree().root.stat(selector(mount))?;
+        if matches!(base, Input::Output(_)) && FileType::from_raw_mode(top.st_mode).is_dir() {
+            // A copy gives what is in a directory, and a cache is the directory itself.
+            if !self.options.single_id {
+                chown(path, Some(top.st_uid), Some(top.st_gid)).map_err(failed)?;
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(top.st_mode)).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn base<'a>(mount: &Mount, inputs: &[Input<'a, Snapshot>]) -> Option<Input<'a, Snapshot>> {
+    inputs.get(mount.input?.index()).copied()
+}
+
+fn selector(mount: &Mount) -> &str {
+    if mount.selector.is_empty() { "/" } else { &mount.selector }
+}
+
+const fn store_sharing(sharing: CacheSharing) -> CacheMountSharing {
+    match sharing {
+        CacheSharing::Shared => CacheMountSharing::Shared,
+        CacheSharing::Private => CacheMountSharing::Private,
+        CacheSharing::Locked => CacheMountSharing::Locked,
+    }
+}
