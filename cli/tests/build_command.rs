@@ -8,4 +8,5 @@ mod interruption;
 mod mistakes;
 mod options;
 mod secrets;
+mod ssh;
 mod storage;

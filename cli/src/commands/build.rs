@@ -88,6 +88,6 @@ fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lower
         mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),
         single_id: app.single_id(),
         secrets: settings.secrets.clone(),
-        ssh: settings.ssh.clone(),
+        ssh: settings.ssh.all.clone(),
     }
 }

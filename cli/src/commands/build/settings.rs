@@ -9,9 +9,9 @@ use rbuild_image::{Platform, Reference};
 use rbuild_llb::{ExtraHost, Network, ResolveMode};
 use rbuild_solver::JOBS_DEFAULT;
 use rbuild_solver::secrets::Secrets;
-use rbuild_solver::ssh::SshAgents;
 
 use super::input::Input;
+use super::ssh::Agents;
 use crate::app::{environment, unix_now};
 use crate::args::{BuildArgs, BuildNetworkArg, ProgressArg};
 use crate::commands::{platform, reference};
@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     network: Network,
     extra_hosts: Vec<ExtraHost>,
     pub(crate) secrets: Secrets,
-    pub(crate) ssh: SshAgents,
+    pub(crate) ssh: Agents,
     /// One time for all that is made, Unix seconds.
     pub(crate) source_date_epoch: Option<i64>,
 }
