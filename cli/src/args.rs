@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::commands::build::Call;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles and runs them. No daemon.
@@ -122,6 +123,13 @@ pub(crate) struct BuildArgs {
     /// Lets RUN steps use an ssh agent: `default|ID[=SOCKET|KEY[,KEY]][,raw=BOOL]` (repeatable).
     #[arg(long = "ssh", value_name = "SPEC")]
     pub(crate) ssh: Vec<String>,
+    /// What is done with the Dockerfile: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for
+    /// programs.
+    #[arg(long, value_name = "METHOD", default_value = "build")]
+    pub(crate) call: Call,
+    /// The same as `--call=check`: looks for mistakes, builds nothing, and exits with 1 where there are warnings.
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
     /// How many steps run at once [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! error: process "/bin/sh -c make" did not complete successfully: exit code: 2
-//!  --> Dockerfile:7
+//!  --> Dockerfile:7:1
 //!   |
 //! 6 | COPY . .
 //! 7 | RUN make
@@ -15,8 +15,10 @@
 
 use std::error::Error as StdError;
 use std::io::Write as _;
+use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet, Title};
+use rbuild_frontend::Span;
 use rbuild_llb::SourceRange;
 use rbuild_solver::images::ImageError;
 
@@ -54,7 +56,7 @@ impl Kind {
     }
 }
 
-/// Lines of a file that an error is about.
+/// Lines of a file that an error is about, or one word in them.
 #[derive(Debug, Clone)]
 pub(crate) struct Excerpt {
     /// What the file is called.
@@ -63,6 +65,8 @@ pub(crate) struct Excerpt {
     pub(crate) text: String,
     /// Which lines.
     pub(crate) range: SourceRange,
+    /// Which word.
+    pub(crate) span: Option<Span>,
 }
 
 /// A failure, ready to be shown.
@@ -78,9 +82,44 @@ pub(crate) struct Failure {
     pub(crate) tail: Vec<String>,
     /// What to do.
     pub(crate) hints: Vec<String>,
+    /// What lint found, where that is the failure.
+    pub(crate) findings: Vec<Finding>,
 }
 
-/// How many lines around the ones to blame are shown.
+/// Something that is allowed and probably not meant, ready to be shown.
+#[derive(Debug, Clone)]
+pub(crate) struct Finding {
+    /// What is wrong.
+    pub(crate) message: String,
+    /// The lint rule that was broken.
+    pub(crate) rule: Option<&'static str>,
+    /// Where the rule is explained.
+    pub(crate) url: Option<String>,
+    /// Where.
+    pub(crate) excerpt: Option<Box<Excerpt>>,
+}
+
+impl Finding {
+    /// A finding without place and rule.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), rule: None, url: None, excerpt: None }
+    }
+
+    fn render(&self, color: bool) -> String {
+        let window = self.excerpt.as_deref().map(|excerpt| Window::of(excerpt, 0));
+        let mut title = Level::WARNING.primary_title(&self.message);
+        if let Some(rule) = self.rule {
+            title = title.id(rule);
+        }
+        let mut group = with_place(title, window.as_ref());
+        if let Some(url) = &self.url {
+            group = group.element(Level::NOTE.no_name().message(url));
+        }
+        rendered(group, color)
+    }
+}
+
+/// How many lines around the ones to blame an error shows.
 const CONTEXT_LINES: u32 = 2;
 
 /// The kernel's and SQLite's words for it.
@@ -91,7 +130,14 @@ const FULL_DISK_HINT: &str =
 impl Failure {
     /// A failure without place and advice.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), excerpt: None, tail: Vec::new(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            excerpt: None,
+            tail: Vec::new(),
+            hints: Vec::new(),
+            findings: Vec::new(),
+        }
     }
 
     /// A failure that an error of a library caused: its message and those of its causes.
@@ -115,18 +161,9 @@ impl Failure {
 
     /// The failure as text, ending in a newline.
     pub(crate) fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let excerpt = self.excerpt.as_deref().map(Window::of);
-        let mut group = match &excerpt {
-            Some(window) => Level::ERROR.primary_title(&self.message).element(
-                Snippet::source(&window.text)
-                    .line_start(window.line_first as usize)
-                    .path(&window.path)
-                    .fold(false)
-                    .annotation(AnnotationKind::Primary.span(window.span.clone())),
-            ),
-            None => Group::with_title(Level::ERROR.primary_title(&self.message)),
-        };
+        let window = self.excerpt.as_deref().map(|excerpt| Window::of(excerpt, CONTEXT_LINES));
+        let title = Level::ERROR.primary_title(&self.message);
+        let mut group = with_place(title, window.as_ref());
         let tail = (!self.tail.is_empty()).then(|| format!("last output:\n{}", self.tail.join("\n")));
         if let Some(tail) = &tail {
             group = group.element(Level::NOTE.no_name().message(tail));
@@ -134,9 +171,7 @@ impl Failure {
         for hint in self.hints.iter().map(String::as_str).chain(self.full_disk_hint()) {
             group = group.element(Level::HELP.message(hint));
         }
-        let mut text = renderer.render(&[group]);
-        text.push('\n');
-        text
+        rendered(group, color)
     }
 
     /// A full disk shows up in every kind of error, and in what steps print; what to do about it is always the same.
@@ -150,7 +185,7 @@ impl Failure {
         if self.kind == Kind::Cancelled {
             return eprint("cancelled\n");
         }
-        let mut text = self.render(color);
+        let mut text = render_findings(&self.findings, color) + &self.render(color);
         if self.kind == Kind::Internal {
             text.push_str(
                 "this is a bug in rbuild: please report it with the command and the output above\n",
@@ -158,6 +193,33 @@ impl Failure {
         }
         eprint(&text);
     }
+}
+
+/// Findings as text, with their number at the end; nothing when there are none.
+pub(crate) fn render_findings(findings: &[Finding], color: bool) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        text.push('\n');
+        text.push_str(&finding.render(color));
+    }
+    match findings.len() {
+        0 => {}
+        1 => text.push_str("\n1 warning found\n"),
+        count => text.push_str(&format!("\n{count} warnings found\n")),
+    }
+    text
+}
+
+fn with_place<'a>(title: Title<'a>, window: Option<&'a Window>) -> Group<'a> {
+    match window {
+        Some(window) => title.element(window.snippet()),
+        None => Group::with_title(title),
+    }
+}
+
+fn rendered(group: Group<'_>, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    renderer.render(&[group]) + "\n"
 }
 
 /// Writes to standard error. That it is closed is no reason to fail.
@@ -170,28 +232,53 @@ struct Window {
     path: String,
     text: String,
     line_first: u32,
-    span: std::ops::Range<usize>,
+    span: Range<usize>,
 }
 
 impl Window {
-    fn of(excerpt: &Excerpt) -> Self {
-        let first = excerpt.range.line_first.saturating_sub(CONTEXT_LINES).max(1);
-        let last = excerpt.range.line_last.saturating_add(CONTEXT_LINES);
+    /// The lines to blame, with some around them.
+    fn of(excerpt: &Excerpt, context_lines: u32) -> Self {
+        let range = excerpt.span.as_ref().map_or(excerpt.range, |span| SourceRange::line(span.line));
+        let first = range.line_first.saturating_sub(context_lines).max(1);
+        let last = range.line_last.saturating_add(context_lines);
         let mut text = String::new();
-        let mut span: Option<std::ops::Range<usize>> = None;
-        for (number, line) in (1u32..).zip(excerpt.text.lines()).skip_while(|(number, _)| *number < first) {
+        let mut marked: Option<Range<usize>> = None;
+        let lines = excerpt.text.trim_start_matches('\u{feff}').lines();
+        for (number, line) in (1u32..).zip(lines).skip_while(|(number, _)| *number < first) {
             if number > last {
                 break;
             }
             let at = text.len();
             text.push_str(&line.replace('\t', " "));
-            if (excerpt.range.line_first..=excerpt.range.line_last).contains(&number) {
-                span = Some(span.map_or(at, |span| span.start)..text.len());
+            if (range.line_first..=range.line_last).contains(&number) {
+                let line = at..text.len();
+                marked = Some(marked.map_or(line.start, |marked| marked.start)..line.end);
             }
             text.push('\n');
         }
-        Self { path: excerpt.path.clone(), text, line_first: first, span: span.unwrap_or(0..0) }
+        let mut marked = marked.unwrap_or(0..0);
+        if let Some(span) = &excerpt.span {
+            marked = columns_of(&text, &marked, &span.columns);
+        }
+        Self { path: excerpt.path.clone(), text, line_first: first, span: marked }
     }
+
+    fn snippet(&self) -> Snippet<'_, Annotation<'_>> {
+        Snippet::source(&self.text)
+            .line_start(self.line_first as usize)
+            .path(&self.path)
+            .fold(false)
+            .annotation(AnnotationKind::Primary.span(self.span.clone()))
+    }
+}
+
+/// The bytes of some columns of a line.
+fn columns_of(text: &str, line: &Range<usize>, columns: &Range<u32>) -> Range<usize> {
+    let byte = |column: u32| {
+        let ends = text[line.clone()].char_indices().map(|(at, _)| line.start + at);
+        ends.chain([line.end]).nth(column.saturating_sub(1) as usize).unwrap_or(line.end)
+    };
+    byte(columns.start)..byte(columns.end)
 }
 
 /// An error and its causes in one line, without saying anything twice: some messages already hold their cause's.
@@ -269,9 +356,11 @@ mod tests {
                 path: "Dockerfile".into(),
                 text: text.into(),
                 range: SourceRange { line_first: 3, line_last: 4 },
+                span: None,
             })),
             tail: vec!["make: *** No targets.  Stop.".into()],
             hints: vec!["add a Makefile".into()],
+            findings: Vec::new(),
         };
         let shown = failure.render(false);
         for part in

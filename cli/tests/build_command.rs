@@ -3,6 +3,7 @@
 mod cache_mounts;
 mod caching;
 mod damage;
+mod diagnostics;
 mod instructions;
 mod interruption;
 mod mistakes;

@@ -137,18 +137,30 @@ pub(crate) fn proxy(options: &Options) -> Option<ProxyEnv> {
     let mut proxy = ProxyEnv::default();
     let mut found = false;
     for (name, value) in &options.build_args {
-        let slot = match name.to_ascii_lowercase().as_str() {
-            "http_proxy" => &mut proxy.http,
-            "https_proxy" => &mut proxy.https,
-            "ftp_proxy" => &mut proxy.ftp,
-            "no_proxy" => &mut proxy.no,
-            "all_proxy" => &mut proxy.all,
-            _ => continue,
-        };
-        value.clone_into(slot);
-        found = true;
+        if let Some(slot) = proxy_slot(&mut proxy, name) {
+            value.clone_into(slot);
+            found = true;
+        }
     }
     found.then_some(proxy)
+}
+
+fn proxy_slot<'a>(proxy: &'a mut ProxyEnv, name: &str) -> Option<&'a mut String> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "http_proxy" => &mut proxy.http,
+        "https_proxy" => &mut proxy.https,
+        "ftp_proxy" => &mut proxy.ftp,
+        "no_proxy" => &mut proxy.no,
+        "all_proxy" => &mut proxy.all,
+        _ => return None,
+    })
+}
+
+/// Whether a build argument means something without an ARG that declares it.
+pub(crate) fn is_predefined(name: &str) -> bool {
+    name == "SOURCE_DATE_EPOCH"
+        || name.starts_with("BUILDKIT_")
+        || proxy_slot(&mut ProxyEnv::default(), name).is_some()
 }
 
 /// A build argument that is not empty.

@@ -1,7 +1,7 @@
 //! Why a Dockerfile cannot be built.
 //!
-//! An [`Error`] is a fact with a place: what is wrong ([`ErrorKind`], with data for those who give advice) and the
-//! lines it is about. Where BuildKit has a text that people know and search for, the message is that text.
+//! An [`Error`] is a fact with a place: what is wrong ([`ErrorKind`], with data for those who give advice), the
+//! lines it is about, and the word in them where one is to blame. Where BuildKit has a text that people know and search for, the message is that text.
 
 use std::fmt;
 
@@ -12,18 +12,19 @@ use thiserror::Error;
 use crate::expand::ExpandError;
 use crate::lint::{self, Warning};
 use crate::resolver::ResolveError;
+use crate::span::Span;
 
 /// What is wrong, and where.
 #[derive(Debug)]
 pub struct Error {
     kind: Box<ErrorKind>,
     range: Option<SourceRange>,
-    column: Option<u32>,
+    span: Option<Span>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self { kind: Box::new(kind), range: None, column: None }
+        Self { kind: Box::new(kind), range: None, span: None }
     }
 
     /// Says which lines the error is about, unless something below has said it more precisely.
@@ -32,9 +33,12 @@ impl Error {
         self
     }
 
-    /// Says in which column of the first line it is, counted in characters from 1.
-    pub(crate) fn column_at(mut self, column: u32) -> Self {
-        self.column = self.column.or(Some(column));
+    /// Finds the word to blame in the text of the file.
+    pub(crate) fn in_source(mut self, source: &[u8]) -> Self {
+        if let (Some(range), Ok(source)) = (self.range, str::from_utf8(source)) {
+            let words = self.kind.words();
+            self.span = words.iter().find_map(|word| Span::find(source, range, word));
+        }
         self
     }
 
@@ -49,9 +53,9 @@ impl Error {
         self.range
     }
 
-    /// The column of the first line, in characters from 1, where that is known.
-    pub const fn column(&self) -> Option<u32> {
-        self.column
+    /// The word it is about, where there is one and the text has it as it is.
+    pub const fn span(&self) -> Option<&Span> {
+        self.span.as_ref()
     }
 
     /// What was probably meant, where a name is nearly right.
@@ -155,7 +159,7 @@ pub enum ErrorKind {
     UnknownFlag { flag: String, similar: Option<String> },
     /// A flag that may be given once, twice.
     #[error("duplicate flag specified: --{flag}")]
-    DuplicateFlag { flag: String },
+    DuplicateFlag { flag: String, written: String },
     /// A flag that needs a value, without one.
     #[error("missing a value on flag: --{flag}")]
     FlagWithoutValue { flag: String },
@@ -189,8 +193,8 @@ pub enum ErrorKind {
     #[error("failed to parse platform {expression}: {source}")]
     Platform { expression: String, source: ParsePlatformError },
     /// A base image could not be found.
-    #[error("{source}{}", did_you_mean(similar.as_deref()))]
-    Resolve { similar: Option<String>, source: ResolveError },
+    #[error("{source}")]
+    Resolve { name: String, similar: Option<String>, source: ResolveError },
     /// `--target` names no stage.
     #[error("target stage `{target}` could not be found{}", did_you_mean(similar.as_deref()))]
     UnknownTarget { target: String, similar: Option<String> },
@@ -250,10 +254,10 @@ pub enum ErrorKind {
     Checksum(#[source] ParseDigestError),
     /// `COPY https://…`.
     #[error("source can't be a URL for COPY")]
-    UrlForCopy,
+    UrlForCopy { url: String },
     /// `COPY git@…`.
     #[error("source can't be a git ref for COPY")]
-    GitForCopy,
+    GitForCopy { url: String },
     /// A git URL that cannot be read.
     #[error("invalid git reference `{url}`: {reason}")]
     GitReference { url: String, reason: String },
@@ -332,6 +336,56 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// How the word to blame may be written in the Dockerfile, most telling first; none where it is all of the
+    /// instruction.
+    fn words(&self) -> Vec<String> {
+        let flag_value = |flag: &str, value: &str| vec![format!("--{flag}={value}"), format!("--{flag}")];
+        let from = |name: &str| vec![format!("--from={name}"), format!("from={name}"), name.to_owned()];
+        let word = |word: &String| vec![word.clone()];
+        match self {
+            Self::UnknownInstruction { found, .. }
+            | Self::MountType { found, .. }
+            | Self::MountSharing { found, .. }
+            | Self::HealthcheckType { found } => word(found),
+            Self::BeforeFrom { instruction } | Self::OnbuildForbidden { instruction } => word(instruction),
+            Self::DuplicateDirective { name }
+            | Self::UnterminatedHeredoc { name }
+            | Self::StageName { name }
+            | Self::BaseReference { name, .. }
+            | Self::ContextDepth { name, .. } => word(name),
+            Self::EscapeDirective { value } | Self::Epoch { value } => word(value),
+            Self::UnsupportedSyntax { image } => word(image),
+            Self::CheckDirective { option } => word(option),
+            Self::NoEquals { word: found } | Self::Expand { word: found, .. } => word(found),
+            Self::UnknownFlag { flag, .. } | Self::FlagWithoutValue { flag } => vec![format!("--{flag}")],
+            Self::DuplicateFlag { flag, written } => vec![written.clone(), format!("--{flag}")],
+            Self::FlagNotBool { flag, value } => flag_value(flag, value),
+            Self::FlagValue { flag, value, .. } | Self::Duration { flag, value } => flag_value(flag, value),
+            Self::DurationTooShort { flag } => vec![format!("--{flag}")],
+            Self::Retries { value } => flag_value("retries", value),
+            Self::BlankBase { expression, .. }
+            | Self::EmptyPlatform { expression, .. }
+            | Self::Platform { expression, .. } => word(expression),
+            Self::Resolve { name, .. } => from(name),
+            Self::CircularStage { stage } => from(stage),
+            Self::StageIndex { index } => from(index),
+            Self::StageNotBefore { from: stage, .. } => from(stage),
+            Self::FromExpansion => vec!["--from".to_owned()],
+            Self::Chmod { value } => flag_value("chmod", value),
+            Self::OwnerName { owner } => flag_value("chown", owner),
+            Self::ChecksumSources | Self::ChecksumLocal | Self::Checksum(_) => vec!["--checksum".to_owned()],
+            Self::UrlForCopy { url } | Self::GitForCopy { url } | Self::GitReference { url, .. } => word(url),
+            Self::MountField { field } | Self::MountKey { field, .. } => word(field),
+            Self::MountKeyForType { key, .. } | Self::MountExpansion { key } => word(key),
+            Self::MountValue { key, value } => vec![format!("{key}={value}"), value.clone()],
+            Self::MountTarget { target } => word(target),
+            Self::SecretFrom => vec!["from".to_owned()],
+            Self::Port { port, .. } => word(port),
+            Self::Signal { signal } => word(signal),
+            _ => Vec::new(),
+        }
+    }
+
     fn similar(&self) -> Option<&str> {
         match self {
             Self::UnknownInstruction { similar, .. }

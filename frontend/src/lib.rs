@@ -16,7 +16,7 @@
 //! * Each RUN, COPY, ADD and each WORKDIR but `/` is one vertex whose output is its parent plus exactly one layer; in
 //!   the same order they are the history entries that are not `empty_layer`, beyond those of the base image.
 //! * `COPY --link` is a file operation on the empty tree and a merge with the parent: still one layer.
-//! * Every error says which lines it is about, wherever a line is to blame.
+//! * Every error says which lines it is about, wherever a line is to blame, and which word in them.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -33,6 +33,7 @@ mod options;
 pub mod parser;
 mod paths;
 mod resolver;
+mod span;
 mod stage;
 mod subrequest;
 mod suggest;
@@ -45,6 +46,7 @@ pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
 pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+pub use span::Span;
 pub use stage::ONBUILD_TRIGGERS_MAX;
 pub use subrequest::{
     Answer, Checked, Outline, OutlineArg, OutlineMount, Target, Targets, describe, targets,
@@ -65,4 +67,6 @@ pub struct Lowered {
     pub stage: String,
     /// What lint found.
     pub warnings: Vec<Warning>,
+    /// The build arguments that nothing takes, by name.
+    pub unused_build_args: Vec<String>,
 }

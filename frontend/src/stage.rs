@@ -69,6 +69,16 @@ pub(crate) struct Stage {
     triggers_fired: bool,
 }
 
+impl Stage {
+    /// The base image as it is called in the file, or else `name`.
+    pub(crate) fn base_name(&self, name: &str) -> String {
+        match &self.base {
+            Base::Image(written) => written.clone(),
+            _ => name.to_owned(),
+        }
+    }
+}
+
 /// The stages of a build.
 #[derive(Debug)]
 pub(crate) struct Graph {

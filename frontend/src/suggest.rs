@@ -3,15 +3,16 @@
 /// Further away than this is another word, not a typing error.
 const DISTANCE_MAX: usize = 2;
 
-/// The nearest name, if one is near and none is equal. Case counts.
+/// The nearest name, if one is near and none is equal. Case counts. What shares no letter is not near.
 pub(crate) fn nearest<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let length = found.chars().count();
     let mut best: Option<(usize, &str)> = None;
     for name in names {
         if name == found {
             return None;
         }
         let distance = distance(found, name);
-        if distance <= DISTANCE_MAX && best.is_none_or(|(least, _)| distance < least) {
+        if distance <= DISTANCE_MAX && distance < length && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));
         }
     }
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(nearest("typ", names).as_deref(), Some("type"));
         assert_eq!(nearest("type", names), None);
         assert_eq!(nearest("elsewhere", names), None);
+        assert_eq!(nearest("0", ["a"]), None);
         assert_eq!(nearest_in_any_case("CPOY", ["copy", "cmd"]).as_deref(), Some("COPY"));
         assert_eq!(nearest("RNU", ["ENV", "RUN"]).as_deref(), Some("RUN"));
         assert_eq!(nearest_in_any_case("rnu", ["RUN"]).as_deref(), Some("run"));

@@ -3,6 +3,7 @@
 //! Reads as the life of a build: settings, Dockerfile, lowering, solving, outputs.
 
 mod base;
+mod call;
 mod failure;
 mod input;
 mod output;
@@ -17,6 +18,7 @@ use rbuild_solver::local::{LocalContext, LocalWorker, LocalWorkerOptions};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
+pub(crate) use call::Call;
 pub(crate) use settings::extra_host;
 
 use self::base::StoreResolver;
@@ -26,19 +28,22 @@ use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::progress::Progress;
-use crate::report::{Failure, Kind, eprint};
+use crate::report::{Failure, Finding, Kind, eprint, render_findings};
 
 pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let cancel = app.cancel_on_interrupt()?;
     let settings = Settings::new(args)?;
     let input = Input::read(&settings)?;
+    if let Call::Question(question) = settings.call {
+        return call::answer(app, &settings, &input, question, &cancel);
+    }
     let progress = Progress::start(settings.progress, app::terminal());
     let blame = Blame { input: &input, progress: &progress };
     let result = build(app, &settings, &input, &progress, &cancel, &blame);
     progress.finish();
-    let warnings = result?;
+    let findings = result?;
     if !settings.quiet {
-        eprint(&warnings);
+        eprint(&render_findings(&findings, app::color()));
     }
     Ok(0)
 }
@@ -51,13 +56,13 @@ fn build(
     progress: &Progress,
     cancel: &std::sync::atomic::AtomicBool,
     blame: &Blame<'_>,
-) -> Result<String, Failure> {
+) -> Result<Vec<Finding>, Failure> {
     let images = app.images()?;
     let lease = images.store().lease()?;
     let resolver = StoreResolver { images, cancel };
     let lowered = lower(&input.dockerfile, &settings.frontend(input), &resolver)
         .map_err(|error| blame.frontend(&error))?;
-    let warnings = blame.warnings(&lowered.warnings);
+    let findings = blame.findings(&lowered);
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
@@ -70,7 +75,7 @@ fn build(
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&lowered.definition, &worker, &solved.unkeyed, cancel));
     drop(lease);
-    Ok(warnings)
+    Ok(findings)
 }
 
 fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lowered) -> LocalWorkerOptions {

@@ -82,7 +82,7 @@ fn images_that_cannot_be_had() {
                 "FROM busybox AS builder\nFROM busybox\nCOPY --from=bilder /a /b\n",
                 &[],
                 4,
-                &["did you mean builder?", "--> Dockerfile:3"],
+                &["help: did you mean `builder`?", "--> Dockerfile:3:6"],
             ),
             ("FROM BusyBox\n", &[], 2, &["must be lowercase", "--> Dockerfile:1"]),
         ],

@@ -38,7 +38,8 @@ impl Flags {
                 return Err(ErrorKind::UnknownFlag { flag: name.to_owned(), similar }.into());
             };
             if kind != FlagKind::List && flags.values.iter().any(|(seen, _)| *seen == name) {
-                return Err(ErrorKind::DuplicateFlag { flag: name.to_owned() }.into());
+                let (flag, written) = (name.to_owned(), written.clone());
+                return Err(ErrorKind::DuplicateFlag { flag, written }.into());
             }
             flags.values.push((name, value_of(name, kind, value)?));
         }

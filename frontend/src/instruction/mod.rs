@@ -133,7 +133,7 @@ fn parse_instruction(node: &Node, escape: char) -> Result<Instruction, Error> {
         "USER" => Instruction::User(parse_one(node, "USER")?),
         "VOLUME" => Instruction::Volume(parse_volume(node)?),
         "WORKDIR" => Instruction::Workdir(parse_one(node, "WORKDIR")?),
-        _ => return Err(unknown(&node.keyword).column_at(node.column)),
+        _ => return Err(unknown(&node.keyword)),
     })
 }
 

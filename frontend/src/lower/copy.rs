@@ -46,10 +46,10 @@ impl Lowerer<'_> {
         };
         for source in transfer.sources.clone() {
             if remote::is_git(&source) {
-                return Err(ErrorKind::GitForCopy.into());
+                return Err(ErrorKind::GitForCopy { url: source }.into());
             }
             if remote::is_http(&source) {
-                return Err(ErrorKind::UrlForCopy.into());
+                return Err(ErrorKind::UrlForCopy { url: source }.into());
             }
             let Some(tree) = tree else { continue };
             let mut action = self.local_source(&mut transfer, tree, &source);

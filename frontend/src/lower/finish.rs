@@ -1,9 +1,12 @@
 //! The end: times, labels, and the parts put together.
 
+use std::collections::HashSet;
+
 use super::Lowerer;
 use crate::args::Globals;
 use crate::error::{Error, ErrorKind};
 use crate::expand::Variables;
+use crate::instruction::Instruction;
 use crate::options::{MainContext, Options};
 use crate::stage::StageId;
 use crate::{Lowered, args};
@@ -84,6 +87,7 @@ pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowere
         lowerer.locals.use_all(local);
     }
     lowerer.fill_follow_paths();
+    let unused_build_args = unused_build_args(&lowerer);
     let mut config = state.config;
     config.history = state.history.into_entries();
     config.config.labels.extend(lowerer.options.labels.iter().cloned());
@@ -98,7 +102,29 @@ pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowere
         source_date_epoch: lowerer.times.epoch,
         stage: lowerer.graph.stage(target).name.clone(),
         warnings: Vec::new(),
+        unused_build_args,
     })
+}
+
+/// The build arguments that no ARG declares and that mean nothing by themselves. An ARG of a stage that is not built
+/// counts as well: the same arguments are given to builds of several targets.
+fn unused_build_args(lowerer: &Lowerer<'_>) -> Vec<String> {
+    let steps = lowerer.graph.all().into_iter().flat_map(|id| &lowerer.graph.stage(id).steps);
+    let in_stages: HashSet<&str> = steps
+        .filter_map(|step| match &step.command.instruction {
+            Instruction::Arg(declarations) => Some(declarations),
+            _ => None,
+        })
+        .flatten()
+        .map(|declaration| declaration.key.as_str())
+        .collect();
+    let is_used = |name: &String| {
+        in_stages.contains(name.as_str())
+            || lowerer.globals.declared.contains(name)
+            || lowerer.globals.env.get(name).is_some()
+            || args::is_predefined(name)
+    };
+    lowerer.options.build_args.keys().filter(|name| !is_used(name)).cloned().collect()
 }
 
 #[cfg(test)]

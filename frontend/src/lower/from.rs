@@ -112,9 +112,9 @@ impl Origins {
         let key = (reference, platform);
         if !self.images.contains_key(&key) {
             let found = resolver.resolve(&key.0, &key.1, options.resolve_mode).map_err(|source| {
-                let name = key.0.familiar_name();
                 let names = graph.names().chain(COMMON_IMAGES);
-                ErrorKind::Resolve { similar: suggest::nearest(&name, names), source }
+                let similar = suggest::nearest(&key.0.familiar_name(), names);
+                ErrorKind::Resolve { name: stage.base_name(&key.0.familiar()), similar, source }
             })?;
             self.images.insert(key.clone(), found);
         }
@@ -291,10 +291,7 @@ impl Lowerer<'_> {
     fn check_platform(&mut self, stage: &Stage, image: &ImageOrigin) {
         let (expected, found) = (&image.platform, &image.config.platform);
         if expected.os != found.os || expected.architecture != found.architecture {
-            let name = match &stage.base {
-                Base::Image(name) => name,
-                _ => &image.name,
-            };
+            let name = stage.base_name(&image.name);
             let message = format!(
                 "Base image {name} was pulled with platform \"{found}\", expected \"{expected}\" for current build"
             );

@@ -102,8 +102,18 @@ pub fn outline(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -
     translate(request, &mut linter, Graph::reachable, |lowerer, target| Ok(lowerer.finish_outline(target)))
 }
 
-/// The way of every translation: parse, resolve, lower the stages that `scope` chooses, and end with what is wanted.
+/// The way of every translation, whose errors say which word is to blame.
 fn translate<T>(
+    request: Request<'_>,
+    linter: &mut Linter,
+    scope: impl Fn(&Graph, StageId) -> Vec<StageId>,
+    finish: impl FnOnce(Lowerer<'_>, StageId) -> Result<T, Error>,
+) -> Result<T, Error> {
+    walk(request, linter, scope, finish).map_err(|error| error.in_source(request.source))
+}
+
+/// Parses, resolves, lowers the stages that `scope` chooses, and ends with what is wanted.
+fn walk<T>(
     request: Request<'_>,
     linter: &mut Linter,
     scope: impl Fn(&Graph, StageId) -> Vec<StageId>,

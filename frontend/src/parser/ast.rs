@@ -38,8 +38,6 @@ pub struct Node {
     pub comments: Vec<String>,
     /// The lines it stands on, here-documents included.
     pub range: SourceRange,
-    /// The column of the first word, in characters from 1.
-    pub column: u32,
 }
 
 /// A here-document.
@@ -88,7 +86,6 @@ impl Node {
             code: code.to_owned(),
             comments: Vec::new(),
             range: SourceRange::line(1),
-            column: 1,
         })
     }
 

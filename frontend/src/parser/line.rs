@@ -17,8 +17,6 @@ pub(super) struct Joined {
     pub(super) text: String,
     /// A blank line stood between.
     pub(super) has_empty_line: bool,
-    /// Where the text begins in the first line, in characters from 1.
-    pub(super) column: u32,
 }
 
 /// Reads a file line by line.
@@ -58,10 +56,8 @@ impl<'a> Lines<'a> {
     /// Joins a line with those that continue it.
     pub(super) fn join(&mut self, first: Line<'a>) -> Result<Joined, Error> {
         let trimmed = without_line_end(first.text).trim_start();
-        let indent = first.text.chars().take_while(|character| character.is_whitespace()).count();
-        let column = u32::try_from(indent).unwrap_or(u32::MAX).saturating_add(1);
         let (start, mut continues) = split_continuation(trimmed, self.escape);
-        let mut joined = Joined { text: start.to_owned(), has_empty_line: false, column };
+        let mut joined = Joined { text: start.to_owned(), has_empty_line: false };
         while continues {
             let Some(line) = self.next()? else { break };
             if comment(line.text).is_some() {

@@ -59,7 +59,6 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
             file.empty_continuations.push(SourceRange::line(lines.number()));
         }
         let mut node = Node::new(&joined.text).map_err(|error| error.at(range(&lines)))?;
-        node.column = joined.column;
         node.read_heredocs(&mut lines).map_err(|error| error.at(range(&lines)))?;
         node.range = range(&lines);
         node.comments = std::mem::take(&mut comments);

@@ -46,7 +46,8 @@ pub struct Target {
 /// # Errors
 /// When it cannot be parsed.
 pub fn targets(source: &[u8]) -> Result<Targets, Error> {
-    let file = FileText::new(&parser::parse(source)?)?;
+    let file = parser::parse(source).and_then(|file| FileText::new(&file));
+    let file = file.map_err(|error| error.in_source(source))?;
     let last = file.stages.len() - 1;
     let targets = file.stages.into_iter().enumerate().map(|(index, stage)| Target {
         description: description(&stage.from.comments, &stage.name),

@@ -119,20 +119,34 @@ fn expectations(case: &Case, lowered: &Lowered) -> Vec<(&'static str, String)> {
     files
 }
 
-fn describe(error: &Error) -> String {
-    let place = match error.range() {
-        None => String::new(),
-        Some(range) if range.line_first == range.line_last => format!("{}", range.line_first),
-        Some(range) => format!("{}-{}", range.line_first, range.line_last),
+/// Where and why, and the word to blame under its line.
+fn describe(error: &Error, source: &[u8]) -> String {
+    let message = match error.similar() {
+        Some(similar) => format!("{error}\nsimilar: {similar}"),
+        None => error.to_string(),
     };
-    let column = error.column().map(|column| format!(":{column}")).unwrap_or_default();
-    format!("Dockerfile:{place}{column}: {error}\n")
+    let place = match (error.range(), error.span()) {
+        (_, Some(span)) => format!("{}:{}", span.line, span.columns.start),
+        (None, _) => String::new(),
+        (Some(range), _) if range.line_first == range.line_last => range.line_first.to_string(),
+        (Some(range), _) => format!("{}-{}", range.line_first, range.line_last),
+    };
+    let mut text = format!("Dockerfile:{place}: {message}\n");
+    if let Some(span) = error.span() {
+        let source = String::from_utf8_lossy(source);
+        let line = source.lines().nth(span.line as usize - 1).unwrap();
+        let (indent, width) = (span.columns.start as usize - 1, span.columns.len());
+        writeln!(text, "{line}\n{:indent$}{}", "", "^".repeat(width)).unwrap();
+    }
+    text
 }
 
 #[test]
 fn dockerfiles_that_build() {
     for case in cases("ok") {
-        let lowered = case.lower().unwrap_or_else(|error| panic!("{}: {}", case.name(), describe(&error)));
+        let lowered = case
+            .lower()
+            .unwrap_or_else(|error| panic!("{}: {}", case.name(), describe(&error, &case.source)));
         check_invariants(&case.name(), &lowered);
         for (file, actual) in expectations(&case, &lowered) {
             assert_same(&case.folder.join(file), &actual);
@@ -145,7 +159,7 @@ fn dockerfiles_that_do_not_build() {
     for case in cases("err") {
         match case.lower() {
             Ok(_) => panic!("{}: builds", case.name()),
-            Err(error) => assert_same(&case.folder.join("expected.txt"), &describe(&error)),
+            Err(error) => assert_same(&case.folder.join("expected.txt"), &describe(&error, &case.source)),
         }
     }
 }
@@ -159,14 +173,16 @@ fn assert_same(path: &Path, actual: &str) {
 #[ignore = "writes the golden files"]
 fn regenerate() {
     for case in cases("ok") {
-        let lowered = case.lower().unwrap_or_else(|error| panic!("{}: {}", case.name(), describe(&error)));
+        let lowered = case
+            .lower()
+            .unwrap_or_else(|error| panic!("{}: {}", case.name(), describe(&error, &case.source)));
         for (file, actual) in expectations(&case, &lowered) {
             fs::write(case.folder.join(file), actual).unwrap();
         }
     }
     for case in cases("err") {
         let error = case.lower().err().unwrap_or_else(|| panic!("{} builds", case.name()));
-        fs::write(case.folder.join("expected.txt"), describe(&error)).unwrap();
+        fs::write(case.folder.join("expected.txt"), describe(&error, &case.source)).unwrap();
     }
 }
 

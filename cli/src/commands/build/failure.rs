@@ -1,6 +1,6 @@
 //! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
 
-use rbuild_frontend::{ErrorKind, ResolveErrorKind, Warning};
+use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning};
 use rbuild_llb::SourceRange;
 use rbuild_solver::SolveError;
 use rbuild_solver::images::ImageError;
@@ -8,7 +8,7 @@ use rbuild_solver::local::{GitError, HttpError, WorkerError, file::FileError};
 
 use super::input::Input;
 use crate::progress::Progress;
-use crate::report::{Excerpt, Failure, Kind, image_kind};
+use crate::report::{Excerpt, Failure, Finding, Kind, image_kind};
 
 /// Knows where errors come from.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,11 @@ impl Blame<'_> {
                 );
             }
         }
-        failure.excerpt = error.range().map(|range| self.excerpt(range));
+        failure.excerpt = error.range().map(|range| self.excerpt(range, error.span().cloned()));
+        if let ErrorKind::Lint { warnings } = error.kind() {
+            failure.excerpt = None;
+            failure.findings = self.lint(warnings);
+        }
         if let Some(similar) = error.similar()
             && !failure.message.contains("did you mean")
         {
@@ -44,7 +48,7 @@ impl Blame<'_> {
             SolveError::Cancelled => Failure::new(Kind::Cancelled, "cancelled"),
             SolveError::Vertex { vertex, range, source, .. } => {
                 let mut failure = worker(&source);
-                failure.excerpt = range.map(|range| self.excerpt(range));
+                failure.excerpt = range.map(|range| self.excerpt(range, self.path_to_blame(&source, range)));
                 failure.tail = self.progress.tail(vertex);
                 failure
             }
@@ -53,25 +57,39 @@ impl Blame<'_> {
         }
     }
 
-    /// What lint found, one line each, as BuildKit prints it.
-    pub(crate) fn warnings(&self, warnings: &[Warning]) -> String {
-        if warnings.is_empty() {
-            return String::new();
+    /// What is to be said of a Dockerfile that builds.
+    pub(crate) fn findings(&self, lowered: &Lowered) -> Vec<Finding> {
+        let mut findings = self.lint(&lowered.warnings);
+        if !lowered.unused_build_args.is_empty() {
+            let names = lowered.unused_build_args.join(" ");
+            findings.push(Finding::new(format!("One or more build-args [{names}] were not consumed")));
         }
-        let count = warnings.len();
-        let lines = warnings.iter().map(|warning| {
-            format!(" - {}: {} (line {})\n", warning.rule.name(), warning.message, warning.range.line_first)
-        });
-        let plural = if count == 1 { "" } else { "s" };
-        format!("\n{count} warning{plural} found:\n{}", lines.collect::<String>())
+        findings
     }
 
-    fn excerpt(&self, range: SourceRange) -> Box<Excerpt> {
-        Box::new(Excerpt {
-            path: self.input.dockerfile_name.clone(),
-            text: String::from_utf8_lossy(&self.input.dockerfile).into_owned(),
-            range,
-        })
+    /// What lint found, in the order of the file.
+    fn lint(&self, warnings: &[Warning]) -> Vec<Finding> {
+        let mut warnings: Vec<&Warning> = warnings.iter().collect();
+        warnings.sort_by_key(|warning| warning.range.line_first);
+        let finding = |warning: &Warning| Finding {
+            message: warning.message.clone(),
+            rule: Some(warning.rule.name()),
+            url: warning.rule.url(),
+            excerpt: Some(self.excerpt(warning.range, None)),
+        };
+        warnings.into_iter().map(finding).collect()
+    }
+
+    /// Where an instruction names the file that is not there.
+    fn path_to_blame(&self, error: &WorkerError, range: SourceRange) -> Option<Span> {
+        let WorkerError::File(FileError::NotFound { path, .. }) = error else { return None };
+        let text = self.input.dockerfile_text();
+        [path.as_str(), path.trim_start_matches('/')].iter().find_map(|path| Span::find(&text, range, path))
+    }
+
+    fn excerpt(&self, range: SourceRange, span: Option<Span>) -> Box<Excerpt> {
+        let text = self.input.dockerfile_text().into_owned();
+        Box::new(Excerpt { path: self.input.dockerfile_name.clone(), text, range, span })
     }
 }
 

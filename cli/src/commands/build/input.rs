@@ -1,5 +1,6 @@
 //! What a build reads besides its context: the Dockerfile and the ignore rules.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
@@ -29,6 +30,11 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// The Dockerfile as text, for excerpts.
+    pub(crate) fn dockerfile_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.dockerfile)
+    }
+
     /// Reads them.
     ///
     /// # Errors

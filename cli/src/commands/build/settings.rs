@@ -10,6 +10,7 @@ use rbuild_llb::{ExtraHost, Network, ResolveMode};
 use rbuild_solver::JOBS_DEFAULT;
 use rbuild_solver::secrets::Secrets;
 
+use super::call::Call;
 use super::input::Input;
 use super::ssh::Agents;
 use crate::app::{environment, unix_now};
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) metadata_file: Option<PathBuf>,
     pub(crate) progress: Mode,
     pub(crate) quiet: bool,
+    /// What is done with the Dockerfile.
+    pub(crate) call: Call,
     pub(crate) jobs: NonZeroUsize,
     /// When the build began, RFC 3339.
     pub(crate) created: String,
@@ -66,6 +69,7 @@ impl Settings {
             metadata_file: args.metadata_file.clone(),
             progress: mode(args),
             quiet: args.quiet,
+            call: if args.check { Call::CHECK } else { args.call },
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
             build_args,
