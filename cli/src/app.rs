@@ -186,6 +186,11 @@ pub(crate) fn terminal() -> Terminal {
     Terminal { is_terminal, color: color() }
 }
 
+/// Docker's `config.json`, if there is a place for one.
+pub(crate) fn docker_config() -> Option<PathBuf> {
+    crate::credentials::docker_config(path)
+}
+
 fn credential_files() -> CredentialFiles {
     CredentialFiles::from_environment(path)
 }

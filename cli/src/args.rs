@@ -114,9 +114,24 @@ pub(crate) struct BuildArgs {
     /// The network of RUN steps.
     #[arg(long, value_enum, default_value_t = BuildNetworkArg::Default)]
     pub(crate) network: BuildNetworkArg,
-    /// Adds a line to /etc/hosts of RUN steps (repeatable).
+    /// Adds a line to /etc/hosts of RUN steps; `host-gateway` is the address of this machine (repeatable).
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
+    /// Lets RUN steps ask for `network.host` or `security.insecure` (repeatable).
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Shows a path of this machine to RUN steps; in no layer and no cache key (repeatable).
+    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// Limits a resource of RUN steps; -1 is unlimited (repeatable).
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
+    /// The size of /dev/shm of RUN steps [default: 64m].
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) shm_size: Option<String>,
+    /// The parent of the control groups of RUN steps.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) cgroup_parent: Option<String>,
     /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
     #[arg(long = "secret", value_name = "SPEC")]
     pub(crate) secrets: Vec<String>,

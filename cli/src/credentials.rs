@@ -62,11 +62,10 @@ struct HelperAnswer {
 impl CredentialFiles {
     /// The files that `variable`, a look at the environment, leads to.
     pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        let docker = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
         let paths = [
             variable("REGISTRY_AUTH_FILE"),
             variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
-            docker.map(|dir| dir.join("config.json")),
+            docker_config(&variable),
         ];
         Self { paths: paths.into_iter().flatten().collect() }
     }
@@ -76,6 +75,12 @@ impl CredentialFiles {
         let read = |path: &PathBuf| serde_json::from_slice::<AuthFile>(&fs::read(path).ok()?).ok();
         self.paths.iter().filter_map(read).find_map(|file| file.login(registry, repository))
     }
+}
+
+/// Docker's `config.json`, where `variable`, a look at the environment, says it is.
+pub(crate) fn docker_config(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let directory = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")))?;
+    Some(directory.join("config.json"))
 }
 
 impl AuthFile {

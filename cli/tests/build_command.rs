@@ -10,4 +10,5 @@ mod mistakes;
 mod options;
 mod secrets;
 mod ssh;
+mod steps;
 mod storage;

@@ -3,6 +3,11 @@
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
+/// What stands for the address of the machine itself.
+const HOST_GATEWAY: &str = "host-gateway";
+/// The machine's address on its own network, which is what containers that have one see.
+const HOST_ADDRESS: &str = "127.0.0.1";
+
 /// Which network a container sees.
 #[derive(Debug, Default)]
 pub enum Network {
@@ -19,6 +24,7 @@ pub enum Network {
 pub(crate) fn hosts_file(hostname: &str, extra_hosts: &[(String, String)]) -> String {
     let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (host, address) in extra_hosts {
+        let address = if address == HOST_GATEWAY { HOST_ADDRESS } else { address };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{address}\t{host}");
     }
@@ -31,10 +37,11 @@ mod tests {
 
     #[test]
     fn extra_hosts_follow_loopback() {
-        let extra = [("db".to_owned(), "10.0.0.2".to_owned())];
+        let extra =
+            [("db", "10.0.0.2"), ("host", "host-gateway")].map(|(name, ip)| (name.to_owned(), ip.to_owned()));
         assert_eq!(
             hosts_file("box", &extra),
-            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n127.0.0.1\thost\n"
         );
     }
 }

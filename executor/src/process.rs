@@ -85,6 +85,13 @@ macro_rules! resources {
                 }
             }
 
+            /// Its `--ulimit` name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
             pub(crate) fn number(self) -> rustix::process::Resource {
                 match self {
                     $(Self::$variant => rustix::process::Resource::$rustix,)*

@@ -42,6 +42,7 @@ use rbuild_image::ImageConfig;
 use rbuild_llb::Definition;
 
 pub use error::{Error, ErrorKind};
+pub use instruction::mount::parse_size_bytes;
 pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rbuild_llb::{Definition, InputIndex, VertexId};
 
 use crate::cache_key::CacheKey;
+use crate::entitlements::Entitlements;
 use crate::error::SolveError;
 use crate::graph::Graph;
 use crate::pool;
@@ -23,11 +24,13 @@ pub const JOBS_DEFAULT: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not z
 pub struct SolveOptions {
     /// How many vertices are worked on at a time.
     pub jobs: NonZeroUsize,
+    /// What steps may do beside what all may.
+    pub entitlements: Entitlements,
 }
 
 impl Default for SolveOptions {
     fn default() -> Self {
-        Self { jobs: JOBS_DEFAULT }
+        Self { jobs: JOBS_DEFAULT, entitlements: Entitlements::default() }
     }
 }
 
@@ -127,7 +130,7 @@ impl<O> Solved<O> {
 /// running steps are told to stop, and the call returns once they have.
 ///
 /// # Errors
-/// The first failure of a vertex, or [`SolveError::Cancelled`].
+/// [`SolveError::NotAllowed`] before anything runs; the first failure of a vertex; or [`SolveError::Cancelled`].
 pub fn solve<W: Worker>(
     definition: &Definition,
     worker: &W,
@@ -135,9 +138,12 @@ pub fn solve<W: Worker>(
     events: &dyn EventSink,
     cancel: &AtomicBool,
 ) -> Result<Solved<W::Output>, SolveError<W::Error>> {
-    match Graph::new(definition) {
-        Some(graph) => pool::drive(&graph, worker, options, events, cancel),
-        None => Ok(Solved { output: None, vertices: Vec::new(), unkeyed: Vec::new() }),
+    let Some(graph) = Graph::new(definition) else {
+        return Ok(Solved { output: None, vertices: Vec::new(), unkeyed: Vec::new() });
+    };
+    match options.entitlements.lacking(&graph) {
+        Some((entitlement, range)) => Err(SolveError::NotAllowed { entitlement, range }),
+        None => pool::drive(&graph, worker, options, events, cancel),
     }
 }
 

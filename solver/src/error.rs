@@ -3,6 +3,8 @@
 use rbuild_llb::{OutputIndex, SourceRange, VertexId};
 use thiserror::Error;
 
+use crate::entitlements::Entitlement;
+
 /// Why a build has no result. `E` is the worker's error.
 #[derive(Debug, Error)]
 pub enum SolveError<E: std::error::Error + 'static> {
@@ -33,6 +35,14 @@ pub enum SolveError<E: std::error::Error + 'static> {
     Lookup {
         /// What went wrong.
         source: E,
+    },
+    /// A step needs a right that the build does not have.
+    #[error("{entitlement} is not allowed")]
+    NotAllowed {
+        /// Which right.
+        entitlement: Entitlement,
+        /// The Dockerfile lines that need it.
+        range: Option<SourceRange>,
     },
     /// The caller asked for it.
     #[error("the build was cancelled")]

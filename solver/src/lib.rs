@@ -42,6 +42,7 @@
 pub mod build;
 pub mod cache_key;
 pub mod cache_map;
+pub mod entitlements;
 mod error;
 pub mod export;
 mod graph;
@@ -64,6 +65,7 @@ pub use build::{
 };
 pub use cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdentity};
 pub use cache_map::{CacheMap, InputRequest, SelectedPath, Selection};
+pub use entitlements::Entitlements;
 pub use error::SolveError;
 pub use graph::Graph;
 pub use worker::{Context, Found, Input, NewRecord, VertexRef, Worker};

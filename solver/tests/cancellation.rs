@@ -10,7 +10,9 @@ use rbuild_solver::{SolveError, SolveOptions, solve};
 
 use crate::{build, check_events, worker_with};
 
-const JOBS_ONE: SolveOptions = SolveOptions { jobs: std::num::NonZeroUsize::MIN };
+fn jobs_one() -> SolveOptions {
+    SolveOptions { jobs: std::num::NonZeroUsize::MIN, ..SolveOptions::default() }
+}
 
 /// Three steps on one image, joined.
 fn fork() -> (Definition, [VertexId; 3]) {
@@ -73,7 +75,7 @@ fn nothing_begins_after_a_failure() {
     let (definition, _) = fork();
     let worker = ScriptedWorker::new(&Arc::default()).with_fault("write /a x");
     let events = RecordedEvents::default();
-    solve(&definition, &worker, &JOBS_ONE, &events, &AtomicBool::new(false)).unwrap_err();
+    solve(&definition, &worker, &jobs_one(), &events, &AtomicBool::new(false)).unwrap_err();
     check_events(&events.take(), false);
     assert_eq!(worker.calls().ran, ["base", "write /a x"]);
 }
@@ -91,7 +93,7 @@ fn a_cancelled_build_stops() {
         Err(ScriptError::Cancelled)
     });
     let events = RecordedEvents::default();
-    let solved = solve(&definition, &worker, &JOBS_ONE, &events, &cancel);
+    let solved = solve(&definition, &worker, &jobs_one(), &events, &cancel);
     check_events(&events.take(), false);
     assert!(matches!(solved, Err(SolveError::Cancelled)));
     assert_eq!(worker.calls().ran, ["base", "write /a x"]);
@@ -139,7 +141,7 @@ fn what_waits_for_its_turn_has_not_begun() {
     let fault = |_: &rbuild_solver::Context<'_>| Err(ScriptError::Fault("no such image".to_owned()));
     let worker = worker_with(&Arc::default(), "1").with_hook("identify base", fault);
     let events = RecordedEvents::default();
-    solve(&script.result(copy), &worker, &JOBS_ONE, &events, &AtomicBool::new(false)).unwrap_err();
+    solve(&script.result(copy), &worker, &jobs_one(), &events, &AtomicBool::new(false)).unwrap_err();
     let events = events.take();
     check_events(&events, false);
     assert!(!events.contains(&Event::Started { vertex: context }), "{events:#?}");

@@ -7,9 +7,13 @@ mod call;
 mod failure;
 mod input;
 mod output;
+mod proxy;
 mod secret;
 mod settings;
 mod ssh;
+mod steps;
+mod ulimit;
+mod volume;
 
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::{Lowered, lower};
@@ -19,7 +23,7 @@ use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
 pub(crate) use call::Call;
-pub(crate) use settings::extra_host;
+pub(crate) use steps::extra_host;
 
 use self::base::StoreResolver;
 use self::failure::Blame;
@@ -33,6 +37,9 @@ use crate::report::{Failure, Finding, Kind, eprint, render_findings};
 pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let cancel = app.cancel_on_interrupt()?;
     let settings = Settings::new(args)?;
+    if !settings.quiet {
+        eprint(settings.steps.warnings());
+    }
     let input = Input::read(&settings)?;
     if let Call::Question(question) = settings.call {
         return call::answer(app, &settings, &input, question, &cancel);
@@ -67,7 +74,7 @@ fn build(
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
     let worker = LocalWorker::new(images, &executor, pool, worker_options(app, settings, input, &lowered));
-    let options = SolveOptions { jobs: settings.jobs };
+    let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
         .map_err(|error| blame.solve(error))?;
     let snapshot = solved.output.unwrap_or_else(rbuild_cache::Snapshot::empty);
@@ -88,11 +95,12 @@ fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lower
         layouts: std::collections::BTreeMap::new(),
         git: app::git_options(),
         pins: std::sync::Arc::default(),
-        network: settings.network_default(),
+        network: settings.steps.network_default(),
         now_ns: app::unix_now_ns(),
         mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),
         single_id: app.single_id(),
-        secrets: settings.secrets.clone(),
-        ssh: settings.ssh.all.clone(),
+        secrets: settings.steps.secrets.clone(),
+        volumes: settings.steps.volumes.clone(),
+        ssh: settings.steps.ssh.all.clone(),
     }
 }

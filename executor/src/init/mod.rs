@@ -2,11 +2,11 @@
 //!
 //! The order is not free:
 //!
-//! 1. what needs the host's view: network, host name, limits;
+//! 1. what needs the host's view: network, host name;
 //! 2. mounts, then `pivot_root`: from here on every path is the container's;
 //! 3. terminal, working directory, users: looked up in the container's files;
 //! 4. the filter, while there is still the right to install one without `no_new_privs`;
-//! 5. bounding set, groups, user, capabilities;
+//! 5. bounding set, limits (late: they are the process's, and may be too low for this program), groups, user, capabilities;
 //! 6. the death signal, which a change of user clears;
 //! 7. `execve`.
 
@@ -22,8 +22,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::sched::CloneFlags;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{Rlimit, setrlimit};
+use rustix::process::{Rlimit, getrlimit, setrlimit};
 
 use crate::handshake::{Channel, Failure, Message, NetworkSpec, Spec, Step, StepExt as _};
 use crate::process::{Process, Ulimit};
@@ -62,7 +63,6 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
     network(spec.network, &descriptors)?;
     nix::unistd::sethostname(&spec.hostname).step("set the host name")?;
-    spec.process.ulimits.iter().try_for_each(limit)?;
     let filter = spec.seccomp.map(|index| seccomp::read(&descriptors[index])).transpose()?;
 
     mounts::set_up(&spec, descriptors, channel)?;
@@ -86,6 +86,7 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     if !spec.insecure {
         capabilities::limit_bounding_set(spec.process.capabilities)?;
     }
+    spec.process.ulimits.iter().try_for_each(limit)?;
     user::become_user(&ids, channel)?;
     if !spec.insecure {
         capabilities::limit(spec.process.capabilities)?;
@@ -110,7 +111,17 @@ fn network(network: NetworkSpec, descriptors: &[OwnedFd]) -> Step<()> {
 fn limit(ulimit: &Ulimit) -> Step<()> {
     let value = |limit| (limit != u64::MAX).then_some(limit);
     let limit = Rlimit { current: value(ulimit.soft), maximum: value(ulimit.hard) };
-    setrlimit(ulimit.resource.number(), limit).step(&format!("set the limit {:?}", ulimit.resource))
+    let name = ulimit.resource.name();
+    match setrlimit(ulimit.resource.number(), limit) {
+        Err(Errno::PERM) => {
+            let shown =
+                |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+            let here = shown(getrlimit(ulimit.resource.number()).maximum);
+            let wanted = shown(limit.maximum);
+            Err(Errno::PERM).step(&format!("raise the hard limit `{name}` from {here} to {wanted}"))
+        }
+        other => other.step(&format!("set the limit `{name}`")),
+    }
 }
 
 /// A missing one is made: a step may have removed the directory that the next one starts in.

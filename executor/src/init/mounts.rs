@@ -48,6 +48,19 @@ const PRIVATE: MountChange = MountChange { set: 0, clear: 0, propagation: libc::
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// What is there beside them without protection, where the kernel has it and lets it be made. BuildKit's list.
+const INSECURE_DEVICES: [(&str, u32, u32); 6] = [
+    ("kmsg", 1, 11),
+    ("cuse", 10, 203),
+    ("fuse", 10, 229),
+    ("kvm", 10, 232),
+    ("net/tun", 10, 200),
+    ("loop-control", 10, 237),
+];
+/// The device number of loop devices, and how many are there.
+const LOOP_MAJOR: u32 = 7;
+const LOOP_DEVICES: u32 = 16;
+
 const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -240,6 +253,9 @@ impl Mounter<'_> {
         for (name, major, minor) in DEVICES {
             device(&dev, name, major, minor).step_at("create the device", Path::new("/dev").join(name))?;
         }
+        if self.insecure {
+            insecure_devices(&dev);
+        }
         for (name, to) in DEV_LINKS {
             symlinkat(to, &dev, name).step_at("link", Path::new("/dev").join(name))?;
         }
@@ -401,6 +417,20 @@ fn device(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> rustix::io::Resu
     drop(openat(dev, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, mode)?);
     let host = copy(CWD, &format!("/dev/{name}"))?;
     move_mount(host, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// A user namespace may make none of them; programs that need one say so better.
+fn insecure_devices(dev: &OwnedFd) {
+    let make = |name: &str, kind: FileType, major: u32, minor: u32| {
+        let _ = mknodat(dev, name, kind, Mode::from_raw_mode(0o660), makedev(major, minor));
+    };
+    let _ = mkdirat(dev, "net", Mode::from_raw_mode(0o755));
+    for (name, major, minor) in INSECURE_DEVICES {
+        make(name, FileType::CharacterDevice, major, minor);
+    }
+    for minor in 0..LOOP_DEVICES {
+        make(&format!("loop{minor}"), FileType::BlockDevice, LOOP_MAJOR, minor);
+    }
 }
 
 #[cfg(test)]

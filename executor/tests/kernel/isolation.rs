@@ -130,6 +130,20 @@ pub(crate) fn limits(fixture: &Fixture) {
     assert_eq!(succeeded(fixture.run(container)), "100\n200\n0\n");
 }
 
+pub(crate) fn limits_that_cannot_be(fixture: &Fixture) {
+    // Fewer descriptors than it takes to set a container up, which is not what they limit.
+    let mut container = fixture.shell("ulimit -n");
+    container.process.ulimits = vec![Ulimit { resource: Resource::OpenFiles, soft: 5, hard: 5 }];
+    assert_eq!(succeeded(fixture.run(container)), "5\n");
+    // More descriptors than the kernel gives to anybody.
+    let mut container = fixture.container(&["true"]);
+    container.process.ulimits =
+        vec![Ulimit { resource: Resource::OpenFiles, soft: u64::MAX, hard: u64::MAX }];
+    let error = fixture.try_run(container).unwrap_err().to_string();
+    assert!(error.starts_with("failed to raise the hard limit `nofile` from "), "{error}");
+    assert!(error.ends_with(" to unlimited"), "{error}");
+}
+
 pub(crate) fn signals_are_reset(fixture: &Fixture) {
     let container = fixture.container(&["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]);
     let none = "0000000000000000";

@@ -151,7 +151,7 @@ impl MountSpec {
             "readwrite" | "rw" => self.readonly_given = Some(!parse_bool(value).ok_or_else(invalid)?),
             "required" => self.set_required(parse_bool(value).ok_or_else(invalid)?)?,
             "size" if self.kind == MountType::Tmpfs => {
-                self.size_bytes = Some(size_bytes(value).ok_or_else(invalid)?);
+                self.size_bytes = Some(parse_size_bytes(value).ok_or_else(invalid)?);
             }
             "size" => return Err(self.unexpected(key)),
             "id" => self.id = value.to_owned(),
@@ -236,8 +236,8 @@ fn sharing(value: &str) -> Result<CacheSharing, Error> {
     })
 }
 
-/// `64m`, `1.5g`, `1GiB`: powers of 1024.
-fn size_bytes(text: &str) -> Option<u64> {
+/// Reads a size as Docker writes it: `64m`, `1.5g`, `1GiB`, in powers of 1024.
+pub fn parse_size_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|character: char| !(character.is_ascii_digit() || character == '.'));
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
     let unit = unit.trim_start().to_ascii_lowercase();

@@ -23,6 +23,9 @@ impl LocalWorker<'_> {
         inputs: &[Input<'_, Snapshot>],
         cx: &Context<'_>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
+        if op.devices.iter().any(|(_, required)| *required) {
+            return Err(WorkerError::Unsupported { what: "required devices" });
+        }
         let root =
             op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
         let active = self.prepare_mount(root, inputs)?;

@@ -61,6 +61,8 @@ pub struct LocalWorkerOptions {
     pub single_id: bool,
     /// What steps may be given under which id.
     pub secrets: Secrets,
+    /// What of the host all processes see.
+    pub volumes: Vec<Volume>,
     /// The ssh agents that steps may use.
     pub ssh: SshAgents,
     /// What git is given.
@@ -78,6 +80,17 @@ pub struct LocalContext {
     pub kind: file::SourceKind,
     /// When it was last changed, Unix seconds, where that means something.
     pub time: Option<i64>,
+}
+
+/// A path of the host in all processes of a build. Neither in a key nor in a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Where it is.
+    pub source: PathBuf,
+    /// Where processes see it.
+    pub target: PathBuf,
+    /// Whether they may only read it.
+    pub readonly: bool,
 }
 
 /// Runs the steps of a build on this machine.

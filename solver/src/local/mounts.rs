@@ -71,6 +71,11 @@ impl LocalWorker<'_> {
             let (target, flags) = (PathBuf::from(&mount.target), flags(mount));
             resolved.mounts.extend(source.map(|source| Resolved { target, source, flags }));
         }
+        resolved.mounts.extend(self.options.volumes.iter().map(|volume| Resolved {
+            target: volume.target.clone(),
+            source: MountSource::Bind(volume.source.clone()),
+            flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
+        }));
         Ok(resolved)
     }
 

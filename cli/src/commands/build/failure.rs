@@ -52,6 +52,11 @@ impl Blame<'_> {
                 failure.tail = self.progress.tail(vertex);
                 failure
             }
+            SolveError::NotAllowed { entitlement, range } => {
+                let mut failure = Failure::caused_by(Kind::Input, &error);
+                failure.excerpt = range.map(|range| self.excerpt(range, None));
+                failure.hint(format!("`--allow {entitlement}` allows it"))
+            }
             SolveError::Lookup { source } => worker(&source),
             error @ SolveError::MissingOutput { .. } => Failure::caused_by(Kind::Internal, &error),
         }

@@ -6,15 +6,14 @@ use std::path::PathBuf;
 
 use rbuild_frontend::{NoCache, Options};
 use rbuild_image::{Platform, Reference};
-use rbuild_llb::{ExtraHost, Network, ResolveMode};
+use rbuild_llb::ResolveMode;
 use rbuild_solver::JOBS_DEFAULT;
-use rbuild_solver::secrets::Secrets;
 
 use super::call::Call;
 use super::input::Input;
-use super::ssh::Agents;
-use crate::app::{environment, unix_now};
-use crate::args::{BuildArgs, BuildNetworkArg, ProgressArg};
+use super::steps::Steps;
+use crate::app::{docker_config, environment, unix_now};
+use crate::args::{BuildArgs, ProgressArg};
 use crate::commands::{platform, reference};
 use crate::format::rfc3339;
 use crate::output_spec::OutputSpec;
@@ -43,10 +42,7 @@ pub(crate) struct Settings {
     platform: Platform,
     no_cache: NoCache,
     resolve_mode: ResolveMode,
-    network: Network,
-    extra_hosts: Vec<ExtraHost>,
-    pub(crate) secrets: Secrets,
-    pub(crate) ssh: Agents,
+    pub(crate) steps: Steps,
     /// One time for all that is made, Unix seconds.
     pub(crate) source_date_epoch: Option<i64>,
 }
@@ -78,34 +74,24 @@ impl Settings {
             platform: platform(args.platform.as_deref())?,
             no_cache: no_cache(args),
             resolve_mode: if args.pull { ResolveMode::ForcePull } else { ResolveMode::Default },
-            network: network(args.network),
-            extra_hosts: args.add_hosts.iter().map(|host| extra_host(host)).collect::<Result<_, _>>()?,
-            secrets: super::secret::secrets(&args.secrets, &environment)?,
-            ssh: super::ssh::agents(&args.ssh, &environment)?,
+            steps: Steps::new(args)?,
             source_date_epoch,
         })
     }
 
     /// What the frontend is told.
     pub(crate) fn frontend(&self, input: &Input) -> Options {
-        Options {
+        self.steps.tell(Options {
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
             target: self.target.clone(),
             build_platform: Platform::host(),
             no_cache: self.no_cache.clone(),
-            network: self.network,
-            extra_hosts: self.extra_hosts.clone(),
             resolve_mode: self.resolve_mode,
             ignore: input.ignore.clone(),
             source_date_epoch: self.source_date_epoch,
             ..Options::new(self.platform.clone(), self.created.clone())
-        }
-    }
-
-    /// What a `RUN` without a network of its own gets. The host's, until steps have one of their own.
-    pub(crate) const fn network_default(&self) -> Network {
-        Network::Host
+        })
     }
 
     /// Whether the build set one time for all it makes.
@@ -148,6 +134,9 @@ fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
         all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
     }
+    if let Some(config) = docker_config() {
+        super::proxy::add(&mut all, &config);
+    }
     Ok(all)
 }
 
@@ -179,14 +168,6 @@ fn no_cache(args: &BuildArgs) -> NoCache {
     }
 }
 
-const fn network(network: BuildNetworkArg) -> Network {
-    match network {
-        BuildNetworkArg::Default => Network::Default,
-        BuildNetworkArg::Host => Network::Host,
-        BuildNetworkArg::None => Network::None,
-    }
-}
-
 const fn mode(args: &BuildArgs) -> Mode {
     match args.progress {
         _ if args.quiet => Mode::Quiet,
@@ -194,33 +175,5 @@ const fn mode(args: &BuildArgs) -> Mode {
         ProgressArg::Tty => Mode::Tty,
         ProgressArg::Plain => Mode::Plain,
         ProgressArg::Quiet => Mode::Quiet,
-    }
-}
-
-/// `HOST:IP` or `HOST=IP`; an IPv6 address may stand in brackets.
-pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
-    let malformed = || Failure::new(Kind::Input, format!("invalid --add-host `{text}` (expected HOST:IP)"));
-    let (host, ip) = text.split_once(['=', ':']).ok_or_else(malformed)?;
-    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-    if host.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
-        return Err(malformed());
-    }
-    Ok(ExtraHost { host: host.to_owned(), ip: ip.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn extra_hosts_are_read() {
-        for (text, host, ip) in
-            [("db:10.0.0.1", "db", "10.0.0.1"), ("v6=[::1]", "v6", "::1"), ("v6:::1", "v6", "::1")]
-        {
-            assert_eq!(extra_host(text).unwrap(), ExtraHost { host: host.into(), ip: ip.into() });
-        }
-        for text in ["", "db", "db:", ":1.2.3.4", "db:nowhere"] {
-            assert!(extra_host(text).is_err(), "{text}");
-        }
     }
 }
