@@ -69,12 +69,20 @@ pub(crate) enum Command {
 /// `rbuild build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// The build context: a directory.
-    #[arg(value_name = "PATH")]
+    /// The build context: a directory, a git repository, a tar of a web server, or `-` for a tar or a Dockerfile on standard
+    /// input.
+    #[arg(value_name = "PATH|URL|-")]
     pub(crate) context: PathBuf,
-    /// The Dockerfile [default: PATH/Dockerfile].
-    #[arg(short, long, value_name = "FILE")]
+    /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input.
+    #[arg(short, long, value_name = "FILE|URL|-")]
     pub(crate) file: Option<PathBuf>,
+    /// The rules of what of the context is not seen, in the place of `.dockerignore`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ignorefile: Option<PathBuf>,
+    /// What a name in the Dockerfile stands for: a directory, `docker-image://IMAGE`, `oci-layout://PATH[:TAG]`, or the URL of a
+    /// git repository or of a file (repeatable).
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
     /// A name for the image (repeatable).
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,

@@ -163,6 +163,11 @@ pub(crate) fn is_predefined(name: &str) -> bool {
         || proxy_slot(&mut ProxyEnv::default(), name).is_some()
 }
 
+/// A global argument that is not empty.
+pub(crate) fn value<'a>(globals: &'a Globals, name: &str) -> Option<&'a str> {
+    globals.env.get(name).filter(|value| !value.is_empty())
+}
+
 /// A build argument that is not empty.
 pub(crate) fn control<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
     options.build_args.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::expand::ExpandError;
 use crate::lint::{self, Warning};
-use crate::resolver::ResolveError;
+use crate::resolver::{OutsideError, ResolveError};
 use crate::span::Span;
 
 /// What is wrong, and where.
@@ -218,6 +218,12 @@ pub enum ErrorKind {
     /// A value of `SOURCE_DATE_EPOCH` that is not a time.
     #[error("invalid SOURCE_DATE_EPOCH: `{value}`")]
     Epoch { value: String },
+    /// A stage named by `SOURCE_DATE_EPOCH` that is more than a source.
+    #[error("SOURCE_DATE_EPOCH stage {reason}")]
+    EpochStage { reason: String },
+    /// The age of what `SOURCE_DATE_EPOCH` names could not be found out.
+    #[error("failed to resolve SOURCE_DATE_EPOCH: {source}")]
+    EpochSource { source: OutsideError },
 
     /// `ONBUILD ONBUILD`.
     #[error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")]

@@ -32,6 +32,7 @@ mod lower;
 mod options;
 pub mod parser;
 mod paths;
+mod remote;
 mod resolver;
 mod span;
 mod stage;
@@ -46,7 +47,8 @@ pub use instruction::mount::parse_size_bytes;
 pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};
 pub use options::{MainContext, NamedContext, NoCache, Options};
-pub use resolver::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+pub use remote::{CONTEXT_FILE, RemoteContext};
+pub use resolver::{ImageResolver, OutsideError, ResolveError, ResolveErrorKind, ResolvedImage};
 pub use span::Span;
 pub use stage::ONBUILD_TRIGGERS_MAX;
 pub use subrequest::{

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use rbuild_image::{Digest, ImageConfig, Platform, Reference};
-use rbuild_llb::{ExtraHost, GitSource, Network, ResolveMode, Ulimit};
+use rbuild_llb::{ExtraHost, Network, ResolveMode, Ulimit};
+
+use crate::remote::RemoteContext;
 
 /// Everything outside the Dockerfile that decides what it means.
 ///
@@ -104,8 +106,8 @@ pub enum MainContext {
     /// A directory of the machine that asked for the build: the local source `context`.
     #[default]
     Local,
-    /// A git repository. `.dockerignore` does not apply to it.
-    Git(GitSource),
+    /// A repository or a file of a web server. `.dockerignore` does not apply to it.
+    Remote(RemoteContext),
 }
 
 /// What a name given with `--build-context` stands for.
@@ -120,8 +122,8 @@ pub enum NamedContext {
         /// The rules of the directory's own `.dockerignore`.
         ignore: Vec<String>,
     },
-    /// A git repository.
-    Git(GitSource),
+    /// A repository or a file of a web server.
+    Remote(RemoteContext),
     /// An image in an OCI image layout, which the caller has already read.
     OciLayout {
         /// The name under which the solver knows the layout.

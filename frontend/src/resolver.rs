@@ -1,7 +1,7 @@
 //! How the frontend learns about base images without touching network or disk.
 
 use rbuild_image::{ImageConfig, Platform, Reference};
-use rbuild_llb::ResolveMode;
+use rbuild_llb::{ResolveMode, SourceOp};
 use thiserror::Error;
 
 /// Answers what an image reference stands for. Implemented over registry and store by the solver, by a map in tests.
@@ -24,7 +24,20 @@ pub trait ImageResolver {
         platform: &Platform,
         mode: ResolveMode,
     ) -> Result<ResolvedImage, ResolveError>;
+
+    /// When a source was last changed, Unix seconds; `None` when that means nothing of it. Asked for where
+    /// `SOURCE_DATE_EPOCH` names a source.
+    ///
+    /// # Errors
+    /// When the source cannot be had.
+    fn time_of(&self, source: &SourceOp) -> Result<Option<i64>, OutsideError> {
+        let _ = source;
+        Ok(None)
+    }
 }
+
+/// Why something outside could not be asked.
+pub type OutsideError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An image that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +57,7 @@ pub struct ResolveError {
     /// What kind of failure it is.
     pub kind: ResolveErrorKind,
     /// What went wrong below.
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: OutsideError,
 }
 
 /// Kinds of failure that callers treat differently.

@@ -15,19 +15,19 @@ mod steps;
 mod ulimit;
 mod volume;
 
+use std::sync::Arc;
+
 use rbuild_executor::{Executor, ExecutorOptions};
-use rbuild_frontend::{Lowered, lower};
-use rbuild_solver::local::file::SourceKind;
-use rbuild_solver::local::{LocalContext, LocalWorker, LocalWorkerOptions};
+use rbuild_frontend::lower;
+use rbuild_solver::local::{LocalWorker, LocalWorkerOptions, Pins};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
 pub(crate) use call::Call;
 pub(crate) use steps::extra_host;
 
-use self::base::StoreResolver;
 use self::failure::Blame;
-use self::input::Input;
+use self::input::{Input, Remote, Trees};
 use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
@@ -40,13 +40,14 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     if !settings.quiet {
         eprint(settings.steps.warnings());
     }
-    let input = Input::read(&settings)?;
-    if let Call::Question(question) = settings.call {
-        return call::answer(app, &settings, &input, question, &cancel);
-    }
     let progress = Progress::start(settings.progress, app::terminal());
+    let remote = Remote::new(app, &settings, &progress);
+    let input = Input::read(&settings, &remote)?;
     let blame = Blame { input: &input, progress: &progress };
-    let result = build(app, &settings, &input, &progress, &cancel, &blame);
+    if let Call::Question(question) = settings.call {
+        return call::answer(question, &remote, &blame);
+    }
+    let result = build(app, &settings, &input, &remote, &progress, &cancel, &blame);
     progress.finish();
     let findings = result?;
     if !settings.quiet {
@@ -60,20 +61,23 @@ fn build(
     app: &App,
     settings: &Settings,
     input: &Input,
+    remote: &Remote<'_>,
     progress: &Progress,
     cancel: &std::sync::atomic::AtomicBool,
     blame: &Blame<'_>,
 ) -> Result<Vec<Finding>, Failure> {
     let images = app.images()?;
     let lease = images.store().lease()?;
-    let resolver = StoreResolver { images, cancel };
+    let resolver = remote.resolver(&input.trees)?;
     let lowered = lower(&input.dockerfile, &settings.frontend(input), &resolver)
         .map_err(|error| blame.frontend(&error))?;
     let findings = blame.findings(&lowered);
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
-    let worker = LocalWorker::new(images, &executor, pool, worker_options(app, settings, input, &lowered));
+    let mut worker = worker_options(app, settings, &input.trees, remote.pins());
+    worker.mtime_max = settings.source_date_epoch.or(lowered.source_date_epoch);
+    let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
         .map_err(|error| blame.solve(error))?;
@@ -85,19 +89,15 @@ fn build(
     Ok(findings)
 }
 
-fn worker_options(app: &App, settings: &Settings, input: &Input, lowered: &Lowered) -> LocalWorkerOptions {
+fn worker_options(app: &App, settings: &Settings, trees: &Trees, pins: &Arc<Pins>) -> LocalWorkerOptions {
     LocalWorkerOptions {
-        contexts: [(
-            "context".to_owned(),
-            LocalContext { path: input.context.clone(), kind: SourceKind::Context, time: None },
-        )]
-        .into(),
-        layouts: std::collections::BTreeMap::new(),
+        contexts: trees.contexts.clone(),
+        layouts: trees.layouts.clone(),
         git: app::git_options(),
-        pins: std::sync::Arc::default(),
+        pins: Arc::clone(pins),
         network: settings.steps.network_default(),
         now_ns: app::unix_now_ns(),
-        mtime_max: settings.source_date_epoch.or(lowered.source_date_epoch),
+        mtime_max: None,
         single_id: app.single_id(),
         secrets: settings.steps.secrets.clone(),
         volumes: settings.steps.volumes.clone(),

@@ -1,16 +1,18 @@
 //! COPY, and what ADD shares with it.
 
-use rbuild_llb::{Chmod, ChownId, CopyAction, Edge, FileInput, MergeOp, Meta, MkfileAction, Op, Owner};
+use rbuild_llb::{
+    Chmod, ChownId, CopyAction, Edge, FileInput, MergeOp, Meta, MkfileAction, Op, Owner, without_credentials,
+};
 
+use super::Lowerer;
 use super::state::Current;
 use super::tree::{FileSteps, SourceTree};
-use super::{Lowerer, remote};
 use crate::error::{Error, ErrorKind};
 use crate::expand::{Expander, Quotes};
 use crate::instruction::{Command, Copy, Document, Transfer};
 use crate::lint::checks;
-use crate::paths;
 use crate::stage::Step;
+use crate::{paths, remote};
 
 const DOCUMENT_MODE: u32 = 0o644;
 const CHMOD_MAX: u32 = 0o7777;
@@ -208,8 +210,8 @@ impl Transferred {
 
     /// Takes the credentials out of the URLs in a text: it is shown, and stays in the image.
     fn hide_credentials(&self, text: String) -> String {
-        let remote = self.sources.iter().filter(|source| remote::is_http(source) || remote::is_git(source));
-        remote.fold(text, |text, source| text.replace(source, &remote::without_credentials(source)))
+        let remote = self.sources.iter().filter(|source| remote::is_remote(source));
+        remote.fold(text, |text, source| text.replace(source, &without_credentials(source)))
     }
 
     fn history(&self, keyword: &str) -> String {

@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 
 use super::Lowerer;
-use crate::args::Globals;
+use super::epoch::Epoch;
 use crate::error::{Error, ErrorKind};
 use crate::expand::Variables;
 use crate::instruction::Instruction;
-use crate::options::{MainContext, Options};
+use crate::options::Options;
 use crate::stage::StageId;
 use crate::{Lowered, args};
 
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// The last second of the year 9999, after which RFC 3339 has no dates.
 const EPOCH_MAX: i64 = 253_402_300_799;
 
@@ -27,32 +26,14 @@ pub(super) struct Times {
 }
 
 impl Times {
-    pub(super) fn new(options: &Options, globals: &Globals) -> Result<Self, Error> {
-        let given = match options.source_date_epoch {
-            Some(epoch) => Some(epoch),
-            None => {
-                args::control(options, EPOCH).map(|text| parse_epoch(text, options)).transpose()?.flatten()
-            }
-        };
-        let epoch = match (given, globals.env.get(EPOCH).filter(|text| !text.is_empty())) {
-            (None, Some(text)) => parse_epoch(text, options)?,
-            (given, _) => given,
-        };
-        let created = match epoch {
+    pub(super) fn new(options: &Options, epoch: Epoch) -> Result<Self, Error> {
+        let created = match epoch.all {
             Some(epoch) => Some(rfc3339(epoch)?),
             None => (!options.created.is_empty()).then(|| options.created.clone()),
         };
-        Ok(Self { created, epoch, file_ns: given.and_then(|seconds| seconds.checked_mul(1_000_000_000)) })
+        let file_ns = epoch.given.and_then(|seconds| seconds.checked_mul(1_000_000_000));
+        Ok(Self { created, epoch: epoch.all, file_ns })
     }
-}
-
-/// A number, or `context`, which for a local one says nothing.
-fn parse_epoch(text: &str, options: &Options) -> Result<Option<i64>, Error> {
-    if text == "context" && options.context == MainContext::Local {
-        return Ok(None);
-    }
-    let number = text.parse().map_err(|_| ErrorKind::Epoch { value: text.to_owned() })?;
-    Ok(Some(number))
 }
 
 fn rfc3339(seconds: i64) -> Result<String, Error> {

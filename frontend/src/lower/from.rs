@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rbuild_image::{ImageConfig, Platform, Reference};
-use rbuild_llb::{Edge, GitSource, ImageSource, Meta, OciLayoutSource, Op, SourceOp, Vertex};
+use rbuild_llb::{Edge, ImageSource, Meta, OciLayoutSource, Op, SourceOp, Vertex};
 
 use super::Lowerer;
 use super::history::{self, Timeline};
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::expand::Variables;
 use crate::lint::Rule;
 use crate::options::{NamedContext, Options};
+use crate::remote::RemoteContext;
 use crate::resolver::{ImageResolver, ResolvedImage};
 use crate::stage::{Base, Graph, Stage, StageId};
 use crate::{paths, suggest};
@@ -31,7 +32,7 @@ enum Origin {
     Scratch,
     Image(Box<ImageOrigin>),
     Local { name: String, ignore: Vec<String> },
-    Git(Box<GitSource>),
+    Remote(Box<RemoteContext>),
 }
 
 #[derive(Debug, Clone)]
@@ -169,7 +170,7 @@ fn place_of_context(
             NamedContext::Local { name, ignore } => {
                 Origin::Local { name: name.clone(), ignore: ignore.clone() }
             }
-            NamedContext::Git(source) => Origin::Git(Box::new(source.clone())),
+            NamedContext::Remote(remote) => Origin::Remote(Box::new(remote.clone())),
             NamedContext::OciLayout { store, digest, config } => Origin::Image(Box::new(ImageOrigin {
                 source: SourceOp::OciLayout(OciLayoutSource {
                     store: store.clone(),
@@ -180,6 +181,7 @@ fn place_of_context(
                 config: (**config).clone(),
                 platform: config.platform.clone(),
             })),
+            NamedContext::Image(reference) if reference.familiar_name() == "scratch" => Origin::Scratch,
             NamedContext::Image(reference) => match contexts.find(&reference.to_string(), platform) {
                 Some(next) if next != context => {
                     context = next;
@@ -217,8 +219,8 @@ impl Lowerer<'_> {
                 }
                 self.start_empty(id, Some(edge), Some(local))
             }
-            (_, Some(Origin::Git(source))) => {
-                let edge = self.git_context(source);
+            (_, Some(Origin::Remote(remote))) => {
+                let edge = self.remote_context(remote);
                 self.start_empty(id, Some(edge), None)
             }
             (_, Some(Origin::Scratch) | None) => self.start_empty(id, None, None),

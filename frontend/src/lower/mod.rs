@@ -7,12 +7,12 @@
 mod add;
 mod config;
 mod copy;
+mod epoch;
 mod finish;
 mod from;
 mod history;
 mod mounts;
 mod outline;
-mod remote;
 mod run;
 mod state;
 mod tree;
@@ -35,6 +35,7 @@ use crate::parser::{self, Dockerfile};
 use crate::resolver::ImageResolver;
 use crate::stage::{Graph, StageId, Step};
 use crate::{Checked, Lowered, Outline, suggest};
+use epoch::Places;
 use finish::Times;
 use from::{Origins, Surroundings};
 use outline::Collected;
@@ -128,15 +129,17 @@ fn walk<T>(
     let last = text.stages.last().map(|stage| stage.name.as_str()).unwrap_or_default();
     let target_name = options.target.as_deref().unwrap_or(last);
     checks::file(&file, &text, options, linter);
-    let globals = Globals::new(options, target_name, &text.globals, escape)?;
+    let mut globals = Globals::new(options, target_name, &text.globals, escape)?;
     checks::bases(&text, &globals, escape, linter);
 
     let contexts = Contexts::new(options);
+    let epoch = Places { options, contexts: &contexts, text: &text, resolver, escape }.epoch(&mut globals)?;
+    let options = &*epoch.replace_in(options);
     let mut graph = Graph::new(&text.stages, &globals, &contexts, escape)?;
     let target = graph.target(options.target.as_deref())?;
     let around = Surroundings { contexts: &contexts, options, resolver };
     let origins = resolve(&mut graph, |graph| scope(graph, target), &around)?;
-    let times = Times::new(options, &globals)?;
+    let times = Times::new(options, epoch)?;
     let mut lowerer = Lowerer {
         options,
         text: &text,

@@ -4,16 +4,17 @@
 use std::collections::{BTreeSet, HashMap};
 
 use rbuild_llb::{
-    CopyAction, Edge, FileAction, FileInput, FileOp, FileStep, GitSource, InputIndex, LocalSource, Meta,
-    MkfileAction, Op, OutputIndex, SourceOp, VertexId,
+    CopyAction, Edge, FileAction, FileInput, FileOp, FileStep, InputIndex, LocalSource, Meta, MkfileAction,
+    Op, OutputIndex, SourceOp, VertexId,
 };
 
 use super::Lowerer;
 use crate::options::MainContext;
 use crate::paths;
+use crate::remote::RemoteContext;
 
 /// The name under which the solver knows the main context.
-const MAIN_CONTEXT: &str = "context";
+pub(super) const MAIN_CONTEXT: &str = "context";
 
 /// The inputs of a vertex, each once.
 #[derive(Debug, Default)]
@@ -87,14 +88,14 @@ impl Lowerer<'_> {
                 let (local, edge) = self.local_tree(MAIN_CONTEXT, &self.options.ignore);
                 SourceTree { edge: Some(edge), local: Some(local) }
             }
-            MainContext::Git(source) => SourceTree { edge: Some(self.git_context(source)), local: None },
+            MainContext::Remote(remote) => {
+                SourceTree { edge: Some(self.remote_context(remote)), local: None }
+            }
         }
     }
 
-    pub(super) fn git_context(&mut self, source: &GitSource) -> Edge {
-        let name = "[internal] load build context".to_owned();
-        let meta = Meta { name, internal: true, ..Meta::default() };
-        self.add_vertex(Op::Source(SourceOp::Git(source.clone())), Vec::new(), meta)
+    pub(super) fn remote_context(&mut self, remote: &RemoteContext) -> Edge {
+        remote.add_to(&mut self.builder)
     }
 
     /// A local directory. Which of its paths are used is filled in at the end.

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rbuild_frontend::{Error, Lowered, MainContext, NamedContext, NoCache, Options, dockerignore, lower};
+use rbuild_frontend::{
+    Error, Lowered, MainContext, NamedContext, NoCache, Options, RemoteContext, dockerignore, lower,
+};
 use rbuild_image::Platform;
 use rbuild_llb::{Edge, ExtraHost, FileInput, FileOp, Network, Op, SourceOp, Ulimit};
 
@@ -87,7 +89,7 @@ fn set(options: &mut Options, key: &str, value: &str) {
             options.contexts.insert(name, context(&value));
         }
         "git-context" => {
-            options.context = MainContext::Git(serde_json::from_str(value).unwrap());
+            options.context = MainContext::Remote(RemoteContext::Git(serde_json::from_str(value).unwrap()));
         }
         _ => panic!("unknown option `{key}`"),
     }
@@ -98,6 +100,7 @@ fn context(value: &str) -> NamedContext {
         ("docker-image", reference) => {
             NamedContext::Image(reference.trim_start_matches('/').parse().unwrap())
         }
+        ("remote", url) => NamedContext::Remote(RemoteContext::named(url).unwrap().unwrap()),
         ("local", name) => NamedContext::Local { name: name.to_owned(), ignore: vec!["*.tmp".to_owned()] },
         _ => panic!("unknown context `{value}`"),
     }

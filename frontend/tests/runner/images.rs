@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use rbuild_frontend::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+use rbuild_frontend::{ImageResolver, OutsideError, ResolveError, ResolveErrorKind, ResolvedImage};
 use rbuild_image::{Digest, ImageConfig, Platform, Reference};
-use rbuild_llb::ResolveMode;
+use rbuild_llb::{ResolveMode, SourceOp};
 use serde_json::Value;
 
 /// Finds images in the fixtures and gives each a digest made from its name.
@@ -37,5 +37,13 @@ impl ImageResolver for Fixtures {
         let config = ImageConfig::parse(document.to_string().as_bytes()).unwrap();
         let digest = Digest::of(format!("{reference} {platform}"));
         Ok(ResolvedImage { reference: reference.with_digest(digest), config })
+    }
+
+    fn time_of(&self, source: &SourceOp) -> Result<Option<i64>, OutsideError> {
+        Ok(match source {
+            SourceOp::Git(_) => Some(1_000_000_000),
+            SourceOp::Http(file) => Some(1_100_000_000 + i64::try_from(file.url.len())?),
+            _ => None,
+        })
     }
 }

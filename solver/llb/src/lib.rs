@@ -34,5 +34,8 @@ pub use mount::{CacheSharing, Mount, MountKind, SecretFile, SshSocket};
 pub use op::{
     DiffOp, ExecOp, ExtraHost, MergeOp, Network, Op, Process, ProxyEnv, SecretEnv, Security, Ulimit,
 };
-pub use source::{GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode, SourceOp};
+pub use source::{
+    GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode, SourceOp,
+    without_credentials,
+};
 pub use vertex::{Edge, InputIndex, Meta, OutputIndex, SourceRange, Vertex, VertexId};

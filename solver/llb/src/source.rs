@@ -61,10 +61,20 @@ pub struct LocalSource {
     pub shared_key_hint: Option<String>,
 }
 
+/// A URL that can be shown: without user and password. The user of ssh is whose account it is, and stays.
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some(at) = rest[..end].rfind('@') else { return url.to_owned() };
+    let user = rest[..at].split(':').next().filter(|_| scheme == "ssh");
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    format!("{scheme}://{user}{}", &rest[at + 1..])
+}
+
 /// A git repository as a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitSource {
-    /// The repository, without credentials.
+    /// The repository. Credentials in it are no part of a key.
     pub remote: String,
     /// Branch, tag or commit; empty is the default branch.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -132,4 +142,23 @@ pub struct OciLayoutSource {
     /// Take only the lowest so many layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_limit: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let cases = [
+            ("https://u:p@host/a@b", "https://host/a@b"),
+            ("https://u@host?x=@", "https://host?x=@"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("ssh://git:p@host/a", "ssh://git@host/a"),
+            ("git@host:a", "git@host:a"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
 }

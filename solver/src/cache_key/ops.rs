@@ -7,7 +7,7 @@ use rbuild_llb::{
     Chmod, ChownId, CopyAction, DiffOp, ExecOp, FileAction, FileInput, FileOp, FileStep, GitSource,
     HttpSource, ImageSource, InputIndex, MergeOp, MkdirAction, MkfileAction, Mount, MountKind, Network,
     OciLayoutSource, Op, OpDigest, OutputIndex, Owner, Process, RmAction, SecretEnv, SecretFile, Security,
-    SourceOp, SshSocket, SymlinkAction, Ulimit, Vertex,
+    SourceOp, SshSocket, SymlinkAction, Ulimit, Vertex, without_credentials,
 };
 
 use crate::cache_map::Selection;
@@ -105,7 +105,8 @@ fn of_git(git: &GitSource) -> KeyHasher {
     } = git;
     let mut hasher = KeyHasher::new(GIT);
     hasher.str(subdir).number(*skip_submodules).number(*mtime_of_commit);
-    feed_text_option(&mut hasher, keep_git_dir.then_some(remote.as_str()));
+    let kept = keep_git_dir.then(|| without_credentials(remote));
+    feed_text_option(&mut hasher, kept.as_deref());
     hasher
 }
 

@@ -93,6 +93,13 @@ pub struct Volume {
     pub readonly: bool,
 }
 
+impl LocalContext {
+    /// A directory of the host.
+    pub const fn directory(path: PathBuf) -> Self {
+        Self { path, kind: file::SourceKind::Context, time: None }
+    }
+}
+
 /// Runs the steps of a build on this machine.
 #[derive(Debug)]
 pub struct LocalWorker<'a> {

@@ -1,17 +1,18 @@
 //! Base images, as the frontend asks for them: the store first, then a registry.
 
-use std::sync::atomic::AtomicBool;
-
-use rbuild_frontend::{ImageResolver, ResolveError, ResolveErrorKind, ResolvedImage};
+use rbuild_frontend::{ImageResolver, OutsideError, ResolveError, ResolveErrorKind, ResolvedImage};
 use rbuild_image::{Platform, Reference};
-use rbuild_llb::ResolveMode;
+use rbuild_llb::{ResolveMode, SourceOp};
 use rbuild_solver::images::{ImageError, Images, PullPolicy};
+
+use super::input::{Remote, Trees};
 
 /// Looks base images up in the store and in registries.
 #[derive(Debug)]
 pub(crate) struct StoreResolver<'a> {
     pub(crate) images: &'a Images,
-    pub(crate) cancel: &'a AtomicBool,
+    pub(crate) remote: &'a Remote<'a>,
+    pub(crate) trees: &'a Trees,
 }
 
 impl ImageResolver for StoreResolver<'_> {
@@ -26,13 +27,18 @@ impl ImageResolver for StoreResolver<'_> {
             ResolveMode::ForcePull => PullPolicy::Always,
             ResolveMode::PreferLocal => PullPolicy::Never,
         };
-        let image = self.images.resolve(reference, platform, policy, self.cancel).map_err(|error| {
-            ResolveError { reference: reference.clone(), kind: kind(&error), source: error.into() }
-        })?;
+        let image =
+            self.images.resolve(reference, platform, policy, self.remote.cancel()).map_err(|error| {
+                ResolveError { reference: reference.clone(), kind: kind(&error), source: error.into() }
+            })?;
         Ok(ResolvedImage {
             reference: reference.with_digest(image.manifest_descriptor.digest),
             config: image.config,
         })
+    }
+
+    fn time_of(&self, source: &SourceOp) -> Result<Option<i64>, OutsideError> {
+        Ok(self.remote.time_of(source, self.trees).map_err(|failure| failure.message)??)
     }
 }
 

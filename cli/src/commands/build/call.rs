@@ -1,18 +1,13 @@
 //! `--call` and `--check`: what is done with a Dockerfile instead of building it. Answers go to standard output.
 
 use std::str::FromStr;
-use std::sync::atomic::AtomicBool;
 
 use rbuild_frontend::{Answer, check, describe, outline, targets};
 use thiserror::Error;
 
-use super::base::StoreResolver;
 use super::failure::Blame;
-use super::input::Input;
-use super::settings::Settings;
-use crate::app::{self, App};
+use super::input::Remote;
 use crate::commands;
-use crate::progress::{Mode, Progress};
 use crate::report::Failure;
 
 /// The exit code of a check that found something.
@@ -84,27 +79,21 @@ impl FromStr for Call {
 }
 
 /// Answers a question. The exit code of a check says whether there are warnings.
-pub(super) fn answer(
-    app: &App,
-    settings: &Settings,
-    input: &Input,
-    question: Question,
-    cancel: &AtomicBool,
-) -> Result<u8, Failure> {
-    let progress = Progress::start(Mode::Quiet, app::terminal());
-    let blame = Blame { input, progress: &progress };
+pub(super) fn answer(question: Question, remote: &Remote<'_>, blame: &Blame<'_>) -> Result<u8, Failure> {
+    let input = blame.input;
+    let settings = remote.settings();
     let source = input.dockerfile.as_slice();
     let show = |answer: Answer| commands::print(if question.is_json { &answer.json } else { &answer.text });
     match question.method {
         Method::Describe => show(describe())?,
         Method::Targets => show(targets(source).map_err(|error| blame.frontend(&error))?.answer(source))?,
         Method::Outline => {
-            let resolver = StoreResolver { images: app.images()?, cancel };
+            let resolver = remote.resolver(&input.trees)?;
             let outline = outline(source, &settings.frontend(input), &resolver);
             show(outline.map_err(|error| blame.frontend(&error))?.answer(source))?;
         }
         Method::Check => {
-            let resolver = StoreResolver { images: app.images()?, cancel };
+            let resolver = remote.resolver(&input.trees)?;
             let checked = check(source, &settings.frontend(input), &resolver);
             show(checked.answer(&input.dockerfile_name, source))?;
             if let Some(error) = &checked.error {

@@ -29,6 +29,11 @@ impl Blame<'_> {
                 );
             }
         }
+        if let ErrorKind::EpochSource { source } = error.kind()
+            && let Some(source) = source.downcast_ref::<WorkerError>()
+        {
+            failure = worker(source).while_doing("failed to resolve SOURCE_DATE_EPOCH");
+        }
         failure.excerpt = error.range().map(|range| self.excerpt(range, error.span().cloned()));
         if let ErrorKind::Lint { warnings } = error.kind() {
             failure.excerpt = None;
@@ -102,7 +107,8 @@ fn resolve_kind(error: &rbuild_frontend::ResolveError) -> Kind {
     error.source.downcast_ref::<ImageError>().map_or(Kind::Remote, image_kind)
 }
 
-fn worker(error: &WorkerError) -> Failure {
+/// An error of the worker, whoever asked it.
+pub(crate) fn worker(error: &WorkerError) -> Failure {
     let kind = match error {
         WorkerError::Step(_) => Kind::Step,
         WorkerError::Executor(error) if error.exit_code().is_some() => Kind::Step,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use rbuild_frontend::{NoCache, Options};
+use rbuild_frontend::{NoCache, Options, parse_bool};
 use rbuild_image::{Platform, Reference};
 use rbuild_llb::ResolveMode;
 use rbuild_solver::JOBS_DEFAULT;
@@ -20,11 +20,16 @@ use crate::output_spec::OutputSpec;
 use crate::progress::Mode;
 use crate::report::{Failure, Kind};
 
+/// The build argument that keeps `.git` of a context that is a repository.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// A build, as asked for.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) context: PathBuf,
     pub(crate) file: Option<PathBuf>,
+    pub(crate) ignore_file: Option<PathBuf>,
+    pub(crate) build_contexts: Vec<String>,
     pub(crate) names: Vec<Reference>,
     pub(crate) outputs: Vec<OutputSpec>,
     pub(crate) iidfile: Option<PathBuf>,
@@ -54,18 +59,21 @@ impl Settings {
     /// When one of them is malformed, or two contradict each other.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
         let outputs = outputs(args)?;
+        let call = if args.check { Call::CHECK } else { args.call };
         let build_args = build_args(&args.build_args)?;
-        let source_date_epoch = source_date_epoch(&build_args)?;
+        let source_date_epoch = source_date_epoch(&build_args);
         Ok(Self {
             context: args.context.clone(),
             file: args.file.clone(),
+            ignore_file: args.ignorefile.clone(),
+            build_contexts: args.build_contexts.clone(),
             names: args.tags.iter().map(|name| name_of(name)).collect::<Result<_, _>>()?,
             outputs,
             iidfile: args.iidfile.clone(),
             metadata_file: args.metadata_file.clone(),
-            progress: mode(args),
+            progress: if call == Call::Build { mode(args) } else { Mode::Quiet },
             quiet: args.quiet,
-            call: if args.check { Call::CHECK } else { args.call },
+            call,
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
             build_args,
@@ -88,10 +96,22 @@ impl Settings {
             build_platform: Platform::host(),
             no_cache: self.no_cache.clone(),
             resolve_mode: self.resolve_mode,
+            context: input.context.clone(),
+            contexts: input.contexts.clone(),
             ignore: input.ignore.clone(),
             source_date_epoch: self.source_date_epoch,
             ..Options::new(self.platform.clone(), self.created.clone())
         })
+    }
+
+    /// What the image is to run on.
+    pub(crate) const fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Whether the main context keeps its `.git`.
+    pub(crate) fn keeps_git_dir(&self) -> bool {
+        self.build_args.get(KEEP_GIT_DIR).and_then(|value| parse_bool(value)).unwrap_or(false)
     }
 
     /// Whether the build set one time for all it makes.
@@ -140,13 +160,10 @@ fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(all)
 }
 
-fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
-    let Some(value) = build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    let invalid =
-        |_| Failure::new(Kind::Input, format!("invalid SOURCE_DATE_EPOCH: `{value}` is not a number"));
-    value.parse().map(Some).map_err(invalid)
+fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Option<i64> {
+    let value = build_args.get("SOURCE_DATE_EPOCH")?;
+    // A word names what it is the age of: that is for the frontend to find.
+    value.parse().ok()
 }
 
 fn split(pair: &str) -> (String, String) {

@@ -13,7 +13,7 @@ use rbuild_cache::layer::compression;
 use rbuild_cache::layer::reader::{Kind, TarReader};
 use rbuild_cache::{CacheKey, Download, Expected, Snapshot};
 use rbuild_image::{Digest, KeyHasher};
-use rbuild_llb::HttpSource;
+use rbuild_llb::{HttpSource, without_credentials};
 use rbuild_registry::{HttpOutcome, HttpRequest, Secret};
 use thiserror::Error;
 use url::Url;
@@ -226,13 +226,6 @@ fn request_key(source: &HttpSource) -> CacheKey {
         hasher.str(name).str(value);
     });
     CacheKey(hasher.finish())
-}
-
-fn without_credentials(url: &str) -> String {
-    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
-    // Fails for addresses that cannot have any.
-    parsed.set_username("").and(parsed.set_password(None)).ok();
-    parsed.into()
 }
 
 /// An address for messages: without credentials, and without a query, which may be a signature.

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rbuild_llb::GitSource;
+use rbuild_llb::{GitSource, without_credentials};
 use rbuild_registry::Secret;
 use url::Url;
 
@@ -31,7 +31,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Reads an address.
     pub(super) fn parse(text: &str) -> Result<Self, GitError> {
-        let unusable = |reason| GitError::Remote { remote: shown(text), reason };
+        let unusable = |reason| GitError::Remote { remote: without_credentials(text), reason };
         if text.starts_with('-') || text.contains(char::is_control) {
             return Err(unusable("it could be taken for an option"));
         }
@@ -84,14 +84,6 @@ fn take_credentials(url: &mut Url) -> Option<Secret> {
 
 fn basic(user: &str, password: &str) -> Secret {
     Secret::new(format!("basic {}", STANDARD.encode(format!("{user}:{password}"))))
-}
-
-/// What of an address that does not parse can be shown.
-fn shown(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or(rest)),
-        None => text.to_owned(),
-    }
 }
 
 /// A piece of git's configuration.

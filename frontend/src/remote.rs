@@ -1,20 +1,149 @@
-//! Sources of ADD that are on the network: which words are, and what they say.
+//! Sources that are on the network, of ADD and as contexts: which words are, and what they say.
 
-use rbuild_llb::GitSource;
+use rbuild_image::Digest;
+use rbuild_llb::{
+    Builder, CopyAction, Definition, Edge, FileAction, FileInput, FileOp, FileStep, GitSource, HttpSource,
+    InputIndex, Meta, Op, OutputIndex, SourceOp, Vertex, without_credentials,
+};
 
 use crate::error::{Error, ErrorKind};
 use crate::lint::parse_bool;
 
-/// What a file is called whose URL does not say.
+/// What a file is called whose URL does not say: for ADD, and as a named context.
 const UNNAMED: &str = "__unnamed__";
+const UNNAMED_CONTEXT: &str = "download";
+/// What a file is called that is the main context. A Dockerfile in its place is read from it.
+pub const CONTEXT_FILE: &str = "context";
+/// Files from the network are their owner's alone.
+const HTTP_FILE_MODE: u32 = 0o600;
+/// A repository that a context, but not ADD, may name without a scheme.
+const GITHUB: &str = "github.com/";
 /// The secrets that hold credentials for git over HTTP, and the agent for git over ssh.
 const GIT_TOKEN_SECRET: &str = "GIT_AUTH_TOKEN";
 const GIT_HEADER_SECRET: &str = "GIT_AUTH_HEADER";
 const SSH_AGENT: &str = "default";
 
+/// A build context on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteContext {
+    /// A git repository.
+    Git(GitSource),
+    /// A tree of one file.
+    File(HttpSource),
+    /// What is in an archive.
+    Archive(HttpSource),
+}
+
+impl RemoteContext {
+    /// What is given as the main context, if it is an address. Whether a file is an archive is for the caller to see.
+    ///
+    /// # Errors
+    /// When it is a git URL that cannot be read.
+    pub fn main(text: &str, keep_git_dir: bool) -> Result<Option<Self>, Error> {
+        Self::parse(text, keep_git_dir.then_some(true), |_| CONTEXT_FILE.to_owned())
+    }
+
+    /// What is given as a named context, if it is an address.
+    ///
+    /// # Errors
+    /// As for [`main`](Self::main).
+    pub fn named(text: &str) -> Result<Option<Self>, Error> {
+        Self::parse(text, None, |url| file_name(url, UNNAMED_CONTEXT))
+    }
+
+    fn parse(
+        text: &str,
+        keep_git_dir: Option<bool>,
+        name: impl FnOnce(&str) -> String,
+    ) -> Result<Option<Self>, Error> {
+        let completed = text.starts_with(GITHUB).then(|| format!("https://{text}"));
+        let is_git = completed.is_some() || is_git(text);
+        let url = completed.as_deref().unwrap_or(text);
+        if is_git {
+            return Ok(Some(Self::Git(git_source(url, keep_git_dir, None)?)));
+        }
+        Ok(is_http(url).then(|| Self::File(http_file(url, name(url), None))))
+    }
+
+    /// What has to be fetched.
+    pub fn source(&self) -> SourceOp {
+        match self {
+            Self::Git(source) => SourceOp::Git(source.clone()),
+            Self::File(source) | Self::Archive(source) => SourceOp::Http(source.clone()),
+        }
+    }
+
+    /// What a display calls the work to have it.
+    pub fn title(&self) -> String {
+        let what = match self {
+            Self::Git(source) => format!("git source {}", without_credentials(&source.remote)),
+            Self::File(source) | Self::Archive(source) => {
+                format!("remote build context {}", without_credentials(&source.url))
+            }
+        };
+        format!("[internal] load {what}")
+    }
+
+    /// The context alone, to read what is in it.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn definition(&self) -> Result<Definition, Error> {
+        let mut builder = Builder::new();
+        let edge = self.add_to(&mut builder);
+        Ok(builder.finish(Some(edge)).map_err(ErrorKind::Definition)?)
+    }
+
+    /// Adds the context to a graph.
+    pub(crate) fn add_to(&self, builder: &mut Builder) -> Edge {
+        let meta = Meta { name: self.title(), internal: true, ..Meta::default() };
+        let mut add = |op, inputs| {
+            let vertex = Vertex { op, inputs, platform: None, meta: meta.clone() };
+            Edge::from(builder.add(vertex))
+        };
+        let fetched = add(Op::Source(self.source()), Vec::new());
+        let Self::Archive(file) = self else { return fetched };
+        let from = FileInput::Input(InputIndex(0));
+        let unpack =
+            CopyAction { attempt_unpack: true, ..CopyAction::new(from, format!("/{}", file.filename), "/") };
+        let action = FileAction::Copy(unpack);
+        let step = FileStep { base: FileInput::Scratch, action, output: Some(OutputIndex(0)) };
+        add(Op::File(FileOp { steps: vec![step] }), vec![fetched])
+    }
+}
+
+/// What a word of ADD names on the network, if it does.
+pub(crate) fn add_source(
+    word: &str,
+    keep_git_dir: Option<bool>,
+    checksum: Option<&str>,
+) -> Result<Option<SourceOp>, Error> {
+    if is_git(word) {
+        return Ok(Some(SourceOp::Git(git_source(word, keep_git_dir, checksum)?)));
+    }
+    if !is_http(word) {
+        return Ok(None);
+    }
+    let checksum = checksum.map(str::parse::<Digest>).transpose().map_err(ErrorKind::Checksum)?;
+    Ok(Some(SourceOp::Http(http_file(word, file_name(word, UNNAMED), checksum))))
+}
+
+fn http_file(url: &str, filename: String, checksum: Option<Digest>) -> HttpSource {
+    HttpSource {
+        url: url.to_owned(),
+        checksum,
+        filename,
+        mode: HTTP_FILE_MODE,
+        uid: 0,
+        gid: 0,
+        auth_header_secret: None,
+        headers: Vec::new(),
+    }
+}
+
 /// Whether a source is a git repository: by its scheme, as `user@host:path`, or over HTTP by a path that ends in
 /// `.git`. `github.com/x/y` without a scheme is a local path.
-pub(super) fn is_git(source: &str) -> bool {
+pub(crate) fn is_git(source: &str) -> bool {
     let location = location(source);
     if has_http_scheme(source) {
         return location.ends_with(".git");
@@ -23,8 +152,13 @@ pub(super) fn is_git(source: &str) -> bool {
 }
 
 /// Whether a source is a file of a web server.
-pub(super) fn is_http(source: &str) -> bool {
+pub(crate) fn is_http(source: &str) -> bool {
     has_http_scheme(source) && !is_git(source)
+}
+
+/// Whether a source is on the network.
+pub(crate) fn is_remote(source: &str) -> bool {
+    is_git(source) || is_http(source)
 }
 
 fn has_http_scheme(source: &str) -> bool {
@@ -46,12 +180,12 @@ fn is_scp_like(location: &str) -> bool {
 }
 
 /// The last part of a URL's path.
-pub(super) fn file_name(url: &str) -> String {
+fn file_name(url: &str, unnamed: &str) -> String {
     let path =
         location(url).split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
     let name = path.and_then(|path| path.trim_end_matches('/').rsplit('/').next()).map(decode);
     let name = name.filter(|name| !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']));
-    name.unwrap_or_else(|| UNNAMED.to_owned())
+    name.unwrap_or_else(|| unnamed.to_owned())
 }
 
 /// Resolves `%20` and the like, where what comes out is text.
@@ -74,36 +208,15 @@ fn decode(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
-/// A URL that can be shown.
-pub(super) fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
-    }
-}
-
 /// What a git URL says: `remote#ref:subdir`, or `remote?branch=…&subdir=…`.
-pub(super) fn git_source(
-    url: &str,
-    keep_git_dir: Option<bool>,
-    checksum: Option<&str>,
-) -> Result<GitSource, Error> {
+fn git_source(url: &str, keep_git_dir: Option<bool>, checksum: Option<&str>) -> Result<GitSource, Error> {
     let (before, fragment) = url.split_once('#').map_or((url, None), |(url, part)| (url, Some(part)));
     let (remote, query) = before.split_once('?').map_or((before, None), |(url, part)| (url, Some(part)));
     let mut source = GitSource {
         remote: remote.to_owned(),
-        git_ref: String::new(),
-        subdir: String::new(),
         checksum: checksum.map(str::to_owned),
         keep_git_dir: keep_git_dir.unwrap_or(false),
-        skip_submodules: false,
-        auth_token_secret: None,
-        auth_header_secret: None,
-        ssh_id: None,
-        known_hosts: None,
-        mtime_of_commit: false,
+        ..GitSource::default()
     };
     if has_http_scheme(remote) {
         source.auth_token_secret = Some(GIT_TOKEN_SECRET.to_owned());
@@ -207,13 +320,7 @@ mod tests {
             ("https://host/a%2Fb", "__unnamed__"),
         ];
         for (url, name) in cases {
-            assert_eq!(file_name(url), name, "{url}");
+            assert_eq!(file_name(url, UNNAMED), name, "{url}");
         }
-    }
-
-    #[test]
-    fn credentials_are_not_shown() {
-        assert_eq!(without_credentials("https://u:p@host/a@b"), "https://host/a@b");
-        assert_eq!(without_credentials("https://host/a@b"), "https://host/a@b");
     }
 }
