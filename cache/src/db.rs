@@ -19,7 +19,7 @@ use crate::root_dir::{At, PathError};
 use crate::{Error, Result};
 
 /// The version of the tables, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// How long a write waits for other processes' writes. Each takes well under a millisecond, so this is for a machine that
 /// hangs, not for a queue.
@@ -34,20 +34,27 @@ const STATEMENTS_KEPT: usize = 64;
 const SCHEMA: &str = "
 CREATE TABLE layer (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    -- The digest of the layer's tar, once known.
-    diff_id BLOB,
-    -- The chain id of the only stack that the layer stands for that tar on (zeros: on nothing); NULL: on any.
-    base BLOB,
-    tar_size_bytes INTEGER,
     -- What the directory takes on disk; counted when it is first asked for.
     disk_size_bytes INTEGER,
-    -- Modification times are clamped to this when the tar is made (SOURCE_DATE_EPOCH), Unix seconds.
-    mtime_max INTEGER,
     -- What is in it, without modification times; computed when it is first asked for.
     content_digest BLOB,
     created INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX layer_by_diff_id ON layer(diff_id) WHERE diff_id IS NOT NULL;
+
+-- The tars that a layer is known to stand for: as it came, or as it was asked for.
+CREATE TABLE layer_archive (
+    layer INTEGER NOT NULL REFERENCES layer(id) ON DELETE CASCADE,
+    -- The digest of the tar.
+    diff_id BLOB NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    -- The chain id of the only stack that the layer stands for that tar on (zeros: on nothing); NULL: on any.
+    base BLOB,
+    -- Modification times in the tar are clamped to this (SOURCE_DATE_EPOCH), Unix seconds.
+    mtime_max INTEGER
+) STRICT;
+CREATE UNIQUE INDEX layer_archive_of_layer
+    ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'));
+CREATE INDEX layer_archive_by_diff_id ON layer_archive(diff_id);
 
 -- Compressed forms of layers, as they came or were made.
 CREATE TABLE layer_blob (
@@ -94,9 +101,15 @@ CREATE TABLE image (
     target_digest BLOB NOT NULL UNIQUE,
     target TEXT NOT NULL,
     config_digest BLOB,
-    snapshot INTEGER REFERENCES snapshot(id),
     created INTEGER NOT NULL
 ) STRICT;
+-- The trees that an image unpacks to: one, or one for each of its platforms that is here.
+CREATE TABLE image_snapshot (
+    image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE,
+    snapshot INTEGER NOT NULL REFERENCES snapshot(id),
+    PRIMARY KEY (image, snapshot)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_snapshot_by_snapshot ON image_snapshot(snapshot);
 CREATE TABLE image_name (
     name TEXT PRIMARY KEY,
     image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE

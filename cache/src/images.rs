@@ -1,4 +1,4 @@
-//! Images: a manifest or an index in the content store, the names that lead to it, and the snapshot that it unpacks to.
+//! Images: a manifest or an index in the content store, the names that lead to it, and the snapshots that it unpacks to.
 //!
 //! A name leads to one image; an image may have many names, or none after its name was given to another (Docker's
 //! `<none>`). Images are roots: what they need is kept.
@@ -18,8 +18,8 @@ pub struct ImageRecord {
     pub target: Descriptor,
     /// The digest of its config, when the target is a manifest: Docker's image id.
     pub config: Option<Digest>,
-    /// The tree that it unpacks to, once it was unpacked.
-    pub snapshot: Option<Snapshot>,
+    /// The trees that it unpacks to, as far as it was unpacked: one, or one for each platform.
+    pub snapshots: Vec<Snapshot>,
     /// When it came into the store, Unix seconds.
     pub created: i64,
 }
@@ -32,27 +32,26 @@ struct ImageRow {
     id: i64,
     target: String,
     config: Option<[u8; 32]>,
-    snapshot: Option<i64>,
     created: i64,
 }
 
-const COLUMNS: &str = "id, target, config_digest, snapshot, created";
+const COLUMNS: &str = "id, target, config_digest, created";
 
 impl Images<'_> {
-    /// Gives a name to an image, taking it from the one that had it. Without a snapshot, one that is known is kept.
+    /// Gives a name to an image, taking it from the one that had it. Snapshots that are known of it stay.
     ///
     /// # Errors
     /// When it cannot be written, or the manifest is there but is none.
-    pub fn put(&self, name: &Reference, target: &Descriptor, snapshot: Option<&Snapshot>) -> Result<()> {
-        self.insert(Some(name), target, snapshot)
+    pub fn put(&self, name: &Reference, target: &Descriptor, snapshots: &[Snapshot]) -> Result<()> {
+        self.insert(Some(name), target, snapshots)
     }
 
     /// Keeps an image without a name.
     ///
     /// # Errors
     /// When it cannot be written, or the manifest is there but is none.
-    pub fn put_unnamed(&self, target: &Descriptor, snapshot: Option<&Snapshot>) -> Result<()> {
-        self.insert(None, target, snapshot)
+    pub fn put_unnamed(&self, target: &Descriptor, snapshots: &[Snapshot]) -> Result<()> {
+        self.insert(None, target, snapshots)
     }
 
     /// The image that a name leads to.
@@ -135,24 +134,21 @@ impl Images<'_> {
         })
     }
 
-    fn insert(
-        &self,
-        name: Option<&Reference>,
-        target: &Descriptor,
-        snapshot: Option<&Snapshot>,
-    ) -> Result<()> {
+    fn insert(&self, name: Option<&Reference>, target: &Descriptor, snapshots: &[Snapshot]) -> Result<()> {
         let config = self.config_of(target)?;
-        let snapshot = snapshot.and_then(|snapshot| snapshot.id).map(|id| id.0);
         let json = serde_json::to_string(target).expect("a descriptor has no map with non-string keys");
         let stamp = self.0.stamp();
         self.0.0.db.write("name an image", |db| {
-            let sql = "INSERT INTO image (target_digest, target, config_digest, snapshot, created)
-                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (target_digest) DO UPDATE SET target = excluded.target,
-                config_digest = coalesce(excluded.config_digest, config_digest),
-                snapshot = coalesce(excluded.snapshot, snapshot) RETURNING id";
+            let sql = "INSERT INTO image (target_digest, target, config_digest, created)
+                VALUES (?1, ?2, ?3, ?4) ON CONFLICT (target_digest) DO UPDATE SET target = excluded.target,
+                config_digest = coalesce(excluded.config_digest, config_digest) RETURNING id";
             let config = config.as_ref().map(Digest::as_bytes);
-            let row = params![target.digest.as_bytes(), json, config, snapshot, stamp];
+            let row = params![target.digest.as_bytes(), json, config, stamp];
             let image: i64 = db.query_row(sql, row, |row| row.get(0))?;
+            let sql = "INSERT OR IGNORE INTO image_snapshot (image, snapshot) VALUES (?1, ?2)";
+            for id in snapshots.iter().filter_map(|snapshot| snapshot.id) {
+                db.prepare_cached(sql)?.execute((image, id.0))?;
+            }
             if let Some(name) = name {
                 let sql = "INSERT OR REPLACE INTO image_name (name, image) VALUES (?1, ?2)";
                 db.execute(sql, params![name.to_string(), image])?;
@@ -177,12 +173,18 @@ impl Images<'_> {
     fn complete(&self, row: ImageRow) -> Result<ImageRecord> {
         let damaged = |found| Error::Damaged { table: "image", found };
         let target = serde_json::from_str(&row.target).map_err(|error| damaged(error.to_string()))?;
-        let snapshot = match row.snapshot {
-            Some(id) => self.0.snapshot(SnapshotId(id))?,
-            None => None,
-        };
         let config = row.config.map(Digest::from_bytes);
-        Ok(ImageRecord { names: self.names_of(row.id)?, target, config, snapshot, created: row.created })
+        let (names, snapshots) = (self.names_of(row.id)?, self.snapshots_of(row.id)?);
+        Ok(ImageRecord { names, target, config, snapshots, created: row.created })
+    }
+
+    fn snapshots_of(&self, image: i64) -> Result<Vec<Snapshot>> {
+        let ids = self.0.0.db.read("read the snapshots of an image", |db| {
+            let sql = "SELECT snapshot FROM image_snapshot WHERE image = ?1 ORDER BY snapshot";
+            let mut statement = db.prepare_cached(sql)?;
+            Ok(statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?)
+        })?;
+        ids.into_iter().filter_map(|id| self.0.snapshot(SnapshotId(id)).transpose()).collect()
     }
 
     fn names_of(&self, image: i64) -> Result<Vec<Reference>> {
@@ -224,13 +226,7 @@ pub(crate) fn visit_blobs(
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
-    Ok(ImageRow {
-        id: row.get(0)?,
-        target: row.get(1)?,
-        config: row.get(2)?,
-        snapshot: row.get(3)?,
-        created: row.get(4)?,
-    })
+    Ok(ImageRow { id: row.get(0)?, target: row.get(1)?, config: row.get(2)?, created: row.get(3)? })
 }
 
 fn image_of(db: &Connection, name: &Reference) -> rusqlite::Result<Option<i64>> {

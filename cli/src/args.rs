@@ -95,9 +95,23 @@ pub(crate) struct BuildArgs {
     /// The stage to build.
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// The platform to build for.
-    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(crate) platform: Option<String>,
+    /// What to build for: `linux/amd64,linux/arm64`; several make an index (repeatable).
+    #[arg(
+        long = "platform",
+        value_name = "PLATFORM",
+        env = "DOCKER_DEFAULT_PLATFORM",
+        value_delimiter = ','
+    )]
+    pub(crate) platforms: Vec<String>,
+    /// Adds an annotation: `[manifest|index|manifest-descriptor|index-descriptor[PLATFORM],…:]NAME=VALUE` (repeatable).
+    #[arg(long = "annotation", value_name = "ANNOTATION")]
+    pub(crate) annotations: Vec<String>,
+    /// Sends the image to the registry of each of its names.
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Makes one layer of all that the build adds to its base image.
+    #[arg(long)]
+    pub(crate) squash: bool,
     /// Runs every step, whatever is cached.
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -5,7 +5,8 @@
 //! type=docker,dest=app.tar     the same with Docker's manifest.json, for `docker load`
 //! type=tar,dest=root.tar       the root file system as one tar
 //! type=local,dest=DIR          the root file system as files
-//! type=image[,name=REF]        the store
+//! type=image[,name=REF]        the store; with push=true the registry as well
+//! type=registry[,name=REF]     the same as type=image,push=true
 //! DIR                          type=local,dest=DIR
 //! -                            type=tar,dest=-
 //! ```
@@ -20,7 +21,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutputSpec {
     /// Into the store, under further names.
-    Image { names: Vec<Reference> },
+    Image { names: Vec<Reference>, push: bool, rewrite_timestamp: bool },
     /// An OCI layout.
     OciArchive { dest: Dest, as_directory: bool },
     /// An OCI layout that Docker can load.
@@ -45,7 +46,7 @@ pub(crate) enum Dest {
 pub(crate) enum ParseOutputError {
     #[error("output `{0}` has no `type=`")]
     NoType(String),
-    #[error("unknown output type `{0}` (expected oci, docker, tar, local, image or cacheonly)")]
+    #[error("unknown output type `{0}` (expected oci, docker, tar, local, image, registry or cacheonly)")]
     UnknownType(String),
     #[error("output type `{kind}` has no key `{key}`")]
     UnknownKey { kind: String, key: String },
@@ -82,7 +83,11 @@ impl FromStr for OutputSpec {
         let mut fields = Fields::split(text);
         let kind = fields.take("type").ok_or_else(|| ParseOutputError::NoType(text.to_owned()))?;
         let spec = match kind.as_str() {
-            "image" => Self::Image { names: fields.references("name")? },
+            "image" | "registry" => Self::Image {
+                names: fields.references("name")?,
+                push: fields.flag("push", kind == "registry")?,
+                rewrite_timestamp: fields.flag("rewrite-timestamp", true)?,
+            },
             "oci" => Self::OciArchive { as_directory: !fields.flag("tar", true)?, dest: fields.dest(&kind)? },
             "docker" => Self::DockerArchive { dest: fields.dest(&kind)? },
             "tar" => Self::Tar { dest: fields.dest(&kind)? },
@@ -164,7 +169,14 @@ mod tests {
             ("type=local,dest=out", OutputSpec::Local { dest: "out".into() }),
             ("out", OutputSpec::Local { dest: "out".into() }),
             ("-", OutputSpec::Tar { dest: Dest::Stdout }),
-            ("type=image,name=a:1", OutputSpec::Image { names: vec!["a:1".parse().unwrap()] }),
+            (
+                "type=image,name=a:1",
+                OutputSpec::Image {
+                    names: vec!["a:1".parse().unwrap()],
+                    push: false,
+                    rewrite_timestamp: true,
+                },
+            ),
             ("type=cacheonly", OutputSpec::CacheOnly),
         ];
         for (text, expected) in cases {
@@ -178,7 +190,7 @@ mod tests {
             ("dest=x", "output `dest=x` has no `type=`"),
             (
                 "type=zip,dest=x",
-                "unknown output type `zip` (expected oci, docker, tar, local, image or cacheonly)",
+                "unknown output type `zip` (expected oci, docker, tar, local, image, registry or cacheonly)",
             ),
             ("type=oci", "output type `oci` needs `dest=`"),
             ("type=tar,dest=x,foo=1", "output type `tar` has no key `foo`"),

@@ -63,6 +63,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the kernel does not know the program's format: as a rule one for another machine.
+    pub fn is_foreign_program(&self) -> bool {
+        matches!(self, Self::Execute { source, .. } if source.raw_os_error() == Some(libc::ENOEXEC))
+    }
+
     /// The exit code that shells and engines give such a failure: 127 for a program that is not there, 126 for one that
     /// cannot be executed.
     pub fn exit_code(&self) -> Option<i32> {

@@ -1,4 +1,4 @@
-//! The entry: one definition in, its result out.
+//! The entry: one definition in, its results out.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,9 +37,9 @@ impl Default for SolveOptions {
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Solved<O> {
-    /// The result; `None` is the empty tree.
-    pub output: Option<O>,
-    /// What became of each vertex that the result depends on, inputs before users.
+    /// The results, in the definition's order; `None` is the empty tree.
+    pub outputs: Vec<Option<O>>,
+    /// What became of each vertex that a result depends on, inputs before users.
     pub vertices: Vec<SolvedVertex>,
     /// Steps that ran and whose records have no content key yet. To make one means to read what the step was given, so
     /// the result was not kept waiting for it: pass them to [`record_content_keys`] when there is time.
@@ -139,7 +139,8 @@ pub fn solve<W: Worker>(
     cancel: &AtomicBool,
 ) -> Result<Solved<W::Output>, SolveError<W::Error>> {
     let Some(graph) = Graph::new(definition) else {
-        return Ok(Solved { output: None, vertices: Vec::new(), unkeyed: Vec::new() });
+        let outputs = definition.targets().iter().map(|_| None).collect();
+        return Ok(Solved { outputs, vertices: Vec::new(), unkeyed: Vec::new() });
     };
     match options.entitlements.lacking(&graph) {
         Some((entitlement, range)) => Err(SolveError::NotAllowed { entitlement, range }),

@@ -1,7 +1,7 @@
-//! A definition as a graph, cut down to what the result depends on.
+//! A definition as a graph, cut down to what its results depend on.
 //!
 //! Everything here is known before the build begins and does not change: who uses whom, and how each vertex enters its
-//! keys. A vertex that the result does not depend on is not in the graph and is never looked at. Vertices are
+//! keys. A vertex that no result depends on is not in the graph and is never looked at. Vertices are
 //! referred to by [`Position`], dense and in an order in which inputs stand before their users.
 
 use std::collections::HashMap;
@@ -23,11 +23,10 @@ pub(crate) struct Use {
     pub(crate) input: InputIndex,
 }
 
-/// The part of a definition that its result depends on.
+/// The part of a definition that its results depend on.
 #[derive(Debug)]
 pub struct Graph<'a> {
     definition: &'a Definition,
-    target: Edge,
     /// Each node is a vertex, each edge leads from an input to its user.
     graph: DiGraph<VertexId, InputIndex>,
     positions: HashMap<VertexId, Position>,
@@ -35,10 +34,12 @@ pub struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    /// The graph of a definition; `None` when the result is the empty tree.
+    /// The graph of a definition; `None` when there is nothing to do: every result is the empty tree.
     pub fn new(definition: &'a Definition) -> Option<Self> {
-        let target = definition.target()?;
-        let reachable = reachable(definition, target.vertex);
+        let reachable = reachable(definition);
+        if reachable.is_empty() {
+            return None;
+        }
         let mut graph = DiGraph::with_capacity(reachable.len(), reachable.len());
         let mut positions = HashMap::with_capacity(reachable.len());
         // A definition's own order has inputs before users, and is the one that people wrote.
@@ -51,7 +52,7 @@ impl<'a> Graph<'a> {
             }
         }
         let maps = graph.node_weights().map(|id| CacheMap::of(definition.vertex(*id))).collect();
-        Some(Self { definition, target, graph, positions, maps })
+        Some(Self { definition, graph, positions, maps })
     }
 
     /// How many vertices there are.
@@ -59,7 +60,7 @@ impl<'a> Graph<'a> {
         self.graph.node_count()
     }
 
-    /// Never: there is always the one that makes the result.
+    /// Never: there is always one that makes a result.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -68,8 +69,14 @@ impl<'a> Graph<'a> {
         self.definition
     }
 
-    pub(crate) const fn target(&self) -> Edge {
-        self.target
+    /// The results that some vertex makes.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Edge> + use<'a> {
+        self.definition.targets().iter().copied().flatten()
+    }
+
+    /// Whether a vertex makes a result.
+    pub(crate) fn is_target(&self, position: Position) -> bool {
+        self.targets().any(|target| target.vertex == self.id(position))
     }
 
     pub(crate) fn id(&self, position: Position) -> VertexId {
@@ -105,10 +112,14 @@ impl<'a> Graph<'a> {
 
     /// How many outputs a vertex must make for its users.
     pub(crate) fn outputs_needed(&self, position: Position) -> usize {
-        let of_target = (self.target.vertex == self.id(position)).then_some(self.target.output);
+        let of_targets = self.targets().filter(|target| target.vertex == self.id(position));
         let of_users =
             self.uses(position).map(|used| self.vertex(used.user).inputs[used.input.index()].output);
-        of_users.chain(of_target).map(|output| output.0 as usize + 1).max().unwrap_or(0)
+        of_users
+            .chain(of_targets.map(|target| target.output))
+            .map(|output| output.0 as usize + 1)
+            .max()
+            .unwrap_or(0)
     }
 
     pub(crate) fn is_local(&self, position: Position) -> bool {
@@ -120,8 +131,8 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// The vertices that `target` depends on, and itself, in the definition's order.
-fn reachable(definition: &Definition, target: VertexId) -> Vec<VertexId> {
+/// The vertices that make the results, and all that they depend on, in the definition's order.
+fn reachable(definition: &Definition) -> Vec<VertexId> {
     let mut all = DiGraph::<(), (), u32>::with_capacity(definition.vertices().len(), 0);
     for _ in definition.vertices() {
         all.add_node(());
@@ -131,7 +142,9 @@ fn reachable(definition: &Definition, target: VertexId) -> Vec<VertexId> {
             all.add_edge(NodeIndex::new(edge.vertex.index()), NodeIndex::new(id.index()), ());
         }
     }
-    let mut walk = Dfs::new(Reversed(&all), NodeIndex::new(target.index()));
+    let mut walk = Dfs::empty(Reversed(&all));
+    walk.stack
+        .extend(definition.targets().iter().flatten().map(|target| NodeIndex::new(target.vertex.index())));
     let mut seen = vec![false; definition.vertices().len()];
     while let Some(node) = walk.next(Reversed(&all)) {
         seen[node.index()] = true;

@@ -2,7 +2,7 @@
 //!
 //! 1. Sources are pinned and what steps take of local sources is digested, all at once.
 //! 2. Definition keys follow, inputs first, and are looked up in one go.
-//! 3. From the result down: what was found needs no inputs, what was not found needs all of its own.
+//! 3. From the results down: what was found needs no inputs, what was not found needs all of its own.
 //!
 //! A vertex that ignores the cache is not looked up, nor is any that depends on it: the definition key of such a one
 //! would lead to what was made of the old result.
@@ -75,11 +75,11 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         }
     }
 
-    /// What is taken of a local source, each different selection once. One that is the result itself has no users, and is
+    /// What is taken of a local source, each different selection once. One that is a result itself has no users, and is
     /// a source like any other, pinned to its content.
     fn prepare_local(&mut self, local: Position) {
         let graph = self.graph;
-        if graph.position(graph.target().vertex) == local {
+        if graph.is_target(local) {
             return self.preparations.push_back(Preparation::Identify(local));
         }
         let mut groups: Vec<Vec<Use>> = Vec::new();
@@ -196,11 +196,11 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
         }
     }
 
-    /// What must be there: the result, and the inputs of all that must be there and was not found.
+    /// What must be there: the results, and the inputs of all that must be there and was not found.
     fn needed(&self) -> Vec<bool> {
         let graph = self.graph;
         let mut needed = vec![false; graph.len()];
-        needed[graph.position(graph.target().vertex)] = true;
+        graph.targets().for_each(|target| needed[graph.position(target.vertex)] = true);
         for position in (0..graph.len()).rev() {
             if needed[position] && self.nodes[position].found.is_none() {
                 for edge in &graph.vertex(position).inputs {

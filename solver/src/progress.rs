@@ -10,7 +10,7 @@ use rbuild_llb::{SourceRange, VertexId};
 pub enum Event {
     /// The graph is known.
     Planned {
-        /// Every vertex that the result depends on, in topological order.
+        /// Every vertex that a result depends on, in topological order.
         vertices: Vec<PlannedVertex>,
     },
     /// A vertex needs work and has begun it.

@@ -122,7 +122,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         self.stopped.is_some()
     }
 
-    /// The result of a build that is over.
+    /// The results of a build that is over.
     ///
     /// # Errors
     /// What stopped it.
@@ -146,16 +146,19 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
     }
 
     fn solved(&self) -> Solved<O> {
-        let target = self.graph.target();
-        let output = self.output(self.graph.position(target.vertex), target.output);
-        debug_assert!(output.is_some(), "a build that was not stopped has its result");
+        let outputs = self.graph.definition().targets().iter().map(|target| {
+            let edge = (*target)?;
+            let output = self.output(self.graph.position(edge.vertex), edge.output);
+            debug_assert!(output.is_some(), "a build that was not stopped has its results");
+            output.cloned()
+        });
         let vertices = (0..).zip(&self.nodes).map(|(position, node)| SolvedVertex {
             vertex: self.graph.id(position),
             key: node.key,
             outcome: node.state().outcome(),
         });
         let unkeyed = self.unkeyed.iter().map(|position| self.step(*position)).collect();
-        Solved { output: output.cloned(), vertices: vertices.collect(), unkeyed }
+        Solved { outputs: outputs.collect(), vertices: vertices.collect(), unkeyed }
     }
 
     fn output(&self, position: Position, output: OutputIndex) -> Option<&O> {
@@ -289,12 +292,18 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
                 self.ready.push_back(used.user);
             }
         }
-        if self.graph.id(position) == self.graph.target().vertex {
+        if self.graph.is_target(position) && self.has_results() {
             self.leave_background();
         }
     }
 
-    /// The result is there: content keys must not keep it waiting.
+    fn has_results(&self) -> bool {
+        self.graph
+            .targets()
+            .all(|target| self.output(self.graph.position(target.vertex), target.output).is_some())
+    }
+
+    /// The results are there: content keys must not keep them waiting.
     fn leave_background(&mut self) {
         self.unkeyed.extend(self.background.drain(..));
         if self.background_in_flight > 0 {

@@ -596,6 +596,15 @@ impl Script {
     /// # Panics
     /// When a vertex is malformed.
     pub fn result(self, target: VertexId) -> Definition {
-        self.0.finish(Some(target.into())).expect("a test's graph is well-formed")
+        self.results(&[target])
+    }
+
+    /// The definition with these results.
+    ///
+    /// # Panics
+    /// When a vertex is malformed.
+    pub fn results(self, targets: &[VertexId]) -> Definition {
+        let targets = targets.iter().map(|target| Some((*target).into())).collect();
+        self.0.finish_all(targets).expect("a test's graph is well-formed")
     }
 }

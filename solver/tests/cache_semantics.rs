@@ -27,7 +27,7 @@ fn a_cold_build_runs_everything_once() {
     let worker = worker_with(&Arc::default(), "1");
     let (definition, run) = simple();
     let solved = build(&definition, &worker).unwrap();
-    assert_eq!(solved.output.as_ref().unwrap()["/a"], "1!");
+    assert_eq!(solved.outputs[0].as_ref().unwrap()["/a"], "1!");
     assert_eq!(worker.calls().ran, ["append /a !", "base", "copy /a /a"]);
     assert_eq!(solved.statistics(), Statistics { ran: 3, ..Statistics::default() });
     assert_eq!(solved.outcome(run), Some(Outcome::Ran(MissReason::NoRecord)));
@@ -45,7 +45,7 @@ fn an_unchanged_build_asks_once_and_runs_nothing() {
     assert_eq!(calls.looked_up, [3]);
     assert_eq!((calls.looked_up_content, calls.digested_outputs), (0, 0));
     assert_eq!(solved.outcome(run), Some(Outcome::Cached));
-    assert_eq!(solved.output, Some(tree(&[("/a", "1!"), ("/image", "docker.io/library/base:latest")])));
+    assert_eq!(solved.outputs[0], Some(tree(&[("/a", "1!"), ("/image", "docker.io/library/base:latest")])));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_changed_file_runs_what_takes_it_and_what_follows() {
     let solved = build(&definition, &worker).unwrap();
     assert_eq!(worker.calls().ran, ["append /a !", "copy /a /a"]);
     assert_eq!(solved.outcome(run), Some(Outcome::Ran(MissReason::InputsChanged)));
-    assert_eq!(solved.output.unwrap()["/a"], "2!");
+    assert_eq!(solved.outputs[0].as_ref().unwrap()["/a"], "2!");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_step_that_ignores_the_cache_runs_each_time() {
     let worker = ScriptedWorker::new(&store);
     let second = build(&definition, &worker).unwrap();
     assert_eq!(worker.calls().ran, ["append /x !", "unstable /x"]);
-    assert_ne!(first.output, second.output);
+    assert_ne!(first.outputs, second.outputs);
     assert_eq!(second.outcome(unstable), Some(Outcome::Ran(MissReason::IgnoreCache)));
     let Some(Outcome::Ran(MissReason::InputIgnoredCache { input })) = second.outcome(after) else {
         panic!("{second:?}")
@@ -272,7 +272,7 @@ fn what_was_made_without_the_cache_is_what_later_builds_find() {
     let worker = ScriptedWorker::new(&store);
     let later = build(&graph(false), &worker).unwrap();
     assert_eq!(worker.calls().ran, NONE);
-    assert_eq!(anew.output, later.output);
+    assert_eq!(anew.outputs, later.outputs);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn independent_steps_run_beside_each_other() {
         .collect();
     let merge = script.merge(&steps);
     let solved = build(&script.result(merge), &worker).unwrap();
-    assert_eq!(solved.output.unwrap().len(), STEPS + 1);
+    assert_eq!(solved.outputs[0].as_ref().unwrap().len(), STEPS + 1);
 }
 
 #[test]
@@ -367,12 +367,12 @@ fn a_local_source_can_be_the_result() {
     };
     let store = Arc::default();
     let solved = build(&graph(), &worker_with(&store, "1")).unwrap();
-    assert_eq!(solved.output.unwrap()["/a"], "1");
+    assert_eq!(solved.outputs[0].as_ref().unwrap()["/a"], "1");
     let worker = worker_with(&store, "1");
     build(&graph(), &worker).unwrap();
     assert_eq!(worker.calls().ran, NONE);
     let changed = build(&graph(), &worker_with(&store, "2")).unwrap();
-    assert_eq!(changed.output.unwrap()["/a"], "2");
+    assert_eq!(changed.outputs[0].as_ref().unwrap()["/a"], "2");
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn the_empty_tree_needs_nothing() {
     let worker = ScriptedWorker::default();
     let options = SolveOptions::default();
     let solved = solve(&definition, &worker, &options, &NoEvents, &AtomicBool::new(false));
-    assert_eq!(solved.unwrap().output, None);
+    assert_eq!(solved.unwrap().outputs, [None]);
     assert_eq!(worker.calls(), rbuild_solver::testing::Calls::default());
 }
 

@@ -101,6 +101,8 @@ impl Recipe {
 #[derive(Debug, Clone)]
 struct Project {
     recipes: Vec<Recipe>,
+    /// How many of the last vertices are results.
+    results: u64,
     files: BTreeMap<&'static str, String>,
 }
 
@@ -109,7 +111,8 @@ impl Project {
         let count = 2 + random.below(VERTICES_MAX - 2);
         let recipes = (0..count).map(|_| Recipe::random(random)).collect();
         let files = FILES.into_iter().map(|file| (file, "start".to_owned())).collect();
-        Self { recipes, files }
+        let results = if random.chance(70) { 1 } else { 2 + random.below(2) };
+        Self { recipes, results, files }
     }
 
     /// As a user edits: a file, or a line of the Dockerfile.
@@ -140,8 +143,8 @@ impl Project {
             }
             made.push(vertex);
         }
-        let target = *made.last().unwrap();
-        script.result(target)
+        let results = made.len().min(usize::try_from(self.results).unwrap());
+        script.results(&made[made.len() - results..])
     }
 
     fn worker(&self, store: &Arc<Store>) -> ScriptedWorker {
@@ -294,8 +297,8 @@ fn compare(
     let oracle = Oracle::solve(&definition, &worker, before.clone());
     let builds = [(definition.clone(), project.worker(store))];
     let solved = run_beside_each_other(&builds, random, 0, runs).remove(0).unwrap();
-    assert_eq!(solved.output.as_ref(), Some(&oracle.output));
-    assert_eq!(solved.output.clone().unwrap(), expected_output(&definition, &worker));
+    assert_eq!(trees(&solved), oracle.outputs);
+    assert_eq!(trees(&solved), expected_outputs(&definition, &worker));
     let ran: Vec<&SolvedVertex> =
         solved.vertices.iter().filter(|solved| matches!(solved.outcome, Outcome::Ran(_))).collect();
     for vertex in &ran {
@@ -339,7 +342,7 @@ fn beside_each_other(
         projects.iter().map(|project| (project.definition(), project.worker(store))).collect();
     let results = run_beside_each_other(&builds, random, 0, runs);
     for (result, (definition, worker)) in results.into_iter().zip(&builds) {
-        assert_eq!(result.unwrap().output.unwrap(), expected_output(definition, worker));
+        assert_eq!(trees(&result.unwrap()), expected_outputs(definition, worker));
     }
 }
 
@@ -359,7 +362,7 @@ fn with_trouble(
     ];
     for (result, (_, worker)) in run_beside_each_other(&builds, random, 5, runs).into_iter().zip(&builds) {
         match result {
-            Ok(solved) => assert_eq!(solved.output.unwrap(), expected_output(&definition, worker)),
+            Ok(solved) => assert_eq!(trees(&solved), expected_outputs(&definition, worker)),
             Err(SolveError::Vertex { name, .. }) => assert_eq!(name, faulty),
             Err(SolveError::Cancelled) => {}
             Err(error) => panic!("unexpected error: {error:?}"),
@@ -367,15 +370,23 @@ fn with_trouble(
     }
 }
 
-/// The result, made without any cache.
-fn expected_output(definition: &Definition, worker: &ScriptedWorker) -> Tree {
+fn trees(solved: &Solved<Tree>) -> Vec<Tree> {
+    solved.outputs.iter().cloned().map(Option::unwrap).collect()
+}
+
+/// The results, made without any cache.
+fn expected_outputs(definition: &Definition, worker: &ScriptedWorker) -> Vec<Tree> {
     let mut made: Vec<Vec<Tree>> = Vec::new();
     for vertex in definition.vertices() {
         let inputs: Vec<Tree> =
             vertex.inputs.iter().map(|edge| made[edge.vertex.index()][0].clone()).collect();
         made.push(worker.evaluate(vertex, &inputs).unwrap());
     }
-    made[definition.target().unwrap().vertex.index()][0].clone()
+    targets(definition).map(|id| made[id.index()][0].clone()).collect()
+}
+
+fn targets(definition: &Definition) -> impl Iterator<Item = VertexId> {
+    definition.targets().iter().flatten().map(|edge| edge.vertex)
 }
 
 /// A solver as one would write it on paper: recursive, one step at a time.
@@ -384,7 +395,7 @@ struct Oracle<'a> {
     worker: &'a ScriptedWorker,
     records: HashMap<CacheKey, Record>,
     made: HashMap<VertexId, Tree>,
-    output: Tree,
+    outputs: Vec<Tree>,
     /// What it ran.
     ran: BTreeSet<VertexId>,
     /// What it found by content key, and that key.
@@ -399,10 +410,10 @@ impl<'a> Oracle<'a> {
         worker: &'a ScriptedWorker,
         records: HashMap<CacheKey, Record>,
     ) -> Self {
-        let (made, output) = (HashMap::new(), Tree::default());
+        let (made, outputs) = (HashMap::new(), Vec::new());
         let (ran, cut_off, must_run) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
-        let mut oracle = Self { definition, worker, records, made, output, ran, cut_off, must_run };
-        oracle.output = oracle.make(definition.target().unwrap().vertex);
+        let mut oracle = Self { definition, worker, records, made, outputs, ran, cut_off, must_run };
+        oracle.outputs = targets(definition).map(|target| oracle.make(target)).collect();
         oracle
     }
 

@@ -9,7 +9,10 @@ use crate::testing::{TestStore, commit_file};
 fn a_whole_store_has_no_problems() {
     let store = TestStore::new();
     let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
-    store.images().put(&"app".parse().unwrap(), &store_image(&store, "{}"), Some(&snapshot)).unwrap();
+    store
+        .images()
+        .put(&"app".parse().unwrap(), &store_image(&store, "{}"), std::slice::from_ref(&snapshot))
+        .unwrap();
     assert_eq!(store.check().unwrap(), []);
 }
 
@@ -30,7 +33,7 @@ fn what_is_missing_and_what_is_too_much_is_found() {
     let layer = snapshot.layers[0];
     fs::rename(store.0.layout.layer(layer), store.root().join("layers/77")).unwrap();
     let target = store_image(&store, "{}");
-    store.images().put(&"app".parse().unwrap(), &target, Some(&snapshot)).unwrap();
+    store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&snapshot)).unwrap();
     fs::remove_file(store.0.layout.blob(Digest::of("{}"))).unwrap();
     let expected = [
         Problem::LayerUnknown(store.root().join("layers/77")),

@@ -23,10 +23,10 @@ fn name(text: &str) -> Reference {
 fn an_image_is_found_by_name_and_by_id() {
     let store = TestStore::new();
     let (target, snapshot) = (store_image(&store, "{}"), commit_file(&store, &Snapshot::empty(), "a", "1"));
-    store.images().put(&name("app"), &target, Some(&snapshot)).unwrap();
+    store.images().put(&name("app"), &target, std::slice::from_ref(&snapshot)).unwrap();
     let image = store.second_handle().images().get(&name("app:latest")).unwrap().unwrap();
     assert_eq!(image.names, [name("app")]);
-    assert_eq!((&image.target, image.snapshot.as_ref()), (&target, Some(&snapshot)));
+    assert_eq!((&image.target, &image.snapshots), (&target, &vec![snapshot]));
     assert_eq!(image.config, Some(Digest::of("{}")));
     for id in [target.digest.to_string(), target.digest.short(), Digest::of("{}").short()] {
         assert_eq!(store.images().by_id_prefix(&id).unwrap(), std::slice::from_ref(&image), "{id}");
@@ -39,8 +39,8 @@ fn an_image_is_found_by_name_and_by_id() {
 fn a_name_moves_and_the_old_image_stays_without_one() {
     let store = TestStore::new();
     let (old, new) = (store_image(&store, "{}"), store_image(&store, "{ }"));
-    store.images().put(&name("app"), &old, None).unwrap();
-    store.images().put(&name("app"), &new, None).unwrap();
+    store.images().put(&name("app"), &old, &[]).unwrap();
+    store.images().put(&name("app"), &new, &[]).unwrap();
     assert_eq!(store.images().get(&name("app")).unwrap().unwrap().target, new);
     let images = store.images().list().unwrap();
     let names: Vec<_> = images.iter().map(|image| (image.target.digest, image.names.len())).collect();
@@ -52,7 +52,7 @@ fn an_image_goes_with_its_last_name() {
     let store = TestStore::new();
     let target = store_image(&store, "{}");
     for text in ["app:1", "app:2"] {
-        store.images().put(&name(text), &target, None).unwrap();
+        store.images().put(&name(text), &target, &[]).unwrap();
     }
     assert!(store.images().remove(&name("app:1")).unwrap());
     assert_eq!(store.images().list().unwrap()[0].names, [name("app:2")]);
@@ -65,7 +65,7 @@ fn an_image_goes_with_its_last_name() {
 fn an_image_can_be_kept_without_a_name() {
     let store = TestStore::new();
     let target = store_image(&store, "{}");
-    store.images().put(&name("app"), &target, None).unwrap();
+    store.images().put(&name("app"), &target, &[]).unwrap();
     assert!(store.images().untag(&name("app")).unwrap());
     assert_eq!(store.images().get(&name("app")).unwrap(), None);
     assert_eq!(store.images().list().unwrap().len(), 1);
@@ -77,7 +77,7 @@ fn an_image_can_be_kept_without_a_name() {
 fn a_known_snapshot_is_not_lost_by_naming_again() {
     let store = TestStore::new();
     let (target, snapshot) = (store_image(&store, "{}"), commit_file(&store, &Snapshot::empty(), "a", "1"));
-    store.images().put(&name("app:1"), &target, Some(&snapshot)).unwrap();
-    store.images().put(&name("app:2"), &target, None).unwrap();
-    assert_eq!(store.images().get(&name("app:2")).unwrap().unwrap().snapshot, Some(snapshot));
+    store.images().put(&name("app:1"), &target, std::slice::from_ref(&snapshot)).unwrap();
+    store.images().put(&name("app:2"), &target, &[]).unwrap();
+    assert_eq!(store.images().get(&name("app:2")).unwrap().unwrap().snapshots, [snapshot]);
 }

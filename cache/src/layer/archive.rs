@@ -32,10 +32,22 @@ const LAYER_ATTRIBUTE: &[u8] = b"security.capability";
 /// What a layer's archive is made with, other than the directories.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ArchiveOptions<'a> {
-    /// Later modification times become this one, in seconds since 1970: `SOURCE_DATE_EPOCH`.
-    pub mtime_max: Option<i64>,
+    /// What becomes of modification times.
+    pub mtimes: Mtimes,
     /// Ends the work when it becomes true.
     pub cancel: Option<&'a AtomicBool>,
+}
+
+/// Modification times in an archive, in seconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mtimes {
+    /// As they are.
+    #[default]
+    Keep,
+    /// Later ones become this one: `SOURCE_DATE_EPOCH`.
+    AtMost(i64),
+    /// All become this one.
+    All(i64),
 }
 
 /// What was archived.
@@ -63,7 +75,7 @@ pub fn diff(
     options: &ArchiveOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<ArchiveStats, Error> {
-    Archiver::new(out, options, Some(Merged { layers: lowers, xattrs })).run(upper)
+    Archiver::new(out, options, Some(Merged { layers: lowers, xattrs })).run(&[(PathBuf::new(), upper)])
 }
 
 /// Writes a whole tree as one tar. No name and no kind of file has a special meaning.
@@ -72,7 +84,16 @@ pub fn export(
     options: &ArchiveOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<ArchiveStats, Error> {
-    Archiver::new(out, options, None).run(root)
+    export_all(&[(PathBuf::new(), root)], options, out)
+}
+
+/// Writes several trees as one tar, each below a directory of its own, or as they are where that is empty.
+pub fn export_all(
+    roots: &[(PathBuf, &RootDir)],
+    options: &ArchiveOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<ArchiveStats, Error> {
+    Archiver::new(out, options, None).run(roots)
 }
 
 struct Archiver<'a> {
@@ -93,7 +114,7 @@ struct Item {
 
 enum What {
     File(Box<Stat>),
-    Mark { mtime: i64 },
+    Mark,
 }
 
 /// A directory being archived.
@@ -126,9 +147,16 @@ impl<'a> Archiver<'a> {
         Self { tar: TarWriter::new(out), options, lowers, first_names, stats }
     }
 
-    fn run(mut self, root: &RootDir) -> Result<ArchiveStats, Error> {
-        let fd = root.open_dir("/")?;
-        self.directory(&Place { fd: fd.as_fd(), path: Path::new(""), depth: 0, hides: false })?;
+    fn run(mut self, roots: &[(PathBuf, &RootDir)]) -> Result<ArchiveStats, Error> {
+        for (path, root) in roots {
+            let fd = root.open_dir("/")?;
+            if !path.as_os_str().is_empty() {
+                let stat = fstat(&fd).at("read the attributes of", path)?;
+                let file = Subject { dir: fd.as_fd(), name: OsStr::new("."), path, stat: &stat };
+                self.simple(&file, TarKind::Directory, &[])?;
+            }
+            self.directory(&Place { fd: fd.as_fd(), path, depth: 0, hides: false })?;
+        }
         self.stats.size_bytes = self.tar.size_bytes() + 2 * 512;
         self.tar.finish().map_err(|error| write_error(error, Path::new("/")))?;
         Ok(self.stats)
@@ -144,7 +172,7 @@ impl<'a> Archiver<'a> {
             self.check_cancel()?;
             let path = place.path.join(&item.name);
             match &item.what {
-                What::Mark { mtime } => self.mark(&path, *mtime)?,
+                What::Mark => self.mark(&path)?,
                 What::File(stat) => {
                     let file = Subject { dir: place.fd, name: &item.name, path: &path, stat };
                     self.file(&place, &file)?;
@@ -165,8 +193,7 @@ impl<'a> Archiver<'a> {
     fn items(&self, place: &Place<'_>, opaque: bool) -> Result<Vec<Item>, Error> {
         let mut items = Vec::new();
         if opaque {
-            let stat = fstat(place.fd).at("read the attributes of", place.path)?;
-            items.push(Item { name: OPAQUE_NAME.into(), what: What::Mark { mtime: stat.st_mtime } });
+            items.push(Item { name: OPAQUE_NAME.into(), what: What::Mark });
         }
         for (name, _) in list(place.fd).at("list", place.path)? {
             items.extend(self.item(place, name)?);
@@ -188,18 +215,19 @@ impl<'a> Archiver<'a> {
             return Ok(None);
         }
         let name = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());
-        Ok(Some(Item { name, what: What::Mark { mtime: stat.st_mtime } }))
+        Ok(Some(Item { name, what: What::Mark }))
     }
 
-    /// Writes the empty file that is a whiteout or an opaque mark.
-    fn mark(&mut self, path: &Path, mtime: i64) -> Result<(), Error> {
+    /// Writes the empty file that is a whiteout or an opaque mark. When something was removed is nobody's business: the same
+    /// archive comes of a layer wherever it was unpacked.
+    fn mark(&mut self, path: &Path) -> Result<(), Error> {
         let entry = TarEntry {
             path: path.as_os_str().as_bytes(),
             kind: TarKind::File { size_bytes: 0 },
             mode: 0,
             uid: 0,
             gid: 0,
-            mtime: self.clamped(mtime),
+            mtime: 0,
             xattrs: &[],
         };
         self.stats.entries += 1;
@@ -273,13 +301,17 @@ impl<'a> Archiver<'a> {
             mode: file.stat.st_mode & 0o7777,
             uid: file.stat.st_uid,
             gid: file.stat.st_gid,
-            mtime: self.clamped(file.stat.st_mtime),
+            mtime: self.mtime(file.stat.st_mtime),
             xattrs,
         }
     }
 
-    fn clamped(&self, mtime: i64) -> i64 {
-        self.options.mtime_max.map_or(mtime, |max| mtime.min(max))
+    fn mtime(&self, mtime: i64) -> i64 {
+        match self.options.mtimes {
+            Mtimes::Keep => mtime,
+            Mtimes::AtMost(latest) => mtime.min(latest),
+            Mtimes::All(only) => only,
+        }
     }
 
     fn attributes(&self, file: &Subject<'_>) -> Result<Vec<Attribute>, Error> {

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) results: Vec<ResultRow>,
     pub(super) snapshots: HashMap<i64, SnapshotRow>,
     pub(super) layers: HashMap<i64, LayerRow>,
+    /// Layer and diff-id.
+    pub(super) layer_archives: Vec<(i64, [u8; 32])>,
     /// Diff-id and blob.
     pub(super) layer_blobs: Vec<([u8; 32], [u8; 32])>,
 }
@@ -25,7 +27,7 @@ pub(super) struct State {
 pub(super) struct ImageRow {
     pub(super) id: i64,
     pub(super) target: String,
-    pub(super) snapshot: Option<i64>,
+    pub(super) snapshots: Vec<i64>,
     pub(super) created: i64,
     pub(super) named: bool,
 }
@@ -45,7 +47,6 @@ pub(super) struct SnapshotRow {
 
 #[derive(Debug, Clone)]
 pub(super) struct LayerRow {
-    pub(super) diff_id: Option<[u8; 32]>,
     pub(super) size_bytes: u64,
     pub(super) created: i64,
 }
@@ -77,13 +78,16 @@ impl State {
             Ok((id, SnapshotRow { layers: unpack("snapshot", &layers)?, last_used }))
         };
         Ok(Self {
-            images: rows(db, IMAGES, read_image)?,
+            images: images(db)?,
             containers: rows(db, "SELECT snapshot FROM container WHERE snapshot IS NOT NULL", |row| {
                 row.get(0)
             })?,
             results: results.into_iter().map(result).collect::<Result<_, Failure>>()?,
             snapshots: snapshots.into_iter().map(snapshot).collect::<Result<_, Failure>>()?,
             layers: rows(db, LAYERS, read_layer)?.into_iter().collect(),
+            layer_archives: rows(db, "SELECT layer, diff_id FROM layer_archive", |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?,
             layer_blobs: rows(db, "SELECT diff_id, digest FROM layer_blob", |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?,
@@ -95,7 +99,7 @@ impl State {
         let image_goes =
             |image: &&ImageRow| policy.unnamed_images && !image.named && image.created < in_use_since;
         let (images, kept): (Vec<_>, Vec<_>) = self.images.iter().partition(image_goes);
-        let mut held: Vec<i64> = kept.iter().filter_map(|image| image.snapshot).collect();
+        let mut held: Vec<i64> = kept.iter().flat_map(|image| &image.snapshots).copied().collect();
         held.extend(&self.containers);
         held.extend(self.snapshots.iter().filter(|(_, row)| row.last_used >= in_use_since).map(|(id, _)| id));
         let results = self.results_to_forget(policy, in_use_since, &held);
@@ -157,8 +161,12 @@ impl State {
 
     fn blobs_of_all_but(&self, layers: &[i64]) -> Vec<Digest> {
         let stays = |id: &i64| layers.binary_search(id).is_err();
-        let diff_ids: HashSet<[u8; 32]> =
-            self.layers.iter().filter(|(id, _)| stays(id)).filter_map(|(_, row)| row.diff_id).collect();
+        let diff_ids: HashSet<[u8; 32]> = self
+            .layer_archives
+            .iter()
+            .filter(|(layer, _)| stays(layer))
+            .map(|(_, diff_id)| *diff_id)
+            .collect();
         let needed = self.layer_blobs.iter().filter(|(diff_id, _)| diff_ids.contains(diff_id));
         needed.map(|(_, digest)| Digest::from_bytes(*digest)).collect()
     }
@@ -197,29 +205,32 @@ impl Plan {
                 statement.execute([id])?;
             }
         }
-        let sql = "DELETE FROM layer_blob WHERE diff_id NOT IN (SELECT diff_id FROM layer WHERE diff_id IS NOT NULL)";
+        let sql = "DELETE FROM layer_blob WHERE diff_id NOT IN (SELECT diff_id FROM layer_archive)";
         db.execute(sql, ())?;
         Ok(())
     }
 }
 
-const IMAGES: &str = "SELECT id, target, snapshot, created,
+const IMAGES: &str = "SELECT id, target, created,
     EXISTS (SELECT 1 FROM image_name WHERE image = image.id) FROM image";
-const LAYERS: &str = "SELECT id, diff_id, coalesce(disk_size_bytes, 0), created FROM layer";
+const IMAGE_SNAPSHOTS: &str = "SELECT image, snapshot FROM image_snapshot";
+const LAYERS: &str = "SELECT id, coalesce(disk_size_bytes, 0), created FROM layer";
 
-fn read_image(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
-    Ok(ImageRow {
-        id: row.get(0)?,
-        target: row.get(1)?,
-        snapshot: row.get(2)?,
-        created: row.get(3)?,
-        named: row.get(4)?,
-    })
+fn images(db: &Connection) -> Result<Vec<ImageRow>, Failure> {
+    let mut snapshots: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (image, snapshot) in rows(db, IMAGE_SNAPSHOTS, |row| Ok((row.get(0)?, row.get(1)?)))? {
+        snapshots.entry(image).or_default().push(snapshot);
+    }
+    Ok(rows(db, IMAGES, |row| {
+        let id = row.get(0)?;
+        let snapshots = snapshots.remove(&id).unwrap_or_default();
+        Ok(ImageRow { id, target: row.get(1)?, snapshots, created: row.get(2)?, named: row.get(3)? })
+    })?)
 }
 
 fn read_layer(row: &Row<'_>) -> rusqlite::Result<(i64, LayerRow)> {
-    let size_bytes = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
-    Ok((row.get(0)?, LayerRow { diff_id: row.get(1)?, size_bytes, created: row.get(3)? }))
+    let size_bytes = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+    Ok((row.get(0)?, LayerRow { size_bytes, created: row.get(2)? }))
 }
 
 fn rows<T>(

@@ -30,7 +30,7 @@ fn what_a_root_needs_is_kept() {
         commit_file(&store, &base, "d", "4"),
     );
     let target = store_image(&store, "{}");
-    store.images().put(&"app".parse().unwrap(), &target, Some(&image)).unwrap();
+    store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&image)).unwrap();
     let state = ContainerRecord {
         id: "c1".into(),
         name: "one".into(),
@@ -50,7 +50,7 @@ fn what_a_root_needs_is_kept() {
     assert_eq!((report.images, report.records, report.layers, report.blobs), (0, 1, 1, 0));
     assert!(report.freed_bytes > 0);
     assert_eq!(layer_count(&store), 3);
-    assert_eq!(store.images().list().unwrap()[0].snapshot, Some(image));
+    assert_eq!(store.images().list().unwrap()[0].snapshots, [image]);
     assert_eq!(store.containers().by_name("one").unwrap().unwrap().snapshot, container);
     assert_eq!(store.content().list().unwrap().len(), 2, "manifest and config stay");
     assert!(store.check().unwrap().is_empty());
@@ -102,7 +102,7 @@ fn a_dry_run_changes_nothing() {
 #[test]
 fn unnamed_images_go_only_when_asked() {
     let store = TestStore::new();
-    store.images().put_unnamed(&store_image(&store, "{}"), None).unwrap();
+    store.images().put_unnamed(&store_image(&store, "{}"), &[]).unwrap();
     assert_eq!(store.prune(&PrunePolicy { unnamed_images: false, ..EVERYTHING }).unwrap().images, 0);
     assert_eq!(store.prune(&EVERYTHING).unwrap().images, 1);
 }
@@ -115,7 +115,7 @@ fn blobs_of_layers_stay_with_their_layers() {
     let manifest = Manifest::new(Descriptor::of(MediaType::OciConfig, b"{}"), vec![layer.clone()]).to_bytes();
     let target = Descriptor::of(MediaType::OciManifest, &manifest);
     store.content().put(&manifest).unwrap();
-    store.images().put(&"app".parse().unwrap(), &target, None).unwrap();
+    store.images().put(&"app".parse().unwrap(), &target, &[]).unwrap();
     assert_eq!(store.prune(&EVERYTHING).unwrap().blobs, 0);
     store.images().remove(&"app".parse().unwrap()).unwrap();
     assert_eq!(store.prune(&EVERYTHING).unwrap().blobs, 2);
@@ -125,7 +125,7 @@ fn blobs_of_layers_stay_with_their_layers() {
 fn three_results() -> State {
     let mut state = State::default();
     let mut layer = |id, size_bytes| {
-        state.layers.insert(id, plan::LayerRow { diff_id: None, size_bytes, created: 0 });
+        state.layers.insert(id, plan::LayerRow { size_bytes, created: 0 });
     };
     layer(1, 10);
     (2..=4).for_each(|id| layer(id, 5));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Transaction;
 
+use super::layers::{Archive, insert_archive};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::{LAYERS_MAX, LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
@@ -24,7 +25,6 @@ use crate::{Error, Result, Store};
 pub struct ActiveSnapshot {
     parent: Snapshot,
     directory: ActiveDirectory,
-    mtime_max: Option<i64>,
     #[expect(dead_code, reason = "held for its drop")]
     lease: Lease,
 }
@@ -42,7 +42,7 @@ impl Store {
         if let Some(top) = parent.layers.last() {
             copy_root_attributes(&self.0.layout.layer(*top), &directory.upper)?;
         }
-        Ok(ActiveSnapshot { parent: parent.clone(), directory, mtime_max: None, lease })
+        Ok(ActiveSnapshot { parent: parent.clone(), directory, lease })
     }
 
     /// Mounts the merged tree of a snapshot, read-only.
@@ -113,11 +113,6 @@ impl ActiveSnapshot {
         &self.directory.upper
     }
 
-    /// Clamps modification times to this when the layer is made into an archive, Unix seconds (`SOURCE_DATE_EPOCH`).
-    pub const fn set_mtime_max(&mut self, seconds: i64) {
-        self.mtime_max = Some(seconds);
-    }
-
     /// Mounts the parent's tree with this layer on top, writable. `stubs` is laid below all layers: what is in it can be mounted
     /// on, and never gets into the layer.
     ///
@@ -140,8 +135,7 @@ impl ActiveSnapshot {
     /// # Errors
     /// When the metadata cannot be written; the layer is discarded then.
     pub fn commit(self) -> Result<Snapshot> {
-        let row = LayerRow { mtime_max: self.mtime_max, ..LayerRow::default() };
-        self.commit_as(&row)
+        self.commit_as(None)
     }
 
     /// Gives a layer that was made on top of nothing its place.
@@ -149,11 +143,13 @@ impl ActiveSnapshot {
         self.parent = parent.clone();
     }
 
-    pub(super) fn commit_as(self, row: &LayerRow) -> Result<Snapshot> {
+    /// Commits a layer that came as an archive, or was made here.
+    pub(super) fn commit_as(self, archive: Option<&Archive>) -> Result<Snapshot> {
         let store = &self.directory.store;
         let stamp = store.stamp();
         store.0.db.write("commit a layer", |db| {
-            let layer = insert_layer(db, row, stamp)?;
+            let layer = insert_layer(db, stamp)?;
+            archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
             move_in(store, &self.directory.upper, layer)?;
             let mut layers = self.parent.layers.to_vec();
             layers.push(layer);
@@ -162,20 +158,8 @@ impl ActiveSnapshot {
     }
 }
 
-/// What is known of a layer when it is committed.
-#[derive(Debug, Default)]
-pub(super) struct LayerRow {
-    pub(super) diff_id: Option<[u8; 32]>,
-    pub(super) base: Option<[u8; 32]>,
-    pub(super) tar_size_bytes: Option<u64>,
-    pub(super) mtime_max: Option<i64>,
-}
-
-fn insert_layer(db: &Transaction<'_>, row: &LayerRow, stamp: i64) -> Result<LayerId, Failure> {
-    let sql =
-        "INSERT INTO layer (diff_id, base, tar_size_bytes, mtime_max, created) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let size = row.tar_size_bytes.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
-    db.prepare_cached(sql)?.execute((row.diff_id, row.base, size, row.mtime_max, stamp))?;
+fn insert_layer(db: &Transaction<'_>, stamp: i64) -> Result<LayerId, Failure> {
+    db.prepare_cached("INSERT INTO layer (created) VALUES (?1)")?.execute([stamp])?;
     Ok(LayerId(db.last_insert_rowid()))
 }
 

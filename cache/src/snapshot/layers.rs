@@ -2,7 +2,7 @@
 //!
 //! A layer's diff-id and size are computed when they are first asked for, as most layers never leave the store. A layer that
 //! came as an archive was verified then; the archive that it is made into again may differ in its bytes, so where the layer has
-//! to leave as it came, one of its [blobs](LayerInfo::blobs) is used.
+//! to leave as it came, one of its [blobs](Store::blobs_of) is used.
 
 use std::io::{self, Write};
 
@@ -21,23 +21,29 @@ use crate::{Error, Result, Store};
 pub struct LayerInfo {
     /// Which layer.
     pub id: LayerId,
-    /// The digest of its archive, once it was computed.
-    pub diff_id: Option<DiffId>,
-    /// The size of its archive in bytes, likewise.
+    /// The size of its archive in bytes, once one was made.
     pub tar_size_bytes: Option<u64>,
     /// When it was made, Unix seconds.
     pub created: i64,
-    /// Its compressed forms, as they came or were made. Not all need be in the store.
-    pub blobs: Vec<Descriptor>,
 }
 
-/// A layer's row.
-struct LayerRow {
-    id: LayerId,
-    diff_id: Option<DiffId>,
-    tar_size_bytes: Option<u64>,
-    mtime_max: Option<i64>,
-    created: i64,
+/// Clamps modification times in the archives of the upper layers of a stack: those that a build has put on its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MtimeClamp {
+    /// How many layers, counted from the bottom, stay as they are.
+    pub layers_kept: usize,
+    /// The latest time in the others, Unix seconds (`SOURCE_DATE_EPOCH`).
+    pub mtime_max: i64,
+}
+
+/// A tar that a layer is known to stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Archive {
+    pub(super) diff_id: DiffId,
+    pub(super) size_bytes: u64,
+    /// See [`base_bytes`]; `None` is any.
+    pub(super) base: Option<[u8; 32]>,
+    pub(super) mtime_max: Option<i64>,
 }
 
 impl Store {
@@ -46,12 +52,16 @@ impl Store {
     /// # Errors
     /// When the metadata cannot be read, or a layer has been pruned.
     pub fn layer_infos(&self, snapshot: &Snapshot) -> Result<Vec<LayerInfo>> {
+        let sql = "SELECT created, (SELECT max(size_bytes) FROM layer_archive WHERE layer = id) FROM layer WHERE id = ?1";
         self.0.db.read("read about layers", |db| {
             let info = |id: &LayerId| {
-                let row = layer_row(db, *id)?;
-                let blobs = row.diff_id.map_or_else(|| Ok(Vec::new()), |diff_id| blobs_of(db, diff_id))?;
-                let LayerRow { id, diff_id, tar_size_bytes, created, .. } = row;
-                Ok(LayerInfo { id, diff_id, tar_size_bytes, created, blobs })
+                let read = |row: &Row<'_>| {
+                    let size: Option<i64> = row.get(1)?;
+                    let tar_size_bytes = size.and_then(|size| u64::try_from(size).ok());
+                    Ok(LayerInfo { id: *id, tar_size_bytes, created: row.get(0)? })
+                };
+                let row = db.prepare_cached(sql)?.query_row([id.0], read).optional()?;
+                row.ok_or_else(|| Failure::from(Error::LayerMissing(*id)))
             };
             snapshot.layers.iter().map(info).collect()
         })
@@ -62,22 +72,48 @@ impl Store {
     ///
     /// # Errors
     /// When a layer has been pruned, or cannot be read.
-    pub fn describe_layers(&self, snapshot: &Snapshot) -> Result<Vec<(DiffId, u64)>> {
-        let rows = self.layer_rows(snapshot)?;
-        if let Some(known) = rows.iter().map(LayerRow::described).collect() {
+    pub fn describe_layers(
+        &self,
+        snapshot: &Snapshot,
+        clamp: Option<MtimeClamp>,
+    ) -> Result<Vec<(DiffId, u64)>> {
+        let described = |archive: &Archive| (archive.diff_id, archive.size_bytes);
+        let known = self.known_archives(snapshot, clamp)?;
+        if let Some(known) = known.iter().map(|archive| archive.as_ref().map(described)).collect() {
             return Ok(known);
         }
         let stack = self.open_stack(snapshot)?;
-        let described = rows
+        let archives = known
             .par_iter()
             .enumerate()
-            .map(|(index, row)| row.described().map_or_else(|| self.hash(&stack, index, row), Ok))
+            .map(|(index, known)| match known {
+                Some(archive) => Ok(*archive),
+                None => {
+                    self.hash(&stack, index, mtime_max(clamp, index)).map_err(failed(snapshot.layers[index]))
+                }
+            })
             .collect::<Result<Vec<_>>>()?;
-        self.record_descriptions(&rows, &described)?;
-        Ok(described)
+        self.record_archives(snapshot, &archives)?;
+        Ok(archives.iter().map(described).collect())
     }
 
-    /// Writes the archive of one layer of a snapshot, counted from the bottom: the bytes that its diff-id is the digest of.
+    /// For each layer of a snapshot the archive that it stands for in its place, if that is known: what is below has to be.
+    fn known_archives(&self, snapshot: &Snapshot, clamp: Option<MtimeClamp>) -> Result<Vec<Option<Archive>>> {
+        self.0.db.read("read about layers", |db| {
+            let mut below = Some(None);
+            let mut known = Vec::with_capacity(snapshot.layers.len());
+            for (index, layer) in snapshot.layers.iter().enumerate() {
+                let archive = find_archive(db, *layer, below.map(base_bytes), mtime_max(clamp, index))?;
+                below =
+                    below.zip(archive).map(|(below, archive)| Some(ChainId::extend(below, archive.diff_id)));
+                known.push(archive);
+            }
+            Ok(known)
+        })
+    }
+
+    /// Writes an archive of one layer of a snapshot, counted from the bottom: the one that `diff_id` is the digest of, which
+    /// the layer came as or was [described](Self::describe_layers) by.
     ///
     /// # Errors
     /// When the layer has been pruned or cannot be read, or `writer` fails. [`Error::DiffIdMismatch`] when the layer came as an
@@ -85,21 +121,23 @@ impl Store {
     ///
     /// # Panics
     /// When the snapshot has no such layer.
-    pub fn write_layer(&self, snapshot: &Snapshot, index: usize, writer: &mut dyn Write) -> Result<()> {
-        let rows = self.layer_rows(snapshot)?;
-        let row = &rows[index];
-        if let Some(diff_id) = row.diff_id
-            && self.write_layer_from_blob(row, diff_id, writer)?
-        {
+    pub fn write_layer(
+        &self,
+        snapshot: &Snapshot,
+        index: usize,
+        diff_id: DiffId,
+        writer: &mut dyn Write,
+    ) -> Result<()> {
+        let layer = snapshot.layers[index];
+        if self.write_layer_from_blob(layer, diff_id, writer)? {
             return Ok(());
         }
+        let mtime_max = self.0.db.read("read about a layer", |db| Ok(mtime_max_of(db, layer, diff_id)?))?;
         let mut writer = HashingWriter::new(writer);
-        self.archive(&self.open_stack(snapshot)?, index, row, &mut writer)?;
+        let stack = self.open_stack(snapshot)?;
+        self.archive(&stack, index, mtime_max, &mut writer).map_err(failed(layer))?;
         let found = DiffId(writer.finish().0);
-        match row.diff_id {
-            Some(expected) if expected != found => Err(Error::DiffIdMismatch { expected, found }),
-            _ => Ok(()),
-        }
+        if found == diff_id { Ok(()) } else { Err(Error::DiffIdMismatch { expected: diff_id, found }) }
     }
 
     /// Remembers a compressed form of a layer.
@@ -153,13 +191,8 @@ impl Store {
     /// The chain id of a snapshot whose layers' diff-ids are all known.
     pub(super) fn chain_id(&self, snapshot: &Snapshot) -> Result<Option<ChainId>> {
         let diff_ids: Vec<DiffId> =
-            self.describe_layers(snapshot)?.into_iter().map(|(diff_id, _)| diff_id).collect();
+            self.describe_layers(snapshot, None)?.into_iter().map(|(diff_id, _)| diff_id).collect();
         Ok(ChainId::of_stack(&diff_ids).last().copied())
-    }
-
-    fn layer_rows(&self, snapshot: &Snapshot) -> Result<Vec<LayerRow>> {
-        let rows = |db: &Connection| snapshot.layers.iter().map(|id| layer_row(db, *id)).collect();
-        self.0.db.read("read about layers", rows)
     }
 
     /// The directories of a snapshot's layers, top first.
@@ -168,46 +201,47 @@ impl Store {
         snapshot.layers.iter().rev().map(open).collect()
     }
 
-    fn hash(&self, stack: &[RootDir], index: usize, row: &LayerRow) -> Result<(DiffId, u64)> {
+    fn hash(&self, stack: &[RootDir], index: usize, mtime_max: Option<i64>) -> Result<Archive, layer::Error> {
         let mut writer = HashingWriter::new(io::sink());
-        self.archive(stack, index, row, &mut writer)?;
+        self.archive(stack, index, mtime_max, &mut writer)?;
         let (digest, size_bytes, _) = writer.finish();
-        Ok((DiffId(digest), size_bytes))
+        // Where it stands is said when all of the stack is known.
+        Ok(Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max })
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
-    fn archive(&self, stack: &[RootDir], index: usize, row: &LayerRow, writer: &mut dyn Write) -> Result<()> {
+    pub(super) fn archive(
+        &self,
+        stack: &[RootDir],
+        index: usize,
+        mtime_max: Option<i64>,
+        writer: &mut dyn Write,
+    ) -> Result<(), layer::Error> {
         let at = stack.len() - 1 - index;
-        let options = layer::ArchiveOptions { mtime_max: row.mtime_max, cancel: None };
-        layer::diff(&stack[at], &stack[at + 1..], self.xattrs(), &options, writer)
-            .map(drop)
-            .map_err(|source| Error::Archive { layer: row.id, source })
+        let mtimes = mtime_max.map_or(layer::Mtimes::Keep, layer::Mtimes::AtMost);
+        let options = layer::ArchiveOptions { mtimes, cancel: None };
+        layer::diff(&stack[at], &stack[at + 1..], self.xattrs(), &options, writer).map(drop)
     }
 
     /// Remembers what was computed. A layer that was written here leaves out of its archive what has no effect on what is
-    /// below it, so its directory stands for that archive only there.
-    fn record_descriptions(&self, rows: &[LayerRow], described: &[(DiffId, u64)]) -> Result<()> {
-        let diff_ids: Vec<DiffId> = described.iter().map(|(diff_id, _)| *diff_id).collect();
-        let chains = ChainId::of_stack(&diff_ids);
+    /// below it, so its directory stands for that archive only there. What was known before stays as it is.
+    fn record_archives(&self, snapshot: &Snapshot, archives: &[Archive]) -> Result<()> {
         self.0.db.write("record diff-ids", |db| {
-            let sql = "UPDATE layer SET diff_id = ?2, tar_size_bytes = ?3, base = ?4 WHERE id = ?1 AND diff_id IS NULL";
-            let mut update = db.prepare_cached(sql)?;
-            for (index, (row, (diff_id, size_bytes))) in rows.iter().zip(described).enumerate() {
-                let base = base_bytes(index.checked_sub(1).map(|below| chains[below]));
-                let size_bytes = i64::try_from(*size_bytes).unwrap_or(i64::MAX);
-                update.execute(params![row.id.0, diff_id.0.as_bytes(), size_bytes, base])?;
+            let mut below = None;
+            for (layer, archive) in snapshot.layers.iter().zip(archives) {
+                insert_archive(db, *layer, &Archive { base: Some(base_bytes(below)), ..*archive })?;
+                below = Some(ChainId::extend(below, archive.diff_id));
             }
             Ok(())
         })
     }
 
     /// Writes a layer's archive from one of its blobs; false when none is there.
-    fn write_layer_from_blob(&self, row: &LayerRow, diff_id: DiffId, writer: &mut dyn Write) -> Result<bool> {
+    fn write_layer_from_blob(&self, layer: LayerId, diff_id: DiffId, writer: &mut dyn Write) -> Result<bool> {
         for blob in self.blobs_of(diff_id)? {
             let Some(file) = self.content().open(blob.digest)? else { continue };
-            let failed = |source| Error::Archive { layer: row.id, source: layer::Error::Write(source) };
-            let size_bytes_max = row.tar_size_bytes.unwrap_or(u64::MAX);
-            let mut tar = Decoder::new(file, size_bytes_max).map_err(failed)?;
+            let failed = |source| failed(layer)(layer::Error::Write(source));
+            let mut tar = Decoder::new(file, layer::LAYER_SIZE_BYTES_MAX).map_err(failed)?;
             io::copy(&mut tar, writer).map_err(failed)?;
             return Ok(true);
         }
@@ -215,13 +249,16 @@ impl Store {
     }
 }
 
-impl LayerRow {
-    fn described(&self) -> Option<(DiffId, u64)> {
-        self.diff_id.zip(self.tar_size_bytes)
-    }
+fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {
+    move |source| Error::Archive { layer, source }
 }
 
-/// How `layer.base` says what a layer stands on: a chain id, or zeros for nothing.
+/// The clamp of one layer of a stack.
+fn mtime_max(clamp: Option<MtimeClamp>, index: usize) -> Option<i64> {
+    clamp.filter(|clamp| index >= clamp.layers_kept).map(|clamp| clamp.mtime_max)
+}
+
+/// How `layer_archive.base` says what a layer stands on: a chain id, or zeros for nothing.
 pub(super) fn base_bytes(base: Option<ChainId>) -> [u8; 32] {
     base.map_or([0; 32], |base| *base.0.as_bytes())
 }
@@ -232,25 +269,48 @@ pub(super) fn find_layer(
     diff_id: DiffId,
     base: Option<[u8; 32]>,
 ) -> rusqlite::Result<Option<LayerId>> {
-    let sql = "SELECT id FROM layer WHERE diff_id = ?1 AND (base IS NULL OR base = ?2) ORDER BY id LIMIT 1";
+    let sql = "SELECT layer FROM layer_archive WHERE diff_id = ?1 AND (base IS NULL OR base = ?2)
+        ORDER BY layer LIMIT 1";
     db.prepare_cached(sql)?
         .query_row(params![diff_id.0.as_bytes(), base], |row| row.get(0).map(LayerId))
         .optional()
 }
 
-fn layer_row(db: &Connection, id: LayerId) -> Result<LayerRow, Failure> {
-    let sql = "SELECT diff_id, tar_size_bytes, mtime_max, created FROM layer WHERE id = ?1";
+/// The archive that a layer stands for on anything, or on `base`.
+fn find_archive(
+    db: &Connection,
+    layer: LayerId,
+    base: Option<[u8; 32]>,
+    mtime_max: Option<i64>,
+) -> Result<Option<Archive>, Failure> {
+    let sql = "SELECT diff_id, size_bytes, base FROM layer_archive
+        WHERE layer = ?1 AND (base IS NULL OR base = ?2) AND mtime_max IS ?3 LIMIT 1";
     let read = |row: &Row<'_>| {
-        Ok(LayerRow {
-            id,
-            diff_id: row.get::<_, Option<[u8; 32]>>(0)?.map(|bytes| DiffId(Digest::from_bytes(bytes))),
-            tar_size_bytes: row.get::<_, Option<i64>>(1)?.and_then(|size| u64::try_from(size).ok()),
-            mtime_max: row.get(2)?,
-            created: row.get(3)?,
+        Ok(Archive {
+            diff_id: DiffId(Digest::from_bytes(row.get(0)?)),
+            size_bytes: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
+            base: row.get(2)?,
+            mtime_max,
         })
     };
-    let row = db.prepare_cached(sql)?.query_row([id.0], read).optional()?;
-    row.ok_or_else(|| Error::LayerMissing(id).into())
+    Ok(db.prepare_cached(sql)?.query_row(params![layer.0, base, mtime_max], read).optional()?)
+}
+
+/// What modification times were clamped to in an archive of a layer.
+fn mtime_max_of(db: &Connection, layer: LayerId, diff_id: DiffId) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT mtime_max FROM layer_archive WHERE layer = ?1 AND diff_id = ?2 LIMIT 1";
+    let found = db.prepare_cached(sql)?.query_row(params![layer.0, diff_id.0.as_bytes()], |row| row.get(0));
+    Ok(found.optional()?.flatten())
+}
+
+/// Remembers an archive of a layer, unless one is known for the same place and clamp.
+pub(super) fn insert_archive(db: &Connection, layer: LayerId, archive: &Archive) -> Result<(), Failure> {
+    let sql = "INSERT OR IGNORE INTO layer_archive (layer, diff_id, size_bytes, base, mtime_max)
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let size_bytes = i64::try_from(archive.size_bytes).unwrap_or(i64::MAX);
+    let row = params![layer.0, archive.diff_id.0.as_bytes(), size_bytes, archive.base, archive.mtime_max];
+    db.prepare_cached(sql)?.execute(row)?;
+    Ok(())
 }
 
 fn blobs_of(db: &Connection, diff_id: DiffId) -> Result<Vec<Descriptor>, Failure> {

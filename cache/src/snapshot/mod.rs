@@ -18,6 +18,7 @@ mod active;
 mod content;
 mod layers;
 mod overlay;
+mod squash;
 mod unpack;
 
 use std::fmt;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension as _, Transaction};
 
 pub use self::active::ActiveSnapshot;
-pub use self::layers::LayerInfo;
+pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
 pub use self::unpack::UnpackedLayer;
 use crate::db::{Failure, pack, unpack};

@@ -3,6 +3,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::*;
+use crate::layer::{self, ArchiveOptions};
+use crate::root_dir::RootDir;
 use crate::testing::{TestStore, commit_file, path_of, read, require_overlay};
 
 fn is_empty(store: &TestStore, directory: &str) -> bool {
@@ -214,12 +216,12 @@ fn layers_are_described_once_and_written_as_described() {
     let store = TestStore::new();
     let first = commit_file(&store, &Snapshot::empty(), "a", "1");
     let second = commit_file(&store, &first, "b", "2");
-    assert_eq!(store.layer_infos(&second).unwrap()[1].diff_id, None);
-    let described = store.describe_layers(&second).unwrap();
-    assert_eq!(store.second_handle().describe_layers(&second).unwrap(), described);
+    assert_eq!(store.layer_infos(&second).unwrap()[1].tar_size_bytes, None);
+    let described = store.describe_layers(&second, None).unwrap();
+    assert_eq!(store.second_handle().describe_layers(&second, None).unwrap(), described);
     for (index, (diff_id, size_bytes)) in described.iter().enumerate() {
         let mut tar = Vec::new();
-        store.write_layer(&second, index, &mut tar).unwrap();
+        store.write_layer(&second, index, *diff_id, &mut tar).unwrap();
         assert_eq!((rbuild_image::Digest::of(&tar), tar.len() as u64), (diff_id.0, *size_bytes));
     }
     let diff_ids: Vec<_> = described.iter().map(|(diff_id, _)| *diff_id).collect();
@@ -233,14 +235,14 @@ fn layers_are_described_once_and_written_as_described() {
 fn an_archive_becomes_a_layer_and_is_shared() {
     let (source, target) = (TestStore::new(), TestStore::new());
     let origin = commit_file(&source, &Snapshot::empty(), "a", "1");
-    let (diff_id, _) = source.describe_layers(&origin).unwrap()[0];
+    let (diff_id, _) = source.describe_layers(&origin, None).unwrap()[0];
     let mut tar = Vec::new();
-    source.write_layer(&origin, 0, &mut tar).unwrap();
+    write_layer(&source, &origin, &mut tar);
 
     let blob = rbuild_image::Descriptor::of(rbuild_image::MediaType::OciLayer, &tar);
     let empty = Snapshot::empty();
     let first = target.apply_layer(&empty, Some(diff_id), Some(&blob), &mut &tar[..]).unwrap();
-    assert_eq!(target.layer_infos(&first).unwrap()[0].blobs, [blob]);
+    assert_eq!(target.blobs_of(diff_id).unwrap(), [blob]);
     let parent = commit_file(&target, &empty, "b", "2");
     // Known, so not a byte is read.
     let second = target.apply_layer(&parent, Some(diff_id), None, &mut std::io::empty()).unwrap();
@@ -258,7 +260,7 @@ fn kernel_a_directory_that_an_archive_does_not_mention_looks_as_below() {
     fs::write(origin.upper().join("dir/file"), "1").unwrap();
     let origin = origin.commit().unwrap();
     let mut tar = Vec::new();
-    source.write_layer(&origin, 0, &mut tar).unwrap();
+    write_layer(&source, &origin, &mut tar);
     assert!(tar.starts_with(b"dir/\0"));
     tar.drain(..512);
 
@@ -285,9 +287,74 @@ fn another_archive_than_announced_is_refused() {
     let (source, target) = (TestStore::new(), TestStore::new());
     let origin = commit_file(&source, &Snapshot::empty(), "a", "1");
     let mut tar = Vec::new();
-    source.write_layer(&origin, 0, &mut tar).unwrap();
+    write_layer(&source, &origin, &mut tar);
     let expected = rbuild_image::DiffId(rbuild_image::Digest::of("other"));
     let result = target.apply_layer(&Snapshot::empty(), Some(expected), None, &mut &tar[..]);
     assert!(matches!(result, Err(Error::DiffIdMismatch { .. })));
     assert!(is_empty(&target, "active") && is_empty(&target, "layers"));
+}
+
+/// The archive of a snapshot's lowest layer.
+fn write_layer(store: &Store, snapshot: &Snapshot, tar: &mut Vec<u8>) {
+    let (diff_id, _) = store.describe_layers(snapshot, None).unwrap()[0];
+    store.write_layer(snapshot, 0, diff_id, tar).unwrap();
+}
+
+#[test]
+fn a_clamped_archive_is_another_one_of_the_same_layer() {
+    let store = TestStore::new();
+    let base = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let top = commit_file(&store, &base, "b", "2");
+    let plain = store.describe_layers(&top, None).unwrap();
+    let clamp = Some(MtimeClamp { layers_kept: 1, mtime_max: 1_000_000_000 });
+    let clamped = store.describe_layers(&top, clamp).unwrap();
+    assert_eq!(plain[0], clamped[0]);
+    assert_ne!(plain[1], clamped[1]);
+    assert_eq!(store.describe_layers(&top, None).unwrap(), plain);
+    for described in [plain, clamped] {
+        let mut tar = Vec::new();
+        store.write_layer(&top, 1, described[1].0, &mut tar).unwrap();
+        assert_eq!(rbuild_image::Digest::of(&tar), described[1].0.0);
+        let diff_ids: Vec<_> = described.iter().map(|(diff_id, _)| *diff_id).collect();
+        assert_eq!(store.snapshot_of_chain(&diff_ids).unwrap(), Some(top.clone()));
+    }
+}
+
+#[test]
+fn kernel_layers_are_squashed_to_one_that_makes_the_same_tree() {
+    require_overlay!();
+    let store = TestStore::new();
+    let base = run(&store, &Snapshot::empty(), |root| {
+        fs::create_dir_all(root.join("dir/sub")).unwrap();
+        for file in ["dir/gone", "dir/sub/hidden", "kept", "to-directory"] {
+            fs::write(root.join(file), "base").unwrap();
+        }
+    });
+    let one = run(&store, &base, |root| {
+        fs::remove_file(root.join("dir/gone")).unwrap();
+        fs::write(root.join("passing"), "1").unwrap();
+        fs::write(root.join("!first"), "1").unwrap();
+        fs::hard_link(root.join("kept"), root.join("link")).unwrap();
+    });
+    let two = run(&store, &one, |root| {
+        fs::remove_file(root.join("passing")).unwrap();
+        fs::remove_dir_all(root.join("dir/sub")).unwrap();
+        fs::create_dir(root.join("dir/sub")).unwrap();
+        fs::write(root.join("dir/sub/!new"), "2").unwrap();
+        fs::remove_file(root.join("to-directory")).unwrap();
+        fs::create_dir(root.join("to-directory")).unwrap();
+    });
+    let tar = |snapshot: &Snapshot| {
+        let view = store.view(snapshot).unwrap();
+        let mut tar = Vec::new();
+        layer::export(&RootDir::from_fd(view.into()), &ArchiveOptions::default(), &mut tar).unwrap();
+        tar
+    };
+    for kept in [0, 1] {
+        let squashed = store.squash(&two, kept).unwrap();
+        assert_eq!(squashed.layers.len(), kept + 1);
+        assert_eq!(squashed.layers[..kept], two.layers[..kept]);
+        assert!(tar(&squashed) == tar(&two), "the tree over {kept} layers differs");
+    }
+    assert_eq!(store.squash(&two, 2).unwrap(), two);
 }

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 
 use rbuild_image::{Descriptor, DiffId};
 
-use super::active::LayerRow;
-use super::layers::{base_bytes, find_layer};
+use super::layers::{Archive, base_bytes, find_layer};
 use super::{ActiveSnapshot, Snapshot};
 use crate::layer::{self, Applied, ApplyOptions};
 use crate::root_dir::RootDir;
@@ -124,12 +123,12 @@ impl Store {
         base: Option<[u8; 32]>,
         blob: Option<&Descriptor>,
     ) -> Result<Snapshot> {
-        let snapshot = unpacked.active.commit_as(&LayerRow {
-            diff_id: Some(*unpacked.diff_id.0.as_bytes()),
+        let snapshot = unpacked.active.commit_as(Some(&Archive {
+            diff_id: unpacked.diff_id,
+            size_bytes: unpacked.tar_size_bytes,
             base,
-            tar_size_bytes: Some(unpacked.tar_size_bytes),
             mtime_max: None,
-        })?;
+        }))?;
         self.record_blobs(unpacked.diff_id, blob)?;
         Ok(snapshot)
     }

@@ -2,6 +2,7 @@
 //!
 //! Reads as the life of a build: settings, Dockerfile, lowering, solving, outputs.
 
+mod annotation;
 mod base;
 mod call;
 mod failure;
@@ -17,8 +18,10 @@ mod volume;
 
 use std::sync::Arc;
 
+use rbuild_cache::Snapshot;
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::lower;
+use rbuild_llb::Definition;
 use rbuild_solver::local::{LocalWorker, LocalWorkerOptions, Pins};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
@@ -28,6 +31,7 @@ pub(crate) use steps::extra_host;
 
 use self::failure::Blame;
 use self::input::{Input, Remote, Trees};
+use self::output::Built;
 use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
@@ -69,22 +73,31 @@ fn build(
     let images = app.images()?;
     let lease = images.store().lease()?;
     let resolver = remote.resolver(&input.trees)?;
-    let lowered = lower(&input.dockerfile, &settings.frontend(input), &resolver)
+    let lowered = settings
+        .frontend(input)
+        .iter()
+        .map(|options| lower(&input.dockerfile, options, &resolver))
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| blame.frontend(&error))?;
     let findings = blame.findings(&lowered);
+    let definition = Definition::join(lowered.iter().map(|lowered| lowered.definition.clone()))
+        .map_err(|error| Failure::caused_by(Kind::Input, &error))?;
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
-    let mut worker = worker_options(app, settings, &input.trees, remote.pins());
-    worker.mtime_max = settings.source_date_epoch.or(lowered.source_date_epoch);
+    let worker = worker_options(app, settings, &input.trees, remote.pins());
     let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
-    let solved = solve(&lowered.definition, &worker, &options, progress, cancel)
-        .map_err(|error| blame.solve(error))?;
-    let snapshot = solved.output.unwrap_or_else(rbuild_cache::Snapshot::empty);
-    output::write(app, settings, &output::Built { lowered: &lowered, snapshot }, progress)?;
+    let solved =
+        solve(&definition, &worker, &options, progress, cancel).map_err(|error| blame.solve(error))?;
+    let snapshots = solved.outputs.into_iter().map(|output| output.unwrap_or_else(Snapshot::empty));
+    let mut built: Vec<Built> = lowered.into_iter().zip(snapshots).map(Built::from).collect();
+    if settings.squash {
+        built.iter_mut().try_for_each(|built| built.squash(images.store(), &settings.created))?;
+    }
+    output::write(app, settings, &built, progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
-    drop(record_content_keys(&lowered.definition, &worker, &solved.unkeyed, cancel));
+    drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     drop(lease);
     Ok(findings)
 }
@@ -97,7 +110,6 @@ fn worker_options(app: &App, settings: &Settings, trees: &Trees, pins: &Arc<Pins
         pins: Arc::clone(pins),
         network: settings.steps.network_default(),
         now_ns: app::unix_now_ns(),
-        mtime_max: None,
         single_id: app.single_id(),
         secrets: settings.steps.secrets.clone(),
         volumes: settings.steps.volumes.clone(),

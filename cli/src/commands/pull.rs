@@ -18,6 +18,6 @@ pub(crate) fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
     let pulled = images.pull(&reference, &platform, PullPolicy::Always, watch);
     transfers.finish();
     let (image, snapshot) = pulled?;
-    images.store().images().put(&reference, &image.target, Some(&snapshot))?;
+    images.store().images().put(&reference, &image.target, &[snapshot])?;
     print(&format!("{reference}\n")).map(|()| 0)
 }

@@ -102,7 +102,7 @@ impl Prepared {
             (Some(record), reference) => {
                 let image = images.open(&record.target, &Platform::host())?;
                 let name = record.names.first().cloned().or(reference);
-                let snapshot = match (record.snapshot, name) {
+                let snapshot = match (images.snapshot(&image)?, name) {
                     (Some(snapshot), _) => snapshot,
                     (None, Some(name)) => images.unpack(&name, &image, watch).map_err(cannot_pull)?,
                     (None, None) => {

@@ -34,8 +34,8 @@ pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
 fn saved(images: &Images, name: &str) -> Result<Saved, Failure> {
     let record = images.find(name)?;
     let typed: Option<Reference> = name.parse().ok().filter(|reference| record.names.contains(reference));
-    let image = images.open(&record.target, &Platform::host())?;
-    Ok(Saved { image, names: typed.map_or(record.names, |reference| vec![reference]) })
+    let target = images.open_target(&record.target, &Platform::host())?;
+    Ok(Saved { target, names: typed.map_or(record.names, |reference| vec![reference]) })
 }
 
 /// Writes a file under a temporary name beside it, and gives it its name when it is whole.

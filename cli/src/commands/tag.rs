@@ -9,6 +9,6 @@ pub(crate) fn run(app: &App, args: &TagArgs) -> Result<u8, Failure> {
     let target = reference(&args.target)?;
     let images = app.images()?;
     let found = images.find(&args.source)?;
-    images.store().images().put(&target, &found.target, found.snapshot.as_ref())?;
+    images.store().images().put(&target, &found.target, &found.snapshots)?;
     Ok(0)
 }

@@ -219,7 +219,7 @@ pub(crate) fn check_invariants(case: &str, lowered: &Lowered) {
         .map(|entry| entry.created_by.as_deref().unwrap().split(' ').next().unwrap())
         .collect();
     let mut chain = Vec::new();
-    let mut edge = lowered.definition.target();
+    let mut edge = lowered.definition.targets()[0];
     while let Some(Edge { vertex, output }) = edge {
         assert_eq!(output.0, 0, "{case}");
         let vertex = lowered.definition.vertex(vertex);

@@ -46,11 +46,19 @@ impl Builder {
         &mut self.vertices[id.index()]
     }
 
-    /// Ends the graph with its result.
+    /// Ends the graph with its one result.
+    ///
+    /// # Errors
+    /// As [`finish_all`](Self::finish_all).
+    pub fn finish(self, target: Option<Edge>) -> Result<Definition, crate::DefinitionError> {
+        self.finish_all(vec![target])
+    }
+
+    /// Ends the graph with its results.
     ///
     /// # Errors
     /// When a vertex was malformed, or there are too many.
-    pub fn finish(self, target: Option<Edge>) -> Result<Definition, crate::DefinitionError> {
-        Definition::new(self.vertices, target)
+    pub fn finish_all(self, targets: Vec<Option<Edge>>) -> Result<Definition, crate::DefinitionError> {
+        Definition::new(self.vertices, targets)
     }
 }

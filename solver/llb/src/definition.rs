@@ -1,14 +1,14 @@
-//! A whole build, checked.
+//! A whole build, checked: one result, or one for each platform, in one graph.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Edge, FileAction, FileInput, InputIndex, Op, Vertex, VertexId};
+use crate::{Builder, Edge, FileAction, FileInput, InputIndex, Op, Vertex, VertexId};
 
 /// The most vertices a definition may have: far above any real build, far below what would exhaust memory.
 pub const VERTICES_MAX: usize = 100_000;
 
-/// A build: its vertices, inputs before users, and the edge that is its result.
+/// A build: its vertices, inputs before users, and the edges that are its results.
 ///
 /// Built by a [`Builder`](crate::Builder) or read by [`Definition::new`]; both leave one in which every index
 /// is in range and there is no cycle.
@@ -16,7 +16,7 @@ pub const VERTICES_MAX: usize = 100_000;
 pub struct Definition {
     vertices: Vec<Vertex>,
     /// `None` is the empty tree: a `FROM scratch` without a step.
-    target: Option<Edge>,
+    targets: Vec<Option<Edge>>,
 }
 
 /// Why a list of vertices is not a build.
@@ -62,8 +62,8 @@ pub enum DefinitionError {
         /// How many it has.
         found: usize,
     },
-    /// The result is not an output of the list.
-    #[error("the result names vertex {}, which does not exist", vertex.0)]
+    /// A result is not an output of the list.
+    #[error("a result names vertex {}, which does not exist", vertex.0)]
     Target {
         /// The vertex it names.
         vertex: VertexId,
@@ -81,19 +81,37 @@ impl Definition {
     ///
     /// # Errors
     /// When an index is out of range or a vertex stands before one of its inputs.
-    pub fn new(vertices: Vec<Vertex>, target: Option<Edge>) -> Result<Self, DefinitionError> {
+    pub fn new(vertices: Vec<Vertex>, targets: Vec<Option<Edge>>) -> Result<Self, DefinitionError> {
         if vertices.len() > VERTICES_MAX {
             return Err(DefinitionError::TooMany { found: vertices.len() });
         }
         for (index, vertex) in vertices.iter().enumerate() {
             check(VertexId(u32::try_from(index).expect("bounded by VERTICES_MAX")), vertex)?;
         }
-        if let Some(edge) = target
-            && edge.vertex.index() >= vertices.len()
-        {
+        if let Some(edge) = targets.iter().flatten().find(|edge| edge.vertex.index() >= vertices.len()) {
             return Err(DefinitionError::Target { vertex: edge.vertex });
         }
-        Ok(Self { vertices, target })
+        Ok(Self { vertices, targets })
+    }
+
+    /// Several builds as one, with the results of each in order. What they have in common is there once: the stages that
+    /// run on the builder's own platform, whatever the platform they build for.
+    ///
+    /// # Errors
+    /// [`DefinitionError::TooMany`].
+    pub fn join(definitions: impl IntoIterator<Item = Self>) -> Result<Self, DefinitionError> {
+        let mut builder = Builder::new();
+        let mut targets = Vec::new();
+        for definition in definitions {
+            let mut ids = Vec::with_capacity(definition.vertices.len());
+            let moved = |ids: &[VertexId], edge: Edge| Edge { vertex: ids[edge.vertex.index()], ..edge };
+            for mut vertex in definition.vertices {
+                vertex.inputs.iter_mut().for_each(|edge| *edge = moved(&ids, *edge));
+                ids.push(builder.add(vertex));
+            }
+            targets.extend(definition.targets.iter().map(|target| target.map(|edge| moved(&ids, edge))));
+        }
+        builder.finish_all(targets)
     }
 
     /// The vertices, inputs before users.
@@ -114,9 +132,9 @@ impl Definition {
         (0..u32::try_from(self.vertices.len()).expect("bounded by VERTICES_MAX")).map(VertexId)
     }
 
-    /// The result; `None` is the empty tree.
-    pub const fn target(&self) -> Option<Edge> {
-        self.target
+    /// The results; `None` is the empty tree.
+    pub fn targets(&self) -> &[Option<Edge>] {
+        &self.targets
     }
 }
 
@@ -180,10 +198,10 @@ mod tests {
 
     #[test]
     fn a_vertex_stands_after_its_inputs() {
-        let target = Some(VertexId(1).into());
-        assert!(Definition::new(vec![source(), merge(0, &[0])], target).is_ok());
+        let targets = vec![Some(VertexId(1).into())];
+        assert!(Definition::new(vec![source(), merge(0, &[0])], targets.clone()).is_ok());
         assert_eq!(
-            Definition::new(vec![merge(0, &[0]), source()], target),
+            Definition::new(vec![merge(0, &[0]), source()], targets),
             Err(DefinitionError::InputNotBefore { vertex: VertexId(0), input: VertexId(0) })
         );
     }
@@ -191,12 +209,24 @@ mod tests {
     #[test]
     fn indices_are_in_range() {
         assert_eq!(
-            Definition::new(vec![source(), merge(1, &[0])], None),
+            Definition::new(vec![source(), merge(1, &[0])], Vec::new()),
             Err(DefinitionError::InputOutOfRange { vertex: VertexId(1), input: InputIndex(1) })
         );
         assert_eq!(
-            Definition::new(vec![source()], Some(VertexId(1).into())),
+            Definition::new(vec![source()], vec![Some(VertexId(1).into())]),
             Err(DefinitionError::Target { vertex: VertexId(1) })
         );
+    }
+
+    #[test]
+    fn what_builds_have_in_common_is_joined() {
+        let on = |platform: &str| Vertex { platform: Some(platform.parse().unwrap()), ..merge(0, &[0]) };
+        let of = |platform: &str| {
+            Definition::new(vec![source(), on(platform)], vec![Some(VertexId(1).into()), None]).unwrap()
+        };
+        let joined = Definition::join([of("linux/amd64"), of("linux/arm64"), of("linux/amd64")]).unwrap();
+        assert_eq!(joined.vertices(), [source(), on("linux/amd64"), on("linux/arm64")]);
+        let of_vertex = |id: u32| Some(VertexId(id).into());
+        assert_eq!(joined.targets(), [of_vertex(1), None, of_vertex(2), None, of_vertex(1), None]);
     }
 }

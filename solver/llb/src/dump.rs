@@ -34,9 +34,9 @@ impl fmt::Display for Definition {
                 writeln!(f, "  {line}")?;
             }
         }
-        match self.target() {
+        self.targets().iter().try_for_each(|target| match target {
             Some(edge) => writeln!(f, "result: #{}.{}", edge.vertex.0, edge.output.0),
             None => writeln!(f, "result: scratch"),
-        }
+        })
     }
 }

@@ -5,4 +5,4 @@
 
 mod tree;
 
-pub use tree::{ExportError, export_directory, export_tar};
+pub use tree::{ExportError, Trees, export_directory, export_tar};

@@ -1,10 +1,10 @@
 //! A result's root file system as one tar, or as files in a directory of the user's.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Owners, apply, export};
+use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Mtimes, Owners, apply, export_all};
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{Snapshot, Store};
 use thiserror::Error;
@@ -39,23 +39,38 @@ pub enum ExportError {
     Path(#[from] rbuild_cache::root_dir::PathError),
 }
 
-/// Writes the merged tree of a snapshot as one tar, without whiteouts.
+/// What is written out: merged trees, each in a directory of its own or, where that is empty, as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Trees<'a> {
+    /// The directory and the tree.
+    pub trees: &'a [(PathBuf, &'a Snapshot)],
+    /// One modification time for all files, Unix seconds: `SOURCE_DATE_EPOCH`.
+    pub mtime: Option<i64>,
+}
+
+/// Writes merged trees as one tar, without whiteouts.
 ///
 /// # Errors
 /// When the store or `out` fails.
-pub fn export_tar(store: &Store, snapshot: &Snapshot, out: &mut dyn Write) -> Result<(), ExportError> {
-    let view = store.view(snapshot)?;
-    export(&RootDir::from_fd(view.into()), &ArchiveOptions::default(), out).map_err(ExportError::Read)?;
+pub fn export_tar(store: &Store, trees: Trees<'_>, out: &mut dyn Write) -> Result<(), ExportError> {
+    let view = |(path, snapshot): &(PathBuf, &Snapshot)| {
+        Ok((path.clone(), RootDir::from_fd(store.view(snapshot)?.into())))
+    };
+    let views = trees.trees.iter().map(view).collect::<Result<Vec<_>, ExportError>>()?;
+    let roots: Vec<_> = views.iter().map(|(path, root)| (path.clone(), root)).collect();
+    let mtimes = trees.mtime.map_or(Mtimes::Keep, Mtimes::All);
+    let options = ArchiveOptions { mtimes, ..ArchiveOptions::default() };
+    export_all(&roots, &options, out).map_err(ExportError::Read)?;
     Ok(())
 }
 
-/// Writes the merged tree of a snapshot over what is in `dest`, all files owned by `owner` (uid and gid).
+/// Writes merged trees over what is in `dest`, all files owned by `owner` (uid and gid).
 ///
 /// # Errors
 /// As [`export_tar`], and when a file cannot be made.
 pub fn export_directory(
     store: &Store,
-    snapshot: &Snapshot,
+    trees: Trees<'_>,
     dest: &Path,
     owner: (u32, u32),
 ) -> Result<(), ExportError> {
@@ -66,7 +81,7 @@ pub fn export_directory(
     let owners = Owners::All { uid: owner.0, gid: owner.1 };
     let options = ApplyOptions { owners, ..ApplyOptions::literal() };
     thread::scope(|scope| {
-        let export = scope.spawn(move || export_tar(store, snapshot, &mut writer));
+        let export = scope.spawn(move || export_tar(store, trees, &mut writer));
         let applied = apply(&mut reader, &root, &options);
         drop(reader);
         let exported = export.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -2,7 +2,9 @@
 //!
 //! No layer is written: its tar is only hashed, once ever, and described uncompressed. See [`Blob`](super::compress::Blob).
 
-use rbuild_cache::Snapshot;
+use std::collections::BTreeMap;
+
+use rbuild_cache::{MtimeClamp, Snapshot};
 use rbuild_image::{Descriptor, DiffId, History, ImageConfig, Manifest, MediaType, Reference, RootFs};
 
 use super::compress::plain_descriptor;
@@ -13,15 +15,22 @@ impl Images {
     ///
     /// # Errors
     /// When a layer cannot be read or the store fails.
-    pub fn assemble(&self, mut config: ImageConfig, snapshot: &Snapshot) -> Result<StoredImage, ImageError> {
-        let described = self.store.describe_layers(snapshot)?;
+    pub fn assemble(
+        &self,
+        mut config: ImageConfig,
+        snapshot: &Snapshot,
+        options: &AssembleOptions,
+    ) -> Result<StoredImage, ImageError> {
+        let described = self.store.describe_layers(snapshot, options.clamp)?;
         let diff_ids = described.iter().map(|(diff_id, _)| *diff_id).collect();
         config.rootfs = RootFs { diff_ids, ..config.rootfs };
         let layers = described.into_iter().map(|(diff_id, size_bytes)| self.kept_blob(diff_id, size_bytes));
         let layers = layers.collect::<Result<_, _>>()?;
         let config_descriptor = self.keep_new(MediaType::OciConfig, &config.to_bytes())?;
-        let manifest = Manifest::new(config_descriptor, layers);
-        let target = self.keep_new(MediaType::OciManifest, &manifest.to_bytes())?;
+        let annotations = options.annotations.clone();
+        let manifest = Manifest { annotations, ..Manifest::new(config_descriptor, layers) };
+        let mut target = self.keep_new(MediaType::OciManifest, &manifest.to_bytes())?;
+        target.annotations.clone_from(&options.descriptor_annotations);
         Ok(StoredImage { target: target.clone(), manifest_descriptor: target, manifest, config })
     }
 
@@ -31,15 +40,15 @@ impl Images {
     /// When the store fails.
     pub fn name(
         &self,
-        image: &StoredImage,
-        snapshot: &Snapshot,
+        target: &Descriptor,
+        snapshots: &[Snapshot],
         names: &[Reference],
     ) -> Result<(), ImageError> {
         let images = self.store.images();
         if names.is_empty() {
-            images.put_unnamed(&image.target, Some(snapshot))?;
+            images.put_unnamed(target, snapshots)?;
         }
-        names.iter().try_for_each(|name| images.put(name, &image.target, Some(snapshot)))?;
+        names.iter().try_for_each(|name| images.put(name, target, snapshots))?;
         Ok(())
     }
 
@@ -85,6 +94,17 @@ impl Images {
         }
         Ok(plain_descriptor(diff_id, size_bytes))
     }
+}
+
+/// What an image says beside its config, and how its layers are dated.
+#[derive(Debug, Clone, Default)]
+pub struct AssembleOptions {
+    /// Which layers are given no times later than one.
+    pub clamp: Option<MtimeClamp>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Annotations of whatever names the manifest: an index, or a layout's.
+    pub descriptor_annotations: BTreeMap<String, String>,
 }
 
 /// What [`Images::date_history`] goes by.

@@ -52,6 +52,8 @@ pub(super) enum Blob {
         snapshot: Snapshot,
         /// Which of its layers, from the bottom.
         index: usize,
+        /// Which of that layer's tars.
+        diff_id: DiffId,
     },
 }
 
@@ -65,7 +67,9 @@ impl Images {
         let diff_id = image.config.rootfs.diff_ids.get(index);
         let snapshot = self.snapshot(image)?;
         match (diff_id, snapshot) {
-            (Some(diff_id), Some(snapshot)) if diff_id.0 == digest => Ok(Blob::Layer { snapshot, index }),
+            (Some(diff_id), Some(snapshot)) if diff_id.0 == digest => {
+                Ok(Blob::Layer { snapshot, index, diff_id: *diff_id })
+            }
             _ => Err(ImageError::MissingLayer { digest }),
         }
     }
@@ -78,7 +82,9 @@ impl Images {
                 let mut file = self.store.content().open(*digest)?.ok_or(missing)?;
                 io::copy(&mut file, out).map_err(ImageError::io("copy", format!("blob `{digest}`")))?;
             }
-            Blob::Layer { snapshot, index } => self.store.write_layer(snapshot, *index, out)?,
+            Blob::Layer { snapshot, index, diff_id } => {
+                self.store.write_layer(snapshot, *index, *diff_id, out)?;
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use rbuild_cache::layer::{ApplyOptions, LAYER_SIZE_BYTES_MAX, apply};
 use rbuild_cache::root_dir::RootDir;
 use rbuild_image::{Digest, History, ImageConfig, Reference};
 
-use super::{ImageError, Images};
+use super::{AssembleOptions, ImageError, Images};
 
 /// What an imported file system becomes.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl Images {
             comment: Some(options.message.unwrap_or_else(|| "imported by rbuild".to_owned())),
             ..History::default()
         }];
-        let image = self.assemble(config, &snapshot)?;
-        self.name(&image, &snapshot, options.name.as_slice())?;
+        let image = self.assemble(config, &snapshot, &AssembleOptions::default())?;
+        self.name(&image.target, &[snapshot], options.name.as_slice())?;
         Ok(image.id())
     }
 }

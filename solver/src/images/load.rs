@@ -178,7 +178,7 @@ impl Images {
             let unpacked = self.unpack_blob(descriptor, *diff_id, watch)?;
             snapshot = self.store.attach(&snapshot, unpacked, Some(descriptor))?;
         }
-        self.name(&image, &snapshot, names)?;
+        self.name(&image.target, &[snapshot], names)?;
         Ok(image.id())
     }
 

@@ -16,6 +16,7 @@ mod push;
 mod resolve;
 mod save;
 mod size;
+mod target;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,7 +27,7 @@ use rbuild_image::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, R
 use rbuild_registry::Client;
 
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
-pub use assemble::Dating;
+pub use assemble::{AssembleOptions, Dating};
 pub use compress::Compression;
 pub use error::ImageError;
 pub use import::ImportOptions;
@@ -34,6 +35,7 @@ pub use layout::LayoutSelector;
 pub use load::Loaded;
 pub use resolve::PullPolicy;
 pub use save::Saved;
+pub use target::Target;
 
 /// An image of the store, for one platform.
 #[derive(Debug, Clone)]
@@ -105,13 +107,13 @@ impl Images {
         &self.registry
     }
 
-    /// The image of this name, for `platform`.
+    /// The image of this name, for `platform`; `None` as well when its documents for that platform are not here.
     ///
     /// # Errors
-    /// When its documents are missing or damaged, or it has nothing for the platform.
+    /// When its documents are damaged.
     pub fn get(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, ImageError> {
         let record = self.store.images().get(reference)?;
-        record.map(|record| self.open(&record.target, platform)).transpose()
+        record.map_or(Ok(None), |record| self.open_exactly(&record.target, platform))
     }
 
     /// The image that a person means by `name`: a name, an id, or the unique beginning of an id.
@@ -136,16 +138,35 @@ impl Images {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn open(&self, target: &Descriptor, platform: &Platform) -> Result<StoredImage, ImageError> {
-        let manifest_descriptor = if target.media_type.is_index() {
-            let index = self.document(target, Index::parse)?;
-            let entry = index.select(platform).or_else(|| index.manifests.first());
-            entry.cloned().ok_or_else(|| ImageError::NoPlatform {
-                name: target.digest.to_string(),
-                platform: platform.clone(),
-            })?
+        if !target.media_type.is_index() {
+            return self.open_manifest(target, target.clone());
+        }
+        let index = self.document(target, Index::parse)?;
+        let entry = index.select(platform).or_else(|| index.manifests.first());
+        let none = || ImageError::NoPlatform { name: target.digest.to_string(), platform: platform.clone() };
+        self.open_manifest(target, entry.cloned().ok_or_else(none)?)
+    }
+
+    /// As [`open`](Self::open), for exactly this platform where there is a choice; `None` when its documents are not here.
+    fn open_exactly(
+        &self,
+        target: &Descriptor,
+        platform: &Platform,
+    ) -> Result<Option<StoredImage>, ImageError> {
+        let manifest = if target.media_type.is_index() {
+            let Some(index) = there(self.document(target, Index::parse))? else { return Ok(None) };
+            index.select(platform).cloned()
         } else {
-            target.clone()
+            Some(target.clone())
         };
+        manifest.map_or(Ok(None), |manifest| there(self.open_manifest(target, manifest)))
+    }
+
+    fn open_manifest(
+        &self,
+        target: &Descriptor,
+        manifest_descriptor: Descriptor,
+    ) -> Result<StoredImage, ImageError> {
         let manifest = self.document(&manifest_descriptor, Manifest::parse)?;
         let config = self.document(&manifest.config, ImageConfig::parse)?;
         Ok(StoredImage { target: target.clone(), manifest_descriptor, manifest, config })
@@ -168,5 +189,14 @@ impl Images {
         let bytes = self.store.content().read(digest, rbuild_image::MANIFEST_SIZE_BYTES_MAX)?;
         let bytes = bytes.ok_or(ImageError::MissingDocument { digest })?;
         parse(&bytes).map_err(|source| ImageError::Document { digest, source })
+    }
+}
+
+/// What is not in the store is no error.
+fn there<T>(found: Result<T, ImageError>) -> Result<Option<T>, ImageError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(ImageError::MissingDocument { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -9,13 +9,13 @@ use rbuild_image::{Descriptor, Digest, Platform, Reference};
 use rbuild_registry::BlobUpload;
 
 use super::compress::Blob;
-use super::{Compression, ImageError, Images, StoredImage, Transfer, Watch};
+use super::{Compression, ImageError, Images, StoredImage, Target, Transfer, Watch};
 
 /// How many blobs are sent at once.
 const PUSHES_MAX: usize = 4;
 
 impl Images {
-    /// Sends an image under its name. Layers that are not compressed yet are, with `compression`.
+    /// Sends an image of the store under its name: for all its platforms if all are here, for `platform` otherwise.
     ///
     /// # Errors
     /// When the image is not in the store, or the registry refuses it.
@@ -27,12 +27,44 @@ impl Images {
         watch: Watch<'_>,
     ) -> Result<Digest, ImageError> {
         let not_found = || ImageError::NotFound { name: reference.familiar() };
-        let image = self.get(reference, platform)?.ok_or_else(not_found)?;
-        let image = self.compressed(&image, compression)?;
-        self.push_blobs(reference, &image, watch)?;
-        let bytes = self.manifest_bytes(&image)?;
-        let media_type = &image.manifest_descriptor.media_type;
-        Ok(self.registry.push_manifest(reference, media_type, &bytes, watch.cancel)?)
+        let record = self.store.images().get(reference)?.ok_or_else(not_found)?;
+        let target = self.open_target(&record.target, platform)?;
+        self.push_target(reference, &target, compression, watch)
+    }
+
+    /// Sends an image, or an index of several, under a name. Layers that are not compressed yet are, with `compression`.
+    ///
+    /// # Errors
+    /// When a layer is missing, or the registry refuses something.
+    pub fn push_target(
+        &self,
+        reference: &Reference,
+        target: &Target,
+        compression: Compression,
+        watch: Watch<'_>,
+    ) -> Result<Digest, ImageError> {
+        let target = self.compressed_target(target, compression)?;
+        target.images.iter().try_for_each(|image| self.push_blobs(reference, image, watch))?;
+        let index = self.index_bytes(&target)?;
+        let mut pushed = target.descriptor.digest;
+        for image in &target.images {
+            let digest = image.manifest_descriptor.digest;
+            // Without an index it is the manifest that the name leads to.
+            let place = if index.is_some() { reference.with_digest(digest) } else { reference.clone() };
+            let bytes = self.manifest_bytes(image)?;
+            pushed = self.push_document(&place, &image.manifest_descriptor, &bytes, watch)?;
+        }
+        index.map_or(Ok(pushed), |bytes| self.push_document(reference, &target.descriptor, &bytes, watch))
+    }
+
+    fn push_document(
+        &self,
+        place: &Reference,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+        watch: Watch<'_>,
+    ) -> Result<Digest, ImageError> {
+        Ok(self.registry.push_manifest(place, &descriptor.media_type, bytes, watch.cancel)?)
     }
 
     /// The manifest's bytes: as they came, if they came from elsewhere.

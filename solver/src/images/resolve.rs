@@ -56,7 +56,7 @@ impl Images {
         let media_type =
             if Index::parse(&bytes).is_ok() { MediaType::OciIndex } else { MediaType::OciManifest };
         let target = Descriptor::new(media_type, digest, bytes.len() as u64);
-        self.open(&target, platform).map(Some)
+        self.open_exactly(&target, platform)
     }
 
     fn fetch_documents(
@@ -70,7 +70,7 @@ impl Images {
         for document in found.index.iter().chain([&found.manifest, &found.config]) {
             self.keep(&document.descriptor, &document.bytes)?;
         }
-        self.store.images().put(reference, &target, None)?;
+        self.store.images().put(reference, &target, &[])?;
         self.open(&target, platform)
     }
 

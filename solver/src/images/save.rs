@@ -8,13 +8,13 @@ use super::archive::{
     ArchiveFormat, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, LayoutSink, OCI_LAYOUT,
     OCI_LAYOUT_CONTENT, REF_NAME, blob_path,
 };
-use super::{ImageError, Images, StoredImage};
+use super::{ImageError, Images, StoredImage, Target};
 
-/// An image to save, and the names it is saved under.
+/// What to save, and the names it is saved under.
 #[derive(Debug)]
 pub struct Saved {
-    /// The image.
-    pub image: StoredImage,
+    /// An image, or an index of several.
+    pub target: Target,
     /// Its names; without any it is saved all the same.
     pub names: Vec<Reference>,
 }
@@ -33,7 +33,12 @@ impl Images {
         let mut written = HashSet::new();
         add(sink, OCI_LAYOUT, OCI_LAYOUT_CONTENT)?;
         for saved in images {
-            self.save_blobs(&saved.image, sink, &mut written)?;
+            saved.target.images.iter().try_for_each(|image| self.save_blobs(image, sink, &mut written))?;
+            if let Some(index) = self.index_bytes(&saved.target)?
+                && written.insert(saved.target.descriptor.digest)
+            {
+                add(sink, &blob_path(saved.target.descriptor.digest), &index)?;
+            }
         }
         let index = Index::new(images.iter().flat_map(index_entries).collect());
         add(sink, INDEX, &index.to_bytes())?;
@@ -78,10 +83,12 @@ fn add(sink: &mut dyn LayoutSink, path: &str, bytes: &[u8]) -> Result<(), ImageE
 
 /// One entry for each name, or one without a name.
 fn index_entries(saved: &Saved) -> Vec<Descriptor> {
-    let entry = || Descriptor {
-        platform: Some(saved.image.config.platform.clone()),
-        ..saved.image.manifest_descriptor.clone()
+    let target = &saved.target;
+    let platform = match target.images.as_slice() {
+        [image] if !target.is_index() => Some(image.config.platform.clone()),
+        _ => None,
     };
+    let entry = || Descriptor { platform: platform.clone(), ..target.descriptor.clone() };
     let named = |name: &Reference| {
         let mut entry = entry();
         entry.annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
@@ -91,10 +98,12 @@ fn index_entries(saved: &Saved) -> Vec<Descriptor> {
     if saved.names.is_empty() { vec![entry()] } else { saved.names.iter().map(named).collect() }
 }
 
+/// Docker's own description knows one platform for a name: the first.
 fn docker_image(saved: &Saved) -> DockerImage {
+    let manifest = &saved.target.images[0].manifest;
     DockerImage {
-        config: blob_path(saved.image.manifest.config.digest),
+        config: blob_path(manifest.config.digest),
         repo_tags: Some(saved.names.iter().map(Reference::familiar).collect()),
-        layers: saved.image.manifest.layers.iter().map(|layer| blob_path(layer.digest)).collect(),
+        layers: manifest.layers.iter().map(|layer| blob_path(layer.digest)).collect(),
     }
 }

@@ -128,11 +128,7 @@ impl LocalWorker<'_> {
     }
 
     pub(super) fn prepare(&self, parent: &Snapshot) -> Result<ActiveSnapshot, WorkerError> {
-        let mut active = self.store().prepare(parent)?;
-        if let Some(seconds) = self.options.mtime_max {
-            active.set_mtime_max(seconds);
-        }
-        Ok(active)
+        Ok(self.store().prepare(parent)?)
     }
 
     /// Carries out an action on the tree `dest`; `named` gives the trees that it names.

@@ -55,8 +55,6 @@ pub struct LocalWorkerOptions {
     pub network: Network,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.
     pub now_ns: i64,
-    /// Latest modification time in layers, Unix seconds (`SOURCE_DATE_EPOCH` with `rewrite-timestamp`).
-    pub mtime_max: Option<i64>,
     /// Whether only one user id is mapped, so that files cannot be given to others.
     pub single_id: bool,
     /// What steps may be given under which id.

@@ -19,7 +19,7 @@ use crate::layer::error::{Error, Refusal};
 use crate::layer::parents::{set_time, time_of};
 use crate::layer::reader::{Entry, Kind, Part, TarReader};
 use crate::layer::whiteout::{OverlayXattrs, is_whiteout, make_opaque, make_whiteout};
-use crate::root_dir::{At, PathError, RootDir, xattr};
+use crate::root_dir::{At, PathError, RootDir, list, xattr};
 
 impl Applier<'_> {
     pub(super) fn file(
@@ -165,6 +165,20 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Removes a name of the tree, if it is there.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), Error> {
+        Ok(self.target.remove_all(path)?)
+    }
+
+    /// Removes all that is in a directory of the tree.
+    pub(super) fn empty(&self, path: &Path) -> Result<(), Error> {
+        let fd = self.target.open_dir(path)?;
+        for (name, _) in list(fd.as_fd()).at("list", path)? {
+            self.remove(&path.join(name))?;
+        }
+        Ok(())
+    }
+
     /// Makes something; when something else is in the way, removes that and tries again. Says what was there.
     fn make_anew<T>(
         &mut self,
@@ -184,7 +198,7 @@ impl Applier<'_> {
             let stat = statat(&spot.dir, &spot.name, AtFlags::SYMLINK_NOFOLLOW)?;
             let is_whiteout = match self.options.form {
                 Form::Overlay(xattrs) => is_whiteout(spot.dir.as_fd(), &spot.name, &stat, xattrs)?,
-                Form::Literal => false,
+                Form::Literal | Form::Removals | Form::Additions => false,
             };
             Ok(match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => Before::Directory,

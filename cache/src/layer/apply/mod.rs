@@ -67,6 +67,11 @@ pub enum Form {
     Overlay(OverlayXattrs),
     /// The archive is just an archive, as for `ADD`: every name is a file's.
     Literal,
+    /// The archive is a layer and the target the whole tree that it stands on: what whiteouts name is removed, and nothing else
+    /// happens.
+    Removals,
+    /// The rest of the same, to be done after the removals.
+    Additions,
 }
 
 /// Who owns what an archive's entries become.
@@ -130,6 +135,11 @@ impl ApplyOptions<'_> {
     /// An archive for `ADD`, owners kept.
     pub fn literal() -> Self {
         Self::new(Form::Literal)
+    }
+
+    /// One half of a layer onto the tree that it stands on.
+    pub(crate) fn onto_tree(form: Form) -> Self {
+        Self::new(form)
     }
 
     fn new(form: Form) -> Self {
@@ -214,7 +224,7 @@ impl<'a> Applier<'a> {
     fn new(target: &'a RootDir, options: &'a ApplyOptions<'a>) -> Self {
         let xattrs = match options.form {
             Form::Overlay(xattrs) => Some(xattrs),
-            Form::Literal => None,
+            Form::Literal | Form::Removals | Form::Additions => None,
         };
         let parents = Parents::new(target, options.lowers, xattrs, options.owners != Owners::Squash);
         Self {
@@ -247,14 +257,16 @@ impl<'a> Applier<'a> {
             let is_dir = entry.kind == Kind::Directory;
             return if is_dir { Ok(()) } else { Err(Error::refused("/", Refusal::ReplacesRoot)) };
         };
-        if let Form::Overlay(xattrs) = self.options.form {
-            match mark_of(name) {
-                Mark::Plain => {}
-                Mark::Whiteout(hidden) => return self.whiteout(&path.with_file_name(hidden), xattrs),
-                Mark::Opaque => return self.opaque(&path, xattrs),
-                Mark::Reserved => return Ok(()),
-                Mark::Invalid => return Err(Error::refused(&path, Refusal::WhiteoutOfNothing)),
+        match (self.options.form, mark_of(name)) {
+            (Form::Literal, _) | (Form::Overlay(_) | Form::Additions, Mark::Plain) => {}
+            (_, Mark::Invalid) => return Err(Error::refused(&path, Refusal::WhiteoutOfNothing)),
+            (Form::Overlay(xattrs), Mark::Whiteout(hidden)) => {
+                return self.whiteout(&path.with_file_name(hidden), xattrs);
             }
+            (Form::Overlay(xattrs), Mark::Opaque) => return self.opaque(&path, xattrs),
+            (Form::Removals, Mark::Whiteout(hidden)) => return self.remove(&path.with_file_name(hidden)),
+            (Form::Removals, Mark::Opaque) => return self.empty(path.parent().unwrap_or(Path::new(""))),
+            (_, Mark::Reserved) | (Form::Removals | Form::Additions, _) => return Ok(()),
         }
         let spot = self.spot(&path)?;
         match &entry.kind {

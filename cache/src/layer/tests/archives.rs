@@ -164,7 +164,7 @@ fn a_tree_is_archived_in_order() {
 #[test]
 fn times_are_clamped() {
     let dir = tree();
-    let options = ArchiveOptions { mtime_max: Some(1_600_000_000), cancel: None };
+    let options = ArchiveOptions { mtimes: Mtimes::AtMost(1_600_000_000), cancel: None };
     let mut archive = Vec::new();
     export(&RootDir::open(dir.path()).unwrap(), &options, &mut archive).unwrap();
     let mut tar = TarReader::new(&archive[..]);

@@ -89,12 +89,12 @@ pub(super) fn answer(question: Question, remote: &Remote<'_>, blame: &Blame<'_>)
         Method::Targets => show(targets(source).map_err(|error| blame.frontend(&error))?.answer(source))?,
         Method::Outline => {
             let resolver = remote.resolver(&input.trees)?;
-            let outline = outline(source, &settings.frontend(input), &resolver);
+            let outline = outline(source, &settings.frontend(input)[0], &resolver);
             show(outline.map_err(|error| blame.frontend(&error))?.answer(source))?;
         }
         Method::Check => {
             let resolver = remote.resolver(&input.trees)?;
-            let checked = check(source, &settings.frontend(input), &resolver);
+            let checked = check(source, &settings.frontend(input)[0], &resolver);
             show(checked.answer(&input.dockerfile_name, source))?;
             if let Some(error) = &checked.error {
                 return Err(Failure { findings: Vec::new(), ..blame.frontend(error) });

@@ -1,6 +1,7 @@
 //! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
 
 use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning};
+use rbuild_image::Platform;
 use rbuild_llb::SourceRange;
 use rbuild_solver::SolveError;
 use rbuild_solver::images::ImageError;
@@ -67,11 +68,20 @@ impl Blame<'_> {
         }
     }
 
-    /// What is to be said of a Dockerfile that builds.
-    pub(crate) fn findings(&self, lowered: &Lowered) -> Vec<Finding> {
-        let mut findings = self.lint(&lowered.warnings);
-        if !lowered.unused_build_args.is_empty() {
-            let names = lowered.unused_build_args.join(" ");
+    /// What is to be said of a Dockerfile that builds, once for all platforms.
+    pub(crate) fn findings(&self, lowered: &[Lowered]) -> Vec<Finding> {
+        let mut warnings: Vec<Warning> = Vec::new();
+        for warning in lowered.iter().flat_map(|lowered| &lowered.warnings) {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+        let mut findings = self.lint(&warnings);
+        let unused = |name: &&String| lowered.iter().all(|lowered| lowered.unused_build_args.contains(name));
+        let of_first = lowered.first().map_or(&[][..], |lowered| &lowered.unused_build_args);
+        let unused: Vec<&str> = of_first.iter().filter(unused).map(String::as_str).collect();
+        if !unused.is_empty() {
+            let names = unused.join(" ");
             findings.push(Finding::new(format!("One or more build-args [{names}] were not consumed")));
         }
         findings
@@ -111,6 +121,7 @@ fn resolve_kind(error: &rbuild_frontend::ResolveError) -> Kind {
 pub(crate) fn worker(error: &WorkerError) -> Failure {
     let kind = match error {
         WorkerError::Step(_) => Kind::Step,
+        WorkerError::Executor(cause) if cause.is_foreign_program() => return foreign_program(error),
         WorkerError::Executor(error) if error.exit_code().is_some() => Kind::Step,
         WorkerError::Executor(rbuild_executor::Error::User(_)) => Kind::Step,
         WorkerError::Executor(rbuild_executor::Error::Cancelled) | WorkerError::Cancelled => Kind::Cancelled,
@@ -136,6 +147,14 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         | WorkerError::Io { .. } => Kind::Environment,
     };
     Failure::caused_by(kind, error)
+}
+
+fn foreign_program(error: &WorkerError) -> Failure {
+    let platform = Platform::host();
+    Failure::caused_by(Kind::Step, error).hint(format!(
+        "a program for another platform than this machine's, {platform}, runs only where an emulator for it is registered \
+         with binfmt_misc (Debian's package: qemu-user-static)"
+    ))
 }
 
 fn git(error: &GitError) -> Failure {

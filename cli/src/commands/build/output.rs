@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rbuild_cache::Snapshot;
+use rbuild_cache::{MtimeClamp, Snapshot, Store};
 use rbuild_frontend::Lowered;
-use rbuild_image::Reference;
-use rbuild_solver::export::{export_directory, export_tar};
+use rbuild_image::{History, Platform, Reference};
+use rbuild_solver::export::{Trees, export_directory, export_tar};
 use rbuild_solver::images::{
-    ArchiveFormat, Compression, Dating, DirectorySink, Images, LayoutSink, Saved, StoredImage, TarSink,
+    ArchiveFormat, AssembleOptions, Compression, Dating, DirectorySink, Images, LayoutSink, Saved,
+    StoredImage, TarSink, Target, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
 use serde_json::json;
@@ -23,45 +24,83 @@ use crate::output_spec::{Dest, OutputSpec};
 use crate::progress::Progress;
 use crate::report::{Failure, Kind};
 
-/// A build that is done.
+/// A build that is done, for one platform.
 #[derive(Debug)]
-pub(crate) struct Built<'a> {
-    pub(crate) lowered: &'a Lowered,
+pub(crate) struct Built {
+    pub(crate) lowered: Lowered,
     pub(crate) snapshot: Snapshot,
+}
+
+impl From<(Lowered, Snapshot)> for Built {
+    fn from((lowered, snapshot): (Lowered, Snapshot)) -> Self {
+        Self { lowered, snapshot }
+    }
+}
+
+impl Built {
+    fn platform(&self) -> &Platform {
+        &self.lowered.config.platform
+    }
+
+    /// How many of the layers are the base image's.
+    fn layers_inherited(&self) -> usize {
+        let inherited = self.lowered.config.history.iter().take(self.lowered.history_inherited);
+        inherited.filter(|entry| !entry.empty_layer).count()
+    }
+
+    /// Makes one layer of what the build added. The history keeps its steps, now without layers of their own, and says so.
+    pub(crate) fn squash(&mut self, store: &Store, created: &str) -> Result<(), Failure> {
+        let kept = self.layers_inherited();
+        if self.snapshot.layers.len() <= kept + 1 {
+            return Ok(());
+        }
+        self.snapshot = store.squash(&self.snapshot, kept)?;
+        let history = &mut self.lowered.config.history;
+        history[self.lowered.history_inherited..].iter_mut().for_each(|entry| entry.empty_layer = true);
+        history.push(History {
+            created: Some(created.to_owned()),
+            comment: Some("squashed by rbuild".to_owned()),
+            ..History::default()
+        });
+        Ok(())
+    }
 }
 
 /// Writes every output that was asked for. Without `-t` and `-o` nothing but the cache has the result.
 pub(crate) fn write(
     app: &App,
     settings: &Settings,
-    built: &Built<'_>,
+    built: &[Built],
     progress: &Progress,
 ) -> Result<(), Failure> {
     let images = app.images()?;
     let names = names(settings);
     let in_store = !names.is_empty() || settings.quiet || settings.iidfile.is_some() || wants_image(settings);
     let needs_image = in_store || settings.metadata_file.is_some() || settings.outputs.iter().any(is_archive);
-    let image = if needs_image {
-        let snapshot = &built.snapshot;
-        Some(task(progress, "exporting to image", || image(app, settings, built.lowered, snapshot))?)
+    let target = if needs_image {
+        Some(task(progress, "exporting to image", || target(app, settings, built))?)
     } else {
         None
     };
-    if let Some(image) = image.as_ref().filter(|_| in_store) {
-        images.name(image, &built.snapshot, &names)?;
+    if let Some(target) = target.as_ref().filter(|_| in_store) {
+        let snapshots: Vec<Snapshot> = built.iter().map(|built| built.snapshot.clone()).collect();
+        images.name(&target.descriptor, &snapshots, &names)?;
         for name in &names {
             note(progress, &format!("naming to {name}"));
         }
     }
     for output in &settings.outputs {
-        write_one(app, output, &built.snapshot, image.as_ref(), &names, progress)?;
+        write_one(app, settings, output, built, target.as_ref(), &names, progress)?;
     }
-    image.map_or(Ok(()), |image| report(settings, &image, &names))
+    if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
+        push(app, target, &names, progress)?;
+    }
+    target.map_or(Ok(()), |target| report(settings, &target, &names))
 }
 
 fn names(settings: &Settings) -> Vec<Reference> {
     let more = settings.outputs.iter().flat_map(|output| match output {
-        OutputSpec::Image { names } => names.as_slice(),
+        OutputSpec::Image { names, .. } => names.as_slice(),
         _ => &[],
     });
     settings.names.iter().chain(more).cloned().collect()
@@ -75,36 +114,81 @@ const fn is_archive(output: &OutputSpec) -> bool {
     matches!(output, OutputSpec::OciArchive { .. } | OutputSpec::DockerArchive { .. })
 }
 
-fn image(
-    app: &App,
-    settings: &Settings,
-    lowered: &Lowered,
-    snapshot: &Snapshot,
-) -> Result<StoredImage, Failure> {
+/// The image, or the index of images.
+fn target(app: &App, settings: &Settings, built: &[Built]) -> Result<Target, Failure> {
+    let made = built.iter().map(|built| image(app, settings, built)).collect::<Result<Vec<_>, _>>()?;
+    let mut target = match <[StoredImage; 1]>::try_from(made) {
+        Ok([image]) if !settings.is_multi_platform() => {
+            if let Some(key) = settings.annotations.of_index() {
+                let message = format!("index annotations not supported for single platform export: `{key}`");
+                return Err(Failure::new(Kind::Input, message));
+            }
+            return Ok(Target::of(image));
+        }
+        Ok(images) => app.images()?.assemble_index(images.into(), settings.annotations.index())?,
+        Err(images) => app.images()?.assemble_index(images, settings.annotations.index())?,
+    };
+    target.descriptor.annotations = settings.annotations.index_descriptor();
+    Ok(target)
+}
+
+fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, Failure> {
     let images = app.images()?;
+    let Built { lowered, snapshot } = built;
     let mut config = lowered.config.clone();
-    if !settings.has_epoch() && lowered.source_date_epoch.is_none() {
-        let dating =
-            Dating { snapshot, inherited: lowered.history_inherited, now: &settings.created, rfc3339 };
+    let inherited = lowered.history_inherited;
+    let epoch = epoch(settings, built);
+    if epoch.is_none() {
+        let dating = Dating { snapshot, inherited, now: &settings.created, rfc3339 };
         images.date_history(&mut config, &dating)?;
     }
-    Ok(app.pool()?.install(|| images.assemble(config, snapshot))?)
+    let layers_kept = built.layers_inherited();
+    let clamp = epoch.map(|mtime_max| MtimeClamp { layers_kept, mtime_max });
+    let options = AssembleOptions {
+        clamp: clamp.filter(|_| settings.rewrites_timestamps()),
+        annotations: settings.annotations.manifest(built.platform()),
+        descriptor_annotations: settings.annotations.manifest_descriptor(built.platform()),
+    };
+    Ok(app.pool()?.install(|| images.assemble(config, snapshot, &options))?)
+}
+
+/// `SOURCE_DATE_EPOCH`, wherever it was set.
+fn epoch(settings: &Settings, built: &Built) -> Option<i64> {
+    settings.source_date_epoch.or(built.lowered.source_date_epoch)
+}
+
+/// Sends the result to the registry of each of its names.
+fn push(app: &App, target: &Target, names: &[Reference], progress: &Progress) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Err(Failure::new(Kind::Input, "tag is needed when pushing to registry").hint("add `-t NAME`"));
+    }
+    let images = app.images()?;
+    for name in names {
+        let watch = Watch { transfers: &|_| {}, cancel: app.cancel() };
+        task(progress, &format!("pushing {name}"), || {
+            Ok(images.push_target(name, target, Compression::default(), watch)?)
+        })?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "a dispatch over outputs, each of which takes some of these")]
 fn write_one(
     app: &App,
+    settings: &Settings,
     output: &OutputSpec,
-    snapshot: &Snapshot,
-    image: Option<&StoredImage>,
+    built: &[Built],
+    target: Option<&Target>,
     names: &[Reference],
     progress: &Progress,
 ) -> Result<(), Failure> {
     let images = app.images()?;
     let archive = |format, sink: &mut dyn LayoutSink| {
-        let image = image.expect("an archive was asked for, so the image was made");
-        save(images, image, names, format, sink)
+        let target = target.expect("an archive was asked for, so the image was made");
+        save(images, target, names, format, sink)
     };
+    let directories = directories(built);
+    let trees = Trees { trees: &directories, mtime: epoch(settings, &built[0]) };
     match output {
         OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(()),
         OutputSpec::OciArchive { dest: Dest::File(path), as_directory: true } => {
@@ -121,23 +205,37 @@ fn write_one(
             to_dest(dest, |out| archive(ArchiveFormat::Docker, &mut TarSink::new(out)))
         }),
         OutputSpec::Tar { dest } => task(progress, "exporting to client tarball", || {
-            to_dest(dest, |out| export_tar(images.store(), snapshot, out).map_err(export_failure))
+            to_dest(dest, |out| export_tar(images.store(), trees, out).map_err(export_failure))
         }),
         OutputSpec::Local { dest } => task(progress, "exporting to client directory", || {
-            export_directory(images.store(), snapshot, dest, app.owner()).map_err(export_failure)
+            export_directory(images.store(), trees, dest, app.owner()).map_err(export_failure)
         }),
     }
 }
 
+/// The trees to write out: one as it is, several each in a directory of its platform's name.
+fn directories(built: &[Built]) -> Vec<(PathBuf, &Snapshot)> {
+    let several = built.len() > 1;
+    let directory = |built: &Built| {
+        let name = if several { built.platform().to_string().replace('/', "_") } else { String::new() };
+        PathBuf::from(name)
+    };
+    built.iter().map(|built| (directory(built), &built.snapshot)).collect()
+}
+
 fn save(
     images: &Images,
-    image: &StoredImage,
+    target: &Target,
     names: &[Reference],
     format: ArchiveFormat,
     sink: &mut dyn LayoutSink,
 ) -> Result<(), Failure> {
-    let image = images.compressed(image, Compression::default())?;
-    Ok(images.save(&[Saved { image, names: names.to_vec() }], format, sink)?)
+    if format == ArchiveFormat::Docker && target.is_index() {
+        let message = "docker exporter does not currently support exporting manifest lists";
+        return Err(Failure::new(Kind::Input, message).hint("`type=oci` holds several platforms"));
+    }
+    let target = images.compressed_target(target, Compression::default())?;
+    Ok(images.save(&[Saved { target, names: names.to_vec() }], format, sink)?)
 }
 
 fn to_dest(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -156,22 +254,28 @@ fn export_failure(error: rbuild_solver::export::ExportError) -> Failure {
 }
 
 /// Files and lines that say what the image is.
-fn report(settings: &Settings, image: &StoredImage, names: &[Reference]) -> Result<(), Failure> {
+///
+/// An index has no image id; its own digest stands for it.
+fn report(settings: &Settings, target: &Target, names: &[Reference]) -> Result<(), Failure> {
+    let id = match target.images.as_slice() {
+        [image] if !target.is_index() => image.id(),
+        _ => target.descriptor.digest,
+    };
     if let Some(path) = &settings.iidfile {
-        fs::write(path, image.id().to_string()).map_err(io_failure("write", path))?;
+        fs::write(path, id.to_string()).map_err(io_failure("write", path))?;
     }
     if let Some(path) = &settings.metadata_file {
         let names: Vec<String> = names.iter().map(Reference::to_string).collect();
         let metadata = json!({
-            "containerimage.config.digest": image.id(),
-            "containerimage.descriptor": image.target,
-            "containerimage.digest": image.target.digest,
+            "containerimage.config.digest": id,
+            "containerimage.descriptor": target.descriptor,
+            "containerimage.digest": target.descriptor.digest,
             "image.name": names.join(","),
         });
         let text = serde_json::to_string_pretty(&metadata).expect("a JSON value is JSON");
         fs::write(path, text).map_err(io_failure("write", path))?;
     }
-    if settings.quiet { print(&format!("{}\n", image.id())) } else { Ok(()) }
+    if settings.quiet { print(&format!("{id}\n")) } else { Ok(()) }
 }
 
 /// Does something that the progress display shows as a task.

@@ -9,6 +9,7 @@ use rbuild_image::{Platform, Reference};
 use rbuild_llb::ResolveMode;
 use rbuild_solver::JOBS_DEFAULT;
 
+use super::annotation::Annotations;
 use super::call::Call;
 use super::input::Input;
 use super::steps::Steps;
@@ -22,6 +23,8 @@ use crate::report::{Failure, Kind};
 
 /// The build argument that keeps `.git` of a context that is a repository.
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+/// The build argument that asks for an index even of one platform.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
 /// A build, as asked for.
 #[derive(Debug)]
@@ -44,7 +47,11 @@ pub(crate) struct Settings {
     build_args: BTreeMap<String, String>,
     labels: Vec<(String, String)>,
     target: Option<String>,
-    platform: Platform,
+    /// What the image is to run on; empty for this machine.
+    platforms: Vec<Platform>,
+    pub(crate) annotations: Annotations,
+    push: bool,
+    pub(crate) squash: bool,
     no_cache: NoCache,
     resolve_mode: ResolveMode,
     pub(crate) steps: Steps,
@@ -79,7 +86,10 @@ impl Settings {
             build_args,
             labels: args.labels.iter().map(|label| split(label)).collect(),
             target: args.target.clone(),
-            platform: platform(args.platform.as_deref())?,
+            platforms: platforms(&args.platforms)?,
+            annotations: Annotations::parse(&args.annotations)?,
+            push: args.push,
+            squash: args.squash,
             no_cache: no_cache(args),
             resolve_mode: if args.pull { ResolveMode::ForcePull } else { ResolveMode::Default },
             steps: Steps::new(args)?,
@@ -87,8 +97,21 @@ impl Settings {
         })
     }
 
-    /// What the frontend is told.
-    pub(crate) fn frontend(&self, input: &Input) -> Options {
+    /// What the frontend is told: once for each platform.
+    pub(crate) fn frontend(&self, input: &Input) -> Vec<Options> {
+        if self.platforms.is_empty() {
+            return vec![self.frontend_for(input, Platform::host())];
+        }
+        self.platforms.iter().map(|platform| self.frontend_for(input, platform.clone())).collect()
+    }
+
+    /// Whether the result is an index of images, even if of one only.
+    pub(crate) fn is_multi_platform(&self) -> bool {
+        self.platforms.len() > 1
+            || self.build_args.get(MULTI_PLATFORM).and_then(|value| parse_bool(value)).unwrap_or(false)
+    }
+
+    fn frontend_for(&self, input: &Input, platform: Platform) -> Options {
         self.steps.tell(Options {
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
@@ -100,13 +123,15 @@ impl Settings {
             contexts: input.contexts.clone(),
             ignore: input.ignore.clone(),
             source_date_epoch: self.source_date_epoch,
-            ..Options::new(self.platform.clone(), self.created.clone())
+            platform_is_default: self.platforms.is_empty(),
+            multi_platform: self.platforms.len() > 1,
+            ..Options::new(platform, self.created.clone())
         })
     }
 
-    /// What the image is to run on.
-    pub(crate) const fn platform(&self) -> &Platform {
-        &self.platform
+    /// What the image is to run on; of several platforms, the first.
+    pub(crate) fn platform(&self) -> Platform {
+        self.platforms.first().cloned().unwrap_or_else(Platform::host)
     }
 
     /// Whether the main context keeps its `.git`.
@@ -114,9 +139,18 @@ impl Settings {
         self.build_args.get(KEEP_GIT_DIR).and_then(|value| parse_bool(value)).unwrap_or(false)
     }
 
-    /// Whether the build set one time for all it makes.
-    pub(crate) const fn has_epoch(&self) -> bool {
-        self.source_date_epoch.is_some()
+    /// Whether the result is sent to the registries of its names.
+    pub(crate) fn pushes(&self) -> bool {
+        self.push || self.outputs.iter().any(|output| matches!(output, OutputSpec::Image { push: true, .. }))
+    }
+
+    /// Whether one time for all that is made holds for the files in layers as well, as it does unless an output says otherwise:
+    /// the same inputs give the same digests.
+    pub(crate) fn rewrites_timestamps(&self) -> bool {
+        !self
+            .outputs
+            .iter()
+            .any(|output| matches!(output, OutputSpec::Image { rewrite_timestamp: false, .. }))
     }
 }
 
@@ -164,6 +198,18 @@ fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Option<i64> {
     let value = build_args.get("SOURCE_DATE_EPOCH")?;
     // A word names what it is the age of: that is for the frontend to find.
     value.parse().ok()
+}
+
+/// Platforms, each once, in their order; `local` is this machine's.
+fn platforms(words: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms = Vec::new();
+    for word in words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
+        let platform = if word == "local" { Platform::host() } else { platform(Some(word))? };
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
 }
 
 fn split(pair: &str) -> (String, String) {

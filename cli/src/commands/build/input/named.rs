@@ -58,7 +58,7 @@ impl Named {
         let context = if let Some(image) = image {
             NamedContext::Image(reference(image)?)
         } else if let Some(layout) = value.strip_prefix(LAYOUT_SCHEME) {
-            let asked = asked.unwrap_or_else(|| settings.platform().clone());
+            let asked = asked.unwrap_or_else(|| settings.platform());
             self.layout(name, layout, &asked, remote)?
         } else if let Some(context) = address(value)? {
             NamedContext::Remote(context)

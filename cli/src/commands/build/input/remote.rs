@@ -81,7 +81,9 @@ impl<'a> Remote<'a> {
         task(TaskState::Started);
         let snapshot = self.with_worker(&Trees::default(), |worker| {
             let solved = solve(&definition, worker, &SolveOptions::default(), &NoEvents, self.cancel());
-            solved.map(|solved| solved.output.unwrap_or_else(Snapshot::empty)).map_err(solve_failure)
+            solved
+                .map(|solved| solved.outputs.into_iter().flatten().next().unwrap_or_else(Snapshot::empty))
+                .map_err(solve_failure)
         })??;
         task(TaskState::Completed);
         Ok(RootDir::from_fd(self.store()?.view(&snapshot)?.into()))

@@ -1,0 +1,55 @@
+//! Several layers become one.
+//!
+//! Each is carried out, as an archive would be, in a mount of what stays: overlayfs itself then writes the one layer that makes
+//! the same of it, whiteouts and all.
+
+use std::io;
+use std::thread;
+
+use super::Snapshot;
+use crate::layer::{self, ApplyOptions, Form};
+use crate::root_dir::RootDir;
+use crate::{Error, Result, Store};
+
+impl Store {
+    /// The same tree as `snapshot`, in which the layers above the lowest `kept` are one. A stack that has no two of these is
+    /// returned as it is.
+    ///
+    /// # Errors
+    /// When a layer has been pruned or cannot be read, overlayfs cannot be mounted here, or the disk is full.
+    pub fn squash(&self, snapshot: &Snapshot, kept: usize) -> Result<Snapshot> {
+        if snapshot.layers.len() <= kept + 1 {
+            return Ok(snapshot.clone());
+        }
+        let active = self.prepare(&self.stack(&snapshot.layers[..kept])?)?;
+        let tree = RootDir::from_fd(active.mount(None)?.into());
+        let stack = self.open_stack(snapshot)?;
+        for index in kept..snapshot.layers.len() {
+            for form in [Form::Removals, Form::Additions] {
+                self.carry_out(&stack, index, &tree, form)
+                    .map_err(|source| Error::Archive { layer: snapshot.layers[index], source })?;
+            }
+        }
+        drop(tree);
+        active.commit()
+    }
+
+    /// Does to `tree` what a layer says.
+    fn carry_out(
+        &self,
+        stack: &[RootDir],
+        index: usize,
+        tree: &RootDir,
+        form: Form,
+    ) -> Result<(), layer::Error> {
+        let (mut reader, mut writer) = io::pipe().map_err(layer::Error::Write)?;
+        thread::scope(|scope| {
+            let archived = scope.spawn(move || self.archive(stack, index, None, &mut writer));
+            let applied = layer::apply(&mut reader, tree, &ApplyOptions::onto_tree(form)).map(drop);
+            drop(reader);
+            let archived = archived.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // A reader that failed breaks the writer's pipe: it is the cause.
+            applied.and(archived)
+        })
+    }
+}
