@@ -90,6 +90,11 @@ impl Case {
         self.fact("needs").is_some_and(|needs| needs.contains("root"))
     }
 
+    /// Whether an engine may be too old for it.
+    pub(super) fn is_newer(&self) -> bool {
+        self.fact("frontend").is_some()
+    }
+
     /// Why BuildKit is meant to come to something else.
     pub(super) fn differs(&self) -> Option<&str> {
         self.fact("differs")

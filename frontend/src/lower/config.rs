@@ -106,7 +106,7 @@ impl Lowerer<'_> {
         let args = self.command_words(current, command, line);
         let created_by = format!("CMD {}", history::quoted_list(&args));
         let config = &mut current.state.config.config;
-        config.cmd = Some(args);
+        config.cmd = (!args.is_empty()).then_some(args);
         config.args_escaped = true;
         self.record(current, created_by);
     }

@@ -237,11 +237,12 @@ fn with_pivot(source: &str) -> String {
 }
 
 /// `user[:group]`. A lone number is the group too; without a user it is root; names are looked up in the tree that is
-/// copied into.
+/// copied into. `root` is 0, whatever that tree says.
 pub(super) fn parse_owner(text: &str, lookup: FileInput) -> Result<Owner, Error> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     let id = |text: &str| match text.parse::<u32>() {
         Ok(id) => Ok(ChownId::Id(id)),
+        Err(_) if text == "root" => Ok(ChownId::Id(0)),
         Err(_) if lookup == FileInput::Scratch => {
             Err(Error::from(ErrorKind::OwnerName { owner: text.to_owned() }))
         }

@@ -9,7 +9,7 @@
 //! | file | missing | that file; of several sources the last one wins |
 //! | archive (ADD) | anything but a file | its contents, in there |
 //!
-//! Missing directories are made, mode 0755 or that of an octal `--chmod`, and belong to `--chown`.
+//! Missing directories are made, mode 0755 or what an octal `--chmod` leaves of it, and belong to `--chown`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +27,7 @@ use super::filter::{Effect, Filter};
 use super::run::{NewDir, Run};
 use super::source::{self, Found};
 use super::tree::{Dest, Dir, Sealing, TreeCopy};
-use super::{CopySource, FileError, Trees, Warning, owner, unpack};
+use super::{CopySource, FileError, SourceKind, Trees, Warning, owner, unpack};
 
 /// The mode of a directory that is made on the way to a destination.
 const NEW_DIR_MODE: u32 = 0o755;
@@ -39,60 +39,82 @@ pub(super) fn copy(
     trees: Trees<'_, '_>,
 ) -> Result<(), FileError> {
     let selection = CopySelection::new(action)?;
-    let changes = changes(run, action, trees)?;
-    let Some(source) = trees(action.from) else { return missing(run, action, &selection) };
+    let source = trees(action.from);
+    let changes = Changes {
+        kind: source.map_or(SourceKind::Tree, |source| source.kind),
+        ids: action.owner.as_ref().map(|owner| owner::resolve(run, owner, trees)).transpose()?,
+        mode: action.mode.as_ref().map(ModeChange::new).transpose()?,
+        time: action.timestamp_ns.map(timespec),
+    };
+    let to = Destination { run, action, root: dest, changes: &changes };
+    let Some(source) = source else { return to.take_nothing(&selection) };
     let found = source::find(&source, action, &selection)?;
     if found.is_empty() {
-        return missing(run, action, &selection);
+        return to.missing(&selection);
     }
-    let changes = Changes { kind: source.kind, ..changes };
-    let copy = Copy {
-        run,
-        action,
-        dest,
-        source: &source,
-        selection: &selection,
-        changes: &changes,
-        ladder: Ladder::new(),
-    };
+    let copy = Copy { to, source: &source, selection: &selection, ladder: Ladder::new() };
     found.iter().try_for_each(|found| copy.one(found))
 }
 
-/// What a copy of nothing is: a wildcard may match nothing, a name may not.
-fn missing(run: &Run<'_>, action: &CopyAction, selection: &CopySelection) -> Result<(), FileError> {
-    if selection.glob.is_some() && action.allow_empty_wildcard {
-        run.warn(Warning::NothingMatched { pattern: action.src.clone() });
-        return Ok(());
-    }
-    Err(FileError::NotFound { path: action.src.clone(), ignored: false, similar: Vec::new() })
+/// Where an action puts what it copies, and how.
+struct Destination<'a> {
+    run: &'a Run<'a>,
+    action: &'a CopyAction,
+    root: &'a RootDir,
+    changes: &'a Changes,
 }
 
-fn changes(run: &Run<'_>, action: &CopyAction, trees: Trees<'_, '_>) -> Result<Changes, FileError> {
-    let ids = action.owner.as_ref().map(|owner| owner::resolve(run, owner, trees)).transpose()?;
-    let mode = action.mode.as_ref().map(ModeChange::new).transpose()?;
-    let time = action.timestamp_ns.map(timespec);
-    Ok(Changes { kind: super::SourceKind::Tree, ids, mode, time })
+impl Destination<'_> {
+    /// Copies from the empty tree: there is nothing but its root to be had.
+    fn take_nothing(&self, selection: &CopySelection) -> Result<(), FileError> {
+        if selection.glob.is_none() && selection.base.trim_matches('/').is_empty() {
+            return self.make_dirs(self.wanted()).map(drop);
+        }
+        self.missing(selection)
+    }
+
+    /// What a copy of nothing is: a wildcard may match nothing, a name may not.
+    fn missing(&self, selection: &CopySelection) -> Result<(), FileError> {
+        let src = &self.action.src;
+        if selection.glob.is_some() && self.action.allow_empty_wildcard {
+            self.run.warn(Warning::NothingMatched { pattern: src.clone() });
+            return Ok(());
+        }
+        Err(FileError::NotFound { path: src.clone(), ignored: false, similar: Vec::new() })
+    }
+
+    /// The destination without what says that it is a directory.
+    fn wanted(&self) -> &Path {
+        Path::new(self.action.dest.trim_end_matches("/.").trim_end_matches('/'))
+    }
+
+    fn make_dirs(&self, path: &Path) -> Result<OwnedFd, FileError> {
+        let mode = self.changes.mode.as_ref().and_then(ModeChange::absolute);
+        self.make_dirs_of_mode(path, mode.map_or(NEW_DIR_MODE, |mode| mode & NEW_DIR_MODE))
+    }
+
+    fn make_dirs_of_mode(&self, path: &Path, mode: u32) -> Result<OwnedFd, FileError> {
+        let time = self.run.time(self.action.timestamp_ns);
+        self.run.make_dirs(self.root, path, &NewDir { mode, ids: self.changes.ids.unwrap_or_default(), time })
+    }
 }
 
 struct Copy<'a> {
-    run: &'a Run<'a>,
-    action: &'a CopyAction,
-    dest: &'a RootDir,
+    to: Destination<'a>,
     source: &'a CopySource<'a>,
     selection: &'a CopySelection,
-    changes: &'a Changes,
     ladder: Ladder,
 }
 
 impl Copy<'_> {
     fn one(&self, found: &Found) -> Result<(), FileError> {
-        self.run.check_cancelled()?;
-        if self.action.attempt_unpack && found.kind().is_file() && self.unpack(found)? {
+        self.to.run.check_cancelled()?;
+        if self.to.action.attempt_unpack && found.kind().is_file() && self.unpack(found)? {
             return Ok(());
         }
         self.make_way()?;
         match found.is_dir() {
-            true if self.action.dir_copy_contents || self.action.parents => self.contents(found),
+            true if self.to.action.dir_copy_contents || self.to.action.parents => self.contents(found),
             true => self.directory(found),
             false => self.file(found),
         }
@@ -102,29 +124,29 @@ impl Copy<'_> {
     /// for it.
     fn unpack(&self, found: &Found) -> Result<bool, FileError> {
         let Some(archive) = unpack::open_archive(self.source.root, &found.path)? else { return Ok(false) };
-        let into = self.make_dirs_of_mode(self.wanted(), NEW_DIR_MODE)?;
-        unpack::unpack(self.run, archive, &found.path, into, self.changes)?;
+        let into = self.to.make_dirs_of_mode(self.to.wanted(), NEW_DIR_MODE)?;
+        unpack::unpack(self.to.run, archive, &found.path, into, self.to.changes)?;
         Ok(true)
     }
 
     /// Makes the directory that the destination is in or, where it is written as one, is.
     fn make_way(&self) -> Result<(), FileError> {
-        let way = if is_written_as_dir(&self.action.dest) {
-            self.wanted()
+        let way = if is_written_as_dir(&self.to.action.dest) {
+            self.to.wanted()
         } else {
-            self.wanted().parent().unwrap_or(Path::new("/"))
+            self.to.wanted().parent().unwrap_or(Path::new("/"))
         };
-        if self.action.create_dest_path {
-            self.make_dirs(way).map(drop)
+        if self.to.action.create_dest_path {
+            self.to.make_dirs(way).map(drop)
         } else {
-            Ok(self.dest.stat(self.wanted().parent().unwrap_or(Path::new("/"))).map(drop)?)
+            Ok(self.to.root.stat(self.to.wanted().parent().unwrap_or(Path::new("/"))).map(drop)?)
         }
     }
 
     /// The contents of a directory, into a directory.
     fn contents(&self, found: &Found) -> Result<(), FileError> {
-        let into = self.make_dirs(self.wanted())?;
-        let into = Dest::existing(into, Sealing::Nothing).at("read the attributes of", self.wanted())?;
+        let into = self.to.make_dirs(self.to.wanted())?;
+        let into = Dest::existing(into, Sealing::Nothing).at("read the attributes of", self.to.wanted())?;
         self.tree(found, into)
     }
 
@@ -156,13 +178,13 @@ impl Copy<'_> {
 
     /// Where a source goes: below the destination if something is there that takes it in, otherwise to the destination.
     fn target(&self, found: &Found, takes_in: impl Fn(FileType) -> bool) -> Result<PathBuf, FileError> {
-        let resolved = self.dest.resolve(self.wanted())?;
+        let resolved = self.to.root.resolve(self.to.wanted())?;
         let below = self.kind_at(&resolved)?.is_some_and(takes_in);
         Ok(if below { resolved.join(&found.name) } else { resolved })
     }
 
     fn kind_at(&self, path: &Path) -> Result<Option<FileType>, FileError> {
-        match self.dest.lstat(path) {
+        match self.to.root.lstat(path) {
             Ok(Stat { st_mode, .. }) => Ok(Some(FileType::from_raw_mode(st_mode))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -172,12 +194,12 @@ impl Copy<'_> {
     fn open_parent(&self, target: &Path) -> Result<(Dest, OsString), FileError> {
         let above = target.parent().unwrap_or(Path::new(""));
         let name = target.file_name().unwrap_or(OsStr::new(".")).to_owned();
-        let fd = self.dest.open_dir(above)?;
+        let fd = self.to.root.open_dir(above)?;
         Ok((Dest::existing(fd, Sealing::Nothing).at("read the attributes of", above)?, name))
     }
 
     fn tree_copy(&self, found: &Found, top: std::os::fd::BorrowedFd<'_>) -> Result<TreeCopy<'_>, FileError> {
-        let top = top.try_clone_to_owned().at("open", &self.action.dest)?;
+        let top = top.try_clone_to_owned().at("open", &self.to.action.dest)?;
         let mut filter = Filter::default();
         let nowhere = Path::new("");
         let lists = [
@@ -190,23 +212,8 @@ impl Copy<'_> {
                 filter.add(patterns, effect, at);
             }
         }
-        Ok(TreeCopy::new(self.run, self.changes, filter, &self.ladder, top)
-            .replacing_all(self.action.always_replace))
-    }
-
-    /// The destination without what says that it is a directory.
-    fn wanted(&self) -> &Path {
-        Path::new(self.action.dest.trim_end_matches("/.").trim_end_matches('/'))
-    }
-
-    fn make_dirs(&self, path: &Path) -> Result<OwnedFd, FileError> {
-        let mode = self.changes.mode.as_ref().and_then(ModeChange::absolute).unwrap_or(NEW_DIR_MODE);
-        self.make_dirs_of_mode(path, mode)
-    }
-
-    fn make_dirs_of_mode(&self, path: &Path, mode: u32) -> Result<OwnedFd, FileError> {
-        let time = self.run.time(self.action.timestamp_ns);
-        self.run.make_dirs(self.dest, path, &NewDir { mode, ids: self.changes.ids.unwrap_or_default(), time })
+        Ok(TreeCopy::new(self.to.run, self.to.changes, filter, &self.ladder, top)
+            .replacing_all(self.to.action.always_replace))
     }
 }
 

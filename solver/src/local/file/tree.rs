@@ -81,8 +81,10 @@ pub(super) enum Sealing {
     Nothing,
     /// It was there, and is only on the way to what was asked for.
     Mode,
-    /// It was made, or merged with its original.
-    All,
+    /// It was there, and is merged with its original.
+    Merged,
+    /// It was made.
+    Made,
 }
 
 impl Dest {
@@ -219,7 +221,7 @@ impl<'a> TreeCopy<'a> {
         if let Some(dest) = dir.dest.get() {
             return Ok(dest);
         }
-        let merged = if self.filter.includes() { Sealing::Mode } else { Sealing::All };
+        let merged = if self.filter.includes() { Sealing::Mode } else { Sealing::Merged };
         let dest = self.make_dir(parent, &dir.name, &dir.path, merged)?;
         Ok(dir.dest.get_or_init(|| dest))
     }
@@ -244,7 +246,7 @@ impl<'a> TreeCopy<'a> {
                 }
                 Ok(fd) => {
                     self.run.count(0);
-                    return Ok(Dest { fd, birth: parent.birth, sealing: Sealing::All });
+                    return Ok(Dest { fd, birth: parent.birth, sealing: Sealing::Made });
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) if self.always_replace => {
                     unlinkat(&parent.fd, name, AtFlags::empty()).at("replace", path)?;
@@ -289,17 +291,18 @@ impl<'a> TreeCopy<'a> {
         let Some(dest) = dir.dest.get() else { return Ok(()) };
         let attributes = self.changes.attributes(&dir.stat);
         let fd = dest.fd.as_fd();
-        match dest.sealing {
-            Sealing::Nothing => {}
+        let birth = match dest.sealing {
+            Sealing::Nothing => return Ok(()),
             Sealing::Mode => {
-                fchmod(fd, Mode::from_raw_mode(attributes.mode)).at("set the mode of", &dir.path)?;
+                let mode = Mode::from_raw_mode(attributes.mode);
+                return Ok(fchmod(fd, mode).at("set the mode of", &dir.path)?);
             }
-            Sealing::All => {
-                attributes.give_to_dir(self.run, fd, dest.birth).at("set the attributes of", &dir.path)?;
-                attributes.give_time(fd).at("set the time of", &dir.path)?;
-            }
-        }
-        Ok(())
+            // What it hands down says nothing of how it came to be.
+            Sealing::Merged => Birth::Unknown,
+            Sealing::Made => dest.birth,
+        };
+        attributes.give_to_dir(self.run, fd, birth).at("set the attributes of", &dir.path)?;
+        Ok(attributes.give_time(fd).at("set the time of", &dir.path)?)
     }
 
     /// Copies the file capabilities, if those of the source mean anything.

@@ -190,8 +190,8 @@ fn an_octal_mode_is_for_files_and_directories_alike_and_for_those_made_on_the_wa
     lines(
         &bed,
         &[
-            "4700 new/",
-            "4700 new/deep/",
+            "0700 new/",
+            "0700 new/deep/",
             "4700 new/deep/f = 1",
             "0711 x/",
             "0711 x/s/",
