@@ -2,6 +2,7 @@
 
 mod cache_mounts;
 mod caching;
+mod contexts;
 mod damage;
 mod diagnostics;
 mod instructions;
@@ -10,6 +11,7 @@ mod mistakes;
 mod options;
 mod platforms;
 mod secrets;
+mod sources;
 mod squash;
 mod ssh;
 mod steps;

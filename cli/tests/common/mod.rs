@@ -10,6 +10,7 @@
 
 mod archives;
 mod base;
+mod git;
 mod rbuild;
 
 use std::fs;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use archives::{Tree, gzip, tar_of, unpack};
+pub(crate) use git::{GitServer, Repository};
 pub(crate) use rbuild::{Outcome, Rbuild, Running, steps};
 
 /// A directory with a store (`store`), a home (`home`) and whatever the test writes. It goes when the test ends.
