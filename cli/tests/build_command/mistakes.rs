@@ -225,7 +225,7 @@ fn contexts_that_are_none() {
         (&["build", "nowhere"], &["failed to open build context `nowhere`: No such file or directory"]),
         (&["build", "file"], &["build context `file` is not a directory"]),
         (&["build", "empty"], &["there is no Dockerfile in", "-f FILE names a Dockerfile"]),
-        (&["build"], &["<PATH>"]),
+        (&["build"], &["<PATH|URL|->"]),
     ];
     for (arguments, texts) in cases {
         test.rbuild(arguments).outcome().exits(2).says(texts);
