@@ -18,7 +18,7 @@ use rbuild_solver::local::GitOptions;
 
 use crate::args::GlobalArgs;
 use crate::credentials::{CredentialFiles, Login};
-use crate::progress::Terminal;
+use crate::progress::{Palette, Terminal};
 use crate::report::{Failure, Kind};
 
 /// What of the environment git needs to run and to reach its servers.
@@ -183,7 +183,8 @@ pub(crate) fn color() -> bool {
 pub(crate) fn terminal() -> Terminal {
     let is_terminal =
         std::io::stderr().is_terminal() && environment("TERM").is_none_or(|term| term != "dumb");
-    Terminal { is_terminal, color: color() }
+    let palette = environment("BUILDKIT_COLORS").map_or_else(Palette::default, |text| Palette::parse(&text));
+    Terminal { is_terminal, color: color(), palette }
 }
 
 /// Docker's `config.json`, if there is a place for one.

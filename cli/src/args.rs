@@ -89,9 +89,21 @@ pub(crate) struct BuildArgs {
     /// Sets a build argument; without a value it is taken from the environment (repeatable).
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) build_args: Vec<String>,
+    /// Sets build arguments from the lines of a file, as `--build-arg` takes them; `#` begins a comment (repeatable).
+    #[arg(long = "build-arg-file", value_name = "FILE")]
+    pub(crate) build_arg_files: Vec<PathBuf>,
     /// Adds a label to the image (repeatable).
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Takes a label from the image, such as one of its base (repeatable).
+    #[arg(long = "unsetlabel", value_name = "NAME")]
+    pub(crate) unset_labels: Vec<String>,
+    /// Takes an environment variable from the image; its steps have it (repeatable).
+    #[arg(long = "unsetenv", value_name = "NAME")]
+    pub(crate) unset_env: Vec<String>,
+    /// The time of the image and the latest of its files, in Unix seconds: SOURCE_DATE_EPOCH.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timestamp: Option<i64>,
     /// The stage to build.
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
@@ -118,9 +130,10 @@ pub(crate) struct BuildArgs {
     /// Runs every step of these stages, whatever is cached.
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Asks registries for base images even if they are in the store.
-    #[arg(long)]
-    pub(crate) pull: bool,
+    /// When registries are asked for base images; without a value, always.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, value_name = "WHEN")]
+    #[arg(default_value_t = PullArg::Missing, default_missing_value = "always")]
+    pub(crate) pull: PullArg,
     /// Where the result goes: `type=oci|docker|tar|local,dest=PATH` (repeatable).
     #[arg(short, long = "output", value_name = "SPEC")]
     pub(crate) outputs: Vec<String>,
@@ -173,6 +186,19 @@ pub(crate) struct BuildArgs {
     /// Prints the image id and nothing else.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    _foreign: ForeignArgs,
+}
+
+/// What command lines for Docker hold and what is always so here, or has no meaning without a daemon.
+#[derive(Debug, Args)]
+struct ForeignArgs {
+    #[arg(long, hide = true)]
+    _load: bool,
+    #[arg(short = 'D', long, hide = true)]
+    _debug: bool,
+    #[arg(long, hide = true, value_name = "NAME")]
+    _builder: Option<String>,
 }
 
 /// How progress is shown.
@@ -184,8 +210,12 @@ pub(crate) enum ProgressArg {
     Tty,
     /// Numbered lines.
     Plain,
-    /// Nothing.
+    /// Nothing, and the image id on standard output.
     Quiet,
+    /// Nothing.
+    None,
+    /// BuildKit's `SolveStatus` as lines of JSON.
+    Rawjson,
 }
 
 /// The network of RUN steps.
@@ -271,8 +301,10 @@ pub(crate) enum RunNetworkArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullArg {
     /// Always.
+    #[value(alias = "true")]
     Always,
     /// When the image is not in the store.
+    #[value(alias = "false")]
     Missing,
     /// Never.
     Never,

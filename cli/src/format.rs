@@ -70,6 +70,12 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
+/// Unix nanoseconds as RFC 3339 in UTC.
+pub(crate) fn rfc3339_ns(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(nanoseconds.into())
+        .map_or_else(|_| nanoseconds.to_string(), |time| time.to_string())
+}
+
 /// RFC 3339 as Unix seconds.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)

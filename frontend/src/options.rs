@@ -25,6 +25,10 @@ pub struct Options {
     pub build_platform: Platform,
     /// `--label`: set on the result after all instructions.
     pub labels: Vec<(String, String)>,
+    /// `--unsetlabel`: labels that the result does not have, whoever set them, unless `labels` does.
+    pub unset_labels: Vec<String>,
+    /// `--unsetenv`: variables that the result does not have. Steps see them.
+    pub unset_env: Vec<String>,
     /// Which steps ignore the cache.
     pub no_cache: NoCache,
     /// The network of every RUN that does not ask for another.
@@ -69,6 +73,8 @@ impl Options {
             platform,
             platform_is_default: true,
             labels: Vec::new(),
+            unset_labels: Vec::new(),
+            unset_env: Vec::new(),
             no_cache: NoCache::Never,
             network: Network::Default,
             extra_hosts: Vec::new(),

@@ -4,6 +4,7 @@
 
 mod annotation;
 mod base;
+mod build_args;
 mod call;
 mod failure;
 mod input;
@@ -36,7 +37,7 @@ use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::progress::Progress;
-use crate::report::{Failure, Finding, Kind, eprint, render_findings};
+use crate::report::{Failure, Kind, eprint};
 
 pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let cancel = app.cancel_on_interrupt()?;
@@ -53,10 +54,7 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     }
     let result = build(app, &settings, &input, &remote, &progress, &cancel, &blame);
     progress.finish();
-    let findings = result?;
-    if !settings.quiet {
-        eprint(&render_findings(&findings, app::color()));
-    }
+    eprint(&result?);
     Ok(0)
 }
 
@@ -69,7 +67,7 @@ fn build(
     progress: &Progress,
     cancel: &std::sync::atomic::AtomicBool,
     blame: &Blame<'_>,
-) -> Result<Vec<Finding>, Failure> {
+) -> Result<String, Failure> {
     let images = app.images()?;
     let lease = images.store().lease()?;
     let resolver = remote.resolver(&input.trees)?;
@@ -79,7 +77,7 @@ fn build(
         .map(|options| lower(&input.dockerfile, options, &resolver))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| blame.frontend(&error))?;
-    let findings = blame.findings(&lowered);
+    let warnings = blame.warnings(&lowered, settings);
     let definition = Definition::join(lowered.iter().map(|lowered| lowered.definition.clone()))
         .map_err(|error| Failure::caused_by(Kind::Input, &error))?;
     let executor = Executor::new(ExecutorOptions::default())
@@ -99,7 +97,7 @@ fn build(
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     drop(lease);
-    Ok(findings)
+    Ok(warnings)
 }
 
 fn worker_options(app: &App, settings: &Settings, trees: &Trees, pins: &Arc<Pins>) -> LocalWorkerOptions {

@@ -30,6 +30,8 @@ pub(super) enum Change {
     Line {
         /// Since the step started.
         at: Duration,
+        /// Where to.
+        stream: OutputStream,
         /// Safe to show.
         text: String,
     },
@@ -265,20 +267,22 @@ impl Step {
             OutputStream::Stdout => self.stdout.push(bytes),
             OutputStream::Stderr => self.stderr.push(bytes),
         };
-        lines.into_iter().map(|text| self.line(text, now)).collect()
+        lines.into_iter().map(|text| self.line(stream, text, now)).collect()
     }
 
-    fn line(&mut self, text: String, now: Duration) -> Change {
+    fn line(&mut self, stream: OutputStream, text: String, now: Duration) -> Change {
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }
         self.tail.push_back(text.clone());
-        Change::Line { at: self.elapsed(now), text }
+        Change::Line { at: self.elapsed(now), stream, text }
     }
 
     fn flush(&mut self, now: Duration) -> Vec<Change> {
-        let rests = [self.stdout.flush(), self.stderr.flush()];
-        rests.into_iter().flatten().map(|text| self.line(text, now)).collect()
+        let rests =
+            [(OutputStream::Stdout, self.stdout.flush()), (OutputStream::Stderr, self.stderr.flush())];
+        let rests = rests.into_iter().filter_map(|(stream, rest)| Some((stream, rest?)));
+        rests.map(|(stream, text)| self.line(stream, text, now)).collect()
     }
 
     fn transfer(

@@ -1,7 +1,7 @@
-//! Draws a build while it runs: one [`EventSink`] with four looks.
+//! Draws a build while it runs: one [`EventSink`] with several looks.
 //!
 //! ```text
-//! Event ──► Board (what is known: numbers, times, lines) ──► View: tty | plain | quiet
+//! Event ──► Board (what is known: numbers, times, lines) ──► View: tty | plain | rawjson | quiet
 //!   any thread         under one lock                              a ticker thread redraws
 //! ```
 //!
@@ -13,8 +13,10 @@
 
 mod board;
 mod line;
+mod palette;
 mod plain;
 mod quiet;
+mod rawjson;
 #[cfg(test)]
 mod testing;
 mod tty;
@@ -28,7 +30,9 @@ use indicatif::ProgressDrawTarget;
 use rbuild_llb::VertexId;
 use rbuild_solver::progress::{Event, EventSink};
 
+use crate::app::unix_now_ns;
 use board::{Board, Change, StepIndex};
+pub(crate) use palette::Palette;
 
 /// How often a view is given the chance to redraw. Ten frames a second look alive and cost nothing.
 const TICK: Duration = Duration::from_millis(100);
@@ -42,17 +46,21 @@ pub(crate) enum Mode {
     Tty,
     /// BuildKit's log lines, which scripts parse.
     Plain,
+    /// BuildKit's `SolveStatus` as lines of JSON.
+    RawJson,
     /// Nothing. The last lines of each step are still kept for the error report.
     Quiet,
 }
 
 /// What standard error is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminal {
     /// It is a terminal, and not a dumb one.
     pub(crate) is_terminal: bool,
     /// Colours are wanted: no `NO_COLOR`.
     pub(crate) color: bool,
+    /// Which ones.
+    pub(crate) palette: Palette,
 }
 
 /// The display of one command. It draws until [`finish`](Self::finish), or until it is dropped.
@@ -73,10 +81,11 @@ impl Progress {
     pub(crate) fn start(mode: Mode, terminal: Terminal) -> Arc<Self> {
         let view: Box<dyn View> = match (mode, terminal.is_terminal) {
             (Mode::Quiet, _) => Box::new(quiet::Quiet),
+            (Mode::RawJson, _) => Box::new(rawjson::RawJson::new(io::stderr(), unix_now_ns())),
             (Mode::Auto | Mode::Tty, true) => Box::new(tty::Tty::new(
                 ProgressDrawTarget::stderr(),
                 Box::new(|| console::Term::stderr().size()),
-                terminal.color,
+                terminal.color.then_some(terminal.palette),
             )),
             (Mode::Plain, _) | (Mode::Auto | Mode::Tty, false) => Box::new(plain::Plain::new(io::stderr())),
         };
@@ -86,7 +95,7 @@ impl Progress {
             started: Instant::now(),
         });
         let ticker = match mode {
-            Mode::Quiet => None,
+            Mode::Quiet | Mode::RawJson => None,
             Mode::Auto | Mode::Tty | Mode::Plain => start_ticker(Arc::clone(&shared)),
         };
         Arc::new(Self { shared, ticker: Mutex::new(ticker) })

@@ -163,7 +163,7 @@ fn line_of(number: usize, change: &Change) -> Option<String> {
     // Writing to a string cannot fail.
     let _ = match change {
         Change::Started => return None,
-        Change::Line { at, text } => write!(line, "{} {text}", log_time(*at)),
+        Change::Line { at, text, .. } => write!(line, "{} {text}", log_time(*at)),
         Change::Transferred(transfer) => {
             let done = if transfer.done { " done" } else { "" };
             write!(line, "{transfer} {:.1}s{done}", transfer.took.as_secs_f64())

@@ -1,7 +1,45 @@
-//! Events in short, for tests.
+//! Events in short, and what a view writes of them, for tests.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rbuild_llb::VertexId;
 use rbuild_solver::progress::{Event, OutputStream, PlannedVertex, TaskState};
+
+use super::{Display, View};
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+pub(super) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a view writes of events that come at the given milliseconds.
+pub(super) fn written(
+    view: impl FnOnce(Sink) -> Box<dyn View>,
+    events: impl IntoIterator<Item = (u64, Event)>,
+) -> String {
+    let sink = Sink::default();
+    let mut display = Display::new(view(sink.clone()));
+    let mut last = Duration::ZERO;
+    for (millis, event) in events {
+        last = Duration::from_millis(millis);
+        display.tick(last);
+        display.handle(event, last);
+    }
+    display.finish(last);
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
 
 /// A plan of vertices with these names, numbered from 0.
 pub(super) fn planned(names: &[&str]) -> Event {

@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::View;
 use super::board::{Board, Change, Step, StepIndex};
+use super::palette::Palette;
 
 /// How many lines of output a running step shows at most.
 const DETAIL_LINES_MAX: usize = 6;
@@ -30,25 +31,30 @@ pub(super) type Size = Box<dyn Fn() -> (u16, u16) + Send>;
 pub(super) struct Tty {
     bar: ProgressBar,
     size: Size,
-    color: bool,
+    /// Without one, nothing is coloured.
+    palette: Option<Palette>,
     /// Lines about ended steps, not written yet.
     ended: Vec<String>,
 }
 
 impl Tty {
-    pub(super) fn new(target: ProgressDrawTarget, size: Size, color: bool) -> Self {
+    pub(super) fn new(target: ProgressDrawTarget, size: Size, palette: Option<Palette>) -> Self {
         let bar = ProgressBar::with_draw_target(None, target);
         // The default stays if the template were wrong, which a test would show.
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        Self { bar, size, color, ended: Vec::new() }
+        Self { bar, size, palette, ended: Vec::new() }
     }
 
-    fn frame(&self) -> Frame {
+    fn frame(&self) -> Frame<'_> {
         let (height, width) = (self.size)();
         // A line that fills the last column wraps on some terminals.
-        Frame { height: height.into(), width: usize::from(width).saturating_sub(1).max(1), color: self.color }
+        Frame {
+            height: height.into(),
+            width: usize::from(width).saturating_sub(1).max(1),
+            palette: self.palette.as_ref(),
+        }
     }
 
     fn write_ended(&mut self) {
@@ -86,14 +92,14 @@ const ENDED_LINES_HELD_MAX: usize = 1_000;
 
 /// What there is to draw on.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct Frame<'a> {
     height: usize,
     width: usize,
-    color: bool,
+    palette: Option<&'a Palette>,
 }
 
 /// The moving part: a header, then each running step with as much of its output as there is room for.
-fn picture(board: &Board, now: Duration, frame: Frame) -> Vec<String> {
+fn picture(board: &Board, now: Duration, frame: Frame<'_>) -> Vec<String> {
     let running = board.running();
     // One line stays free for the cursor, one is the header's.
     let room = frame.height.saturating_sub(2);
@@ -114,7 +120,7 @@ fn picture(board: &Board, now: Duration, frame: Frame) -> Vec<String> {
     lines
 }
 
-fn header(board: &Board, now: Duration, frame: Frame) -> String {
+fn header(board: &Board, now: Duration, frame: Frame<'_>) -> String {
     let text = match board.counts() {
         // A pull or a push has tasks and no steps.
         (_, 0) => format!("[+] Working {}", Seconds(now)),
@@ -123,7 +129,7 @@ fn header(board: &Board, now: Duration, frame: Frame) -> String {
     frame.paint(&Style::new().bold(), &frame.cut(&text))
 }
 
-impl Frame {
+impl Frame<'_> {
     fn running_line(self, step: &Step, now: Duration) -> String {
         let took = now.saturating_sub(step.running_since.unwrap_or(now));
         self.with_time(&format!(" => {}", step.name), took)
@@ -137,11 +143,12 @@ impl Frame {
 
     /// What stays of a step that has ended.
     fn ended_line(self, step: &Step, change: &Change) -> Option<String> {
+        let palette = self.palette.cloned().unwrap_or_default();
         let (mark, took, style) = match change {
-            Change::Cached => ("CACHED ", Duration::ZERO, Style::new().blue()),
-            Change::Completed { took } => ("", *took, Style::new().blue()),
-            Change::Failed { took, .. } => ("ERROR ", *took, Style::new().red()),
-            Change::Cancelled => ("CANCELED ", Duration::ZERO, Style::new().yellow()),
+            Change::Cached => ("CACHED ", Duration::ZERO, palette.run),
+            Change::Completed { took } => ("", *took, palette.run),
+            Change::Failed { took, .. } => ("ERROR ", *took, palette.error),
+            Change::Cancelled => ("CANCELED ", Duration::ZERO, palette.cancel),
             Change::Started | Change::Line { .. } | Change::Transferred(_) => return None,
         };
         Some(self.paint(&style, &self.with_time(&format!(" => {mark}{}", step.name), took)))
@@ -161,7 +168,7 @@ impl Frame {
     }
 
     fn paint(self, style: &Style, text: &str) -> String {
-        style.apply_to(text).force_styling(self.color).to_string()
+        style.apply_to(text).force_styling(self.palette.is_some()).to_string()
     }
 }
 

@@ -175,3 +175,106 @@ fn the_same_inputs_give_the_same_bytes_in_another_store() {
     });
     assert_eq!(ids[0], ids[1]);
 }
+
+#[test]
+fn build_arguments_come_from_flags_files_and_the_environment() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test
+        .dockerfile("FROM busybox\nARG A\nARG B\nARG C\nARG D=default\nRUN echo \"$A|$B|$C|$D\" >/args\n");
+    test.write("args", "# a comment\n\nA=file # all of it\nB=file\nC\nD\n");
+    let flags = ["--build-arg-file", "args", "--build-arg", "B=flag"];
+    let outcome =
+        test.build_command(&context, &[flags.as_slice(), &["-o", "-"]].concat()).env("C", "environment");
+    let tree = Tree::read(&outcome.outcome().succeeds().stdout_bytes);
+    assert_eq!(tree.text("args"), "file # all of it|flag|environment|default\n");
+
+    test.build(&context, &["--build-arg-file", "none"])
+        .exits(2)
+        .says(&["failed to read build arguments `none`"]);
+    test.write("nameless", "=x\n");
+    let outcome = test.build(&context, &["--build-arg-file", "nameless"]);
+    outcome.exits(2).says(&["invalid build argument `=x`: it has no name"]);
+}
+
+#[test]
+fn labels_and_variables_are_taken_from_the_result() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nLABEL a=1 b=2 c=3\nENV X=1 Y=2\nRUN test $X$Y = 12\n");
+    let arguments = ["--unsetlabel=a", "--unsetlabel", "b", "--label", "b=4", "--unsetenv", "X"];
+    test.build(&context, &[&["-t", "app"], arguments.as_slice()].concat()).succeeds();
+    let config = &test.inspect("app")["Config"];
+    assert_eq!(config["Labels"], serde_json::json!({ "b": "4", "c": "3" }));
+    let env = config["Env"].as_array().unwrap();
+    assert!(env.contains(&"Y=2".into()) && !env.contains(&"X=1".into()), "{env:?}");
+    test.build(&context, &["--label", "=x"]).exits(2).says(&["invalid label `=x`: it has no name"]);
+}
+
+#[test]
+fn a_timestamp_is_the_time_of_all_that_is_made() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN echo 1 >/x\n");
+    let with_flag = test.build(&context, &["-q", "--timestamp", "1000000000"]).succeeds().stdout;
+    assert_eq!(test.inspect(with_flag.trim())["Created"], "2001-09-09T01:46:40Z");
+    let with_argument = test.build(&context, &["-q", "--build-arg", "SOURCE_DATE_EPOCH=1000000000"]);
+    assert_eq!(with_argument.succeeds().stdout, with_flag);
+    test.build(&context, &["--timestamp", "soon"]).exits(2).says(&["invalid value 'soon'"]);
+}
+
+#[test]
+fn progress_can_be_read_by_programs_or_by_nobody() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN echo out\nCMD x\n");
+    let build = |progress| test.rbuild(&["build", "--progress", progress, context.path.to_str().unwrap()]);
+    let lines: Vec<Value> = build("rawjson")
+        .outcome()
+        .succeeds()
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let all =
+        |kind: &str| lines.iter().filter_map(|line| line[kind].as_array()).flatten().collect::<Vec<_>>();
+    assert!(
+        all("vertexes")
+            .iter()
+            .any(|vertex| vertex["name"] == "[2/2] RUN echo out" && !vertex["completed"].is_null())
+    );
+    assert_eq!(all("logs")[0]["data"], "b3V0Cg==");
+    assert_eq!(
+        all("warnings")[0]["url"],
+        "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
+    );
+
+    let none = build("none").outcome().succeeds();
+    assert!(
+        none.stdout.is_empty() && none.stderr.starts_with("\nwarning[JSONArgsRecommended]: "),
+        "{}",
+        none.stderr
+    );
+    let quiet = build("quiet").outcome().succeeds();
+    assert!(quiet.stdout.starts_with("sha256:") && quiet.stderr.is_empty(), "{}", quiet.stderr);
+}
+
+#[test]
+fn flags_of_other_builders_are_accepted() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\n");
+    test.build(&context, &["--load", "--debug", "--builder", "default", "--pull=false"]).succeeds();
+    test.build(&context, &["--pull=never"]).succeeds();
+    context.dockerfile("FROM localhost:1/none\n");
+    test.build(&context, &["--pull=never"]).exits(2).says_nothing_of(&["Connection refused"]);
+    test.build(&context, &["--pull=sometimes"]).exits(2).says(&["possible values: always, missing, never"]);
+}
+
+#[test]
+fn a_frontend_that_is_not_there_is_refused() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("# syntax=example.com/other:1\nFROM busybox\n");
+    test.build(&context, &[])
+        .exits(2)
+        .says(&["unsupported frontend `example.com/other:1`", "Dockerfile:1:10"]);
+    test.build(&context, &["--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1"]).succeeds();
+    context.dockerfile("FROM busybox\n");
+    let outcome = test.build(&context, &["--build-arg", "BUILDKIT_SYNTAX=example.com/other"]);
+    outcome.exits(2).says(&["unsupported frontend `example.com/other`"]);
+}

@@ -1,5 +1,6 @@
-//! Which crate may import which: the table of `ARCHITECTURE.md`, "Crates".
+//! Which crate may import which: the table of `ARCHITECTURE.md`, "Crates". And that the fuzz targets, a workspace of their own, are whole.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::{assert_none, workspace};
@@ -75,4 +76,18 @@ fn metadata() -> serde_json::Value {
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_has_seeds() {
+    let names = |folder: &str| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(workspace().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let manifest = std::fs::read_to_string(workspace().join("fuzz/Cargo.toml")).unwrap();
+    let named = |line: &str| Some(line.strip_prefix("name = \"")?.strip_suffix('"')?.to_owned());
+    // The first name is the package's.
+    let built: BTreeSet<String> = manifest.lines().filter_map(named).skip(1).collect();
+    assert_eq!(names("fuzz/fuzz_targets"), built);
+    assert_eq!(names("testdata/fuzz"), built);
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use rbuild_image::ContainerConfig;
+
 use super::Lowerer;
 use super::epoch::Epoch;
 use crate::error::{Error, ErrorKind};
@@ -71,7 +73,7 @@ pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowere
     let unused_build_args = unused_build_args(&lowerer);
     let mut config = state.config;
     config.history = state.history.into_entries();
-    config.config.labels.extend(lowerer.options.labels.iter().cloned());
+    overlay(&mut config.config, lowerer.options);
     config.created = lowerer.times.created;
     if !lowerer.options.platform_is_default {
         config.platform = lowerer.options.platform.clone();
@@ -85,6 +87,14 @@ pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowere
         warnings: Vec::new(),
         unused_build_args,
     })
+}
+
+/// What the caller sets and unsets after all instructions.
+fn overlay(config: &mut ContainerConfig, options: &Options) {
+    config.labels.retain(|name, _| !options.unset_labels.contains(name));
+    config.labels.extend(options.labels.iter().cloned());
+    let name = |pair: &String| pair.split_once('=').map_or(pair.clone(), |(name, _)| name.to_owned());
+    config.env.retain(|pair| !options.unset_env.contains(&name(pair)));
 }
 
 /// The build arguments that no ARG declares and that mean nothing by themselves. An ARG of a stage that is not built

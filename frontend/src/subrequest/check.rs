@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{Answer, Location};
+use super::{Answer, LineRange, Location};
 use crate::error::Error;
 use crate::lint::Warning;
 
@@ -57,6 +57,50 @@ struct BuildError {
     location: Option<Location>,
 }
 
+/// A warning as it is streamed during a build.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VertexWarning<'a> {
+    level: u8,
+    short: String,
+    detail: [String; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    source_info: Source<'a>,
+    range: Vec<LineRange>,
+}
+
+#[derive(Serialize)]
+struct WarningStatus<'a> {
+    warnings: Vec<VertexWarning<'a>>,
+}
+
+/// Warnings as BuildKit streams them, a `SolveStatus` on one line; nothing when there are none.
+pub fn warning_status(warnings: &[Warning], filename: &str, source: &[u8]) -> Option<String> {
+    let warnings: Vec<_> = warnings
+        .iter()
+        .map(|warning| {
+            let (name, line) = (warning.rule.name(), warning.range.line_first);
+            VertexWarning {
+                level: 1,
+                short: STANDARD.encode(format!("{name}: {} (line {line})", warning.message)),
+                detail: [STANDARD.encode(warning.rule.description())],
+                url: warning.rule.url(),
+                source_info: Source::new(filename, source),
+                range: LineRange::all(warning.range),
+            }
+        })
+        .collect();
+    // Strings and numbers always have a form in JSON.
+    (!warnings.is_empty()).then(|| serde_json::to_string(&WarningStatus { warnings }).unwrap_or_default())
+}
+
+impl<'a> Source<'a> {
+    fn new(filename: &'a str, source: &[u8]) -> Self {
+        Self { filename, data: STANDARD.encode(source), language: "Dockerfile" }
+    }
+}
+
 impl Checked {
     /// Both forms, of a file of a name. The text says nothing of an error: that is for the caller to show, as any
     /// other.
@@ -66,14 +110,14 @@ impl Checked {
             description: warning.rule.description(),
             url: warning.rule.url(),
             detail: &warning.message,
-            location: Location(warning.range),
+            location: Location::new(warning.range),
         });
         let document = Document {
             warnings: (!self.warnings.is_empty()).then(|| warnings.collect()),
-            sources: [Source { filename, data: STANDARD.encode(source), language: "Dockerfile" }],
+            sources: [Source::new(filename, source)],
             build_error: self.error.as_ref().map(|error| BuildError {
                 message: error.to_string(),
-                location: error.range().map(Location),
+                location: error.range().map(Location::new),
             }),
         };
         Answer::new(&document, self.text(filename, &String::from_utf8_lossy(source)))

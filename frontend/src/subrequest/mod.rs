@@ -15,10 +15,9 @@ mod targets;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild_llb::SourceRange;
-use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-pub use check::Checked;
+pub use check::{Checked, warning_status};
 pub use describe::describe;
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use targets::{Target, Targets, targets};
@@ -58,20 +57,19 @@ impl<'a, T: Serialize> WithSources<'a, T> {
 }
 
 /// Lines as BuildKit's `pb.Location`: one range for each.
-struct Location(SourceRange);
+#[derive(Serialize)]
+struct Location {
+    ranges: Vec<LineRange>,
+}
 
-impl Serialize for Location {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(SourceRange { line_first, line_last }) = *self;
-        let mut location = serializer.serialize_struct("Location", 1)?;
-        location
-            .serialize_field("ranges", &(line_first..=line_last).map(LineRange::new).collect::<Vec<_>>())?;
-        location.end()
+impl Location {
+    fn new(range: SourceRange) -> Self {
+        Self { ranges: LineRange::all(range) }
     }
 }
 
 fn location<S: Serializer>(range: &SourceRange, serializer: S) -> Result<S::Ok, S::Error> {
-    Location(*range).serialize(serializer)
+    Location::new(*range).serialize(serializer)
 }
 
 #[derive(Serialize)]
@@ -86,7 +84,8 @@ struct Position {
 }
 
 impl LineRange {
-    fn new(line: u32) -> Self {
-        Self { start: Position { line }, end: Position { line } }
+    fn all(range: SourceRange) -> Vec<Self> {
+        let lines = range.line_first..=range.line_last;
+        lines.map(|line| Self { start: Position { line }, end: Position { line } }).collect()
     }
 }

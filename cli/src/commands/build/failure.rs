@@ -1,6 +1,6 @@
 //! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
 
-use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning};
+use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning, warning_status};
 use rbuild_image::Platform;
 use rbuild_llb::SourceRange;
 use rbuild_solver::SolveError;
@@ -8,8 +8,10 @@ use rbuild_solver::images::ImageError;
 use rbuild_solver::local::{GitError, HttpError, WorkerError, file::FileError};
 
 use super::input::Input;
-use crate::progress::Progress;
-use crate::report::{Excerpt, Failure, Finding, Kind, image_kind};
+use super::settings::Settings;
+use crate::app;
+use crate::progress::{Mode, Progress};
+use crate::report::{Excerpt, Failure, Finding, Kind, image_kind, render_findings};
 
 /// Knows where errors come from.
 #[derive(Debug, Clone, Copy)]
@@ -68,15 +70,19 @@ impl Blame<'_> {
         }
     }
 
-    /// What is to be said of a Dockerfile that builds, once for all platforms.
-    pub(crate) fn findings(&self, lowered: &[Lowered]) -> Vec<Finding> {
-        let mut warnings: Vec<Warning> = Vec::new();
-        for warning in lowered.iter().flat_map(|lowered| &lowered.warnings) {
-            if !warnings.contains(warning) {
-                warnings.push(warning.clone());
-            }
+    /// What is to be said of a Dockerfile that builds, when that is done.
+    pub(crate) fn warnings(&self, lowered: &[Lowered], settings: &Settings) -> String {
+        let Input { dockerfile, dockerfile_name, .. } = self.input;
+        match settings.progress {
+            _ if settings.quiet => String::new(),
+            Mode::RawJson => warning_status(&distinct_warnings(lowered), dockerfile_name, dockerfile)
+                .map_or(String::new(), |status| status + "\n"),
+            _ => render_findings(&self.findings(lowered), app::color()),
         }
-        let mut findings = self.lint(&warnings);
+    }
+
+    fn findings(&self, lowered: &[Lowered]) -> Vec<Finding> {
+        let mut findings = self.lint(&distinct_warnings(lowered));
         let unused = |name: &&String| lowered.iter().all(|lowered| lowered.unused_build_args.contains(name));
         let of_first = lowered.first().map_or(&[][..], |lowered| &lowered.unused_build_args);
         let unused: Vec<&str> = of_first.iter().filter(unused).map(String::as_str).collect();
@@ -111,6 +117,17 @@ impl Blame<'_> {
         let text = self.input.dockerfile_text().into_owned();
         Box::new(Excerpt { path: self.input.dockerfile_name.clone(), text, range, span })
     }
+}
+
+/// What lint found, once for all platforms.
+fn distinct_warnings(lowered: &[Lowered]) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = Vec::new();
+    for warning in lowered.iter().flat_map(|lowered| &lowered.warnings) {
+        if !warnings.contains(warning) {
+            warnings.push(warning.clone());
+        }
+    }
+    warnings
 }
 
 fn resolve_kind(error: &rbuild_frontend::ResolveError) -> Kind {

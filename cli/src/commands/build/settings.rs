@@ -10,11 +10,12 @@ use rbuild_llb::ResolveMode;
 use rbuild_solver::JOBS_DEFAULT;
 
 use super::annotation::Annotations;
+use super::build_args;
 use super::call::Call;
 use super::input::Input;
 use super::steps::Steps;
 use crate::app::{docker_config, environment, unix_now};
-use crate::args::{BuildArgs, ProgressArg};
+use crate::args::{BuildArgs, ProgressArg, PullArg};
 use crate::commands::{platform, reference};
 use crate::format::rfc3339;
 use crate::output_spec::OutputSpec;
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) created: String,
     build_args: BTreeMap<String, String>,
     labels: Vec<(String, String)>,
+    unset_labels: Vec<String>,
+    unset_env: Vec<String>,
     target: Option<String>,
     /// What the image is to run on; empty for this machine.
     platforms: Vec<Platform>,
@@ -67,8 +70,8 @@ impl Settings {
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
         let outputs = outputs(args)?;
         let call = if args.check { Call::CHECK } else { args.call };
-        let build_args = build_args(&args.build_args)?;
-        let source_date_epoch = source_date_epoch(&build_args);
+        let build_args = build_args::read(args, docker_config().as_deref(), &environment)?;
+        let source_date_epoch = build_args::source_date_epoch(&build_args);
         Ok(Self {
             context: args.context.clone(),
             file: args.file.clone(),
@@ -79,19 +82,21 @@ impl Settings {
             iidfile: args.iidfile.clone(),
             metadata_file: args.metadata_file.clone(),
             progress: if call == Call::Build { mode(args) } else { Mode::Quiet },
-            quiet: args.quiet,
+            quiet: args.quiet || args.progress == ProgressArg::Quiet,
             call,
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
             build_args,
-            labels: args.labels.iter().map(|label| split(label)).collect(),
+            labels: args.labels.iter().map(|label| build_args::label(label)).collect::<Result<_, _>>()?,
+            unset_labels: args.unset_labels.clone(),
+            unset_env: args.unset_env.clone(),
             target: args.target.clone(),
             platforms: platforms(&args.platforms)?,
             annotations: Annotations::parse(&args.annotations)?,
             push: args.push,
             squash: args.squash,
             no_cache: no_cache(args),
-            resolve_mode: if args.pull { ResolveMode::ForcePull } else { ResolveMode::Default },
+            resolve_mode: resolve_mode(args.pull),
             steps: Steps::new(args)?,
             source_date_epoch,
         })
@@ -115,6 +120,8 @@ impl Settings {
         self.steps.tell(Options {
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
+            unset_labels: self.unset_labels.clone(),
+            unset_env: self.unset_env.clone(),
             target: self.target.clone(),
             build_platform: Platform::host(),
             no_cache: self.no_cache.clone(),
@@ -175,31 +182,6 @@ fn name_of(name: &str) -> Result<Reference, Failure> {
     Ok(reference)
 }
 
-/// `K=V`, or `K` with its value from the environment; one that is not set there counts as not given.
-fn build_args(args: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    if let Some(arg) = args.iter().find(|arg| arg.is_empty() || arg.starts_with('=')) {
-        return Err(Failure::new(Kind::Input, format!("invalid build argument `{arg}`: it has no name")));
-    }
-    let pair = |arg: &String| match arg.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => environment(arg).map(|value| (arg.clone(), value)),
-    };
-    let mut all: BTreeMap<String, String> = args.iter().filter_map(pair).collect();
-    if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
-        all.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
-    }
-    if let Some(config) = docker_config() {
-        super::proxy::add(&mut all, &config);
-    }
-    Ok(all)
-}
-
-fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Option<i64> {
-    let value = build_args.get("SOURCE_DATE_EPOCH")?;
-    // A word names what it is the age of: that is for the frontend to find.
-    value.parse().ok()
-}
-
 /// Platforms, each once, in their order; `local` is this machine's.
 fn platforms(words: &[String]) -> Result<Vec<Platform>, Failure> {
     let mut platforms = Vec::new();
@@ -210,11 +192,6 @@ fn platforms(words: &[String]) -> Result<Vec<Platform>, Failure> {
         }
     }
     Ok(platforms)
-}
-
-fn split(pair: &str) -> (String, String) {
-    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    (name.to_owned(), value.to_owned())
 }
 
 fn jobs(count: usize) -> Result<NonZeroUsize, Failure> {
@@ -231,12 +208,21 @@ fn no_cache(args: &BuildArgs) -> NoCache {
     }
 }
 
+const fn resolve_mode(pull: PullArg) -> ResolveMode {
+    match pull {
+        PullArg::Always => ResolveMode::ForcePull,
+        PullArg::Missing => ResolveMode::Default,
+        PullArg::Never => ResolveMode::PreferLocal,
+    }
+}
+
 const fn mode(args: &BuildArgs) -> Mode {
     match args.progress {
         _ if args.quiet => Mode::Quiet,
         ProgressArg::Auto => Mode::Auto,
         ProgressArg::Tty => Mode::Tty,
         ProgressArg::Plain => Mode::Plain,
-        ProgressArg::Quiet => Mode::Quiet,
+        ProgressArg::Quiet | ProgressArg::None => Mode::Quiet,
+        ProgressArg::Rawjson => Mode::RawJson,
     }
 }

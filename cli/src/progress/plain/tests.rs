@@ -1,7 +1,5 @@
 //! The plain log of recorded events, against a made-up clock.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use insta::assert_snapshot;
@@ -9,35 +7,11 @@ use rbuild_llb::VertexId;
 use rbuild_solver::progress::{Event, OutputStream, TaskState};
 
 use super::Plain;
-use crate::progress::Display;
-use crate::progress::testing::{cached, completed, output, planned, started, task, transfer};
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::progress::testing::{cached, completed, output, planned, started, task, transfer, written};
 
 /// The log of events that come at the given milliseconds.
 fn log(events: impl IntoIterator<Item = (u64, Event)>) -> String {
-    let sink = Sink::default();
-    let mut display = Display::new(Box::new(Plain::new(sink.clone())));
-    let mut last = Duration::ZERO;
-    for (millis, event) in events {
-        last = Duration::from_millis(millis);
-        display.tick(last);
-        display.handle(event, last);
-    }
-    display.finish(last);
-    let bytes = sink.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    written(|sink| Box::new(Plain::new(sink)), events)
 }
 
 #[test]

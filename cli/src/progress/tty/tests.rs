@@ -9,10 +9,11 @@ use rbuild_solver::progress::Event;
 
 use super::{Frame, Tty, picture};
 use crate::progress::Display;
+use crate::progress::Palette;
 use crate::progress::board::Board;
 use crate::progress::testing::{cached, completed, output, planned, started, transfer};
 
-const PLAIN: Frame = Frame { height: 24, width: 60, color: false };
+const PLAIN: Frame<'_> = Frame { height: 24, width: 60, palette: None };
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -59,13 +60,14 @@ fn running_steps_show_time_and_tail() {
 
 #[test]
 fn the_picture_is_never_higher_or_wider_than_the_terminal() {
+    let palette = Palette::default();
     let names: Vec<String> = (0..30).map(|i| format!("RUN {i} 長い名前")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let many = board_of([(0, planned(&names))].into_iter().chain((0..30).map(|i| (0, started(i)))));
     for board in [&two_running(), &many, &Board::default()] {
         for height in 0..40 {
             for width in 1..30 {
-                let lines = picture(board, millis(1), Frame { height, width, color: true });
+                let lines = picture(board, millis(1), Frame { height, width, palette: Some(&palette) });
                 assert!(lines.len() < height.max(2), "{height} {lines:?}");
                 assert!(
                     lines.iter().all(|line| console::measure_text_width(line) <= width),
@@ -74,7 +76,7 @@ fn the_picture_is_never_higher_or_wider_than_the_terminal() {
             }
         }
     }
-    let frame = Frame { height: 6, width: 20, color: false };
+    let frame = Frame { height: 6, width: 20, palette: None };
     assert_snapshot!(picture(&many, millis(1), frame).join("\n"), @r#"
     [+] Building 0.0s (…
      => RUN 0 長い… 0.0s
@@ -86,17 +88,18 @@ fn the_picture_is_never_higher_or_wider_than_the_terminal() {
 
 #[test]
 fn colours_are_there_only_when_asked_for() {
-    let has_colour =
-        |color| picture(&two_running(), millis(1), Frame { color, ..PLAIN }).concat().contains('\u{1b}');
-    assert!(has_colour(true));
-    assert!(!has_colour(false));
+    let palette = Palette::default();
+    for palette in [Some(&palette), None] {
+        let picture = picture(&two_running(), millis(1), Frame { palette, ..PLAIN }).concat();
+        assert_eq!(picture.contains('\u{1b}'), palette.is_some());
+    }
 }
 
 #[test]
 fn ended_steps_scroll_up_and_the_screen_is_left_clean() {
     let term = InMemoryTerm::new(8, 61);
     let target = ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), u8::MAX);
-    let mut display = Display::new(Box::new(Tty::new(target, Box::new(|| (8, 61)), false)));
+    let mut display = Display::new(Box::new(Tty::new(target, Box::new(|| (8, 61)), None)));
     let events = [
         (0, planned(&["[1/3] FROM busybox", "[2/3] RUN make", "[3/3] RUN long"])),
         (10, cached(0)),
@@ -130,7 +133,7 @@ fn ended_steps_scroll_up_and_the_screen_is_left_clean() {
 fn nothing_done_is_nothing_drawn() {
     let term = InMemoryTerm::new(8, 61);
     let target = ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), u8::MAX);
-    let mut display = Display::new(Box::new(Tty::new(target, Box::new(|| (8, 61)), false)));
+    let mut display = Display::new(Box::new(Tty::new(target, Box::new(|| (8, 61)), None)));
     display.tick(millis(100));
     display.finish(millis(200));
     assert_eq!(term.contents(), "");
