@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cache-mounts/<key>-<number>/    one instance; whoever uses it holds a lock on this directory
-//! cache-mounts/<key>-<number>/fs  what steps see
+//! cache-mounts/<key>-<number>/fs  what steps see; `new` until it is complete, and `filling` is locked meanwhile
 //! ```
 //!
 //! Users that share hold the lock together, others alone. `fs` appears with its first content by a rename, so what a crash
@@ -60,18 +60,13 @@ impl Store {
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<CacheMount, E> {
         let mount = self.take_instance(key, sharing, cancel)?;
-        let lock = |operation| wait_for(&mount.directory, cancel, || mount.try_lock(operation));
         if !mount.is_filled() {
             // Those who share it begin at the same time, and one of them fills it for all.
-            wait_for(&mount.directory, cancel, || match mount.is_filled() {
-                true => Ok(Some(())),
-                false => mount.try_lock(FlockOperation::NonBlockingLockExclusive),
-            })?;
+            let _filling = mount.lock_filling(cancel)?;
             if !mount.is_filled() {
                 fill(&mount.begin_filling()?)?;
                 mount.end_filling()?;
             }
-            lock(operation(sharing))?;
         }
         Ok(mount)
     }
@@ -107,10 +102,15 @@ impl CacheMount {
     }
 
     fn try_lock(&self, operation: FlockOperation) -> Result<Option<()>> {
-        match flock(&self.lock, operation) {
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            other => Ok(Some(other.at("lock", &self.directory)?)),
-        }
+        try_lock(&self.lock, operation, &self.directory)
+    }
+
+    /// A lock beside that of the users, which those who share cannot have alone.
+    fn lock_filling(&self, cancel: &AtomicBool) -> Result<File> {
+        let path = self.directory.join("filling");
+        let file = File::create(&path).at("open", &path)?;
+        wait_for(&path, cancel, || try_lock(&file, FlockOperation::NonBlockingLockExclusive, &path))?;
+        Ok(file)
     }
 
     fn is_filled(&self) -> bool {
@@ -128,6 +128,13 @@ impl CacheMount {
 
     fn end_filling(&self) -> Result<()> {
         Ok(fs::rename(self.directory.join(NEW), self.path()).at("fill", self.path())?)
+    }
+}
+
+fn try_lock(file: &File, operation: FlockOperation, path: &Path) -> Result<Option<()>> {
+    match flock(file, operation) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        other => Ok(Some(other.at("lock", path)?)),
     }
 }
 
@@ -166,6 +173,26 @@ mod tests {
     }
 
     #[test]
+    fn all_who_begin_to_share_at_once_share() {
+        for _ in 0..50 {
+            let store = TestStore::new();
+            let barrier = std::sync::Barrier::new(4);
+            let paths: Vec<_> = std::thread::scope(|scope| {
+                let user = || {
+                    barrier.wait();
+                    let mount = take(&store, CacheMountSharing::Shared);
+                    // Nobody leaves before all have come.
+                    barrier.wait();
+                    mount.path()
+                };
+                let users: Vec<_> = (0..4).map(|_| scope.spawn(user)).collect();
+                users.into_iter().map(|user| user.join().unwrap()).collect()
+            });
+            assert!(paths.iter().all(|path| *path == paths[0]), "{paths:?}");
+        }
+    }
+
+    #[test]
     fn who_locks_waits_for_all_others() {
         let store = TestStore::new();
         for sharing in [CacheMountSharing::Shared, CacheMountSharing::Locked] {
@@ -196,6 +223,6 @@ mod tests {
         assert!(store.cache_mount(&KEY, CacheMountSharing::Shared, &cancel, refused).is_err());
         let mount = take(&store, CacheMountSharing::Shared);
         assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
-        assert_eq!(fs::read_dir(mount.path().parent().unwrap()).unwrap().count(), 1);
+        assert!(!mount.path().with_file_name(NEW).exists());
     }
 }

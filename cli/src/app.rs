@@ -148,7 +148,8 @@ fn path(name: &str) -> Option<PathBuf> {
     environment_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-fn environment_os(name: &str) -> Option<OsString> {
+/// A variable of the environment, if it is set.
+pub(crate) fn environment_os(name: &str) -> Option<OsString> {
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
     std::env::var_os(name)
 }

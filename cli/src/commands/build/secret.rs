@@ -3,6 +3,8 @@
 //! With neither `src` nor `env`, the id is the name of a variable if there is one, and of a file otherwise. With
 //! `type=env`, `src` names a variable. A variable that is not set is an empty secret.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use rbuild_frontend::csv;
@@ -38,7 +40,7 @@ enum ParseSecretError {
 /// When one is malformed, or its file is missing or too big.
 pub(super) fn secrets(
     specs: &[String],
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::default();
     for spec in specs.iter().filter(|spec| !spec.is_empty()) {
@@ -49,7 +51,7 @@ pub(super) fn secrets(
             Source::File(path) => secrets.add_file(id, path),
             Source::Variable(name) => {
                 let value = environment(&name).unwrap_or_default();
-                secrets.add_value(id, SecretValue::new(value.into_bytes()))
+                secrets.add_value(id, SecretValue::new(value.into_vec()))
             }
         }
         .map_err(|error: SecretError| Failure::caused_by(Kind::Input, &error))?;
@@ -59,7 +61,7 @@ pub(super) fn secrets(
 
 fn parse(
     spec: &str,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(String, Source), ParseSecretError> {
     let (mut id, mut file, mut variable, mut src_is_variable) =
         (String::new(), String::new(), String::new(), false);
@@ -93,8 +95,8 @@ fn parse(
 mod tests {
     use super::*;
 
-    fn environment(name: &str) -> Option<String> {
-        (name == "SET").then(|| "value".to_owned())
+    fn environment(name: &str) -> Option<OsString> {
+        (name == "SET").then(|| "value".into())
     }
 
     #[test]

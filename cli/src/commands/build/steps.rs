@@ -9,7 +9,7 @@ use rbuild_solver::secrets::Secrets;
 
 use super::ssh::Agents;
 use super::{secret, ssh, ulimit, volume};
-use crate::app::environment;
+use crate::app::{environment, environment_os};
 use crate::args::{BuildArgs, BuildNetworkArg};
 use crate::report::{Failure, Kind};
 
@@ -34,7 +34,7 @@ impl Steps {
     /// When one of them is malformed, or names what is not there.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
         Ok(Self {
-            secrets: secret::secrets(&args.secrets, &environment)?,
+            secrets: secret::secrets(&args.secrets, &environment_os)?,
             ssh: ssh::agents(&args.ssh, &environment)?,
             volumes: args.volumes.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?,
             entitlements: entitlements(args)?,

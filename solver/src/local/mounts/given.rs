@@ -7,10 +7,13 @@ use crate::local::ssh_relay::SshRelay;
 use crate::local::{LocalWorker, WorkerError};
 use crate::secrets::{SecretError, SecretValue};
 
+/// BuildKit takes no other bits of `mode`.
+const PERMISSIONS: u32 = 0o777;
+
 impl LocalWorker<'_> {
     pub(super) fn secret_file(&self, file: &SecretFile) -> Result<Option<MountSource>, WorkerError> {
-        let access = Access { uid: file.uid, gid: file.gid, mode: file.mode };
         let Some(value) = self.secret(&file.id, file.optional)? else { return Ok(None) };
+        let access = self.access(file.uid, file.gid, file.mode);
         Ok(Some(MountSource::memory_file(value.as_bytes(), access)?))
     }
 
@@ -44,10 +47,16 @@ impl LocalWorker<'_> {
                 false => Err(WorkerError::SshNotFound { id: socket.id.clone() }),
             };
         };
-        let access = Access { uid: socket.uid, gid: socket.gid, mode: socket.mode };
+        let access = self.access(socket.uid, socket.gid, socket.mode);
         let (listener, source) = MountSource::memory_socket(access)?;
         let failed = WorkerError::io("start", format!("the relay to the ssh agent `{}`", socket.id));
         relays.push(SshRelay::start(listener, agent.clone()).map_err(failed)?);
         Ok(Some(source))
+    }
+
+    /// With a single id all belongs to it, as files do.
+    const fn access(&self, uid: u32, gid: u32, mode: u32) -> Access {
+        let (uid, gid) = if self.options.single_id { (0, 0) } else { (uid, gid) };
+        Access { uid, gid, mode: mode & PERMISSIONS }
     }
 }
