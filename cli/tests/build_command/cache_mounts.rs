@@ -34,6 +34,7 @@ fn the_id_is_the_target_as_written() {
         "--mount=type=cache,target=/a,id=c,sharing=private --mount=type=cache,target=/b,id=c,sharing=private touch /a/z && test -e /b/z",
         "--mount=type=cache,target=/a,id=c,sharing=locked --mount=type=cache,target=/b,id=c,sharing=locked test -e /b/z",
         "--mount=type=cache,target=/ro,id=c,ro ! touch /ro/y2",
+        "--mount=type=cache,target=/dev/shm,id=c test -e /dev/shm/y",
     ]));
     test.build(&context, &[]).succeeds();
     let spaced = test.dockerfile("FROM busybox\nRUN --mount=type=cache,target=/x,id=c test ! -e /x/y\n");

@@ -169,15 +169,19 @@ fn proxy_env(proxy: &ProxyEnv) -> Vec<String> {
         .collect()
 }
 
-/// Whether a mount is something else than the root.
+/// Whether a mount is one of its own: neither the root nor the size of `/dev/shm`.
 pub(super) fn is_extra(mount: &Mount) -> bool {
-    mount.target != "/"
+    mount.target != "/" && !is_shm(mount)
 }
 
 /// The size of `/dev/shm`, which a build asks for as a mount of memory there.
 pub(super) fn shm_size_bytes(op: &ExecOp) -> Option<u64> {
-    op.mounts.iter().find_map(|mount| match mount.kind {
-        MountKind::Tmpfs { size_bytes } if mount.target == "/dev/shm" => size_bytes,
+    op.mounts.iter().filter(|mount| is_shm(mount)).find_map(|mount| match mount.kind {
+        MountKind::Tmpfs { size_bytes } => size_bytes,
         _ => None,
     })
+}
+
+fn is_shm(mount: &Mount) -> bool {
+    mount.target == "/dev/shm" && matches!(mount.kind, MountKind::Tmpfs { .. })
 }

@@ -60,7 +60,7 @@ impl LocalWorker<'_> {
         let secret_env = self.secret_env(&op.secret_env)?;
         let mut resolved = ResolvedMounts { secret_env, shm_size_bytes, ..ResolvedMounts::default() };
         let caches = self.take_caches(op, inputs, cx, &mut resolved.caches)?;
-        for mount in op.mounts.iter().filter(|mount| is_extra(mount) && mount.target != "/dev/shm") {
+        for mount in op.mounts.iter().filter(|mount| is_extra(mount)) {
             let source = match &mount.kind {
                 MountKind::Bind => Some(self.bind(mount, inputs, cx, &mut resolved)?),
                 MountKind::Cache { .. } => Some(MountSource::Bind(caches[mount.target.as_str()].clone())),
