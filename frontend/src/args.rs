@@ -16,6 +16,9 @@ use crate::expand::{Expander, Variables};
 use crate::instruction::ArgDeclaration;
 use crate::options::Options;
 
+/// The build argument that gives all that is made one time.
+pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Build arguments that steer the builder and are never variables of a RUN.
 pub(crate) const CONTROL_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
@@ -158,9 +161,7 @@ fn proxy_slot<'a>(proxy: &'a mut ProxyEnv, name: &str) -> Option<&'a mut String>
 
 /// Whether a build argument means something without an ARG that declares it.
 pub(crate) fn is_predefined(name: &str) -> bool {
-    name == "SOURCE_DATE_EPOCH"
-        || name.starts_with("BUILDKIT_")
-        || proxy_slot(&mut ProxyEnv::default(), name).is_some()
+    name == EPOCH || name.starts_with("BUILDKIT_") || proxy_slot(&mut ProxyEnv::default(), name).is_some()
 }
 
 /// A global argument that is not empty.

@@ -1,11 +1,14 @@
 //! Sources that are on the network, of ADD and as contexts: which words are, and what they say.
 
+use std::collections::BTreeMap;
+
 use rbuild_image::Digest;
 use rbuild_llb::{
     Builder, CopyAction, Definition, Edge, FileAction, FileInput, FileOp, FileStep, GitSource, HttpSource,
     InputIndex, Meta, Op, OutputIndex, SourceOp, Vertex, without_credentials,
 };
 
+use crate::args::EPOCH;
 use crate::error::{Error, ErrorKind};
 use crate::lint::parse_bool;
 
@@ -16,6 +19,8 @@ const UNNAMED_CONTEXT: &str = "download";
 pub const CONTEXT_FILE: &str = "context";
 /// Files from the network are their owner's alone.
 const HTTP_FILE_MODE: u32 = 0o600;
+/// The build argument that keeps `.git` of the main context.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// A repository that a context, but not ADD, may name without a scheme.
 const GITHUB: &str = "github.com/";
 /// The secrets that hold credentials for git over HTTP, and the agent for git over ssh.
@@ -37,10 +42,18 @@ pub enum RemoteContext {
 impl RemoteContext {
     /// What is given as the main context, if it is an address. Whether a file is an archive is for the caller to see.
     ///
+    /// Two build arguments say how a repository is taken: one keeps `.git`; where one time is asked for, files are as old as
+    /// their commit.
+    ///
     /// # Errors
     /// When it is a git URL that cannot be read.
-    pub fn main(text: &str, keep_git_dir: bool) -> Result<Option<Self>, Error> {
-        Self::parse(text, keep_git_dir.then_some(true), |_| CONTEXT_FILE.to_owned())
+    pub fn main(text: &str, build_args: &BTreeMap<String, String>) -> Result<Option<Self>, Error> {
+        let keep_git_dir = build_args.get(KEEP_GIT_DIR).and_then(|value| parse_bool(value));
+        let mut context = Self::parse(text, keep_git_dir, |_| CONTEXT_FILE.to_owned())?;
+        if let Some(Self::Git(source)) = &mut context {
+            source.mtime_of_commit |= build_args.get(EPOCH).is_some_and(|value| !value.is_empty());
+        }
+        Ok(context)
     }
 
     /// What is given as a named context, if it is an address.

@@ -174,6 +174,16 @@ fn the_age_of_a_context_can_be_that_of_the_image() {
 }
 
 #[test]
+fn files_of_a_repository_are_as_old_as_their_commit_where_one_time_is_asked_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let dockerfile = "FROM busybox\nCOPY f /f\nRUN stat -c %Y /f >/time\n";
+    Repository::new(test.path("repos/app")).commit(&[("Dockerfile", dockerfile), ("f", "")]);
+    let server = GitServer::start(&test.path("repos"), None);
+    let arguments = ["--build-arg", "SOURCE_DATE_EPOCH=2000000000", &server.url("app")];
+    assert_eq!(tree_of(&test, &arguments, "").text("time"), "1000000000\n");
+}
+
+#[test]
 fn mistakes_with_contexts_are_told() {
     let test = TestEnvironment::new();
     let repository = Repository::new(test.path("repos/app"));

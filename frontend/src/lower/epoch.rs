@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use rbuild_llb::{LocalSource, SourceOp};
 
 use super::tree::MAIN_CONTEXT;
-use crate::args::{self, Env, Globals};
+use crate::args::{self, EPOCH, Env, Globals};
 use crate::context::Contexts;
 use crate::error::{Error, ErrorKind};
 use crate::expand::Expander;
@@ -22,8 +22,6 @@ use crate::instruction::{Add, Instruction};
 use crate::options::{MainContext, NamedContext, Options};
 use crate::remote;
 use crate::resolver::ImageResolver;
-
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// One time for all that a build makes, Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

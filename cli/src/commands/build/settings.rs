@@ -22,8 +22,6 @@ use crate::output_spec::OutputSpec;
 use crate::progress::Mode;
 use crate::report::{Failure, Kind};
 
-/// The build argument that keeps `.git` of a context that is a repository.
-const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// The build argument that asks for an index even of one platform.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
@@ -136,14 +134,14 @@ impl Settings {
         })
     }
 
-    /// What the image is to run on; of several platforms, the first.
-    pub(crate) fn platform(&self) -> Platform {
-        self.platforms.first().cloned().unwrap_or_else(Platform::host)
+    /// What the image is to run on; never empty.
+    pub(crate) fn platforms(&self) -> Vec<Platform> {
+        if self.platforms.is_empty() { vec![Platform::host()] } else { self.platforms.clone() }
     }
 
-    /// Whether the main context keeps its `.git`.
-    pub(crate) fn keeps_git_dir(&self) -> bool {
-        self.build_args.get(KEEP_GIT_DIR).and_then(|value| parse_bool(value)).unwrap_or(false)
+    /// The build arguments.
+    pub(crate) const fn build_args(&self) -> &BTreeMap<String, String> {
+        &self.build_args
     }
 
     /// Whether the result is sent to the registries of its names.

@@ -133,7 +133,10 @@ impl LocalWorker<'_> {
 
     /// Has the file in the content store, and checks that it is the one that was asked for.
     fn remote_file(&self, source: &HttpSource, cx: &Context<'_>) -> Result<RemoteFile, WorkerError> {
-        let file = self.options.pins.files.get(&source.url, || self.fetch(source, cx))?;
+        // With a checksum, the file of an earlier build may do; without one, only what the server has now.
+        let checksum = source.checksum.map(|checksum| checksum.to_string()).unwrap_or_default();
+        let question = format!("{}#{checksum}", source.url);
+        let file = self.options.pins.files.get(&question, || self.fetch(source, cx))?;
         match source.checksum {
             Some(expected) if expected != file.digest => {
                 let (url, found) = (shown(&source.url), file.digest);

@@ -1,5 +1,6 @@
 //! Which file is the Dockerfile.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ impl Dockerfile {
     }
 
     fn from_web(url: &str, remote: &Remote<'_>) -> Result<Self, Failure> {
-        let parsed = RemoteContext::main(url, false);
+        let parsed = RemoteContext::main(url, &BTreeMap::new());
         match parsed.map_err(|error| Failure::caused_by(Kind::Input, &error))? {
             Some(file @ RemoteContext::File(_)) => {
                 let name = rbuild_llb::without_credentials(url);

@@ -53,13 +53,14 @@ impl Named {
         if [MAIN_CONTEXT, "scratch"].contains(&plain) {
             return Err(Failure::new(Kind::Input, format!("`{plain}` always means the same")));
         }
-        let asked = asked.map(|asked| platform(Some(asked))).transpose()?;
         let image = IMAGE_SCHEMES.iter().find_map(|scheme| value.strip_prefix(scheme));
         let context = if let Some(image) = image {
             NamedContext::Image(reference(image)?)
         } else if let Some(layout) = value.strip_prefix(LAYOUT_SCHEME) {
-            let asked = asked.unwrap_or_else(|| settings.platform());
-            self.layout(name, layout, &asked, remote)?
+            return match asked {
+                Some(asked) => self.layout(name, layout, &platform(Some(asked))?, remote),
+                None => self.layouts(plain, layout, &settings.platforms(), remote),
+            };
         } else if let Some(context) = address(value)? {
             NamedContext::Remote(context)
         } else {
@@ -76,6 +77,22 @@ impl Named {
         Ok(NamedContext::Local { name: name.to_owned(), ignore })
     }
 
+    /// One image for each platform that is built for; the first is also for whatever else a stage asks for.
+    fn layouts(
+        &mut self,
+        name: &str,
+        text: &str,
+        platforms: &[Platform],
+        remote: &Remote<'_>,
+    ) -> Result<(), Failure> {
+        for (position, platform) in platforms.iter().enumerate() {
+            let of_platform = format!("{name}::{platform}");
+            let name = if position == 0 { name } else { &of_platform };
+            self.layout(name, text, platform, remote)?;
+        }
+        Ok(())
+    }
+
     /// `path[:tag][@digest]`.
     fn layout(
         &mut self,
@@ -83,13 +100,16 @@ impl Named {
         text: &str,
         platform: &Platform,
         remote: &Remote<'_>,
-    ) -> Result<NamedContext, Failure> {
+    ) -> Result<(), Failure> {
         let (path, selector) = layout_selector(text)?;
         let directory = place::directory(Path::new(path))?;
         let image = remote.images()?.open_layout(&directory, &selector, platform)?;
         self.trees.layouts.insert(name.to_owned(), directory);
         let digest = image.manifest_descriptor.digest;
-        Ok(NamedContext::OciLayout { store: name.to_owned(), digest, config: Box::new(image.config) })
+        let config = Box::new(image.config);
+        let context = NamedContext::OciLayout { store: name.to_owned(), digest, config };
+        self.contexts.insert(name.to_owned(), context);
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ impl Place {
             return Archive::read(settings, remote).map(Self::Archive);
         }
         let address = path.to_str().filter(|_| !path.is_dir());
-        let context = address.map(|text| RemoteContext::main(text, settings.keeps_git_dir())).transpose();
+        let context = address.map(|text| RemoteContext::main(text, settings.build_args())).transpose();
         let context = context.map_err(|error| Failure::caused_by(Kind::Input, &error))?;
         match context.flatten() {
             Some(context) => Self::fetch(context, remote),

@@ -48,7 +48,10 @@ impl LocalWorker<'_> {
             git.call(parent).args(&["init", "--quiet", "--bare", &format]).args(&[&directory]).run()?;
         }
         let mirror = Mirror { directory, lock };
-        mirror.have(git, remote, pinned)?;
+        if !mirror.has(git, pinned)? {
+            mirror.fetch_pinned(git, remote, pinned)?;
+        }
+        mirror.keep(git, pinned)?;
         Ok(mirror)
     }
 
@@ -75,10 +78,7 @@ impl Mirror {
         Ok(printed.trim().parse().map_err(failed)?)
     }
 
-    fn have(&self, git: &Git<'_>, remote: &Remote, pinned: &Pinned) -> Result<(), WorkerError> {
-        if self.has(git, pinned)? {
-            return Ok(());
-        }
+    fn fetch_pinned(&self, git: &Git<'_>, remote: &Remote, pinned: &Pinned) -> Result<(), WorkerError> {
         // What a git that was killed has left; nobody else can be at work.
         drop(fs::remove_file(self.directory.join("shallow.lock")));
         let by_name = pinned.name.as_ref().map(|name| self.fetch(git, remote, name, pinned));
@@ -90,11 +90,14 @@ impl Mirror {
             let (remote, commit) = (remote.url.clone(), pinned.commit.clone());
             return Err(GitError::NoSuchCommit { remote, commit }.into());
         }
-        let keep = |object: &str| {
-            git.call(&self.directory).args(&["update-ref", &Self::kept_as(object), object]).run()
-        };
-        keep(&pinned.commit)?;
-        keep(pinned.object())?;
+        Ok(())
+    }
+
+    /// Gives what is there its own name, whatever name it came under.
+    fn keep(&self, git: &Git<'_>, pinned: &Pinned) -> Result<(), WorkerError> {
+        for object in [Some(&pinned.commit), pinned.tag.as_ref()].into_iter().flatten() {
+            git.call(&self.directory).args(&["update-ref", &Self::kept_as(object), object]).run()?;
+        }
         Ok(())
     }
 
