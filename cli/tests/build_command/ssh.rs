@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Context, TestEnvironment, skip};
+use crate::common::{Context, TestEnvironment, Tree, skip};
 
 const COPY: &str = "FROM busybox\nCOPY tools /\n";
 
@@ -122,7 +122,12 @@ fn several_agents_and_key_files() {
     ));
     let (keys, socket) =
         (format!("keys={},{}", two.display(), three.display()), format!("agent={}", agent.socket));
-    let tree = test.build_tree(&context, &["--ssh", &keys, "--ssh", &socket]);
+    let temporary = test.path("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let build = test.build_command(&context, &["--ssh", &keys, "--ssh", &socket, "-o", "-"]);
+    let outcome = build.env("TMPDIR", &temporary).outcome().succeeds();
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "an agent of the build is left");
+    let tree = Tree::read(&outcome.stdout_bytes);
     assert_eq!((tree.text("keys"), tree.text("agent")), ("two\nthree\n", "one\n"));
 
     let with = |spec: &str| test.build(&context, &["--ssh", spec]).exits(2);

@@ -5,19 +5,22 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rbuild_frontend::parse_bool;
 use rbuild_solver::ssh::{SshAgent, SshAgents};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
 use crate::report::{Failure, Kind};
 
 const ID_DEFAULT: &str = "default";
+/// How long to wait for an agent to remove its socket.
+const END_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// The agents of a build.
 #[derive(Debug, Default)]
@@ -127,7 +130,7 @@ fn is_socket(path: &Path) -> Result<bool, SshError> {
 #[derive(Debug)]
 struct KeyAgent {
     socket: PathBuf,
-    agent: Option<Pid>,
+    agent: Option<OwnedFd>,
     /// The program for which the agent lives: it waits for the end of its input, which nobody but rbuild can bring about.
     guard: Child,
 }
@@ -141,7 +144,7 @@ impl KeyAgent {
         let mut guard = command.spawn().map_err(failed)?;
         let mut lines = guard.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines());
         let mut line = || lines.next().transpose().map_err(failed).map(Option::unwrap_or_default);
-        let (socket, agent) = (PathBuf::from(line()?), line()?.parse().ok().map(Pid::from_raw));
+        let (socket, agent) = (PathBuf::from(line()?), process(&line()?));
         let agent = Self { socket, agent, guard };
         keys.iter().try_for_each(|key| agent.load(key))?;
         Ok(agent)
@@ -165,13 +168,20 @@ impl KeyAgent {
 
 impl Drop for KeyAgent {
     fn drop(&mut self) {
-        if let Some(agent) = self.agent {
-            // It may have ended with the terminal.
-            let _ = kill(agent, Signal::SIGTERM);
+        if let Some(agent) = &self.agent {
+            // Not SIGTERM: it was started with rbuild's signal mask, which keeps that one for the build. All errors mean
+            // that it has ended, and if it does not, it does soon after its guard.
+            let _ = pidfd_send_signal(agent, Signal::HUP);
+            let _ = poll(&mut [PollFd::new(agent, PollFlags::IN)], Some(&END_PATIENCE));
         }
         drop(self.guard.stdin.take());
         drop(self.guard.wait());
     }
+}
+
+/// The process of this number, if there is one.
+fn process(number: &str) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(number.parse().ok()?)?, PidfdFlags::empty()).ok()
 }
 
 #[expect(
