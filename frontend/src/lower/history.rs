@@ -1,5 +1,6 @@
 //! History entries, in the form that `docker history` and image scanners read.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use rbuild_image::{Healthcheck, History, ImageConfig};
@@ -68,12 +69,9 @@ impl Lowerer<'_> {
 
 /// `|2 A=1 B=2 /bin/sh -c …`: the declared arguments as the process sees them, then its arguments.
 pub(super) fn run_command(state: &State, args: &[String]) -> String {
-    let mut declared: Vec<&str> = Vec::new();
-    for (name, _) in &state.args {
-        if !declared.contains(&name.as_str()) {
-            declared.push(name);
-        }
-    }
+    let mut seen = HashSet::new();
+    let declared: Vec<&str> =
+        state.args.iter().map(|(name, _)| name.as_str()).filter(|name| seen.insert(*name)).collect();
     let mut words = Vec::new();
     if !declared.is_empty() {
         words.push(format!("|{}", declared.len()));
