@@ -26,7 +26,7 @@ macro_rules! topics {
     };
 }
 
-topics!(add arguments config copy expand ignore onbuild parse run stages traps workdir);
+topics!(add arguments config contexts copy expand ignore onbuild parse run stages traps workdir);
 
 #[test]
 fn every_directory_of_cases_is_run() {

@@ -22,7 +22,7 @@ pub(super) struct Node {
     mode: Option<u32>,
     owner: Option<(u32, u32)>,
     mtime: Option<u64>,
-    xattrs: Vec<(String, String)>,
+    xattrs: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Node {
             "socket" => self.kind = Kind::Socket,
             "char" => self.kind = Kind::Char(pair().0, pair().1),
             "block" => self.kind = Kind::Block(pair().0, pair().1),
-            key if key.contains('.') => self.xattrs.push((key.to_owned(), value.to_owned())),
+            key if key.contains('.') => self.xattrs.push((key.to_owned(), unescape(value))),
             key => self.change_content(key, value),
         }
     }
@@ -112,7 +112,7 @@ impl Node {
             return;
         }
         for (name, value) in &self.xattrs {
-            rustix::fs::setxattr(&path, name.as_str(), value.as_bytes(), XattrFlags::empty()).unwrap();
+            rustix::fs::setxattr(&path, name.as_str(), value, XattrFlags::empty()).unwrap();
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(self.mode())).unwrap();
         if let Some(mtime) = self.mtime {
@@ -146,9 +146,9 @@ impl Node {
 
     fn append(&self, tar: &mut Builder<Vec<u8>>) {
         let xattrs = self.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value));
-        let xattrs: Vec<(String, &String)> = xattrs.collect();
+        let xattrs: Vec<(String, &Vec<u8>)> = xattrs.collect();
         if !xattrs.is_empty() {
-            let records = xattrs.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let records = xattrs.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
             tar.append_pax_extensions(records).unwrap();
         }
         let mut header = Header::new_ustar();
