@@ -3,7 +3,7 @@
 #
 #   RBUILD_CONFORMANCE_DOCKER=docker scripts/conformance.sh
 #
-# RBUILD_CONFORMANCE_DOCKER is what a shell is to call for `docker`. The engine needs buildx and the containerd image store, and
+# RBUILD_CONFORMANCE_DOCKER is what a shell is to call for `docker`. The engine needs buildx, the containerd image store and `xz`, and
 # must see the directories in which tests work (TMPDIR). Images named test/... are loaded into it. Without it, rbuild is compared with
 # what is recorded. RBUILD_CONFORMANCE_CASE selects cases by a part of their names; RBUILD_CONFORMANCE_UPDATE=1 records.
 set -euo pipefail
