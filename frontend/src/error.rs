@@ -1,7 +1,8 @@
 //! Why a Dockerfile cannot be built.
 //!
 //! An [`Error`] is a fact with a place: what is wrong ([`ErrorKind`], with data for those who give advice), the
-//! lines it is about, and the word in them where one is to blame. Where BuildKit has a text that people know and search for, the message is that text.
+//! lines it is about, and the word in them where one is to blame. Where BuildKit has a text that people know and
+//! search for, the message is that text.
 
 use std::fmt;
 

@@ -12,6 +12,8 @@
 //! 4. `lower`: stage by stage in the order of the file, instruction by instruction, words expanded
 //!    ([`expand`]) with the environment as it is at that point, into vertices and image config.
 //!
+//! What else can be asked of a Dockerfile (lint, its stages, what a build can be given) is answered by `subrequest`.
+//!
 //! Invariants of the result:
 //! * Each RUN, COPY, ADD and each WORKDIR but `/` is one vertex whose output is its parent plus exactly one layer; in
 //!   the same order they are the history entries that are not `empty_layer`, beyond those of the base image.

@@ -1,4 +1,5 @@
-//! Which crate may import which: the table of `ARCHITECTURE.md`, "Crates". And that the fuzz targets, a workspace of their own, are whole.
+//! Which crate may import which: the table of `ARCHITECTURE.md`, "Crates". And that the fuzz targets, a workspace of
+//! their own, are whole.
 
 use std::collections::BTreeSet;
 use std::process::Command;
