@@ -86,7 +86,7 @@ impl Builders {
         Image::read(&saved.outcome().succeeds().stdout_bytes)
     }
 
-    /// A new directory for a context; the same name gives a new one again.
+    /// A new, empty directory for a context.
     pub(super) fn context(&self) -> tempfile::TempDir {
         tempfile::TempDir::with_prefix_in("context-", self.test.path("")).unwrap()
     }
