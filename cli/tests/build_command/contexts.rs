@@ -116,6 +116,31 @@ fn names_stand_for_what_build_context_says() {
 }
 
 #[test]
+fn a_directory_and_a_repository_can_be_bases() {
+    let test = TestEnvironment::new();
+    let context = test.context("tree", &[("f", "1"), ("d/g", "2"), ("h", "x"), (".dockerignore", "h")]);
+    let repository = Repository::new(test.path("repos/app"));
+    repository.commit(&[("r", "3")]);
+    let server = GitServer::start(&test.path("repos"), None);
+    let (tree, app) = (format!("tree={}", context.path.display()), format!("app={}", server.url("app")));
+    let build = |text: &str| {
+        let arguments = ["--build-context", &tree, "--build-context", &app, "-t", "app", "-"];
+        let found = tree_of(&test, &arguments, text);
+        let history = test.rbuild(&["history", "-q", "app"]).outcome().succeeds().stdout.lines().count();
+        (found, history)
+    };
+    let (found, history) = build("FROM tree\nWORKDIR /d/w\nCOPY --from=app r /d/\n");
+    assert_eq!((found.text("f"), found.text("d/g"), found.text("d/r")), ("1", "2", "3"));
+    assert!(!found.has("h") && found.has("d/w"));
+    assert_eq!(history, 3);
+    let (found, history) = build("FROM tree\nENV x=y\n");
+    assert_eq!((found.text("f"), history), ("1", 2));
+    let (found, history) = build("FROM app AS base\nFROM base\nCOPY --from=tree f /\n");
+    assert_eq!((found.text("r"), found.text("f"), history), ("3", "1", 2));
+    test.assert_sound();
+}
+
+#[test]
 fn a_layout_serves_a_store_that_has_never_seen_its_image() {
     let test = TestEnvironment::new();
     let base = test.context("base", &[("Dockerfile", "FROM scratch\nCOPY f /f\nENV X=y\n"), ("f", "f")]);

@@ -174,7 +174,6 @@ impl Lowerer<'_> {
             _ => self.add_vertex(op, inputs, meta),
         };
         current.state.edge = Some(edge);
-        current.state.local = None;
         self.record_layer(current, created_by);
     }
 

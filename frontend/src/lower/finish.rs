@@ -66,9 +66,6 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 pub(super) fn finish(mut lowerer: Lowerer<'_>, target: StageId) -> Result<Lowered, Error> {
     lowerer.linter.verdict()?;
     let state = lowerer.done.remove(&target).expect("the target is reachable from itself");
-    if let Some(local) = state.local {
-        lowerer.locals.use_all(local);
-    }
     lowerer.fill_follow_paths();
     let unused_build_args = unused_build_args(&lowerer);
     let mut config = state.config;

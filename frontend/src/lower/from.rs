@@ -214,14 +214,19 @@ impl Lowerer<'_> {
             (_, Some(Origin::Image(image))) => self.start_from_image(id, image),
             (_, Some(Origin::Local { name, ignore })) => {
                 let (local, edge) = self.local_tree(name, ignore);
-                if !stage.steps.is_empty() {
-                    self.locals.use_all(local);
+                let mut current = self.start_empty(id, Some(edge), Some(local));
+                // What only a `--from` names is read in place, as far as it is named.
+                if !stage.is_external {
+                    self.take_root(&mut current.state);
                 }
-                self.start_empty(id, Some(edge), Some(local))
+                current
             }
             (_, Some(Origin::Remote(remote))) => {
                 let edge = self.remote_context(remote);
-                self.start_empty(id, Some(edge), None)
+                let mut current = self.start_empty(id, Some(edge), None);
+                let name = stage.base_name(&stage.name);
+                self.record_root(&mut current.state, format!("remote source for {name}"));
+                current
             }
             (_, Some(Origin::Scratch) | None) => self.start_empty(id, None, None),
         };
@@ -234,9 +239,6 @@ impl Lowerer<'_> {
         // The base stands before this stage, is reachable as it is, and so has been lowered.
         let mut state = self.done[&base].clone();
         state.config.config.on_build.clear();
-        if let Some(local) = state.local {
-            self.locals.use_all(local);
-        }
         Current::new(id, stage, state, false, self.options.multi_platform)
     }
 

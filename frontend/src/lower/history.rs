@@ -11,6 +11,8 @@ use crate::instruction::duration;
 
 /// What tools take for "made from a Dockerfile".
 const COMMENT: &str = "buildkit.dockerfile.v0";
+/// And for a layer that no instruction made.
+const ROOT_COMMENT: &str = "buildkit.exporter.image.v0";
 
 /// How many layers an image has. Very old ones say so only in their history.
 pub(super) fn layer_count(config: &ImageConfig) -> usize {
@@ -54,6 +56,18 @@ impl Lowerer<'_> {
     /// Records an instruction that made a layer.
     pub(super) fn record_layer(&self, current: &mut Current, created_by: String) {
         self.push_history(current, created_by, false);
+    }
+
+    /// Records the layer that a stage stands on where its base is no image. BuildKit has the entry too, but as the last one, so that
+    /// every entry tells of the layer above its own.
+    pub(super) fn record_root(&self, state: &mut State, created_by: String) {
+        state.history.own.push(History {
+            created: self.times.created.clone(),
+            created_by: Some(created_by),
+            author: None,
+            comment: Some(ROOT_COMMENT.to_owned()),
+            empty_layer: false,
+        });
     }
 
     fn push_history(&self, current: &mut Current, created_by: String, empty_layer: bool) {

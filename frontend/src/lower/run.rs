@@ -37,9 +37,6 @@ pub(super) struct Surroundings {
 impl Lowerer<'_> {
     pub(super) fn run(&mut self, current: &mut Current, step: &Step, run: &Run) -> Result<(), Error> {
         let command = &step.command;
-        if let Some(local) = current.state.local {
-            self.locals.use_all(local);
-        }
         let mut surroundings = Surroundings {
             range: command.range,
             inputs: Inputs::default(),
@@ -85,7 +82,6 @@ impl Lowerer<'_> {
             meta,
         });
         current.state.edge = Some(edge.into());
-        current.state.local = None;
         let created_by = format!("RUN {} # buildkit", history::run_command(&current.state, &args));
         self.record_layer(current, created_by);
         Ok(())

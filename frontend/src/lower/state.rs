@@ -15,7 +15,7 @@ use crate::stage::{Stage, StageId};
 pub(super) struct State {
     /// The root file system; `None` is the empty tree.
     pub(super) edge: Option<Edge>,
-    /// The local directory that the root still is, if it is one.
+    /// The local directory that the root is, of a stage that is only read from.
     pub(super) local: Option<LocalId>,
     /// All but the history.
     pub(super) config: ImageConfig,

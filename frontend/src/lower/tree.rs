@@ -9,6 +9,7 @@ use rbuild_llb::{
 };
 
 use super::Lowerer;
+use super::state::State;
 use crate::options::MainContext;
 use crate::paths;
 use crate::remote::RemoteContext;
@@ -53,6 +54,11 @@ struct LocalTree {
 }
 
 impl LocalTrees {
+    /// The name under which the solver knows the directory.
+    fn name(&self, id: LocalId) -> &str {
+        self.by_name.iter().find(|(_, known)| **known == id).map_or("", |(name, _)| name)
+    }
+
     /// Notes that a step needs the whole directory.
     pub(super) fn use_all(&mut self, id: LocalId) {
         self.trees[id.0].paths = None;
@@ -116,6 +122,20 @@ impl Lowerer<'_> {
         self.locals.trees.push(LocalTree { vertex: edge.vertex, paths: Some(BTreeSet::new()) });
         self.locals.by_name.insert(name.to_owned(), id);
         (id, edge)
+    }
+
+    /// Makes a layer of a root that still is a local directory.
+    pub(super) fn take_root(&mut self, state: &mut State) {
+        let Some(local) = state.local.take() else { return };
+        self.locals.use_all(local);
+        let name = self.locals.name(local).to_owned();
+        let mut steps = FileSteps::on(None);
+        let from = steps.input(state.edge);
+        steps.copy(CopyAction::new(from, "/", "/"));
+        let (op, inputs) = steps.finish();
+        let meta = Meta { name: format!("[context {name}] local source"), internal: true, ..Meta::default() };
+        state.edge = Some(self.add_vertex(op, inputs, meta));
+        self.record_root(state, format!("local source for {name}"));
     }
 
     /// Tells each local source which of its paths are read.

@@ -62,7 +62,6 @@ impl Lowerer<'_> {
         let name = current.title(&text, command.is_trigger);
         let meta = rbuild_llb::Meta { ignore_cache: false, ..self.meta(current, command, name) };
         current.state.edge = Some(self.add_vertex(op, inputs, meta));
-        current.state.local = None;
         Ok(())
     }
 }

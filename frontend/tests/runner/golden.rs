@@ -224,13 +224,17 @@ pub(crate) fn check_invariants(case: &str, lowered: &Lowered) {
         assert_eq!(output.0, 0, "{case}");
         let vertex = lowered.definition.vertex(vertex);
         let parent = match &vertex.op {
-            Op::Source(
-                SourceOp::Image(_) | SourceOp::Local(_) | SourceOp::Git(_) | SourceOp::OciLayout(_),
-            ) => break,
+            Op::Source(SourceOp::Image(_) | SourceOp::OciLayout(_)) => break,
+            Op::Source(SourceOp::Git(_)) => {
+                chain.push("remote".to_owned());
+                break;
+            }
             Op::Exec(exec) => exec.mounts.iter().find(|mount| mount.target == "/").unwrap().input,
             Op::File(file) => root_of(file),
             Op::Merge(merge) => merge.inputs[0],
-            Op::Source(SourceOp::Http(_)) | Op::Diff(_) => panic!("{case}: on the root's chain"),
+            Op::Source(SourceOp::Local(_) | SourceOp::Http(_)) | Op::Diff(_) => {
+                panic!("{case}: on the root's chain")
+            }
         };
         let name = vertex.meta.name.split_once("] ").map_or(vertex.meta.name.as_str(), |(_, text)| text);
         let name = name.trim_start_matches("ONBUILD ").trim_start_matches("LINK ");
