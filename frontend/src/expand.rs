@@ -15,6 +15,8 @@ use thiserror::Error;
 
 /// The largest result of one expansion. Linux takes no argument or variable above 128 KiB.
 pub const EXPANDED_SIZE_BYTES_MAX: usize = 1 << 20;
+/// The most that all substitutions in a word may give, those within others and those thrown away among them.
+pub const SUBSTITUTED_SIZE_BYTES_MAX: usize = 4 * EXPANDED_SIZE_BYTES_MAX;
 /// How deep `${a:-${b:-…}}` may nest.
 pub const NESTING_DEPTH_MAX: usize = 100;
 
@@ -61,6 +63,9 @@ pub enum ExpandError {
     /// Longer than [`EXPANDED_SIZE_BYTES_MAX`].
     #[error("the result is longer than {EXPANDED_SIZE_BYTES_MAX} bytes")]
     TooLong,
+    /// Substitutions that give more than [`SUBSTITUTED_SIZE_BYTES_MAX`].
+    #[error("all substitutions together give more than {SUBSTITUTED_SIZE_BYTES_MAX} bytes")]
+    TooMuch,
 }
 
 /// Where variables come from.
@@ -133,6 +138,7 @@ impl Expander {
             characters: word.chars().collect(),
             position: 0,
             depth: 0,
+            spent: Spent::default(),
             variables,
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -178,18 +184,28 @@ impl Output {
     }
 }
 
+/// What a word has cost: nested substitutions can make much of few characters, and again for each few characters.
+#[derive(Default)]
+struct Spent {
+    /// How long the results of all substitutions are.
+    size_bytes: usize,
+    /// How many steps the matching of patterns took.
+    match_steps: usize,
+}
+
 struct Lexer<'a> {
     how: Expander,
     keep_escapes: bool,
     characters: Vec<char>,
     position: usize,
     depth: usize,
+    spent: Spent,
     variables: &'a dyn Variables,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
 
-impl Lexer<'_> {
+impl<'a> Lexer<'a> {
     fn peek(&self) -> Option<char> {
         self.characters.get(self.position).copied()
     }
@@ -297,24 +313,36 @@ impl Lexer<'_> {
 
     fn dollar(&mut self) -> Result<String, ExpandError> {
         self.position += 1;
-        if self.peek() == Some('{') {
-            self.position += 1;
-            self.depth += 1;
-            if self.depth > NESTING_DEPTH_MAX {
-                return Err(ExpandError::TooDeep);
-            }
-            let value = self.braced();
-            self.depth -= 1;
-            return value;
+        let value = if self.peek() == Some('{') { self.nested() } else { Ok(self.plain()) }?;
+        self.spent.size_bytes += value.len();
+        if self.spent.size_bytes > SUBSTITUTED_SIZE_BYTES_MAX {
+            return Err(ExpandError::TooMuch);
         }
+        Ok(value)
+    }
+
+    /// `{name…}`, one level deeper.
+    fn nested(&mut self) -> Result<String, ExpandError> {
+        self.position += 1;
+        self.depth += 1;
+        if self.depth > NESTING_DEPTH_MAX {
+            return Err(ExpandError::TooDeep);
+        }
+        let value = self.braced();
+        self.depth -= 1;
+        value
+    }
+
+    /// `name`, which may be missing: a dollar alone.
+    fn plain(&mut self) -> String {
         let name = self.name();
         if name.is_empty() {
-            return Ok("$".to_owned());
+            return "$".to_owned();
         }
         match self.value(&name) {
-            Some(value) => Ok(value),
-            None if self.how.keep_unset => Ok(format!("${name}")),
-            None => Ok(String::new()),
+            Some(value) => value.to_owned(),
+            None if self.how.keep_unset => format!("${name}"),
+            None => String::new(),
         }
     }
 
@@ -328,7 +356,7 @@ impl Lexer<'_> {
         let name = self.name();
         match self.next().ok_or(ExpandError::MissingBrace)? {
             '}' => match self.value(&name) {
-                Some(value) => Ok(value),
+                Some(value) => Ok(value.to_owned()),
                 None if self.how.keep_unset => Ok(format!("${{{name}}}")),
                 None => Ok(String::new()),
             },
@@ -357,9 +385,9 @@ impl Lexer<'_> {
         let unset = value.is_none();
         let present = value.filter(|value| !(colon && value.is_empty()));
         match (modifier, present) {
-            ('-', present) => Ok(present.unwrap_or(word)),
+            ('-', present) => Ok(present.map_or(word, str::to_owned)),
             ('+', present) => Ok(present.map(|_| word).unwrap_or_default()),
-            (_, Some(value)) => Ok(value),
+            (_, Some(value)) => Ok(value.to_owned()),
             (_, None) if !word.is_empty() => {
                 Err(ExpandError::Required { name: name.to_owned(), message: word })
             }
@@ -380,9 +408,9 @@ impl Lexer<'_> {
         };
         let (pattern, longest) = word.strip_prefix(modifier).map_or((&*word, false), |rest| (rest, true));
         if modifier == '#' {
-            pattern::trim_prefix(&value, pattern, longest)
+            pattern::trim_prefix(value, pattern, longest, &mut self.spent)
         } else {
-            pattern::trim_suffix(&value, pattern, longest)
+            pattern::trim_suffix(value, pattern, longest, &mut self.spent)
         }
     }
 
@@ -401,8 +429,8 @@ impl Lexer<'_> {
         let replacement = self.raw(true, |lexer| lexer.until(Some('}')))?.0;
         let pattern = pattern.0;
         match self.value(name) {
-            Some(value) if all => pattern::replace_all(&value, &pattern, &replacement),
-            Some(value) => pattern::replace_first(&value, &pattern, &replacement),
+            Some(value) if all => pattern::replace_all(value, &pattern, &replacement, &mut self.spent),
+            Some(value) => pattern::replace_first(value, &pattern, &replacement, &mut self.spent),
             None if self.how.keep_unset => Ok(format!("${{{name}/{pattern}/{replacement}}}")),
             None => Ok(String::new()),
         }
@@ -433,8 +461,8 @@ impl Lexer<'_> {
         }
     }
 
-    fn value(&mut self, name: &str) -> Option<String> {
-        let value = self.variables.get(name).map(str::to_owned);
+    fn value(&mut self, name: &str) -> Option<&'a str> {
+        let value = self.variables.get(name);
         let seen = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
         seen.insert(name.to_owned());
         value

@@ -3,9 +3,9 @@
 //! `*` and `?` do not match a line break. A match is found by following all states of the pattern at once, so that
 //! its cost is bounded by the length of the value times that of the pattern, for each place it may start at.
 
-use super::{EXPANDED_SIZE_BYTES_MAX, ExpandError};
+use super::{EXPANDED_SIZE_BYTES_MAX, ExpandError, Spent};
 
-/// The most steps one substitution may take.
+/// The most steps the substitutions of a word may take.
 const STEPS_MAX: usize = 20_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,30 +18,45 @@ enum Token {
 struct Matcher<'a> {
     text: &'a str,
     tokens: Vec<Token>,
-    steps: usize,
+    spent: &'a mut Spent,
 }
 
 /// The value without the shortest or longest prefix that matches.
-pub(super) fn trim_prefix(value: &str, pattern: &str, longest: bool) -> Result<String, ExpandError> {
+pub(super) fn trim_prefix(
+    value: &str,
+    pattern: &str,
+    longest: bool,
+    spent: &mut Spent,
+) -> Result<String, ExpandError> {
     let characters: Vec<char> = value.chars().collect();
-    let mut matcher = Matcher::new(pattern)?;
+    let mut matcher = Matcher::new(pattern, spent)?;
     let end = matcher.end(&characters, longest)?.unwrap_or(0);
     Ok(characters[end..].iter().collect())
 }
 
 /// The value without the shortest or longest suffix that matches: a prefix, read backwards.
-pub(super) fn trim_suffix(value: &str, pattern: &str, longest: bool) -> Result<String, ExpandError> {
+pub(super) fn trim_suffix(
+    value: &str,
+    pattern: &str,
+    longest: bool,
+    spent: &mut Spent,
+) -> Result<String, ExpandError> {
     let reversed: Vec<char> = value.chars().rev().collect();
-    let mut matcher = Matcher::new(pattern)?;
+    let mut matcher = Matcher::new(pattern, spent)?;
     matcher.tokens.reverse();
     let end = matcher.end(&reversed, longest)?.unwrap_or(0);
     Ok(reversed[end..].iter().rev().collect())
 }
 
 /// The value with the leftmost, longest match replaced.
-pub(super) fn replace_first(value: &str, pattern: &str, replacement: &str) -> Result<String, ExpandError> {
+pub(super) fn replace_first(
+    value: &str,
+    pattern: &str,
+    replacement: &str,
+    spent: &mut Spent,
+) -> Result<String, ExpandError> {
     let characters: Vec<char> = value.chars().collect();
-    let Some((start, end)) = Matcher::new(pattern)?.find(&characters, 0)? else {
+    let Some((start, end)) = Matcher::new(pattern, spent)?.find(&characters, 0)? else {
         return Ok(value.to_owned());
     };
     let mut result: String = characters[..start].iter().collect();
@@ -52,9 +67,14 @@ pub(super) fn replace_first(value: &str, pattern: &str, replacement: &str) -> Re
 
 /// The value with every match replaced. `$0` in the replacement is the match, any other `$name` is empty and `$$`
 /// is a dollar, because BuildKit hands the replacement to Go's regular expressions.
-pub(super) fn replace_all(value: &str, pattern: &str, replacement: &str) -> Result<String, ExpandError> {
+pub(super) fn replace_all(
+    value: &str,
+    pattern: &str,
+    replacement: &str,
+    spent: &mut Spent,
+) -> Result<String, ExpandError> {
     let characters: Vec<char> = value.chars().collect();
-    let mut matcher = Matcher::new(pattern)?;
+    let mut matcher = Matcher::new(pattern, spent)?;
     let (mut result, mut copied, mut position) = (String::new(), 0, 0);
     while position <= characters.len() {
         let Some((start, end)) = matcher.find(&characters, position)? else { break };
@@ -106,7 +126,7 @@ fn push_template(result: &mut String, template: &str, matched: &[char]) {
 }
 
 impl<'a> Matcher<'a> {
-    fn new(pattern: &'a str) -> Result<Self, ExpandError> {
+    fn new(pattern: &'a str, spent: &'a mut Spent) -> Result<Self, ExpandError> {
         let mut tokens = Vec::with_capacity(pattern.len());
         let mut characters = pattern.chars().peekable();
         while let Some(character) = characters.next() {
@@ -128,7 +148,7 @@ impl<'a> Matcher<'a> {
                 tokens.push(token);
             }
         }
-        Ok(Self { text: pattern, tokens, steps: 0 })
+        Ok(Self { text: pattern, tokens, spent })
     }
 
     /// The leftmost longest match at or after `from`.
@@ -155,8 +175,8 @@ impl<'a> Matcher<'a> {
                 }
             }
             let Some(character) = value.get(position) else { break };
-            self.steps += states.len();
-            if self.steps > STEPS_MAX {
+            self.spent.match_steps += states.len();
+            if self.spent.match_steps > STEPS_MAX {
                 return Err(ExpandError::PatternTooComplex(self.text.to_owned()));
             }
             states = self.advance(&states, *character);

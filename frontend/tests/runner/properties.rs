@@ -1,7 +1,7 @@
 //! What holds of any text.
 
 use proptest::prelude::*;
-use rbuild_frontend::expand::{Expander, NoVariables};
+use rbuild_frontend::expand::{ExpandError, Expander, NoVariables};
 use rbuild_frontend::{Options, dockerignore, lower, parser};
 use rbuild_image::Platform;
 
@@ -134,4 +134,13 @@ fn variables_cannot_grow_for_ever() {
     let options = Options::new(Platform::new("linux", "amd64", None), "");
     let error = lower(text.as_bytes(), &options, &Fixtures).unwrap_err();
     assert!(error.to_string().ends_with("the result is longer than 1048576 bytes"), "{error}");
+}
+
+/// What is thrown away costs as much as what is kept.
+#[test]
+fn words_cannot_cost_without_bound() {
+    let part = format!("${{unset+${{unset:-{}}}}}", "a".repeat(10_000));
+    let expand = |parts: usize| Expander::new('\\').expand(&part.repeat(parts), &NoVariables);
+    assert_eq!(expand(4).map(|expanded| expanded.text), Ok(String::new()));
+    assert_eq!(expand(500), Err(ExpandError::TooMuch));
 }
