@@ -122,7 +122,12 @@ impl Origins {
         let image = self.images[&key].clone();
         let (_, asked) = key;
         let is_free = stage.platform.is_none() && options.platform_is_default;
-        let platform = if is_free { detect(&image.config.platform, asked, options) } else { asked };
+        let platform = match &stage.base {
+            // Whoever names an image as a context has chosen its platform.
+            Base::Context(_) => image.config.platform.clone(),
+            _ if is_free => detect(&image.config.platform, asked, options),
+            _ => asked,
+        };
         let name = image.reference.to_string();
         let source = SourceOp::Image(ImageSource {
             reference: image.reference,
