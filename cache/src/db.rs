@@ -71,6 +71,13 @@ CREATE TABLE snapshot (
     last_used INTEGER NOT NULL
 ) STRICT;
 
+-- One layer that is the same as several, for mounts of deep stacks: ids of layers as above, and a snapshot of one layer.
+CREATE TABLE flattened (
+    layers BLOB PRIMARY KEY,
+    flat INTEGER NOT NULL REFERENCES snapshot(id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX flattened_by_flat ON flattened(flat);
+
 -- What a step gave: snapshot ids, eight bytes each, little endian, 0 for the empty tree.
 CREATE TABLE result (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -139,12 +139,6 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// More layers than overlayfs can join.
-    #[error("a stack of {found} layers is too deep (at most {} can be mounted)", crate::LAYERS_MAX)]
-    TooManyLayers {
-        /// How many there are.
-        found: usize,
-    },
     /// An image or a container has that name or id already.
     #[error("name `{0}` is already in use")]
     NameInUse(String),

@@ -92,8 +92,8 @@ pub use lock::KeyLock;
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, NewRecord, Record, Records};
 pub use snapshot::{
-    ActiveSnapshot, LAYERS_MAX, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, Snapshot,
-    SnapshotId, UnpackedLayer,
+    ActiveSnapshot, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, Snapshot, SnapshotId,
+    UnpackedLayer,
 };
 pub use stat_cache::StatCacheTable;
 pub use store::{Store, StoreOptions};

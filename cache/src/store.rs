@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     /// Done once per handle, before the first entry is made in `active/`.
     pub(crate) cleaned_up: Once,
     pub(crate) removers: Removers,
+    /// Held while a deep stack is flattened, so that it is done once.
+    pub(crate) flattening: Mutex<()>,
     stat_cache: OnceLock<StatCacheTable>,
     downloads: OnceLock<Downloads>,
 }
@@ -64,6 +66,7 @@ impl Store {
             lease: Mutex::default(),
             cleaned_up: Once::new(),
             removers: Removers::default(),
+            flattening: Mutex::default(),
             stat_cache: OnceLock::new(),
             downloads: OnceLock::new(),
         }));

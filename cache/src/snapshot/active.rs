@@ -10,13 +10,13 @@ use rusqlite::Transaction;
 
 use super::layers::{Archive, insert_archive};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
-use super::{LAYERS_MAX, LayerId, Snapshot, insert_snapshot};
+use super::{LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
 use crate::lease::Lease;
 use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
-use crate::{Error, Result, Store};
+use crate::{Result, Store};
 
 /// A layer in the making: what is written to its mount, or straight into its upper directory, becomes the layer.
 ///
@@ -48,7 +48,7 @@ impl Store {
     /// Mounts the merged tree of a snapshot, read-only.
     ///
     /// # Errors
-    /// When it has been pruned, has too many layers, or overlayfs cannot be mounted here.
+    /// When it has been pruned, or overlayfs cannot be mounted here.
     pub fn view(&self, snapshot: &Snapshot) -> Result<MountedRoot> {
         self.touch(snapshot)?;
         if snapshot.layers.is_empty() {
@@ -89,11 +89,8 @@ impl Store {
 
     /// The directories of a snapshot, top first, with `stubs` below all. At least one.
     fn lowers(&self, snapshot: &Snapshot, stubs: Option<&Path>) -> Result<Vec<PathBuf>> {
-        if snapshot.layers.len() > LAYERS_MAX {
-            return Err(Error::TooManyLayers { found: snapshot.layers.len() });
-        }
-        let mut lowers: Vec<_> =
-            snapshot.layers.iter().rev().map(|layer| self.0.layout.layer(*layer)).collect();
+        let layers = self.mountable_layers(snapshot)?;
+        let mut lowers: Vec<_> = layers.iter().rev().map(|layer| self.0.layout.layer(*layer)).collect();
         lowers.extend(stubs.map(Path::to_owned));
         if lowers.is_empty() {
             lowers.push(self.0.layout.directory("empty"));
@@ -119,7 +116,7 @@ impl ActiveSnapshot {
     /// May be called again once the mount before is gone.
     ///
     /// # Errors
-    /// When there are too many layers, or overlayfs cannot be mounted here.
+    /// When overlayfs cannot be mounted here.
     pub fn mount(&self, stubs: Option<&Path>) -> Result<MountedRoot> {
         self.directory.renew_work()?;
         let directory = &self.directory;

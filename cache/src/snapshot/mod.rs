@@ -16,6 +16,7 @@
 
 mod active;
 mod content;
+mod flatten;
 mod layers;
 mod overlay;
 mod squash;
@@ -35,9 +36,9 @@ use crate::db::{Failure, pack, unpack};
 pub use crate::layer::OverlayXattrs;
 use crate::{Error, Result, Store};
 
-/// The most layers that one mount can have. Overlayfs takes 500 lower directories (`OVL_MAX_STACK`); one is left for mount
-/// points, one for what a caller may add.
-pub const LAYERS_MAX: usize = 498;
+/// The most layers that one mount can have: of a deeper stack, the lower part is mounted as one layer (`flatten`). Overlayfs
+/// takes 500 lower directories (`OVL_MAX_STACK`); one is left for mount points, one for what a caller may add.
+const LAYERS_MAX: usize = 498;
 
 /// Names a layer in this store. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

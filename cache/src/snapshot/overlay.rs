@@ -10,7 +10,7 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::{LAYERS_MAX, OverlayXattrs};
+use super::OverlayXattrs;
 use crate::root_dir::{At, proc_path};
 use crate::{Error, Result};
 
@@ -61,9 +61,6 @@ impl Overlay<'_> {
     /// Makes the mount, read-only unless it has an upper directory.
     pub(super) fn mount(&self) -> Result<MountedRoot> {
         let layers = self.lowers.len();
-        if layers > LAYERS_MAX + 2 {
-            return Err(Error::TooManyLayers { found: layers });
-        }
         let context = Context::open("overlay", layers)?;
         self.configure(&context)?;
         let attributes =

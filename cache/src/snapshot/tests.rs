@@ -195,8 +195,30 @@ fn kernel_stacks_can_be_as_deep_as_the_kernel_allows() {
     let stubs = store.scratch().join("stubs");
     fs::create_dir(&stubs).unwrap();
     drop(store.prepare(&snapshot).unwrap().mount(Some(&stubs)).unwrap());
-    let deeper = commit_file(&store, &snapshot, "more", "");
-    assert!(matches!(store.view(&deeper), Err(Error::TooManyLayers { found }) if found == LAYERS_MAX + 1));
+}
+
+#[test]
+fn kernel_deeper_stacks_are_flattened_for_their_mounts() {
+    require_overlay!();
+    let store = TestStore::new();
+    let count = |db: &rusqlite::Connection| {
+        Ok(db.query_row("SELECT count(*) FROM flattened", (), |row| row.get::<_, i64>(0))?)
+    };
+    let (mut snapshot, mut removed) = (Snapshot::empty(), 0);
+    for (depth, flats) in [(LAYERS_MAX, 0), (LAYERS_MAX + 1, 1), (746, 1), (747, 2), (1000, 3)] {
+        while snapshot.layers.len() + 1 < depth {
+            snapshot = commit_file(&store, &snapshot, &snapshot.layers.len().to_string(), "");
+        }
+        // What the topmost layer removes is far below it.
+        let gone = (depth - 300).to_string();
+        snapshot = run(&store, &snapshot, |root| fs::remove_file(root.join(&gone)).unwrap());
+        removed += 1;
+        let found = names(&path_of(&store.second_handle().view(&snapshot).unwrap()));
+        assert!(!found.contains(&gone) && found.contains(&"0".to_owned()), "{depth}");
+        // A layer is a file, or takes one away.
+        assert_eq!((snapshot.layers.len(), found.len()), (depth, depth - 2 * removed));
+        assert_eq!(store.0.db.read("count", count).unwrap(), flats, "{depth}");
+    }
 }
 
 #[test]

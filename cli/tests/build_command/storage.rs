@@ -180,3 +180,17 @@ fn a_read_only_disk_is_the_machines_fault() {
     let context = test.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
     test.build(&context, &["-t", "app"]).exits(3).says(&["Read-only file system", "--root DIR"]);
 }
+
+#[test]
+fn an_image_may_have_more_layers_than_a_mount() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let copies: String = (0..600).map(|step| format!("COPY Dockerfile /steps/{step}\n")).collect();
+    let last = "RUN ls /steps | wc -l >/count && rm /steps/0\n";
+    let context = test.dockerfile(&format!("FROM busybox\n{copies}{last}RUN touch /end\n"));
+    test.build(&context, &["-t", "deep"]).succeeds();
+    assert_eq!(test.run("deep", "cat /count; test ! -e /steps/0 && ls /end"), "600\n/end\n");
+    assert!(test.build(&context, &[]).succeeds().ran().is_empty());
+    let tree = test.build_tree(&context, &[]);
+    assert!(tree.has("steps/599") && !tree.has("steps/0"));
+    test.assert_sound();
+}
