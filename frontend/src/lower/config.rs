@@ -24,12 +24,13 @@ impl Lowerer<'_> {
         for declaration in declarations {
             let key = &declaration.key;
             checks::secret_name("ARG", key, command, self.linter);
-            self.outline.arg(self.text, command, declaration);
-            let value = match (self.options.build_args.get(key), &declaration.default) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(self.expand(current, command, default)?),
-                (None, None) => self.globals.env.get(key).map(str::to_owned),
+            let global = self.globals.env.get(key);
+            let (value, is_inherited) = match (self.options.build_args.get(key), &declaration.default) {
+                (Some(given), _) => (Some(given.clone()), false),
+                (None, Some(default)) => (Some(self.expand(current, command, default)?), false),
+                (None, None) => (global.map(str::to_owned), global.is_some()),
             };
+            self.outline.arg(self.text, command, key, is_inherited);
             if let Some(value) = &value
                 && !CONTROL_ARGS.contains(&key.as_str())
             {

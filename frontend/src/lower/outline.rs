@@ -8,8 +8,8 @@ use super::{Lowerer, mounts};
 use crate::args::GlobalArg;
 use crate::expand::{Expander, Variables};
 use crate::file::FileText;
+use crate::instruction::Command;
 use crate::instruction::mount::{MountSpec, MountType};
-use crate::instruction::{ArgDeclaration, Command};
 use crate::stage::StageId;
 use crate::subrequest::{Outline, OutlineArg, OutlineMount, description};
 
@@ -23,15 +23,13 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    /// Notes an ARG of a stage. One that only takes a global over is described where that is declared.
-    pub(super) fn arg(&mut self, file: &FileText, command: &Command, declaration: &ArgDeclaration) {
-        let key = &declaration.key;
-        if declaration.default.is_none()
-            && let Some(global) = file.globals.iter().rfind(|arg| declares(arg, key))
-        {
-            self.note(key, &global.comments, global.range);
-        } else {
+    /// Notes an ARG of a stage. One that only takes a global value over is described where that is declared, if it
+    /// is: those of the platform are what they are.
+    pub(super) fn arg(&mut self, file: &FileText, command: &Command, key: &str, is_inherited: bool) {
+        if !is_inherited {
             self.note(key, &command.comments, command.range);
+        } else if let Some(global) = file.globals.iter().rfind(|arg| declares(arg, key)) {
+            self.note(key, &global.comments, global.range);
         }
     }
 

@@ -24,7 +24,7 @@ fn assert_answers(folder: &Path, name: &str, answer: &Answer) {
 #[test]
 fn questions_are_answered_as_buildkit_does() {
     let root = crate::testdata("subrequests");
-    for case in ["stages", "plain"] {
+    for case in ["stages", "plain", "inherited"] {
         let folder = root.join(case);
         let source = fs::read(folder.join("Dockerfile")).unwrap();
         let mut options = Options::new(Platform::new("linux", "amd64", None), "2026-01-02T03:04:05Z");
