@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::fail_point::FailPoint;
 use crate::lock::wait_for;
 use crate::root_dir::{At as _, RootDir};
 use crate::{CacheKey, Error, Result, Store};
@@ -127,7 +128,9 @@ impl CacheMount {
     }
 
     fn end_filling(&self) -> Result<()> {
-        Ok(fs::rename(self.directory.join(NEW), self.path()).at("fill", self.path())?)
+        FailPoint::CacheMountRename.reach().at("fill", self.path())?;
+        fs::rename(self.directory.join(NEW), self.path()).at("fill", self.path())?;
+        Ok(FailPoint::CacheMountNamed.reach().at("fill", self.path())?)
     }
 }
 

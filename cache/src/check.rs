@@ -1,20 +1,31 @@
-//! Proves the store: what the names promise is compared with what is there. Changes nothing.
+//! Proves the store: what the names promise is compared with what is there.
+//!
+//! Like any process that uses the store, a check first removes what dead ones have left; a directory of a layer without a row
+//! is such a thing. Beside that it changes nothing. [`Store::repair`] forgets what is damaged, so that the next build makes
+//! it again, or a registry is asked for it again.
+
+mod metadata;
+mod repair;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rbuild_image::{Descriptor, Digest, HashingReader};
+use rayon::ThreadPool;
+use rbuild_image::{Descriptor, Digest, HashingReader, ImageConfig, MANIFEST_SIZE_BYTES_MAX, Manifest};
 use rusqlite::Connection;
+use rustix::fs::FlockOperation;
 
-use crate::db::{Failure, unpack};
-use crate::images::visit_blobs;
+pub use self::metadata::set_damaged_metadata_aside;
+use crate::db::Failure;
+use crate::images::{ImageRecord, visit_blobs};
 use crate::root_dir::At;
+use crate::snapshot::LayerState;
 use crate::{Error, LayerId, Result, Store};
 
 /// A promise that the store breaks.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Problem {
     /// SQLite finds the metadata damaged.
     #[error("the metadata is damaged: {0}")]
@@ -33,9 +44,9 @@ pub enum Problem {
     /// A layer has a row and no directory.
     #[error("layer {0} is missing")]
     LayerMissing(LayerId),
-    /// A directory of a layer has no row. Not harmful: prune removes it.
-    #[error("`{}` is not a known layer", .0.display())]
-    LayerUnknown(PathBuf),
+    /// A layer does not hold what it held when it was made.
+    #[error("layer {0} has been changed")]
+    LayerChanged(LayerId),
     /// A snapshot names a layer that has no row.
     #[error("snapshot {snapshot} needs layer {layer}, which is not recorded")]
     Snapshot {
@@ -47,12 +58,14 @@ pub enum Problem {
     /// A cache record names a snapshot that has no row.
     #[error("a result of `{description}` is snapshot {snapshot}, which is not recorded")]
     Record {
+        /// The result.
+        result: i64,
         /// The step.
         description: String,
         /// The snapshot.
         snapshot: i64,
     },
-    /// An image needs a document that is not there or is none. Layers may be missing: they can be made again.
+    /// An image needs a document or a layer that is not there, and cannot be made again.
     #[error("image `{target}` needs `{blob}`, which is missing or malformed")]
     Image {
         /// The image.
@@ -60,119 +73,175 @@ pub enum Problem {
         /// What it needs.
         blob: Digest,
     },
+    /// Something is mounted in the store.
+    #[error("`{}` is a mount", .0.display())]
+    Mount(PathBuf),
+}
+
+/// What a check has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Blobs whose content was compared with their names.
+    pub blobs: usize,
+    /// The size of these.
+    pub blob_bytes: u64,
+    /// Layers whose content was compared with what is recorded of it.
+    pub layers: usize,
+    /// Layers that are there, but have nothing to be compared with: they were never exported, nor keyed by.
+    pub layers_unproven: usize,
+    /// Snapshots whose layers are there.
+    pub snapshots: usize,
+    /// Results of steps whose snapshots are there.
+    pub results: usize,
+    /// Images that have all that they need.
+    pub images: usize,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
 }
 
 impl Store {
-    /// Looks for broken promises. Reads every blob.
+    /// Looks for broken promises. Reads every blob, and every layer.
     ///
     /// # Errors
     /// When something cannot be read at all.
-    pub fn check(&self) -> Result<Vec<Problem>> {
-        let mut problems = self.check_metadata()?;
-        self.check_layers(&mut problems)?;
-        self.check_blobs(&mut problems)?;
-        self.check_images(&mut problems)?;
-        Ok(problems)
+    pub fn check(&self, pool: &ThreadPool) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        // Nothing is pruned meanwhile.
+        let _no_prune = self.lock_prune(FlockOperation::LockShared)?;
+        self.check_blobs(&mut report)?;
+        report.problems.extend(self.check_integrity()?);
+        if report.problems.iter().any(|problem| matches!(problem, Problem::Metadata(_))) {
+            // Rows that cannot be read are no reason to say that what they name is not needed.
+            return Ok(report);
+        }
+        self.check_rows(&mut report)?;
+        self.clean_up()?;
+        report.problems.extend(mounts_below(self.root())?.into_iter().map(Problem::Mount));
+        self.check_layers(&mut report, pool)?;
+        self.check_images(&mut report)?;
+        Ok(report)
     }
 
-    fn check_metadata(&self) -> Result<Vec<Problem>> {
-        self.0.db.read("check the metadata", |db| {
-            let lines: Vec<String> = column(db, "PRAGMA quick_check")?;
-            let mut problems: Vec<_> =
-                lines.into_iter().filter(|line| line != "ok").map(Problem::Metadata).collect();
-            let layers: HashSet<i64> = column(db, "SELECT id FROM layer")?.into_iter().collect();
-            let mut snapshots = HashSet::new();
-            for (snapshot, packed) in pairs::<i64>(db, "SELECT id, layers FROM snapshot")? {
-                snapshots.insert(snapshot);
-                let missing =
-                    unpack("snapshot", &packed)?.into_iter().filter(|layer| !layers.contains(layer));
-                problems.extend(missing.map(|layer| Problem::Snapshot { snapshot, layer }));
+    fn check_layers(&self, report: &mut CheckReport, pool: &ThreadPool) -> Result<()> {
+        let missing = self.missing_layers()?;
+        for (layer, state) in self.verify_layers(&missing, pool)? {
+            match state {
+                LayerState::Whole => report.layers += 1,
+                LayerState::Unproven => report.layers_unproven += 1,
+                LayerState::Damaged => report.problems.push(Problem::LayerChanged(layer)),
             }
-            for (description, packed) in pairs::<String>(db, "SELECT description, outputs FROM result")? {
-                let outputs = unpack("result", &packed)?.into_iter();
-                let missing = outputs.filter(|output| *output != 0 && !snapshots.contains(output));
-                let problem = |snapshot| Problem::Record { description: description.clone(), snapshot };
-                problems.extend(missing.map(problem));
-            }
-            Ok(problems)
-        })
+        }
+        let mut missing: Vec<_> = missing.into_iter().collect();
+        missing.sort_unstable();
+        report.problems.extend(missing.into_iter().map(Problem::LayerMissing));
+        Ok(())
     }
 
-    fn check_layers(&self, problems: &mut Vec<Problem>) -> Result<()> {
-        // Directories and rows are compared inside a write transaction, so that no commit comes in between.
+    fn missing_layers(&self) -> Result<HashSet<LayerId>> {
+        // Inside a write transaction, so that no commit comes in between.
         self.0.db.write("check the layers", |db| {
-            let rows: HashSet<i64> = column(db, "SELECT id FROM layer")?.into_iter().collect();
-            let mut found = HashSet::new();
-            for (name, id) in self.layer_directories()? {
-                match id {
-                    Some(id) if rows.contains(&id.0) => drop(found.insert(id.0)),
-                    _ => problems.push(Problem::LayerUnknown(self.0.layout.directory("layers").join(name))),
-                }
-            }
-            let mut missing: Vec<_> = rows.difference(&found).map(|id| LayerId(*id)).collect();
-            missing.sort_unstable();
-            problems.extend(missing.into_iter().map(Problem::LayerMissing));
-            Ok(())
+            self.sweep_layers(db)?;
+            let rows: HashSet<LayerId> =
+                column(db, "SELECT id FROM layer")?.into_iter().map(LayerId).collect();
+            let found: HashSet<LayerId> =
+                self.layer_directories()?.into_iter().filter_map(|(_, id)| id).collect();
+            Ok(rows.difference(&found).copied().collect())
         })
     }
 
-    fn check_blobs(&self, problems: &mut Vec<Problem>) -> Result<()> {
+    fn check_blobs(&self, report: &mut CheckReport) -> Result<()> {
         let root = self.0.layout.directory("content/sha256");
         for fan in fs::read_dir(&root).at("list", &root)? {
             let fan = fan.at("list", &root)?.path();
             for entry in fs::read_dir(&fan).at("list", &fan)? {
                 let path = entry.at("list", &fan)?.path();
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let Ok(digest) = format!("sha256:{name}").parse() else {
-                    problems.push(Problem::ForeignFile(path));
-                    continue;
-                };
-                problems.extend(self.check_blob(digest)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_blob(&self, digest: Digest) -> Result<Option<Problem>> {
-        let path = self.0.layout.blob(digest);
-        let file = match File::open(&path) {
-            // Pruned by somebody else meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.at("open", &path)?,
-        };
-        let mut reader = HashingReader::new(file);
-        io::copy(&mut reader, &mut io::sink()).at("read", &path)?;
-        let (found, _, _) = reader.finish();
-        Ok((found != digest).then_some(Problem::Blob { digest, found }))
-    }
-
-    fn check_images(&self, problems: &mut Vec<Problem>) -> Result<()> {
-        for image in self.images().list()? {
-            let target = image.target.digest;
-            let mut needed: Vec<Descriptor> = Vec::new();
-            match visit_blobs(self, &image.target, &mut |blob| needed.push(blob.clone())) {
-                Err(Error::Document { digest, .. }) => problems.push(Problem::Image { target, blob: digest }),
-                visited => visited?,
-            }
-            // Of an index, only the manifests that somebody asked for are there; of a manifest, all but the layers has to be.
-            let whole = |blob: &&Descriptor| !image.target.media_type.is_index() || blob.digest == target;
-            for blob in needed.iter().filter(|blob| !blob.media_type.is_layer()).filter(whole) {
-                if !self.0.layout.blob(blob.digest).exists() {
-                    problems.push(Problem::Image { target, blob: blob.digest });
+                match format!("sha256:{name}").parse() {
+                    Ok(digest) => self.check_blob(digest, report)?,
+                    Err(_) => report.problems.push(Problem::ForeignFile(path)),
                 }
             }
         }
         Ok(())
     }
+
+    fn check_blob(&self, digest: Digest, report: &mut CheckReport) -> Result<()> {
+        let path = self.0.layout.blob(digest);
+        let mut reader = HashingReader::new(File::open(&path).at("open", &path)?);
+        report.blob_bytes += io::copy(&mut reader, &mut io::sink()).at("read", &path)?;
+        let (found, _, _) = reader.finish();
+        if found == digest {
+            report.blobs += 1;
+        } else {
+            report.problems.push(Problem::Blob { digest, found });
+        }
+        Ok(())
+    }
+
+    fn check_images(&self, report: &mut CheckReport) -> Result<()> {
+        for image in self.images().list()? {
+            let target = image.target.digest;
+            match self.missing_of(&image)? {
+                None => report.images += 1,
+                Some(blob) => report.problems.push(Problem::Image { target, blob }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first thing that an image needs and that is not there.
+    fn missing_of(&self, image: &ImageRecord) -> Result<Option<Digest>> {
+        let target = image.target.digest;
+        let mut needed: Vec<Descriptor> = Vec::new();
+        match visit_blobs(self, &image.target, &mut |blob| needed.push(blob.clone())) {
+            Err(Error::Document { digest, .. }) => return Ok(Some(digest)),
+            visited => visited?,
+        }
+        // Of an index, only the manifests that somebody asked for are there.
+        let whole = |blob: &&Descriptor| !image.target.media_type.is_index() || blob.digest == target;
+        let documents = needed.iter().filter(|blob| !blob.media_type.is_layer()).filter(whole);
+        if let Some(missing) = documents.map(|blob| blob.digest).find(|digest| !self.has_blob(*digest)) {
+            return Ok(Some(missing));
+        }
+        if image.target.media_type.is_manifest() { self.missing_layer_of(target) } else { Ok(None) }
+    }
+
+    /// The first layer of an image that has neither a directory nor a blob that it can be unpacked from.
+    fn missing_layer_of(&self, manifest: Digest) -> Result<Option<Digest>> {
+        let Some(bytes) = self.content().read(manifest, MANIFEST_SIZE_BYTES_MAX)? else { return Ok(None) };
+        let Ok(manifest) = Manifest::parse(&bytes) else { return Ok(None) };
+        let Some(bytes) = self.content().read(manifest.config.digest, MANIFEST_SIZE_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        // What has another config is no image of a file system: nothing is unpacked of it.
+        let Ok(config) = ImageConfig::parse(&bytes) else { return Ok(None) };
+        let diff_ids = &config.rootfs.diff_ids;
+        let there = self.chain_layers(diff_ids)?.len();
+        let rest = diff_ids.iter().zip(&manifest.layers).skip(there);
+        for (diff_id, layer) in rest {
+            let blobs = self.blobs_of(*diff_id)?;
+            if !self.has_blob(layer.digest) && !blobs.iter().any(|blob| self.has_blob(blob.digest)) {
+                return Ok(Some(layer.digest));
+            }
+        }
+        Ok(None)
+    }
+
+    fn has_blob(&self, digest: Digest) -> bool {
+        self.0.layout.blob(digest).exists()
+    }
+}
+
+/// The mounts of this process's namespace that are in a directory, itself aside.
+fn mounts_below(root: &Path) -> Result<Vec<PathBuf>> {
+    const TABLE: &str = "/proc/self/mountinfo";
+    let table = fs::read_to_string(TABLE).at("read", TABLE)?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    Ok(points.filter(|point| point != root && point.starts_with(root)).collect())
 }
 
 fn column<T: rusqlite::types::FromSql>(db: &Connection, sql: &str) -> Result<Vec<T>, Failure> {
     Ok(db.prepare_cached(sql)?.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?)
-}
-
-fn pairs<T: rusqlite::types::FromSql>(db: &Connection, sql: &str) -> Result<Vec<(T, Vec<u8>)>, Failure> {
-    let mut statement = db.prepare_cached(sql)?;
-    Ok(statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

@@ -10,8 +10,11 @@ use crate::{Result, Store};
 /// A disk with less room than this counts as full.
 const ROOM_SIZE_BYTES_MIN: u64 = 64 << 20;
 
+/// Where things are that belong to whoever holds their lock.
+const LOCKED: [&str; 4] = ["active", "ingest", "locks", "leases"];
+
 impl Store {
-    /// Removes what processes that died have left in `active/`, `ingest/` and `trash/`, and waits until it is gone.
+    /// Removes what processes that died have left, and waits until it is gone.
     ///
     /// # Errors
     /// When something cannot be listed or removed.
@@ -31,7 +34,7 @@ impl Store {
         }
     }
 
-    /// Cleans up once per handle, in the background, before the first layer is made: three listings of directories that are
+    /// Cleans up once per handle, in the background, before the first layer is made: a few listings of directories that are
     /// empty as a rule. Leftovers that cannot be removed are no reason to fail a build.
     pub(crate) fn clean_up_once(&self) {
         self.0.cleaned_up.call_once(|| {
@@ -41,7 +44,7 @@ impl Store {
     }
 
     fn discard_leftovers(&self) -> Result<()> {
-        for directory in ["active", "ingest"] {
+        for directory in LOCKED {
             self.discard_unlocked(&self.0.layout.directory(directory))?;
         }
         Ok(())

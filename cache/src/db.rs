@@ -15,6 +15,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::fail_point::FailPoint;
 use crate::root_dir::{At, PathError};
 use crate::{Error, Result};
 
@@ -50,7 +51,9 @@ CREATE TABLE layer_archive (
     -- The chain id of the only stack that the layer stands for that tar on (zeros: on nothing); NULL: on any.
     base BLOB,
     -- Modification times in the tar are clamped to this (SOURCE_DATE_EPOCH), Unix seconds.
-    mtime_max INTEGER
+    mtime_max INTEGER,
+    -- Whether it was made of the directory, and so can be made again; one that came may differ in its bytes.
+    made INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX layer_archive_of_layer
     ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'));
@@ -180,13 +183,14 @@ impl Database {
 
     /// Makes the metadata of a new store. The caller holds the store's creation lock.
     pub(crate) fn create(path: PathBuf) -> Result<()> {
-        Self::create_with(path, SCHEMA_VERSION, SCHEMA).map(drop)
+        // The log can lose its end; the tables are not to be in it.
+        Self::create_with(path, SCHEMA_VERSION, SCHEMA)?.fold()
     }
 
     /// Opens a database that can be lost: makes it when it is missing or damaged. Its name holds its version.
     pub(crate) fn open_expendable(path: PathBuf, schema: &str) -> Result<Self> {
         match Self::create_with(path.clone(), 1, schema) {
-            Err(Error::Database { source, .. }) if is_unusable(&source) => {
+            Err(error) if error.is_damaged_metadata() => {
                 std::fs::remove_file(&path).at("remove", &path)?;
                 Self::create_with(path, 1, schema)
             }
@@ -247,12 +251,20 @@ impl Database {
     ) -> Result<T> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
+            FailPoint::TransactionBegin.reach_in_database()?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = queries(&transaction)?;
+            FailPoint::TransactionCommit.reach_in_database()?;
             transaction.commit()?;
+            FailPoint::TransactionCommitted.reach_in_database()?;
             Ok(value)
         };
         run().map_err(|failure| self.error(verb, failure))
+    }
+
+    /// Folds the log into the database, so that what is on the disk is what is read from then on.
+    pub(crate) fn fold(&self) -> Result<()> {
+        self.read("fold the log", |db| Ok(fold_log(db)?))
     }
 
     fn error(&self, verb: &'static str, failure: Failure) -> Error {
@@ -274,14 +286,14 @@ impl Drop for Database {
         if self.log_size_bytes() > LOG_KEPT_BYTES_MAX {
             // When another process is reading, the last one to close folds the log.
             let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
-            drop(connection.execute_batch("PRAGMA busy_timeout=0; PRAGMA wal_checkpoint(TRUNCATE)"));
+            drop(connection.busy_timeout(Duration::ZERO).and_then(|()| fold_log(connection)));
         }
     }
 }
 
-fn is_unusable(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+/// Folds the log into the database, as far as nobody is reading from it.
+fn fold_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
 }
 
 /// Ids as they are stored: eight bytes each, little endian.

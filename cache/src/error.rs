@@ -142,6 +142,12 @@ pub enum Error {
     /// An image or a container has that name or id already.
     #[error("name `{0}` is already in use")]
     NameInUse(String),
+    /// Somebody uses the store, and must not.
+    #[error("store `{}` is in use", root.display())]
+    InUse {
+        /// The store's root.
+        root: PathBuf,
+    },
     /// The caller gave up waiting.
     #[error("gave up waiting for `{}`", path.display())]
     Cancelled {
@@ -156,6 +162,27 @@ impl Error {
         use crate::layer::Error::Refused;
         use crate::layer::Refusal::TargetMissing;
         matches!(self, Self::Unpack { source: Refused { reason: TargetMissing, .. }, .. })
+    }
+
+    /// Whether an archive that was to be a layer is to blame, rather than the store.
+    pub const fn is_of_archive(&self) -> bool {
+        match self {
+            Self::Unpack { source, .. } => !matches!(source, crate::layer::Error::Path(_)),
+            Self::DiffIdMismatch { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the metadata cannot be read for what is in it.
+    pub fn is_damaged_metadata(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Database { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the cause is a full disk or an exhausted quota.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rbuild_image::Digest;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::fail_point::FailPoint;
 use crate::root_dir::At;
 use crate::snapshot::OverlayXattrs;
 use crate::{CacheKey, Error, LayerId, Result};
@@ -139,12 +140,15 @@ impl Layout {
         // What is in the store must not be reachable by other users: layers hold set-uid programs.
         set_mode(&self.root, 0o700)?;
         for name in DIRECTORIES {
-            make_directory(&self.root.join(name))?;
+            let path = self.root.join(name);
+            FailPoint::StoreDirectory.reach().at("create", &path)?;
+            make_directory(&path)?;
         }
         create()?;
         let line = format_line(xattrs);
         let partial = self.root.join("version.partial");
         fs::write(&partial, &line).at("write", &partial)?;
+        FailPoint::StoreVersion.reach().at("create", version)?;
         fs::rename(&partial, version).at("create", version)?;
         drop(lock);
         Ok(line)
@@ -185,7 +189,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)?)
 }
 
-fn lock_directory(path: &Path) -> Result<File> {
+/// Locks the root of a store, against whoever makes it.
+pub(crate) fn lock_directory(path: &Path) -> Result<File> {
     let directory = File::open(path).at("open", path)?;
     flock(&directory, FlockOperation::LockExclusive).at("lock", path)?;
     Ok(directory)

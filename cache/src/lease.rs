@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::layout::Layout;
 use crate::lock::{Flock, LockFile, try_flock};
 use crate::root_dir::At;
 use crate::store::unique_name;
@@ -89,21 +90,25 @@ impl Store {
 
     /// The beginning of the oldest live lease; `None` when nobody uses the store. The caller holds `prune.lock` alone.
     pub(crate) fn in_use_since(&self) -> Result<Option<InUseSince>> {
-        let directory = self.0.layout.directory("leases");
-        let mut oldest: Option<InUseSince> = None;
-        for entry in fs::read_dir(&directory).at("list", &directory)? {
-            let entry = entry.at("list", &directory)?;
-            let Some(modified) = live_since(&entry.path())? else { continue };
-            let name = entry.file_name();
-            let stamp =
-                name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).unwrap_or(i64::MIN);
-            oldest = Some(oldest.map_or(InUseSince { stamp, modified }, |oldest| InUseSince {
-                stamp: oldest.stamp.min(stamp),
-                modified: oldest.modified.min(modified),
-            }));
-        }
-        Ok(oldest)
+        oldest_lease(&self.0.layout)
     }
+}
+
+/// The beginning of the oldest live lease; `None` when nobody uses the store.
+pub(crate) fn oldest_lease(layout: &Layout) -> Result<Option<InUseSince>> {
+    let directory = layout.directory("leases");
+    let mut oldest: Option<InUseSince> = None;
+    for entry in fs::read_dir(&directory).at("list", &directory)? {
+        let entry = entry.at("list", &directory)?;
+        let Some(modified) = live_since(&entry.path())? else { continue };
+        let name = entry.file_name();
+        let stamp = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).unwrap_or(i64::MIN);
+        oldest = Some(oldest.map_or(InUseSince { stamp, modified }, |oldest| InUseSince {
+            stamp: oldest.stamp.min(stamp),
+            modified: oldest.modified.min(modified),
+        }));
+    }
+    Ok(oldest)
 }
 
 /// When a lease began by the file system's clock, if its process lives. One whose process is gone is removed.

@@ -32,14 +32,15 @@
 //!
 //! A process may die at any instant, and the disk may fill. What was not committed has no row, and is
 //!
-//! * a file in `ingest/` or a directory in `active/` whose lock is free: removed by the next process that
-//!   wants to make one there (an open looks at nothing, unless the disk is full);
-//! * a directory in `layers/` without a row: replaced when its id is given out again, or removed by [`Store::prune`];
+//! * a file in `ingest/`, `locks/` or `leases/`, or a directory in `active/`, whose lock is free: removed by the next
+//!   process that makes a layer (an open looks at nothing, unless the disk is full);
+//! * a directory in `layers/` without a row: replaced when its id is given out again, or removed by [`Store::prune`] and
+//!   [`Store::check`];
 //! * an entry of `trash/`: removed by the same clean-up;
 //! * no mount: mounts are made detached and vanish with their last descriptor (see [`snapshot`]).
 //!
 //! A power failure can also take the newest rows, and the contents of files in layers that the system had not written
-//! back. [`Store::check`] finds what can be found.
+//! back. [`Store::check`] finds what can be found, and [`Store::repair`] forgets it.
 //!
 //! # Locks
 //!
@@ -64,6 +65,7 @@ pub mod content_digest;
 mod db;
 pub mod downloads;
 mod error;
+pub mod fail_point;
 pub mod images;
 pub mod layer;
 mod layout;
@@ -80,7 +82,7 @@ mod testing;
 mod trash;
 
 pub use cache_mount::{CacheMount, CacheMountSharing};
-pub use check::Problem;
+pub use check::{CheckReport, Problem, set_damaged_metadata_aside};
 pub use containers::{ContainerRecord, Containers};
 pub use content::{BlobWriter, ContentStore, Expected};
 pub use downloads::{Download, Downloads};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::fail_point::FailPoint;
 use crate::root_dir::{At, PathError};
 use crate::{CacheKey, Error, Result, Store};
 
@@ -83,6 +84,7 @@ impl LockFile {
         loop {
             let file =
                 OpenOptions::new().write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+            FailPoint::LockFile.reach().at("open", &path)?;
             match try_flock(&file, &path)? {
                 Flock::Held => return Ok(None),
                 Flock::Stale => {}

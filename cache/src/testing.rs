@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs, process};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use crate::layer::Owners;
 use crate::root_dir::RootDir;
-use crate::{MountedRoot, OverlayXattrs, Snapshot, Store, StoreOptions};
+use crate::{MountedRoot, OverlayXattrs, Problem, Snapshot, Store, StoreOptions};
 
 /// What the clock of the tests' stores says.
 pub(crate) const NOW: i64 = 1_700_000_000;
@@ -77,6 +79,16 @@ pub(crate) const OPTIONS: StoreOptions =
 
 pub(crate) fn open(root: &Path) -> Store {
     Store::open(root, &OPTIONS).unwrap()
+}
+
+/// A thread.
+pub(crate) fn pool() -> ThreadPool {
+    ThreadPoolBuilder::new().num_threads(1).build().unwrap()
+}
+
+/// What a check of a store finds.
+pub(crate) fn problems(store: &Store) -> Vec<Problem> {
+    store.check(&pool()).unwrap().problems
 }
 
 /// Commits a layer that holds one file, without a mount.

@@ -16,6 +16,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
+use crate::fail_point::FailPoint;
 use crate::root_dir::{At, PathError, RootDir, list};
 use crate::store::unique_name;
 use crate::{Result, Store};
@@ -53,6 +54,7 @@ impl Store {
     pub fn discard(&self, path: &Path) -> Result<()> {
         let trash = self.0.layout.directory("trash");
         let name = unique_name();
+        FailPoint::TrashRename.reach().at("remove", path)?;
         let moved = fs::rename(path, trash.join(&name));
         if moved.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Ok(());
@@ -87,6 +89,7 @@ fn empty(trash: &Path) -> Result<(), PathError> {
 }
 
 fn remove(trash: &Path, name: &str) -> Result<(), PathError> {
+    FailPoint::TrashRemove.reach().at("remove", trash.join(name))?;
     let directory = RootDir::open(trash)?.open_dir("")?;
     remove_entry(&directory, OsStr::new(name), 0).at("remove", trash.join(name))
 }

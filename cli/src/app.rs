@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
 use rbuild_executor::rootless::Privilege;
@@ -116,6 +117,11 @@ impl App {
         Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
     }
 
+    /// The store's root.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether only one user id is mapped, so that files cannot be given to others.
     pub(crate) const fn single_id(&self) -> bool {
         self.single_id
@@ -173,6 +179,16 @@ pub(crate) fn unix_now_ns() -> i64 {
 fn since_epoch() -> std::time::Duration {
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Makes the store fail where a test asks for it. A release build never does.
+pub(crate) fn arm_fail_point() -> Result<(), Failure> {
+    let Some(text) = environment("RBUILD_FAIL_POINT") else { return Ok(()) };
+    let failing: Failing = text
+        .parse()
+        .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("RBUILD_FAIL_POINT"))?;
+    failing.arm();
+    Ok(())
 }
 
 /// Whether colours are wanted on standard error.

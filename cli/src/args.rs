@@ -465,7 +465,15 @@ pub(crate) struct PushArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
     /// Verifies everything that is stored.
-    Check,
+    Check(SystemCheckArgs),
+}
+
+/// `rbuild system check`.
+#[derive(Debug, Args)]
+pub(crate) struct SystemCheckArgs {
+    /// Forget what is damaged, so that it is made or fetched again.
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 /// Parses the command line. Help is an error too.

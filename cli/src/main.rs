@@ -52,6 +52,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         commands::print(&format!("rbuild {}\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(0);
     }
+    app::arm_fail_point()?;
     let privilege = enter_user_namespace()?;
     let app = App::new(&cli.global, &privilege);
     match cli.command {

@@ -338,7 +338,11 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
 
 impl From<rbuild_cache::Error> for Failure {
     fn from(error: rbuild_cache::Error) -> Self {
-        Self::caused_by(Kind::Environment, &error)
+        let failure = Self::caused_by(Kind::Environment, &error);
+        if error.is_damaged_metadata() {
+            return failure.hint("`rbuild system check --repair` begins the store's metadata anew");
+        }
+        failure
     }
 }
 

@@ -5,6 +5,7 @@ mod archives;
 mod build_command;
 mod common;
 mod conformance;
+mod crash;
 mod images_command;
 mod interop;
 mod registry;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rbuild_image::{Digest, Hasher};
 
 use super::Expected;
+use crate::fail_point::FailPoint;
 use crate::layout::Layout;
 use crate::lock::LockFile;
 use crate::root_dir::{At, PathError};
@@ -42,6 +43,7 @@ impl BlobWriter {
         if size_bytes > self.size_bytes_max {
             return Err(Error::TooLarge { limit: self.size_bytes_max });
         }
+        FailPoint::BlobWrite.reach().at("write", self.file.path())?;
         self.file.file().write_all(bytes).at("write", self.file.path())?;
         self.hasher.update(bytes);
         Ok(())
@@ -62,10 +64,13 @@ impl BlobWriter {
         let mut permissions = metadata.permissions();
         permissions.set_readonly(true);
         file.set_permissions(permissions).at("set the mode of", from)?;
+        FailPoint::BlobSync.reach().at("sync", from)?;
         file.sync_data().at("sync", from)?;
         let to = self.layout.blob(digest);
+        FailPoint::BlobRename.reach().at("create", &to)?;
         rename_making_directory(from, &to)?;
         self.file.renamed();
+        FailPoint::BlobNamed.reach().at("create", &to)?;
         Ok((digest, size_bytes))
     }
 }

@@ -151,7 +151,7 @@ impl Store {
     /// Moves directories of layers that have no row out of the way.
     ///
     /// Inside a transaction, as a commit gives a directory its name inside the one that adds the row.
-    fn sweep_layers(&self, db: &Transaction<'_>) -> Result<(), Failure> {
+    pub(crate) fn sweep_layers(&self, db: &Transaction<'_>) -> Result<(), Failure> {
         let mut exists = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM layer WHERE id = ?1)")?;
         for (name, id) in self.layer_directories()? {
             let known = match id {

@@ -12,6 +12,7 @@ use super::layers::{Archive, insert_archive};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::{LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
+use crate::fail_point::FailPoint;
 use crate::lease::Lease;
 use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
@@ -169,7 +170,9 @@ fn move_in(store: &Store, upper: &Path, layer: LayerId) -> Result<()> {
     if to.symlink_metadata().is_ok() {
         store.discard(&to)?;
     }
-    Ok(fs::rename(upper, &to).at("create", &to)?)
+    FailPoint::LayerRename.reach().at("create", &to)?;
+    fs::rename(upper, &to).at("create", &to)?;
+    Ok(FailPoint::LayerNamed.reach().at("create", &to)?)
 }
 
 /// A locked directory in `active/`, removed on drop.
@@ -192,6 +195,7 @@ impl ActiveDirectory {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.at("create", &path)?,
             }
+            FailPoint::ActiveDirectory.reach().at("create", &path)?;
             // Until it is locked, the clean-up of another process may take it for a leftover.
             let directory = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

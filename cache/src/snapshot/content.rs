@@ -1,5 +1,7 @@
 //! The content digest of a whole snapshot: what a step on top of it is given, without modification times.
 
+use std::path::Path;
+
 use rayon::ThreadPool;
 use rbuild_image::KeyHasher;
 use rusqlite::OptionalExtension as _;
@@ -31,15 +33,19 @@ impl Store {
         if let Some(digest) = known {
             return Ok(digest);
         }
-        let options =
-            DigestOptions { pool, owner: TreeOwner::Keep, memory: None, entries: false, cancel: None };
-        let root = RootDir::open(self.0.layout.layer(layer))?;
-        let digest = digest_layer(&root, self.xattrs(), &options)?.digest;
+        let digest = self.digest_directory(&self.0.layout.layer(layer), pool)?;
         self.0.db.write("keep a layer's content digest", |db| {
             let sql = "UPDATE layer SET content_digest = ?2 WHERE id = ?1";
             db.prepare_cached(sql)?.execute((layer.0, digest))?;
             Ok(())
         })?;
         Ok(digest)
+    }
+
+    /// The content digest of a directory in the form of a layer.
+    pub(super) fn digest_directory(&self, directory: &Path, pool: &ThreadPool) -> Result<Blake3> {
+        let options =
+            DigestOptions { pool, owner: TreeOwner::Keep, memory: None, entries: false, cancel: None };
+        Ok(digest_layer(&RootDir::open(directory)?, self.xattrs(), &options)?.digest)
     }
 }

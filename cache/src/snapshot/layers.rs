@@ -44,6 +44,8 @@ pub(super) struct Archive {
     /// See [`base_bytes`]; `None` is any.
     pub(super) base: Option<[u8; 32]>,
     pub(super) mtime_max: Option<i64>,
+    /// Whether it was made of the layer's directory, and so can be made again.
+    pub(super) made: bool,
 }
 
 impl Store {
@@ -98,7 +100,11 @@ impl Store {
     }
 
     /// For each layer of a snapshot the archive that it stands for in its place, if that is known: what is below has to be.
-    fn known_archives(&self, snapshot: &Snapshot, clamp: Option<MtimeClamp>) -> Result<Vec<Option<Archive>>> {
+    pub(super) fn known_archives(
+        &self,
+        snapshot: &Snapshot,
+        clamp: Option<MtimeClamp>,
+    ) -> Result<Vec<Option<Archive>>> {
         self.0.db.read("read about layers", |db| {
             let mut below = Some(None);
             let mut known = Vec::with_capacity(snapshot.layers.len());
@@ -175,8 +181,14 @@ impl Store {
     /// # Errors
     /// When the metadata cannot be read.
     pub fn longest_chain(&self, diff_ids: &[DiffId]) -> Result<(usize, Snapshot)> {
+        let layers = self.chain_layers(diff_ids)?;
+        Ok((layers.len(), self.stack(&layers)?))
+    }
+
+    /// The layers of a stack given by diff-id that are there, counted from the bottom without a gap.
+    pub(crate) fn chain_layers(&self, diff_ids: &[DiffId]) -> Result<Vec<LayerId>> {
         let chains = ChainId::of_stack(diff_ids);
-        let layers = self.0.db.read("look up a stack of layers", |db| {
+        self.0.db.read("look up a stack of layers", |db| {
             let mut layers = Vec::new();
             for (at, diff_id) in diff_ids.iter().enumerate() {
                 let base = base_bytes(at.checked_sub(1).map(|below| chains[below]));
@@ -184,8 +196,7 @@ impl Store {
                 layers.push(layer);
             }
             Ok(layers)
-        })?;
-        Ok((layers.len(), self.stack(&layers)?))
+        })
     }
 
     /// The chain id of a snapshot whose layers' diff-ids are all known.
@@ -201,12 +212,17 @@ impl Store {
         snapshot.layers.iter().rev().map(open).collect()
     }
 
-    fn hash(&self, stack: &[RootDir], index: usize, mtime_max: Option<i64>) -> Result<Archive, layer::Error> {
+    pub(super) fn hash(
+        &self,
+        stack: &[RootDir],
+        index: usize,
+        mtime_max: Option<i64>,
+    ) -> Result<Archive, layer::Error> {
         let mut writer = HashingWriter::new(io::sink());
         self.archive(stack, index, mtime_max, &mut writer)?;
         let (digest, size_bytes, _) = writer.finish();
         // Where it stands is said when all of the stack is known.
-        Ok(Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max })
+        Ok(Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max, made: true })
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
@@ -283,7 +299,7 @@ fn find_archive(
     base: Option<[u8; 32]>,
     mtime_max: Option<i64>,
 ) -> Result<Option<Archive>, Failure> {
-    let sql = "SELECT diff_id, size_bytes, base FROM layer_archive
+    let sql = "SELECT diff_id, size_bytes, base, made FROM layer_archive
         WHERE layer = ?1 AND (base IS NULL OR base = ?2) AND mtime_max IS ?3 LIMIT 1";
     let read = |row: &Row<'_>| {
         Ok(Archive {
@@ -291,6 +307,7 @@ fn find_archive(
             size_bytes: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
             base: row.get(2)?,
             mtime_max,
+            made: row.get(3)?,
         })
     };
     Ok(db.prepare_cached(sql)?.query_row(params![layer.0, base, mtime_max], read).optional()?)
@@ -305,10 +322,17 @@ fn mtime_max_of(db: &Connection, layer: LayerId, diff_id: DiffId) -> rusqlite::R
 
 /// Remembers an archive of a layer, unless one is known for the same place and clamp.
 pub(super) fn insert_archive(db: &Connection, layer: LayerId, archive: &Archive) -> Result<(), Failure> {
-    let sql = "INSERT OR IGNORE INTO layer_archive (layer, diff_id, size_bytes, base, mtime_max)
-        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT OR IGNORE INTO layer_archive (layer, diff_id, size_bytes, base, mtime_max, made)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let size_bytes = i64::try_from(archive.size_bytes).unwrap_or(i64::MAX);
-    let row = params![layer.0, archive.diff_id.0.as_bytes(), size_bytes, archive.base, archive.mtime_max];
+    let row = params![
+        layer.0,
+        archive.diff_id.0.as_bytes(),
+        size_bytes,
+        archive.base,
+        archive.mtime_max,
+        archive.made
+    ];
     db.prepare_cached(sql)?.execute(row)?;
     Ok(())
 }

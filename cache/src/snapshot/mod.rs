@@ -21,6 +21,7 @@ mod layers;
 mod overlay;
 mod squash;
 mod unpack;
+mod verify;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use self::active::ActiveSnapshot;
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
 pub use self::unpack::UnpackedLayer;
+pub(crate) use self::verify::LayerState;
 use crate::db::{Failure, pack, unpack};
 /// Which extended attributes overlayfs uses for its marks in layers.
 pub use crate::layer::OverlayXattrs;

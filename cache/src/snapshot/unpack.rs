@@ -9,7 +9,7 @@
 //! of other layers fits there alone.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rbuild_image::{Descriptor, DiffId};
 
@@ -34,6 +34,11 @@ impl UnpackedLayer {
     /// The digest of the archive.
     pub const fn diff_id(&self) -> DiffId {
         self.diff_id
+    }
+
+    /// Where it is.
+    pub(super) fn directory(&self) -> &Path {
+        self.active.upper()
     }
 }
 
@@ -128,6 +133,7 @@ impl Store {
             size_bytes: unpacked.tar_size_bytes,
             base,
             mtime_max: None,
+            made: false,
         }))?;
         self.record_blobs(unpacked.diff_id, blob)?;
         Ok(snapshot)

@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-
-use crate::common::{TestEnvironment, is_root};
+use crate::common::{SmallDisk, TestEnvironment, is_root};
 
 #[test]
 fn a_store_of_another_version_is_refused() {
@@ -51,35 +49,6 @@ fn a_store_that_cannot_be_is_the_machines_fault() {
     for (place, cause) in places.into_iter().chain(foreign) {
         test.set_store(test.path(place));
         test.build(&context, &["-t", "app"]).exits(3).says(&[place, cause, "--root DIR"]);
-    }
-}
-
-/// A small disk, for as long as the test runs.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(path: PathBuf, size: &str) -> Self {
-        fs::create_dir(&path).unwrap();
-        let options = format!("size={size},mode=700");
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
-        Self(path)
-    }
-
-    fn grow(&self, size: &str) {
-        let options = format!("size={size}");
-        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options.as_str())).unwrap();
-    }
-
-    fn set_read_only(&self) {
-        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
-            .unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A panic here would hide the test's own.
-        let _: nix::Result<()> = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 

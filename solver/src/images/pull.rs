@@ -159,7 +159,9 @@ impl Images {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
         let mut tar = decompress(blob).map_err(|error| failed(error.into()))?;
-        self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| failed(error.into()))
+        self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| {
+            if error.is_of_archive() { failed(error.into()) } else { ImageError::Store(error) }
+        })
     }
 }
 

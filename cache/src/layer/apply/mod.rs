@@ -37,7 +37,8 @@ use super::read_ahead::read_ahead;
 use super::reader::{Entry, Kind, TarReader, Time};
 use super::whiteout::{Mark, OverlayXattrs, mark_of};
 use super::{LAYER_SIZE_BYTES_MAX, bytes_path};
-use crate::root_dir::RootDir;
+use crate::fail_point::FailPoint;
+use crate::root_dir::{At as _, RootDir};
 
 /// The longest name that Linux file systems take.
 const NAME_BYTES_MAX: usize = 255;
@@ -252,6 +253,7 @@ impl<'a> Applier<'a> {
 
     fn entry(&mut self, tar: &mut TarReader<impl BufRead>, entry: &Entry) -> Result<(), Error> {
         let path = self.path_in_root(&entry.path)?;
+        FailPoint::LayerEntry.reach().at("make", &path)?;
         self.check_limits(entry, &path)?;
         let Some(name) = path.file_name() else {
             let is_dir = entry.kind == Kind::Directory;

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Kills rbuild at every pass of every fail point of the store, and at random moments, and looks at what is left.
+#
+#   scripts/crash.sh [KILLS]
+#
+# KILLS is how many random moments are tried (500). Takes a quarter of an hour or more; scripts/test.sh tries a few of each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export RBUILD_TEST_REQUIRE_KERNEL=1 RBUILD_TEST_ALL_KILLS=1 RBUILD_TEST_KILLS=${1:-500}
+cargo test -p rbuild --locked --test runner -- crash:: --nocapture
