@@ -23,8 +23,8 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    /// Notes an ARG of a stage. One that only takes a global value over is described where that is declared, if it
-    /// is: those of the platform are what they are.
+    /// Notes an ARG of a stage; of a name that several declare, the last one counts. One that only takes a global value over is
+    /// described where that is declared, if it is: those of the platform are what they are.
     pub(super) fn arg(&mut self, file: &FileText, command: &Command, key: &str, is_inherited: bool) {
         if !is_inherited {
             self.note(key, &command.comments, command.range);
@@ -35,13 +35,13 @@ impl Collected {
 
     fn note(&mut self, key: &str, comments: &[String], range: SourceRange) {
         let description = description(comments, key);
-        let arg = OutlineArg { name: key.to_owned(), description, value: None, range };
-        self.args.entry(key.to_owned()).or_insert(arg);
+        self.args
+            .insert(key.to_owned(), OutlineArg { name: key.to_owned(), description, value: None, range });
     }
 
     pub(super) fn arg_value(&mut self, key: &str, value: Option<&str>) {
-        if let (Some(arg), Some(value)) = (self.args.get_mut(key), value) {
-            arg.value = Some(value.to_owned());
+        if let Some(arg) = self.args.get_mut(key) {
+            arg.value = value.filter(|value| !value.is_empty()).map(str::to_owned);
         }
     }
 
@@ -101,8 +101,10 @@ impl Lowerer<'_> {
             let of_name = global.declarations.iter().filter(|declaration| declaration.key == name);
             wanted
                 .extend(of_name.filter_map(|one| one.default.as_ref()).flat_map(|default| used_by(default)));
-            self.outline.note(&name, &global.comments, global.range);
-            self.outline.arg_value(&name, self.globals.env.get(&name));
+            if !self.outline.args.contains_key(&name) {
+                self.outline.note(&name, &global.comments, global.range);
+                self.outline.arg_value(&name, self.globals.env.get(&name));
+            }
         }
     }
 }
