@@ -116,9 +116,7 @@ pub enum ErrorKind {
     #[error("invalid escape token `{value}` does not match ` or \\")]
     EscapeDirective { value: String },
     /// `# syntax=` names a frontend that rbuild does not have.
-    #[error(
-        "unsupported frontend `{image}` in the syntax directive (rbuild has its own for docker/dockerfile)"
-    )]
+    #[error("unsupported frontend `{image}` (rbuild has its own for docker/dockerfile)")]
     UnsupportedSyntax { image: String },
     /// `# check=` or `BUILDKIT_DOCKERFILE_CHECK` cannot be read.
     #[error("failed to parse check options: invalid check option `{option}`")]

@@ -277,4 +277,14 @@ fn a_frontend_that_is_not_there_is_refused() {
     context.dockerfile("FROM busybox\n");
     let outcome = test.build(&context, &["--build-arg", "BUILDKIT_SYNTAX=example.com/other"]);
     outcome.exits(2).says(&["unsupported frontend `example.com/other`"]);
+    for other in [
+        "# syntax=example.com/other\nvalues: 1\n",
+        "// syntax=example.com/other\n",
+        "{\"syntax\": \"example.com/other\"}",
+    ] {
+        context.dockerfile(other);
+        test.build(&context, &[])
+            .exits(2)
+            .says(&["unsupported frontend `example.com/other`", "Dockerfile:1"]);
+    }
 }

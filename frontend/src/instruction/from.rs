@@ -15,7 +15,7 @@ pub(crate) struct From {
     pub(crate) name: Option<String>,
     /// The word between the two, in the case it was written in.
     pub(crate) as_keyword: Option<String>,
-    /// `--platform`, as written.
+    /// `--platform`, as written, if anything is.
     pub(crate) platform: Option<String>,
     pub(crate) keyword: String,
     pub(crate) comments: Vec<String>,
@@ -37,7 +37,7 @@ pub(super) fn parse(node: &Node) -> Result<From, Error> {
         base: base.clone(),
         name: name.cloned(),
         as_keyword: as_keyword.cloned(),
-        platform: flags.text("platform"),
+        platform: flags.text("platform").filter(|platform| !platform.is_empty()),
         keyword: node.keyword.clone(),
         comments: node.comments.clone(),
         range: node.range,

@@ -64,7 +64,7 @@ pub(super) fn parse(node: &Node) -> Result<Run, Error> {
 
 fn network(value: String) -> Result<Option<Network>, Error> {
     match value.as_str() {
-        "" | "default" => Ok(None),
+        "default" => Ok(None),
         "none" => Ok(Some(Network::None)),
         "host" => Ok(Some(Network::Host)),
         _ => Err(ErrorKind::FlagValue { flag: "network", value, expected: "default, none or host" }.into()),
@@ -73,7 +73,7 @@ fn network(value: String) -> Result<Option<Network>, Error> {
 
 fn security(value: String) -> Result<Security, Error> {
     match value.as_str() {
-        "" | "sandbox" => Ok(Security::Sandbox),
+        "sandbox" => Ok(Security::Sandbox),
         "insecure" => Ok(Security::Insecure),
         _ => Err(ErrorKind::FlagValue { flag: "security", value, expected: "sandbox or insecure" }.into()),
     }

@@ -121,8 +121,8 @@ fn walk<T>(
     finish: impl FnOnce(Lowerer<'_>, StageId) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let Request { source, options, resolver } = request;
+    check_syntax(source, options)?;
     let file = parser::parse(source)?;
-    check_syntax(&file, options)?;
     linter.configure(lint_config(&file, options)?);
     let text = FileText::new(&file)?;
     let escape = file.directives.escape;
@@ -183,12 +183,15 @@ fn resolve(
 }
 
 /// The frontends that Dockerfiles ask for are nearly always this one; others rbuild does not have.
-fn check_syntax(file: &Dockerfile, options: &Options) -> Result<(), Error> {
+fn check_syntax(source: &[u8], options: &Options) -> Result<(), Error> {
     let (syntax, range) = match args::control(options, "BUILDKIT_SYNTAX") {
-        Some(syntax) => (Some(syntax), None),
-        None => (file.directives.syntax.as_deref(), file.directives.syntax_range),
+        Some(syntax) => (syntax.to_owned(), None),
+        None => match parser::syntax(source) {
+            Some((syntax, range)) => (syntax, Some(range)),
+            None => return Ok(()),
+        },
     };
-    let Some(image) = syntax.and_then(|syntax| syntax.split_whitespace().next()) else { return Ok(()) };
+    let Some(image) = syntax.split_whitespace().next() else { return Ok(()) };
     let name = image.split('@').next().unwrap_or(image);
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.split(':').next().unwrap_or(name);

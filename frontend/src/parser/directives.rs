@@ -1,33 +1,52 @@
 //! The comments at the top of a file that speak to the parser: `# syntax=`, `# escape=`, `# check=`.
+//!
+//! A file for another frontend need not be a Dockerfile, so which one it asks for is found without parsing it, and in files
+//! whose comments begin with `//` or that are JSON as well.
 
 use rbuild_llb::SourceRange;
 
-use super::line::{Lines, comment, without_line_end};
+use super::line::{Lines, without_line_end};
 use super::{Error, ErrorKind};
 
 /// What the directives of a file say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directives {
-    /// The frontend image that the file asks for.
-    pub syntax: Option<String>,
+    /// The frontend image that the file asks for, and where.
+    pub syntax: Option<(String, SourceRange)>,
     /// The escape and continuation character.
     pub escape: char,
     /// Which lint rules are skipped, and whether a violation is an error.
     pub check: Option<String>,
-    /// Where `syntax` stands.
-    pub syntax_range: Option<SourceRange>,
     /// Where `check` stands.
     pub check_range: Option<SourceRange>,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { syntax: None, escape: '\\', check: None, syntax_range: None, check_range: None }
+        Self { syntax: None, escape: '\\', check: None, check_range: None }
     }
+}
+
+/// The frontend image that a file of any language asks for, with what follows its name.
+pub(crate) fn syntax(source: &[u8]) -> Option<(String, SourceRange)> {
+    let text = str::from_utf8(source).ok()?;
+    let in_comment = |marker| read_after(marker, text).ok().and_then(|directives| directives.syntax);
+    in_comment("#").or_else(|| in_comment("//")).or_else(|| syntax_of_json(text))
+}
+
+fn syntax_of_json(text: &str) -> Option<(String, SourceRange)> {
+    let document: serde_json::Value = serde_json::from_str(text).ok()?;
+    let image = document.get("syntax")?.as_str()?;
+    Some((image.to_owned(), SourceRange::line(1)))
 }
 
 /// Reads the directives. They end at the first line that is none, be it a blank one.
 pub(super) fn read(text: &str) -> Result<Directives, Error> {
+    read_after("#", text)
+}
+
+/// Reads the directives of a file whose comments begin with `marker`.
+fn read_after(marker: &str, text: &str) -> Result<Directives, Error> {
     let mut directives = Directives::default();
     let mut escape_seen = false;
     let mut lines = Lines::new(text, directives.escape);
@@ -35,7 +54,8 @@ pub(super) fn read(text: &str) -> Result<Directives, Error> {
         if line.number == 1 && line.text.starts_with("#!") {
             continue;
         }
-        let Some((key, value)) = comment(line.text).and_then(split) else { break };
+        let comment = line.text.trim_start().strip_prefix(marker);
+        let Some((key, value)) = comment.and_then(split) else { break };
         let range = SourceRange::line(line.number);
         let duplicate = |seen: bool| {
             let error = Error::new(ErrorKind::DuplicateDirective { name: key.clone() }).at(range);
@@ -43,9 +63,8 @@ pub(super) fn read(text: &str) -> Result<Directives, Error> {
         };
         match key.as_str() {
             "syntax" => {
-                duplicate(directives.syntax_range.is_some())?;
-                directives.syntax = Some(value.to_owned());
-                directives.syntax_range = Some(range);
+                duplicate(directives.syntax.is_some())?;
+                directives.syntax = Some((value.to_owned(), range));
             }
             "check" => {
                 duplicate(directives.check_range.is_some())?;

@@ -1,6 +1,6 @@
 //! The tokens that announce here-documents: `<<EOF`, `<<-"EOF"`, `3<<EOF`.
 //!
-//! A token is a whole shell word: `a<<EOF` is none. Lexing always uses the backslash, whatever the file's escape
+//! A token is a whole shell word: `a<<EOF` is none. Blanks after `<<`, but not after `<<-`, are part of the word. Lexing always uses the backslash, whatever the file's escape
 //! character is, as the text may be meant for a shell.
 
 use super::ast::Heredoc;
@@ -9,10 +9,14 @@ use crate::expand::{Expander, NoVariables, Quotes};
 /// The here-documents that a line announces, without their content.
 pub(super) fn tokens(line: &str) -> Vec<Heredoc> {
     let as_written = Expander { quotes: Quotes::Keep, keep_escapes: true, keep_unset: true, escape: '\\' };
-    as_written
-        .expand(line, &NoVariables)
-        .map(|expanded| expanded.words.iter().filter_map(|word| token(word)).collect())
-        .unwrap_or_default()
+    let Ok(expanded) = as_written.expand(line, &NoVariables) else { return Vec::new() };
+    let mut words = expanded.words.into_iter();
+    std::iter::from_fn(|| {
+        let word = words.next()?;
+        Some(if word.ends_with("<<") { word + &words.next().unwrap_or_default() } else { word })
+    })
+    .filter_map(|word| token(&word))
+    .collect()
 }
 
 /// The here-document that a word announces.

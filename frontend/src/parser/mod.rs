@@ -15,6 +15,7 @@ pub(crate) mod words;
 
 pub use ast::{Dockerfile, Heredoc, Node};
 pub use directives::Directives;
+pub(crate) use directives::syntax;
 
 use rbuild_llb::SourceRange;
 

@@ -77,27 +77,22 @@ impl Annotations {
 fn parse(word: &str) -> Result<Vec<Annotation>, Failure> {
     let malformed = |why: &str| Failure::new(Kind::Input, format!("invalid annotation `{word}`: {why}"));
     let (left, value) = word.split_once('=').ok_or_else(|| malformed("expected NAME=VALUE"))?;
-    // A name may hold a colon; what stands before the first one is a list of places or part of the name.
-    let (places, key) = match left.split_once(':') {
-        Some((places, key)) if is_place_list(places) => (places, key),
-        _ => ("manifest", left),
-    };
+    let (places, key) = left.split_once(':').unwrap_or(("manifest", left));
     if key.is_empty() {
         return Err(malformed("it has no name"));
     }
     let annotation = |place: &str| {
-        let (name, platform) = place.split_once('[').map_or((place, None), |(name, platform)| {
-            (name, Some(platform.strip_suffix(']').unwrap_or(platform)))
-        });
+        let (name, platform) = match place.split_once('[') {
+            Some((name, platform)) => {
+                (name, Some(platform.strip_suffix(']').ok_or_else(|| malformed("`]` is missing"))?))
+            }
+            None => (place, None),
+        };
         let platform = platform.map(str::parse).transpose().map_err(|_| malformed("unknown platform"))?;
         let place = place_of(name).ok_or_else(|| malformed(&format!("unknown type `{name}`")))?;
         Ok(Annotation { place, platform, key: key.to_owned(), value: value.to_owned() })
     };
     places.split(',').map(annotation).collect()
-}
-
-fn is_place_list(text: &str) -> bool {
-    text.split(',').any(|place| place_of(place.split('[').next().unwrap_or(place)).is_some())
 }
 
 fn place_of(name: &str) -> Option<Place> {
@@ -125,7 +120,7 @@ mod tests {
     #[test]
     fn an_annotation_is_on_the_manifest_unless_it_says_otherwise() {
         let (amd64, arm64) = ("linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap());
-        let plain = annotations(&["a=b=c", "org.x:y=1"]);
+        let plain = annotations(&["a=b=c", "manifest:org.x:y=1"]);
         assert_eq!(
             plain.manifest(&amd64),
             [one("a", "b=c"), one("org.x:y", "1")].into_iter().flatten().collect()
@@ -144,7 +139,15 @@ mod tests {
 
     #[test]
     fn malformed_ones_are_refused() {
-        for word in ["a", "=b", "index:=b", "manifest[no/such/place/at/all]:a=b", "manifest,nosuch:a=b"] {
+        for word in [
+            "a",
+            "=b",
+            "index:=b",
+            "manifest[no/such/place/at/all]:a=b",
+            "manifest[linux/amd64:a=b",
+            "manifest,nosuch:a=b",
+            "manifset:a=b",
+        ] {
             assert!(Annotations::parse(&[word.to_owned()]).is_err(), "{word}");
         }
     }

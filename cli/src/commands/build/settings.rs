@@ -88,7 +88,7 @@ impl Settings {
             labels: args.labels.iter().map(|label| build_args::label(label)).collect::<Result<_, _>>()?,
             unset_labels: args.unset_labels.clone(),
             unset_env: args.unset_env.clone(),
-            target: args.target.clone(),
+            target: args.target.clone().filter(|stage| !stage.is_empty()),
             platforms: platforms(&args.platforms)?,
             annotations: Annotations::parse(&args.annotations)?,
             push: args.push,
