@@ -88,10 +88,24 @@ CREATE TABLE result (
     outputs BLOB NOT NULL,
     description TEXT NOT NULL,
     created INTEGER NOT NULL,
-    last_used INTEGER NOT NULL
+    last_used INTEGER NOT NULL,
+    -- What was being built: results of one project are compared with each other first.
+    project TEXT NOT NULL DEFAULT '',
+    -- The build that ran the step, and the step in it, where the build was remembered: where its log is.
+    build TEXT,
+    step INTEGER
 ) STRICT;
 CREATE INDEX result_by_op ON result(op_digest);
 CREATE INDEX result_by_description ON result(description);
+CREATE INDEX result_by_project ON result(project, description);
+CREATE INDEX result_by_build ON result(build, step);
+
+-- The lists of files that a step was given, by their digests.
+CREATE TABLE result_files (
+    result INTEGER NOT NULL REFERENCES result(id) ON DELETE CASCADE,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (result, digest)
+) STRICT, WITHOUT ROWID;
 
 -- The keys that a result is found under.
 CREATE TABLE record (

@@ -19,7 +19,7 @@ use crate::{CacheKey, Error, LayerId, Result};
 const FORMAT: u32 = 1;
 
 /// The directories of a store, parents first.
-const DIRECTORIES: [&str; 13] = [
+const DIRECTORIES: [&str; 15] = [
     "content",
     "content/sha256",
     "ingest",
@@ -33,6 +33,8 @@ const DIRECTORIES: [&str; 13] = [
     "containers",
     "volumes",
     "git",
+    "builds",
+    "file-lists",
 ];
 
 /// A place in the store that another part of rbuild fills.

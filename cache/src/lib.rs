@@ -19,6 +19,8 @@
 //!   git/<name>/               bare mirrors of git repositories, by remote
 //!   containers/<id>/          writable layers and logs of containers
 //!   volumes/<name>/
+//!   builds/<start>-<id>/        the history of builds, with what their steps printed
+//!   file-lists/<hex>            which files steps were given, by digest
 //!   prune.lock                held by prune alone, or shared for the moment in which a lease is taken
 //! ```
 //!
@@ -56,6 +58,7 @@
 //! [`prune`] for how it forgets.
 #![forbid(unsafe_code)]
 
+pub mod builds;
 mod cache_mount;
 mod check;
 mod clean_up;
@@ -66,6 +69,7 @@ mod db;
 pub mod downloads;
 mod error;
 pub mod fail_point;
+mod file_lists;
 pub mod images;
 pub mod layer;
 mod layout;
@@ -81,6 +85,7 @@ mod store;
 mod testing;
 mod trash;
 
+pub use builds::{BuildName, BuildWriter, Builds, Origin};
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use check::{CheckReport, Problem, set_damaged_metadata_aside};
 pub use containers::{ContainerRecord, Containers};
@@ -92,7 +97,7 @@ pub use layout::Area;
 pub use lease::Lease;
 pub use lock::KeyLock;
 pub use prune::{PrunePolicy, PruneReport};
-pub use records::{CacheKey, NewRecord, Record, Records};
+pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{
     ActiveSnapshot, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, Snapshot, SnapshotId,
     UnpackedLayer,

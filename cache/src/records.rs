@@ -7,16 +7,17 @@
 //! Looking up stamps what is found, so that the least recently used can be forgotten first, and nothing that somebody has
 //! just found.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::db::{Failure, pack, unpack};
-use crate::{Error, Result, Snapshot, SnapshotId, Store};
+use crate::{BuildName, Error, Origin, Result, Snapshot, SnapshotId, Store};
 
 /// The name that a result is found under: the hash of a step and of what it is given.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CacheKey(pub [u8; 32]);
 
 impl fmt::Display for CacheKey {
@@ -50,10 +51,12 @@ pub struct Record {
     pub created: i64,
     /// When the record was last found, Unix seconds.
     pub last_used: i64,
+    /// The build that ran the step, where that was remembered.
+    pub origin: Option<Origin>,
 }
 
 /// A result to remember.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct NewRecord<'a> {
     /// The definition key. What it led to before is forgotten.
     pub key: CacheKey,
@@ -67,6 +70,36 @@ pub struct NewRecord<'a> {
     pub description: &'a str,
     /// What went into `key`. No secrets.
     pub trace: &'a [u8],
+    /// The lists of files that went into `key`, by digest.
+    pub file_lists: &'a [[u8; 32]],
+    /// What is being built, so that the records of one project find each other.
+    pub project: &'a str,
+    /// Where the step ran.
+    pub origin: Option<&'a Origin>,
+}
+
+/// A step, as others are compared with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Likeness<'a> {
+    /// The digest of its operation, where that says what it does.
+    pub op_digest: Option<&'a [u8; 32]>,
+    /// The step as a person wrote it.
+    pub description: &'a str,
+    /// What descriptions of steps at the same place begin with.
+    pub place: Option<&'a str>,
+    /// What is being built.
+    pub project: &'a str,
+}
+
+/// What went into a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedTrace {
+    /// The step as a person wrote it.
+    pub description: String,
+    /// What went into the key, in a form that the writer of the record can read.
+    pub trace: Vec<u8>,
+    /// The build that ran the step, where that was remembered.
+    pub origin: Option<Origin>,
 }
 
 /// The records of a store.
@@ -81,7 +114,9 @@ struct RecordRow {
 }
 
 const COLUMNS: &str = "result.id, record.key, op_digest, outputs, description, trace, created, last_used,
-    (SELECT key FROM content_record WHERE content_record.result = result.id LIMIT 1)";
+    (SELECT key FROM content_record WHERE content_record.result = result.id LIMIT 1), build, step";
+
+const TRACE_COLUMNS: &str = "SELECT description, trace, build, step";
 
 impl Records<'_> {
     /// Looks up definition keys, all at once, and stamps what is found. One entry for each key, in order.
@@ -125,20 +160,71 @@ impl Records<'_> {
         })
     }
 
-    /// The newest records of an operation, to say how a step differs from when it last ran. Stamps nothing.
+    /// The record that a step is best compared with, to say how it differs: the newest of the same operation in the project, then of
+    /// the same place in the project, then of the same operation, then of the same words. Stamps nothing.
     ///
     /// # Errors
     /// When the metadata cannot be read.
-    pub fn newest_of_op(&self, op_digest: &[u8; 32], count_max: usize) -> Result<Vec<Record>> {
-        self.newest("op_digest", op_digest, count_max)
+    pub fn nearest(&self, wanted: &Likeness<'_>) -> Result<Option<RecordedTrace>> {
+        let Likeness { op_digest, description, place, project } = *wanted;
+        self.0.0.db.read("look for a similar step", |db| {
+            for (condition, values) in [
+                ("op_digest = ?1 AND project = ?2", params![op_digest, project]),
+                (
+                    "project = ?1 AND description >= ?2 AND description < ?2 || char(1114111)",
+                    params![project, place.filter(|_| !project.is_empty())],
+                ),
+                ("op_digest = ?1", params![op_digest]),
+                ("description = ?1", params![description]),
+            ] {
+                let sql = format!(
+                    "{TRACE_COLUMNS} FROM result JOIN record ON record.result = result.id
+                     WHERE {condition} ORDER BY result.id DESC LIMIT 1"
+                );
+                let found = db.prepare_cached(&sql)?.query_row(values, read_trace).optional()?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            Ok(None)
+        })
     }
 
-    /// The newest records of steps that were written so, when no record of the same operation is left. Stamps nothing.
+    /// What went into a key, and where what it leads to was made. Stamps nothing.
     ///
     /// # Errors
     /// When the metadata cannot be read.
-    pub fn newest_described(&self, description: &str, count_max: usize) -> Result<Vec<Record>> {
-        self.newest("description", description, count_max)
+    pub fn trace(&self, key: CacheKey) -> Result<Option<RecordedTrace>> {
+        let sql =
+            format!("{TRACE_COLUMNS} FROM record JOIN result ON result = result.id WHERE record.key = ?1");
+        self.0.0.db.read("read what a key is made of", |db| {
+            Ok(db.prepare_cached(&sql)?.query_row([key.0], read_trace).optional()?)
+        })
+    }
+
+    /// Where the results of keys were made. One entry for each key, in order. Stamps nothing.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn origins(&self, keys: &[CacheKey]) -> Result<Vec<Option<Origin>>> {
+        self.0.0.db.read("look up where results were made", |db| {
+            let sql =
+                "SELECT build, step FROM record JOIN result ON result = result.id WHERE record.key = ?1";
+            let mut statement = db.prepare_cached(sql)?;
+            let mut origin = |key: &CacheKey| {
+                let found = statement.query_row([key.0], |row| read_origin(row, 0)).optional()?;
+                Ok(found.flatten())
+            };
+            keys.iter().map(&mut origin).collect()
+        })
+    }
+
+    /// The steps of a build whose results are remembered.
+    pub(crate) fn steps_of(&self, build: &BuildName) -> Result<HashSet<u32>> {
+        self.0.0.db.read("list the results of a build", |db| {
+            let mut statement = db.prepare_cached("SELECT step FROM result WHERE build = ?1")?;
+            Ok(statement.query_map([build.to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        })
     }
 
     /// Remembers a result.
@@ -152,10 +238,23 @@ impl Records<'_> {
             check_outputs(db, new.outputs)?;
             forget_key(db, new.key)?;
             db.prepare_cached(
-                "INSERT INTO result (op_digest, outputs, description, created, last_used) VALUES (?1, ?2, ?3, ?4, ?4)",
+                "INSERT INTO result (op_digest, outputs, description, created, last_used, project, build, step)
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![new.op_digest, outputs, new.description, stamp])?;
+            .execute(params![
+                new.op_digest,
+                outputs,
+                new.description,
+                stamp,
+                new.project,
+                new.origin.map(|origin| origin.build.to_string()),
+                new.origin.map(|origin| origin.step)
+            ])?;
             let result = db.last_insert_rowid();
+            let mut name_list = db.prepare_cached("INSERT OR IGNORE INTO result_files VALUES (?1, ?2)")?;
+            for digest in new.file_lists {
+                name_list.execute(params![result, digest])?;
+            }
             link(db, new.key, result, new.trace)?;
             if let Some(key) = new.content_key {
                 set_content_key(db, key, result)?;
@@ -256,19 +355,6 @@ impl Records<'_> {
         })
     }
 
-    fn newest(&self, column: &str, value: impl rusqlite::ToSql, count_max: usize) -> Result<Vec<Record>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM result JOIN record ON record.result = result.id
-             WHERE {column} = ?1 ORDER BY result.id DESC LIMIT ?2"
-        );
-        let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-        let rows = self.0.0.db.read("look for similar records", |db| {
-            let mut statement = db.prepare_cached(&sql)?;
-            Ok(statement.query_map(params![value, count_max], read_row)?.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        rows.into_iter().filter_map(|row| self.complete(row).transpose()).collect()
-    }
-
     /// Looks up the snapshots of a row. A record that names one which is gone is of no use: a miss, not an error.
     fn complete(&self, row: RecordRow) -> Result<Option<Record>> {
         let mut outputs = Vec::new();
@@ -293,9 +379,20 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
             created: row.get(6)?,
             last_used: row.get(7)?,
             content_key: row.get::<_, Option<[u8; 32]>>(8)?.map(CacheKey),
+            origin: read_origin(row, 9)?,
         },
         outputs: row.get(3)?,
     })
+}
+
+fn read_trace(row: &Row<'_>) -> rusqlite::Result<RecordedTrace> {
+    Ok(RecordedTrace { description: row.get(0)?, trace: row.get(1)?, origin: read_origin(row, 2)? })
+}
+
+fn read_origin(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Origin>> {
+    let (build, step): (Option<String>, Option<u32>) = (row.get(column)?, row.get(column + 1)?);
+    let build = build.and_then(|build| build.parse().ok());
+    Ok(build.zip(step).map(|(build, step)| Origin { build, step }))
 }
 
 fn check_outputs(db: &Connection, outputs: &[Snapshot]) -> Result<(), Failure> {

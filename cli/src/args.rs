@@ -32,6 +32,15 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     /// Builds an image from a Dockerfile.
     Build(Box<BuildArgs>),
+    /// Lists builds and shows what their steps printed.
+    #[command(subcommand)]
+    Builds(BuildsCommand),
+    /// Says why the steps of a build ran, or where their results were found.
+    #[command(override_usage = "rbuild explain [OPTIONS] [BUILD] [STEP]")]
+    Explain(ExplainArgs),
+    /// Opens a shell in a step of a past build: in its file system, with its environment, user and mounts.
+    #[command(override_usage = "rbuild debug [OPTIONS] [BUILD] STEP")]
+    Debug(DebugArgs),
     /// Creates a container from an image and runs a command in it.
     #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]")]
     Run(Box<RunArgs>),
@@ -180,6 +189,12 @@ pub(crate) struct BuildArgs {
     /// The same as `--call=check`: looks for mistakes, builds nothing, and exits with 1 where there are warnings.
     #[arg(long, conflicts_with = "call")]
     pub(crate) check: bool,
+    /// Says of each step why it runs, or where its result was found.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// What is done when a RUN step fails: `shell` opens one in what the step left.
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) on_error: Option<OnErrorArg>,
     /// How many steps run at once [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -216,6 +231,93 @@ pub(crate) enum ProgressArg {
     None,
     /// BuildKit's `SolveStatus` as lines of JSON.
     Rawjson,
+}
+
+/// What is done when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnErrorArg {
+    /// A shell is opened where it ran.
+    Shell,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `rbuild builds`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildsCommand {
+    /// Lists builds, newest first.
+    Ls(BuildsLsArgs),
+    /// Shows what is known of a build.
+    Inspect(InspectBuildArgs),
+    /// Shows what the steps of a build printed, cached ones too.
+    #[command(override_usage = "rbuild builds logs [BUILD] [STEP]")]
+    Logs(StepArgs),
+    /// Forgets builds.
+    Rm(BuildsRmArgs),
+}
+
+/// `rbuild builds ls`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildsLsArgs {
+    /// A table, or a line of JSON for each build.
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub(crate) format: FormatArg,
+}
+
+/// `rbuild builds inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectBuildArgs {
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub(crate) format: FormatArg,
+    /// The build, by id or unique prefix [default: the newest].
+    pub(crate) build: Option<String>,
+}
+
+/// Which build, and which of its steps.
+#[derive(Debug, Args)]
+pub(crate) struct StepArgs {
+    /// The build, by id or unique prefix [default: the newest], and the step, by number (`#4`) or text.
+    #[arg(value_names = ["BUILD", "STEP"], num_args = 0..=2)]
+    pub(crate) words: Vec<String>,
+}
+
+/// `rbuild builds rm`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildsRmArgs {
+    /// All but those that run.
+    #[arg(long, conflicts_with = "builds")]
+    pub(crate) all: bool,
+    /// Builds, by id or unique prefix.
+    #[arg(required_unless_present = "all", value_name = "BUILD")]
+    pub(crate) builds: Vec<String>,
+}
+
+/// `rbuild explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub(crate) format: FormatArg,
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+}
+
+/// `rbuild debug`.
+#[derive(Debug, Args)]
+pub(crate) struct DebugArgs {
+    /// After the step, not before it.
+    #[arg(long)]
+    pub(crate) after: bool,
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
 }
 
 /// The network of RUN steps.

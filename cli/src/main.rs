@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod credentials;
 mod format;
+mod history;
 mod output_spec;
 mod progress;
 mod report;
@@ -57,6 +58,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let app = App::new(&cli.global, &privilege);
     match cli.command {
         Command::Build(args) => commands::build::run(&app, &args),
+        Command::Builds(command) => commands::builds::run(&app, &command),
+        Command::Explain(args) => commands::explain::run(&app, &args),
+        Command::Debug(args) => commands::debug::run(&app, &args),
         Command::Run(args) => commands::run::run(&app, &args),
         Command::Ps(args) => commands::containers::ps(&app, &args),
         Command::Rm(args) => commands::containers::rm(&app, &args),

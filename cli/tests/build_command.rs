@@ -6,6 +6,7 @@ mod caching;
 mod contexts;
 mod damage;
 mod diagnostics;
+mod history;
 mod instructions;
 mod interruption;
 mod mistakes;

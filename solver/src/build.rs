@@ -1,9 +1,11 @@
 //! The entry: one definition in, its results out.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rbuild_llb::{Definition, InputIndex, VertexId};
+use serde::{Deserialize, Serialize};
 
 use crate::cache_key::CacheKey;
 use crate::entitlements::Entitlements;
@@ -58,7 +60,8 @@ pub struct SolvedVertex {
 }
 
 /// What a vertex came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was not needed: what depends on it was found.
     Unneeded,
@@ -74,8 +77,23 @@ pub enum Outcome {
     Ran(MissReason),
 }
 
+/// What happened, in words.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unneeded => "not needed: what depends on it was found",
+            Self::Digested => "files were looked at",
+            Self::Cached => "found under its key",
+            Self::CutOff => "found by content: its inputs were made anew and came out the same",
+            Self::Shared => "made by another build at the same time",
+            Self::Ran(_) => "ran",
+        })
+    }
+}
+
 /// Why a vertex had to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MissReason {
     /// It was asked for that the cache is not used.
     IgnoreCache,

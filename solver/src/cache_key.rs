@@ -49,7 +49,36 @@ use crate::cache_map::{self, SelectedPath, Selection};
 
 /// A definition key or a content key: the name of a record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct CacheKey(pub [u8; 32]);
+
+/// A text that is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cache key is 64 hex digits")]
+pub struct ParseCacheKeyError;
+
+impl From<CacheKey> for String {
+    fn from(key: CacheKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for CacheKey {
+    type Error = ParseCacheKeyError;
+
+    fn try_from(text: String) -> Result<Self, ParseCacheKeyError> {
+        let mut key = [0; 32];
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != key.len() || !rest.is_empty() {
+            return Err(ParseCacheKeyError);
+        }
+        for (byte, pair) in key.iter_mut().zip(pairs) {
+            let digits = str::from_utf8(pair).map_err(|_| ParseCacheKeyError)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| ParseCacheKeyError)?;
+        }
+        Ok(Self(key))
+    }
+}
 
 /// The digest of files, without modification times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +133,16 @@ pub enum Contribution {
     },
     /// Files of a local source.
     Content(ContentDigest),
+}
+
+impl Contribution {
+    /// The digest of files of a local source, if that is what it is.
+    pub fn content(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Content(digest) => Some(digest.0),
+            Self::Identity(_) | Self::Definition { .. } => None,
+        }
+    }
 }
 
 /// All that a definition key is made of. It is kept with the record, so that a later miss can be explained.

@@ -44,6 +44,7 @@ pub mod cache_key;
 pub mod cache_map;
 pub mod entitlements;
 mod error;
+pub mod explain;
 pub mod export;
 mod graph;
 pub mod images;

@@ -218,11 +218,13 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
             _ if matches!(self.nodes[position].state(), State::Read) => {}
             (true, Some(outputs)) => {
                 self.nodes[position].enter(State::Complete { outputs, outcome: Outcome::Cached });
+                self.decide(position, Outcome::Cached);
                 self.emit(Event::Cached { vertex });
             }
             (true, None) if self.nodes[position].key.is_some() => self.wait_for_inputs(position),
             _ => {
                 self.nodes[position].enter(State::Unneeded);
+                self.decide(position, Outcome::Unneeded);
                 self.emit(Event::Cached { vertex });
             }
         }

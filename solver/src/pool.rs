@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use rbuild_llb::{InputIndex, VertexId};
 
-use crate::build::{SolveOptions, Solved};
+use crate::build::{MissReason, SolveOptions, Solved};
 use crate::cache_key::{self, CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::{InputRequest, Selection};
 use crate::error::SolveError;
 use crate::graph::Graph;
-use crate::progress::{EventSink, NoEvents};
+use crate::progress::{Event, EventSink, NoEvents};
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
 use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
 
@@ -139,9 +139,8 @@ impl<'a, W: Worker> Desk<'a, W> {
             Job::Probe(step) => {
                 report(step.vertex, self.probe(&step), |probe| Report::Probed { vertex: step.vertex, probe })
             }
-            Job::Run { step, reuse, content_key, trace } => {
-                let record = RecordSeed { content_key, trace };
-                report(step.vertex, self.run(&step, reuse, &record), |made| Report::Ran {
+            Job::Run { step, reuse, content_key, reason } => {
+                report(step.vertex, self.run(&step, reuse, content_key, reason), |made| Report::Ran {
                     vertex: step.vertex,
                     made,
                 })
@@ -178,14 +177,14 @@ impl<'a, W: Worker> Desk<'a, W> {
     }
 
     fn probe(&self, step: &Step<W::Output>) -> Result<Probe<W::Output>, W::Error> {
-        if !self.worker.has_op(step.op)? {
+        if !self.worker.has_op(step.trace.op)? {
             return Ok(Probe::NoRecord);
         }
         let content_key = self.content_key(step, &self.stop)?;
         match self.worker.lookup_content(content_key)? {
             None => Ok(Probe::Missed(content_key)),
             Some(outputs) => {
-                self.worker.link(step.key, content_key)?;
+                self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
                 Ok(Probe::Hit(outputs))
             }
         }
@@ -210,14 +209,15 @@ impl<'a, W: Worker> Desk<'a, W> {
                 }
             })
             .collect();
-        Ok(cache_key::content_key(step.op, &digests?))
+        Ok(cache_key::content_key(step.trace.op, &digests?))
     }
 
     fn run(
         &self,
         step: &Step<W::Output>,
         reuse: Reuse,
-        seed: &RecordSeed,
+        content_key: Option<CacheKey>,
+        reason: MissReason,
     ) -> Result<Made<W::Output>, W::Error> {
         let cx = self.context(step.vertex);
         let key = match reuse {
@@ -231,14 +231,15 @@ impl<'a, W: Worker> Desk<'a, W> {
         }
         let inputs: Vec<Input<'_, W::Output>> = step.inputs.iter().map(|input| self.input(input)).collect();
         let vertex = self.vertex(step.vertex);
+        let causes = self.worker.explain(vertex, &step.trace, reason);
+        cx.emit(Event::Explained { vertex: step.vertex, causes });
         let outputs = self.worker.run(vertex, &inputs, &cx)?;
         self.worker.record(NewRecord {
             key: step.key,
-            op: step.op,
-            content_key: seed.content_key,
+            vertex,
+            content_key,
             outputs: &outputs,
-            description: &vertex.vertex().meta.name,
-            trace: &seed.trace,
+            trace: &step.trace,
         })?;
         Ok(Made::Here(outputs))
     }
@@ -251,7 +252,7 @@ impl<'a, W: Worker> Desk<'a, W> {
             Reuse::ByContent(content_key) => {
                 let found = self.worker.lookup_content(content_key)?;
                 if found.is_some() {
-                    self.worker.link(step.key, content_key)?;
+                    self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
                 }
                 found
             }
@@ -283,12 +284,6 @@ impl<'a, W: Worker> Desk<'a, W> {
     fn context(&self, vertex: VertexId) -> Context<'_> {
         Context { cancel: &self.stop, events: self.events, vertex }
     }
-}
-
-/// What a record needs beside the step and what it made.
-struct RecordSeed {
-    content_key: Option<CacheKey>,
-    trace: cache_key::KeyTrace,
 }
 
 fn report<T, O, E>(

@@ -1,9 +1,14 @@
 //! What happens during a build, as events. The library emits them; a command draws them.
 //!
 //! Order: one [`Event::Planned`] with every vertex, then for each vertex at most one of `Cached`, or `Started` … followed
-//! by exactly one of `Completed`, `Failed`, `Cancelled`. Nothing of a vertex comes after that.
+//! by exactly one of `Completed`, `Failed`, `Cancelled`. Nothing of a vertex comes after that. `Decided` and `Explained` come
+//! before the end.
 
 use rbuild_llb::{SourceRange, VertexId};
+
+use crate::build::Outcome;
+use crate::cache_key::CacheKey;
+use crate::explain::Cause;
 
 /// One thing that happened. Times are the receiver's: the library reads no clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +17,22 @@ pub enum Event {
     Planned {
         /// Every vertex that a result depends on, in topological order.
         vertices: Vec<PlannedVertex>,
+    },
+    /// What is done with a vertex. Comes before what is then done; once more where another build did it meanwhile.
+    Decided {
+        /// Which.
+        vertex: VertexId,
+        /// Its definition key.
+        key: Option<CacheKey>,
+        /// What is done.
+        outcome: Outcome,
+    },
+    /// Why a vertex runs.
+    Explained {
+        /// Which.
+        vertex: VertexId,
+        /// In what it differs from what ran before.
+        causes: Vec<Cause>,
     },
     /// A vertex needs work and has begun it.
     Started {

@@ -192,6 +192,11 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         self.commands.push(Command::Emit(event));
     }
 
+    pub(crate) fn decide(&mut self, position: Position, outcome: Outcome) {
+        let (vertex, key) = (self.graph.id(position), self.nodes[position].key);
+        self.emit(Event::Decided { vertex, key, outcome });
+    }
+
     fn begin_background(&mut self) -> bool {
         if self.background_in_flight == BACKGROUND_JOBS_MAX {
             return false;
@@ -219,6 +224,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
     fn probed(&mut self, position: Position, probe: Probe<O>) {
         match probe {
             Probe::Hit(outputs) if outputs.len() >= self.graph.outputs_needed(position) => {
+                self.decide(position, Outcome::CutOff);
                 self.emit(Event::Cached { vertex: self.graph.id(position) });
                 self.complete(position, outputs, Outcome::CutOff);
             }
@@ -240,6 +246,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
     }
 
     fn run(&mut self, position: Position, reason: MissReason) {
+        self.decide(position, Outcome::Ran(reason));
         self.emit(Event::Started { vertex: self.graph.id(position) });
         let known = match self.nodes[position].content_key {
             ContentKey::Known(content_key) => Some(content_key),
@@ -253,14 +260,13 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         let step = self.step(position);
         let node = &mut self.nodes[position];
         node.enter(State::Running(reason));
-        let trace = node.trace.clone().expect("a vertex that runs has a key");
         if known.is_some() {
             node.content_key = ContentKey::Settled;
         } else if !self.graph.is_source(position) {
             node.content_key = ContentKey::Pending;
             self.background.push_back(position);
         }
-        self.begin(Job::Run { step, reuse, content_key: known, trace });
+        self.begin(Job::Run { step, reuse, content_key: known, reason });
     }
 
     fn ran(&mut self, position: Position, made: Made<O>) {
@@ -275,6 +281,9 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
             let message = format!("output {} is missing", missing.0);
             self.fail(position, message, |position| Stop::MissingOutput(position, missing));
             return;
+        }
+        if outcome == Outcome::Shared {
+            self.decide(position, outcome);
         }
         self.emit(Event::Completed { vertex: self.graph.id(position) });
         if outcome == Outcome::Shared {
@@ -393,7 +402,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         Step {
             vertex: self.graph.id(position),
             key: node.key.expect("a step that may run has a key"),
-            op: self.graph.map(position).op,
+            trace: node.trace.clone().expect("a step that may run has a key"),
             inputs: inputs.collect(),
         }
     }

@@ -25,7 +25,7 @@ use rbuild_llb::{
 };
 use thiserror::Error;
 
-use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
+use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
 use crate::cache_map::{SelectedPath, Selection};
 use crate::progress::{Event, EventSink};
 use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
@@ -429,7 +429,8 @@ impl Worker for ScriptedWorker {
 
     fn record(&self, record: NewRecord<'_, Tree>) -> Result<(), ScriptError> {
         assert_eq!(record.trace.key(), record.key, "the trace is what the key is made of");
-        let NewRecord { key, op, content_key, outputs, .. } = record;
+        let NewRecord { key, content_key, outputs, trace: KeyTrace { op, .. }, .. } = record;
+        let op = *op;
         self.store.put(key, Record { outputs: outputs.to_vec(), op, content_key });
         Ok(())
     }
@@ -439,8 +440,8 @@ impl Worker for ScriptedWorker {
         Ok(())
     }
 
-    fn link(&self, key: CacheKey, content_key: CacheKey) -> Result<(), ScriptError> {
-        self.store.link(key, content_key);
+    fn link(&self, _: VertexRef<'_>, trace: &KeyTrace, content_key: CacheKey) -> Result<(), ScriptError> {
+        self.store.link(trace.key(), content_key);
         Ok(())
     }
 }

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rbuild_llb::{Definition, InputIndex, OpDigest, Vertex, VertexId};
 
+use crate::build::MissReason;
 use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
 use crate::cache_map::Selection;
+use crate::explain::Cause;
 use crate::progress::{Event, EventSink};
 
 /// What a key led to: the outputs of a record.
@@ -113,11 +115,17 @@ pub trait Worker: Sync {
     /// When the store cannot be written.
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), Self::Error>;
 
-    /// Lets a definition key find the record that has this content key.
+    /// Lets the definition key of a vertex, which is made of `trace`, find the record that has this content key.
     ///
     /// # Errors
     /// When the store cannot be written.
-    fn link(&self, key: CacheKey, content_key: CacheKey) -> Result<(), Self::Error>;
+    fn link(&self, vertex: VertexRef<'_>, trace: &KeyTrace, content_key: CacheKey)
+    -> Result<(), Self::Error>;
+
+    /// Why a vertex has to run: in what it differs from what is recorded. Nothing where nobody knows.
+    fn explain(&self, _vertex: VertexRef<'_>, _trace: &KeyTrace, _reason: MissReason) -> Vec<Cause> {
+        Vec::new()
+    }
 }
 
 /// A vertex in its definition.
@@ -164,14 +172,12 @@ impl<O> Copy for Input<'_, O> {}
 pub struct NewRecord<'a, O> {
     /// The definition key.
     pub key: CacheKey,
-    /// The op, to tell whether any record is of it.
-    pub op: OpDigest,
+    /// What ran.
+    pub vertex: VertexRef<'a>,
     /// The content key, when it is already known. [`Worker::set_content_key`] may bring it later.
     pub content_key: Option<CacheKey>,
     /// What was made.
     pub outputs: &'a [O],
-    /// The step in words: `[build 2/5] RUN make`.
-    pub description: &'a str,
     /// What the definition key was made of.
     pub trace: &'a KeyTrace,
 }

@@ -59,6 +59,7 @@ fn check_events(events: &[Event], succeeded: bool) {
             Event::Output { vertex, .. } | Event::Transfer { vertex, .. } => {
                 (vertex, Seen::Started, Seen::Started)
             }
+            Event::Decided { .. } | Event::Explained { .. } => continue,
             Event::Planned { .. } | Event::Task { .. } => panic!("unexpected {event:?}"),
         };
         let before = seen.insert(*vertex, to);

@@ -8,8 +8,7 @@ use crate::{CacheKey, NewRecord, Snapshot};
 fn record(store: &Store, output: &Snapshot) -> CacheKey {
     let key = CacheKey([7; 32]);
     let outputs = std::slice::from_ref(output);
-    let new =
-        NewRecord { key, op_digest: [1; 32], content_key: None, outputs, description: "RUN a", trace: b"" };
+    let new = NewRecord { key, op_digest: [1; 32], outputs, description: "RUN a", ..NewRecord::default() };
     store.records().insert(&new).unwrap();
     key
 }

@@ -97,6 +97,10 @@ impl Store {
         })?;
         let mut report = plan.report();
         self.prune_blobs(&plan, policy.dry_run, in_use, &mut report)?;
+        if !policy.dry_run {
+            self.sweep_file_lists(in_use.map(|since| since.modified))?;
+            self.builds().sweep()?;
+        }
         drop(alone);
         self.empty_trash()?;
         Ok(report)

@@ -11,7 +11,7 @@ const EVERYTHING: PrunePolicy =
 fn record(store: &Store, number: u8, output: &Snapshot) -> CacheKey {
     let outputs = std::slice::from_ref(output);
     let key = CacheKey([number; 32]);
-    let new = NewRecord { key, op_digest: [0; 32], content_key: None, outputs, description: "", trace: &[] };
+    let new = NewRecord { key, outputs, ..NewRecord::default() };
     store.records().insert(&new).unwrap();
     key
 }

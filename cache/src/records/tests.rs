@@ -16,6 +16,8 @@ fn insert(store: &Store, number: u8, content_key: Option<CacheKey>, outputs: &[S
         outputs,
         description: "RUN make",
         trace: &trace,
+        project: "app",
+        ..NewRecord::default()
     };
     store.records().insert(&new).unwrap();
 }
@@ -76,17 +78,37 @@ fn another_key_can_lead_to_the_same_result() {
 }
 
 #[test]
-fn similar_records_are_found_newest_first() {
+fn the_nearest_record_is_of_the_same_project_if_there_is_one() {
     let store = TestStore::new();
-    assert!(!store.records().has_op(&OP).unwrap());
-    for number in 1..=3 {
-        insert(&store, number, None, &[]);
+    let records: [(u8, [u8; 32], &str, &str); 4] = [
+        (1, OP, "[2/3] RUN make", "app"),
+        (2, OP, "[2/3] RUN make", "other"),
+        (3, [8; 32], "[2/3] RUN make all", "app"),
+        (4, [7; 32], "[1/2] RUN true", "other"),
+    ];
+    for (number, op_digest, description, project) in records {
+        let trace = [number];
+        let new = NewRecord {
+            key: key(number),
+            op_digest,
+            description,
+            trace: &trace,
+            project,
+            ..NewRecord::default()
+        };
+        store.records().insert(&new).unwrap();
     }
-    assert!(store.records().has_op(&OP).unwrap());
-    let keys = |found: Vec<Record>| found.into_iter().map(|record| record.key).collect::<Vec<_>>();
-    assert_eq!(keys(store.records().newest_of_op(&OP, 2).unwrap()), [key(3), key(2)]);
-    assert_eq!(keys(store.records().newest_described("RUN make", 9).unwrap()), [key(3), key(2), key(1)]);
-    assert!(store.records().newest_described("RUN true", 9).unwrap().is_empty());
+    let nearest = |op_digest: &[u8; 32], description: &str, project: &str| {
+        let place = Some("[2/3] ");
+        let wanted = Likeness { op_digest: Some(op_digest), description, place, project };
+        store.records().nearest(&wanted).unwrap().map(|found| found.trace[0])
+    };
+    assert_eq!(nearest(&OP, "", "app"), Some(1), "the same operation in the project");
+    assert_eq!(nearest(&[6; 32], "", "app"), Some(3), "the newest of its place in the project");
+    assert_eq!(nearest(&OP, "", "new"), Some(2), "the newest of the operation anywhere");
+    assert_eq!(nearest(&[6; 32], "[1/2] RUN true", "new"), Some(4), "the same words");
+    assert_eq!(nearest(&[6; 32], "[2/3] RUN", "new"), None);
+    assert_eq!(store.records().trace(key(2)).unwrap().unwrap().trace, [2]);
 }
 
 #[test]
@@ -94,14 +116,7 @@ fn a_result_must_have_been_committed() {
     let store = TestStore::new();
     let forged = Snapshot { id: Some(SnapshotId(77)), ..Snapshot::empty() };
     let outputs = [forged];
-    let new = NewRecord {
-        key: key(1),
-        op_digest: OP,
-        content_key: None,
-        outputs: &outputs,
-        description: "",
-        trace: &[],
-    };
+    let new = NewRecord { key: key(1), op_digest: OP, outputs: &outputs, ..NewRecord::default() };
     assert!(matches!(store.records().insert(&new), Err(Error::SnapshotMissing(SnapshotId(77)))));
     assert_eq!(store.records().lookup(key(1)).unwrap(), None);
 }

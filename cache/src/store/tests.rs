@@ -148,14 +148,7 @@ fn child_builds() {
         store.content().put(&[number; 1000]).unwrap();
         if store.records().lookup(key).unwrap().is_none() {
             let outputs = [commit_file(&store, &Snapshot::empty(), "a", "1")];
-            let new = NewRecord {
-                key,
-                op_digest: [0; 32],
-                content_key: None,
-                outputs: &outputs,
-                description: "",
-                trace: &[],
-            };
+            let new = NewRecord { key, outputs: &outputs, ..NewRecord::default() };
             store.records().insert(&new).unwrap();
         }
     }

@@ -6,7 +6,7 @@ mod annotation;
 mod base;
 mod build_args;
 mod call;
-mod failure;
+pub(crate) mod failure;
 mod input;
 mod output;
 mod proxy;
@@ -22,8 +22,8 @@ use std::sync::Arc;
 use rbuild_cache::Snapshot;
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::lower;
-use rbuild_llb::Definition;
-use rbuild_solver::local::{LocalWorker, LocalWorkerOptions, Pins};
+use rbuild_llb::{Definition, without_credentials};
+use rbuild_solver::local::{History, LocalWorker, LocalWorkerOptions, Pins};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
@@ -36,7 +36,9 @@ use self::output::Built;
 use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
-use crate::progress::Progress;
+use crate::commands::debug;
+use crate::history::{Header, Recorder, explanation};
+use crate::progress::{Mode, Progress};
 use crate::report::{Failure, Kind, eprint};
 
 pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
@@ -45,17 +47,58 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     if !settings.quiet {
         eprint(settings.steps.warnings());
     }
+    if settings.shell_on_error {
+        debug::needs_input("`--on-error=shell`")?;
+    }
     let progress = Progress::start(settings.progress, app::terminal());
+    if settings.explain {
+        progress.explain();
+    }
     let remote = Remote::new(app, &settings, &progress);
     let input = Input::read(&settings, &remote)?;
     let blame = Blame { input: &input, progress: &progress };
     if let Call::Question(question) = settings.call {
         return call::answer(question, &remote, &blame);
     }
-    let result = build(app, &settings, &input, &remote, &progress, &cancel, &blame);
+    let store = app.store()?;
+    // From before the first lookup until the results have names.
+    let lease = store.lease()?;
+    let recorder = Recorder::begin(store, Arc::clone(&progress), header(&settings, &input));
+    let result = build(app, &settings, &input, &remote, &recorder, &cancel, &blame);
     progress.finish();
+    recorder.finish(result.as_ref().map(drop));
+    drop(lease);
+    if settings.explain && settings.progress != Mode::RawJson {
+        eprint(&explanation(recorder.document().steps_as_shown()));
+    }
     eprint(&result?);
     Ok(0)
+}
+
+/// What the history says of a build.
+fn header(settings: &Settings, input: &Input) -> Header {
+    let context = without_credentials(&settings.context.to_string_lossy());
+    let names: Vec<String> = settings.names.iter().map(ToString::to_string).collect();
+    let contexts = input.trees.contexts.iter();
+    Header {
+        name: match (names.as_slice(), &settings.target) {
+            ([], Some(target)) => target.clone(),
+            ([], None) => context.clone(),
+            (names, _) => names.join(" "),
+        },
+        dockerfile: without_credentials(&input.dockerfile_name),
+        target: settings.target.clone(),
+        contexts: contexts.map(|(name, context)| (name.clone(), context.path.clone())).collect(),
+        context,
+    }
+}
+
+/// What is built, for the comparison of one build with the next: a Dockerfile and its context.
+fn project(settings: &Settings, input: &Input) -> String {
+    let directory = input.trees.contexts.get(input::MAIN_CONTEXT).map(|context| context.path.clone());
+    let context = directory.unwrap_or_else(|| settings.context.clone());
+    let [context, file] = [context.to_string_lossy().into_owned(), input.dockerfile_name.clone()];
+    format!("{}\n{}", without_credentials(&context), without_credentials(&file))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the cast of the story, each named once")]
@@ -64,12 +107,11 @@ fn build(
     settings: &Settings,
     input: &Input,
     remote: &Remote<'_>,
-    progress: &Progress,
+    recorder: &Recorder,
     cancel: &std::sync::atomic::AtomicBool,
     blame: &Blame<'_>,
 ) -> Result<String, Failure> {
     let images = app.images()?;
-    let lease = images.store().lease()?;
     let resolver = remote.resolver(&input.trees)?;
     let lowered = settings
         .frontend(input)
@@ -83,25 +125,39 @@ fn build(
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
-    let worker = worker_options(app, settings, &input.trees, remote.pins());
+    recorder.define(&definition);
+    let history = History { project: project(settings, input), build: recorder.build().cloned() };
+    let worker = worker_options(app, settings, &input.trees, remote.pins(), history);
     let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
-    let solved =
-        solve(&definition, &worker, &options, progress, cancel).map_err(|error| blame.solve(error))?;
+    let solved = solve(&definition, &worker, &options, recorder, cancel).map_err(|mut error| {
+        if settings.shell_on_error {
+            blame.progress.finish();
+            debug::after_failure(&worker, &definition, |vertex| recorder.key(vertex), &mut error);
+        }
+        blame.solve(error)
+    })?;
     let snapshots = solved.outputs.into_iter().map(|output| output.unwrap_or_else(Snapshot::empty));
     let mut built: Vec<Built> = lowered.into_iter().zip(snapshots).map(Built::from).collect();
     if settings.squash {
         built.iter_mut().try_for_each(|built| built.squash(images.store(), &settings.created))?;
     }
-    output::write(app, settings, &built, progress)?;
+    output::write(app, settings, &built, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
-    drop(lease);
     Ok(warnings)
 }
 
-fn worker_options(app: &App, settings: &Settings, trees: &Trees, pins: &Arc<Pins>) -> LocalWorkerOptions {
+fn worker_options(
+    app: &App,
+    settings: &Settings,
+    trees: &Trees,
+    pins: &Arc<Pins>,
+    history: History,
+) -> LocalWorkerOptions {
     LocalWorkerOptions {
+        keep_failed: settings.shell_on_error,
+        history,
         contexts: trees.contexts.clone(),
         layouts: trees.layouts.clone(),
         git: app::git_options(),

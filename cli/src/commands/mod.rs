@@ -1,7 +1,10 @@
 //! The commands, one file each. A command turns its arguments into calls of the libraries and prints what they give.
 
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod containers;
+pub(crate) mod debug;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod import;

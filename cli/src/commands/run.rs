@@ -15,7 +15,7 @@ use rbuild_container::{
     Container, ContainerError, ContainerState, Containers, RunOptions, StartIo, Started, Status, generate_id,
     generate_name,
 };
-use rbuild_executor::{Executor, ExecutorOptions, Handle};
+use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_solver::images::{ImageError, PullPolicy, Watch};
 
@@ -151,6 +151,24 @@ impl Prepared {
         };
         Ok(u8::try_from(exit).unwrap_or(u8::MAX))
     }
+}
+
+/// Runs a container for the user to work in: with a terminal where there is one, else with what comes in on standard input.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn attended(executor: &Executor, container: rbuild_executor::Container) -> Result<Exit, Failure> {
+    let failed = |error| Failure::caused_by(Kind::Environment, &error);
+    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let stdio = if on_terminal { terminal::stdio() } else { pipes::stdio(true)? };
+    let raw = on_terminal.then(RawTerminal::enter).flatten();
+    let mut running = executor.spawn(container, stdio).map_err(failed)?;
+    if on_terminal {
+        terminal::relay_input(running.handle());
+    }
+    let exit = running.wait().map_err(failed);
+    drop(raw);
+    exit
 }
 
 /// Waits for a process, and relays the terminal's input if it is to have it.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use rbuild_llb::VertexId;
+use rbuild_solver::Outcome;
 use rbuild_solver::progress::{Event, OutputStream, PlannedVertex, TaskState};
 
 use super::line::{LineBuffer, one_line};
@@ -35,6 +36,8 @@ pub(super) enum Change {
         /// Safe to show.
         text: String,
     },
+    /// Why it runs, or does not.
+    Note(String),
     /// It moved bytes.
     Transferred(Transfer),
     /// It need not run. Ends the step.
@@ -108,6 +111,8 @@ pub(super) struct Board {
     vertices: HashMap<VertexId, StepIndex>,
     tasks: HashMap<String, StepIndex>,
     numbered: usize,
+    /// Whether it is shown why steps run.
+    pub(super) explains: bool,
 }
 
 /// Changes in the order in which they happened.
@@ -121,6 +126,9 @@ impl Board {
                 vertices.into_iter().for_each(|vertex| self.plan(vertex));
                 Vec::new()
             }
+            Event::Decided { outcome: Outcome::Ran(_), .. } => Vec::new(),
+            Event::Decided { vertex, outcome, .. } => self.explain(vertex, &[outcome]),
+            Event::Explained { vertex, causes } => self.explain(vertex, &causes),
             Event::Started { vertex } => self.on_vertex(vertex, |step| step.start(now)),
             Event::Cached { vertex } => self.on_vertex(vertex, |step| step.end(now, |_| Change::Cached)),
             Event::Output { vertex, stream, bytes } => {
@@ -174,6 +182,12 @@ impl Board {
         self.numbered == 0
     }
 
+    /// The number of a vertex that has done something.
+    pub(super) fn number(&self, vertex: VertexId) -> Option<usize> {
+        let number = self.step(*self.vertices.get(&vertex)?).number;
+        (number > 0).then_some(number)
+    }
+
     /// The last lines of a vertex's output.
     pub(super) fn tail(&self, vertex: VertexId) -> Vec<String> {
         let step = self.vertices.get(&vertex).map(|index| self.step(*index));
@@ -203,6 +217,14 @@ impl Board {
                 None => Vec::new(),
             },
         }
+    }
+
+    fn explain(&mut self, vertex: VertexId, reasons: &[impl ToString]) -> Changes {
+        if !self.explains {
+            return Vec::new();
+        }
+        let notes = reasons.iter().map(|reason| Change::Note(one_line(&reason.to_string()))).collect();
+        self.on_vertex(vertex, |_| notes)
     }
 
     /// An event about a vertex that was never planned is shown all the same, under a made-up name.

@@ -101,6 +101,16 @@ impl Progress {
         Arc::new(Self { shared, ticker: Mutex::new(ticker) })
     }
 
+    /// Shows why steps run, too.
+    pub(crate) fn explain(&self) {
+        self.shared.lock().board.explains = true;
+    }
+
+    /// The number under which a vertex is shown, once it is.
+    pub(crate) fn number(&self, vertex: VertexId) -> Option<usize> {
+        self.shared.lock().board.number(vertex)
+    }
+
     /// Writes what is still held back and leaves the screen clean. Later events are not drawn. May be called twice.
     pub(crate) fn finish(&self) {
         self.shared.lock().finish(self.shared.now());

@@ -163,6 +163,7 @@ fn line_of(number: usize, change: &Change) -> Option<String> {
     // Writing to a string cannot fail.
     let _ = match change {
         Change::Started => return None,
+        Change::Note(text) => write!(line, "why: {text}"),
         Change::Line { at, text, .. } => write!(line, "{} {text}", log_time(*at)),
         Change::Transferred(transfer) => {
             let done = if transfer.done { " done" } else { "" };

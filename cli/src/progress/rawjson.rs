@@ -126,6 +126,8 @@ impl<W: Write + Send> RawJson<W> {
                 }]),
                 ..SolveStatus::default()
             },
+            // Why a step runs is in no field of BuildKit's.
+            Change::Note(_) => SolveStatus::default(),
             change => {
                 SolveStatus { vertexes: Some([self.vertex(step, now, change)]), ..SolveStatus::default() }
             }

@@ -65,7 +65,9 @@ impl Lowerer<'_> {
 
         let name = title_text(command, run, &specs, &current.state.env, self.escape);
         let name = current.title(&name, command.is_trigger);
-        let meta = Meta { limits: self.options.limits.clone(), ..self.meta(current, command, name) };
+        let arguments = current.state.args.iter().map(|(name, _)| name.clone()).collect();
+        let limits = self.options.limits.clone();
+        let meta = Meta { limits, arguments, ..self.meta(current, command, name) };
         let process = self.process(current, args.clone(), &surroundings);
         let exec = ExecOp {
             process,

@@ -77,6 +77,9 @@ pub struct Meta {
     /// Not a step that a person wrote (the base image's metadata, the context): shown, but not counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
+    /// Which variables of its environment are build arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
     /// Memory, CPU and other limits, which say how fast a step runs and not what it makes.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub limits: std::collections::BTreeMap<String, String>,

@@ -20,6 +20,7 @@ use super::file_op::root_of;
 use super::{LocalWorker, WorkerError};
 use crate::cache_key::ContentDigest;
 use crate::cache_map::{SelectedPath, Selection};
+use crate::explain::{FileEntry, FileList};
 use crate::worker::{Context, VertexRef};
 
 impl LocalWorker<'_> {
@@ -64,14 +65,20 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<ContentDigest, WorkerError> {
         let mut hasher = KeyHasher::new("rbuild.selection.v1");
+        let mut files = FileList::default();
         for path in paths {
-            match self.digest_path(source, path, cx) {
+            match self.digest_path(source, path, cx, &mut files) {
                 Ok(digest) => hasher.number(1u64).bytes(&digest),
                 Err(WorkerError::File(FileError::NotFound { .. })) => hasher.number(0u64),
                 Err(error) => return Err(error),
             };
         }
-        Ok(ContentDigest(hasher.finish()))
+        let digest = hasher.finish();
+        if source.kind == SourceKind::Context {
+            // Without it, a later build cannot say which files changed.
+            drop(self.store().keep_file_list(&digest, || files.encode()));
+        }
+        Ok(ContentDigest(digest))
     }
 
     fn digest_path(
@@ -79,6 +86,7 @@ impl LocalWorker<'_> {
         source: &CopySource<'_>,
         path: &SelectedPath,
         cx: &Context<'_>,
+        files: &mut FileList,
     ) -> Result<[u8; 32], WorkerError> {
         let action = as_copy(path);
         let selection = CopySelection::new(&action)?;
@@ -102,11 +110,24 @@ impl LocalWorker<'_> {
             pool: self.pool,
             owner: if is_context { TreeOwner::Zero } else { TreeOwner::Keep },
             memory: stats.map(|cache| Memory { cache, now_ns: self.options.now_ns }),
-            entries: false,
+            entries: is_context,
             cancel: Some(cx.cancel),
         };
-        Ok(digest_tree(source.root, &selected, &options)?.digest)
+        let digested = digest_tree(source.root, &selected, &options)?;
+        for entry in digested.entries.iter().flatten() {
+            files.insert(shown(&selected, &entry.path), FileEntry::new(entry));
+        }
+        Ok(digested.digest)
     }
+}
+
+/// The path of an entry from the root of its tree.
+fn shown(selected: &[Selected<'_>], entry: &Path) -> String {
+    let whole = selected
+        .iter()
+        .find_map(|selected| Some(selected.path.join(entry.strip_prefix(selected.name).ok()?)));
+    let whole = whole.unwrap_or_else(|| entry.to_owned());
+    whole.to_string_lossy().trim_matches('/').to_owned()
 }
 
 /// A selected path as the copy that would take it.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rbuild_cache::Snapshot;
 use rbuild_cache::root_dir::PathError;
 use rbuild_executor::Exit;
 use rbuild_llb::Op;
@@ -88,6 +89,15 @@ pub enum WorkerError {
         /// Its name.
         name: String,
     },
+    /// A shell was asked for where there is no file system yet.
+    #[error("before this step there is no file system")]
+    NoFileSystem,
+    /// What a step made is needed, and has been pruned, or was never made.
+    #[error("the result of `{step}` is not in the store")]
+    ResultMissing {
+        /// The step.
+        step: String,
+    },
     /// An op that this worker cannot do.
     #[error("{what} are not supported yet")]
     Unsupported {
@@ -109,6 +119,8 @@ pub enum StepError {
         command: String,
         /// How it ended.
         exit: Exit,
+        /// The file system that it left, where that was to be kept.
+        left: Option<Box<Snapshot>>,
     },
     /// A mount shows a path that its source does not have.
     #[error("mount at `{target}`: the source has no `{selector}`")]

@@ -8,13 +8,27 @@ use rbuild_executor::{Container, Exit, Process, Resource, Root, Security, Stdio,
 use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
 
 use super::merge::snapshot;
-use super::mounts::make_stubs;
+use super::mounts::{ResolvedMounts, make_stubs};
 use super::{LocalWorker, StepError, WorkerError};
 use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
 
 /// What a `RUN` step calls its machine, as BuildKit does.
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// A step that is ready to run.
+pub(super) struct SetUp {
+    container: Option<Container>,
+    active: ActiveSnapshot,
+    mounts: ResolvedMounts,
+}
+
+impl SetUp {
+    /// The container, once. What it is made of lives as long as this.
+    pub(super) fn container(&mut self) -> Container {
+        self.container.take().expect("a container is run once")
+    }
+}
 
 impl LocalWorker<'_> {
     pub(super) fn exec(
@@ -26,35 +40,47 @@ impl LocalWorker<'_> {
         if op.devices.iter().any(|(_, required)| *required) {
             return Err(WorkerError::Unsupported { what: "required devices" });
         }
-        let root =
-            op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it");
-        let active = self.prepare_mount(root, inputs)?;
+        let mut set_up = self.set_up(op, inputs, None, cx)?;
+        let exit = self.run_container(set_up.container(), cx)?;
+        let SetUp { active, mounts, .. } = set_up;
+        let fine = op.process.valid_exit_codes.as_slice();
+        if !(exit.success() || matches!(exit, Exit::Code(code) if fine.contains(&code))) {
+            let left = self.options.keep_failed.then(|| active.commit()).transpose()?.map(Box::new);
+            return Err(StepError::Process { command: op.process.args.join(" "), exit, left }.into());
+        }
+        self.commit_outputs(root_of(op), active, mounts.outputs)
+    }
+
+    /// All that a step needs, up to its process. `parent` is its root file system in the place of the one it names.
+    pub(super) fn set_up(
+        &self,
+        op: &ExecOp,
+        inputs: &[Input<'_, Snapshot>],
+        parent: Option<&Snapshot>,
+        cx: &Context<'_>,
+    ) -> Result<SetUp, WorkerError> {
+        let root = root_of(op);
+        let active = match parent {
+            Some(parent) => self.prepare(parent)?,
+            None => self.prepare_mount(root, inputs)?,
+        };
         let mounted = active.mount(Some(&self.stubs()?))?;
-        let mut resolved = self.resolve_mounts(op, inputs, cx)?;
+        let mut mounts = self.resolve_mounts(op, inputs, cx)?;
+        let extra_hosts = op.process.extra_hosts.iter();
         let container = Container {
-            mounts: std::mem::take(&mut resolved.mounts),
+            mounts: std::mem::take(&mut mounts.mounts),
             readonly_root: root.readonly,
             hostname: hostname(op),
             network: self.network(op.network),
             security: security(op.security),
-            extra_hosts: op
-                .process
-                .extra_hosts
-                .iter()
-                .map(|extra| (extra.host.clone(), extra.ip.clone()))
-                .collect(),
-            shm_size_bytes: resolved.shm_size_bytes,
+            extra_hosts: extra_hosts.map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
+            shm_size_bytes: mounts.shm_size_bytes,
             ..Container::new(
                 Root::Detached(mounted.into()),
-                process(op, std::mem::take(&mut resolved.secret_env)),
+                process(op, std::mem::take(&mut mounts.secret_env)),
             )
         };
-        let exit = self.run_container(container, cx)?;
-        let fine = op.process.valid_exit_codes.as_slice();
-        if !(exit.success() || matches!(exit, Exit::Code(code) if fine.contains(&code))) {
-            return Err(StepError::Process { command: op.process.args.join(" "), exit }.into());
-        }
-        self.commit_outputs(root, active, resolved.outputs)
+        Ok(SetUp { container: Some(container), active, mounts })
     }
 
     /// Begins a layer on what a mount shows.
@@ -122,6 +148,10 @@ impl LocalWorker<'_> {
             Network::Host | Network::Default => rbuild_executor::Network::Host,
         }
     }
+}
+
+fn root_of(op: &ExecOp) -> &Mount {
+    op.mounts.iter().find(|mount| mount.target == "/").expect("definitions are checked for it")
 }
 
 fn hostname(op: &ExecOp) -> String {

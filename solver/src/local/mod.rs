@@ -17,6 +17,8 @@ pub mod file;
 mod file_op;
 mod merge;
 mod mounts;
+mod recipe;
+mod shell;
 mod source;
 mod ssh_relay;
 
@@ -26,19 +28,22 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{KeyLock, Snapshot, Store};
+use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
 use rbuild_executor::Executor;
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{LocalSource, Network, Op, OpDigest, SourceOp};
+use rbuild_llb::{InputIndex, LocalSource, Network, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
 pub use error::{StepError, WorkerError};
 pub use mounts::make_stubs;
+pub use shell::Moment;
 use source::identify_layout;
 pub use source::{GitError, GitOptions, HttpError, Pins};
 
-use crate::cache_key::{CacheKey, ContentDigest, SourceIdentity};
+use crate::build::MissReason;
+use crate::cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdentity};
 use crate::cache_map::Selection;
+use crate::explain::{Cause, Explainer, FirstCause, Recipe};
 use crate::images::Images;
 use crate::secrets::Secrets;
 use crate::ssh::SshAgents;
@@ -65,8 +70,21 @@ pub struct LocalWorkerOptions {
     pub ssh: SshAgents,
     /// What git is given.
     pub git: GitOptions,
+    /// Whether the file system of a step that fails is kept, for [`LocalWorker::shell`].
+    pub keep_failed: bool,
+    /// Under what the build is remembered.
+    pub history: History,
     /// What remote sources turned out to be; shared by all workers of one build.
     pub pins: Arc<Pins>,
+}
+
+/// Under what a build and its results are remembered.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// What is being built: the same for every build of one Dockerfile. Results are compared with those of their project first.
+    pub project: String,
+    /// The build, where it is remembered.
+    pub build: Option<BuildName>,
 }
 
 /// A directory that steps may read from.
@@ -105,17 +123,18 @@ pub struct LocalWorker<'a> {
     executor: &'a Executor,
     pool: &'a ThreadPool,
     options: LocalWorkerOptions,
+    explainer: Explainer,
 }
 
 impl<'a> LocalWorker<'a> {
     /// A worker on the store behind `images`; heavy work on many files is done on `pool`.
-    pub const fn new(
+    pub fn new(
         images: &'a Images,
         executor: &'a Executor,
         pool: &'a ThreadPool,
         options: LocalWorkerOptions,
     ) -> Self {
-        Self { images, executor, pool, options }
+        Self { images, executor, pool, options, explainer: Explainer::default() }
     }
 
     const fn store(&self) -> &Store {
@@ -143,6 +162,13 @@ impl<'a> LocalWorker<'a> {
             _ => Err(WorkerError::SecretNotText { id: id.to_owned() }),
         }
     }
+}
+
+/// An input of a vertex had to run, or had one that had to.
+fn ignored_cache(vertex: VertexRef<'_>, input: InputIndex) -> Cause {
+    let meta = vertex.input(input).map(|input| input.vertex().meta.clone()).unwrap_or_default();
+    let first = FirstCause { step: meta.name.clone(), cause: Cause::NoCache };
+    Cause::EarlierStep { step: meta.name, first: meta.ignore_cache.then(|| Box::new(first)) }
 }
 
 /// Cache keys are computed in `cache_key` and stored by the cache, which derives none: the same bytes on both sides.
@@ -216,14 +242,21 @@ impl Worker for LocalWorker<'_> {
     }
 
     fn record(&self, record: NewRecord<'_, Snapshot>) -> Result<(), WorkerError> {
-        let trace = serde_json::to_vec(record.trace).expect("a trace is lists and strings");
+        let vertex = record.vertex.vertex();
+        let file_lists: Vec<[u8; 32]> =
+            record.trace.inputs.iter().filter_map(Contribution::content).collect();
+        let History { project, build } = &self.options.history;
+        let origin = build.as_ref().map(|build| Origin { build: build.clone(), step: record.vertex.id.0 });
         self.store().records().insert(&rbuild_cache::NewRecord {
             key: stored(record.key),
-            op_digest: record.op.0,
+            op_digest: record.trace.op.0,
             content_key: record.content_key.map(stored),
             outputs: record.outputs,
-            description: record.description,
-            trace: &trace,
+            description: &vertex.meta.name,
+            trace: &recipe::encode(vertex, record.trace),
+            file_lists: &file_lists,
+            project,
+            origin: origin.as_ref(),
         })?;
         Ok(())
     }
@@ -233,10 +266,28 @@ impl Worker for LocalWorker<'_> {
         Ok(())
     }
 
-    fn link(&self, key: CacheKey, content_key: CacheKey) -> Result<(), WorkerError> {
+    fn link(
+        &self,
+        vertex: VertexRef<'_>,
+        trace: &KeyTrace,
+        content_key: CacheKey,
+    ) -> Result<(), WorkerError> {
         if let Some(existing) = self.store().records().lookup_content(stored(content_key))? {
-            self.store().records().link(stored(key), existing.key, &existing.trace)?;
+            let recipe = recipe::encode(vertex.vertex(), trace);
+            self.store().records().link(stored(trace.key()), existing.key, &recipe)?;
         }
         Ok(())
+    }
+
+    fn explain(&self, vertex: VertexRef<'_>, trace: &KeyTrace, reason: MissReason) -> Vec<Cause> {
+        match reason {
+            MissReason::IgnoreCache => vec![Cause::NoCache],
+            MissReason::InputIgnoredCache { input } => vec![ignored_cache(vertex, input)],
+            MissReason::NoRecord | MissReason::InputsChanged => {
+                let memory = recipe::Recipes { store: self.store(), project: &self.options.history.project };
+                let recipe = Recipe::of(vertex.vertex(), trace);
+                self.explainer.causes(&memory, &vertex.vertex().meta.name, &recipe)
+            }
+        }
     }
 }

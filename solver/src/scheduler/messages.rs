@@ -1,7 +1,8 @@
 //! What the scheduler and those who carry out its jobs say to each other.
 
-use rbuild_llb::{InputIndex, OpDigest, VertexId};
+use rbuild_llb::{InputIndex, VertexId};
 
+use crate::build::MissReason;
 use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
 use crate::progress::Event;
 use crate::worker::Found;
@@ -47,8 +48,8 @@ pub enum Job<O> {
         reuse: Reuse,
         /// The content key, where it is known.
         content_key: Option<CacheKey>,
-        /// What the definition key is made of.
-        trace: KeyTrace,
+        /// Why it has to run.
+        reason: MissReason,
     },
     /// Make the content key of a step that runs or ran without having been probed.
     DigestInputs(Step<O>),
@@ -68,8 +69,8 @@ pub struct Step<O> {
     pub vertex: VertexId,
     /// Its definition key.
     pub key: CacheKey,
-    /// Its op.
-    pub op: OpDigest,
+    /// What its definition key is made of.
+    pub trace: KeyTrace,
     /// Its inputs.
     pub inputs: Vec<Supplied<O>>,
 }

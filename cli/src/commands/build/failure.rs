@@ -154,7 +154,7 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         WorkerError::SshNotFound { id } => {
             return Failure::caused_by(Kind::Input, error).hint(format!("`--ssh {id}` gives it"));
         }
-        WorkerError::Secret(_) => Kind::Input,
+        WorkerError::Secret(_) | WorkerError::NoFileSystem | WorkerError::ResultMissing { .. } => Kind::Input,
         WorkerError::Pattern(_) | WorkerError::Unsupported { .. } => Kind::Input,
         WorkerError::UnknownContext { .. } | WorkerError::UnknownLayout { .. } => Kind::Internal,
         WorkerError::Executor(_)

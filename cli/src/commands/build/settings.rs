@@ -15,7 +15,7 @@ use super::call::Call;
 use super::input::Input;
 use super::steps::Steps;
 use crate::app::{docker_config, environment, unix_now};
-use crate::args::{BuildArgs, ProgressArg, PullArg};
+use crate::args::{BuildArgs, OnErrorArg, ProgressArg, PullArg};
 use crate::commands::{platform, reference};
 use crate::format::rfc3339;
 use crate::output_spec::OutputSpec;
@@ -38,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) metadata_file: Option<PathBuf>,
     pub(crate) progress: Mode,
     pub(crate) quiet: bool,
+    pub(crate) explain: bool,
+    /// Whether a shell is opened in what a failed step left.
+    pub(crate) shell_on_error: bool,
     /// What is done with the Dockerfile.
     pub(crate) call: Call,
     pub(crate) jobs: NonZeroUsize,
@@ -47,7 +50,7 @@ pub(crate) struct Settings {
     labels: Vec<(String, String)>,
     unset_labels: Vec<String>,
     unset_env: Vec<String>,
-    target: Option<String>,
+    pub(crate) target: Option<String>,
     /// What the image is to run on; empty for this machine.
     platforms: Vec<Platform>,
     pub(crate) annotations: Annotations,
@@ -81,6 +84,8 @@ impl Settings {
             metadata_file: args.metadata_file.clone(),
             progress: if call == Call::Build { mode(args) } else { Mode::Quiet },
             quiet: args.quiet || args.progress == ProgressArg::Quiet,
+            explain: args.explain,
+            shell_on_error: args.on_error == Some(OnErrorArg::Shell),
             call,
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),

@@ -29,7 +29,7 @@ use super::settings::Settings;
 use crate::report::Failure;
 
 /// The name under which the frontend knows the main context, where that is a directory.
-const MAIN_CONTEXT: &str = "context";
+pub(crate) const MAIN_CONTEXT: &str = "context";
 
 /// What a build is made of.
 #[derive(Debug)]

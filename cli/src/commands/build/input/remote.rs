@@ -12,7 +12,7 @@ use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::RemoteContext;
 use rbuild_llb::{SourceOp, VertexId};
 use rbuild_solver::images::Images;
-use rbuild_solver::local::{LocalWorker, Pins, WorkerError};
+use rbuild_solver::local::{History, LocalWorker, Pins, WorkerError};
 use rbuild_solver::progress::{Event, EventSink as _, NoEvents, TaskState};
 use rbuild_solver::{Context, SolveError, SolveOptions, solve};
 
@@ -104,7 +104,7 @@ impl<'a> Remote<'a> {
         self.lease.get_or_init(|| lease);
         let executor = Executor::new(ExecutorOptions::default())
             .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-        let options = worker_options(self.app, self.settings, trees, &self.pins);
+        let options = worker_options(self.app, self.settings, trees, &self.pins, History::default());
         Ok(work(&LocalWorker::new(self.images()?, &executor, self.app.pool()?, options)))
     }
 }

@@ -1,0 +1,206 @@
+//! Lists of files, kept beside content digests, and what differs between two.
+
+use std::collections::BTreeMap;
+
+use rbuild_cache::root_dir::FileType;
+use serde::{Deserialize, Serialize};
+
+/// How many paths of each kind of change are named.
+const CHANGES_NAMED_MAX: usize = 20;
+/// How much of a digest is kept: it tells a change, and proves nothing.
+const DIGEST_BYTES: usize = 8;
+
+/// The beginning of a digest.
+type Short = [u8; DIGEST_BYTES];
+
+/// A file that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its type, permission bits and size.
+    kind: u8,
+    mode: u32,
+    size_bytes: u64,
+    content: Option<Short>,
+    attributes: Option<Short>,
+}
+
+/// The files that a step is given, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileList(BTreeMap<String, FileEntry>);
+
+/// How the files of a step changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChanges {
+    /// Files that are there as before, but otherwise.
+    pub changed: Paths<FileChange>,
+    /// Files that are new.
+    pub added: Paths<String>,
+    /// Files that are gone.
+    pub removed: Paths<String>,
+}
+
+/// Some paths, of which not all may be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths<T> {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them.
+    pub named: Vec<T>,
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self { count: 0, named: Vec::new() }
+    }
+}
+
+impl<T> Paths<T> {
+    fn push(&mut self, item: impl FnOnce() -> T) {
+        self.count += 1;
+        if self.named.len() < CHANGES_NAMED_MAX {
+            self.named.push(item());
+        }
+    }
+}
+
+/// A file that is there as before, but otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    /// Its path.
+    pub path: String,
+    /// What of it: `content`, `mode 0644 -> 0755`, `file -> directory`, `attributes`.
+    pub what: Vec<String>,
+}
+
+impl FileEntry {
+    /// What counts of a file.
+    pub fn new(entry: &rbuild_cache::content_digest::TreeEntry) -> Self {
+        let short = |digest: [u8; 32]| digest.first_chunk().copied().unwrap_or_default();
+        Self {
+            kind: letter(entry.kind),
+            mode: entry.mode,
+            size_bytes: entry.size_bytes,
+            content: entry.content.map(short),
+            attributes: entry.xattrs.map(short),
+        }
+    }
+
+    fn changes_since(&self, before: &Self) -> Vec<String> {
+        if self.kind != before.kind {
+            return vec![format!("{} -> {}", word(before.kind), word(self.kind))];
+        }
+        let mut what = Vec::new();
+        if (self.size_bytes, self.content) != (before.size_bytes, before.content) {
+            what.push(if self.kind == b'l' { "target" } else { "content" }.to_owned());
+        }
+        if self.mode != before.mode {
+            what.push(format!("mode {:04o} -> {:04o}", before.mode, self.mode));
+        }
+        if self.attributes != before.attributes {
+            what.push("attributes".to_owned());
+        }
+        what
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.kind);
+        bytes.extend(self.mode.to_le_bytes());
+        bytes.extend(self.size_bytes.to_le_bytes());
+        for digest in [self.content, self.attributes] {
+            bytes.push(digest.is_some().into());
+            bytes.extend(digest.unwrap_or_default());
+        }
+    }
+
+    fn decode(from: &mut &[u8]) -> Option<Self> {
+        let [kind] = take(from)?;
+        let (mode, size_bytes) = (u32::from_le_bytes(take(from)?), u64::from_le_bytes(take(from)?));
+        let mut digest = || {
+            let [there] = take(from)?;
+            let short: Short = take(from)?;
+            Some((there == 1).then_some(short))
+        };
+        let (content, attributes) = (digest()?, digest()?);
+        Some(Self { kind, mode, size_bytes, content, attributes })
+    }
+}
+
+impl FileList {
+    /// Adds a file.
+    pub fn insert(&mut self, path: String, entry: FileEntry) {
+        self.0.insert(path, entry);
+    }
+
+    /// What differs from an earlier list.
+    pub fn changes_since(&self, before: &Self) -> FileChanges {
+        let mut changes = FileChanges::default();
+        for (path, entry) in &self.0 {
+            match before.0.get(path) {
+                None => changes.added.push(|| path.clone()),
+                Some(old) if old != entry => {
+                    changes
+                        .changed
+                        .push(|| FileChange { path: path.clone(), what: entry.changes_since(old) });
+                }
+                Some(_) => {}
+            }
+        }
+        for path in before.0.keys().filter(|path| !self.0.contains_key(*path)) {
+            changes.removed.push(|| path.clone());
+        }
+        changes
+    }
+
+    /// As bytes, to be kept.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (path, entry) in &self.0 {
+            bytes.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend(path.as_bytes());
+            entry.encode(&mut bytes);
+        }
+        bytes
+    }
+
+    /// From bytes that were kept; `None` when they are damaged.
+    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut list = Self::default();
+        while !bytes.is_empty() {
+            let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
+            let (path, rest) = bytes.split_at_checked(length)?;
+            bytes = rest;
+            list.insert(str::from_utf8(path).ok()?.to_owned(), FileEntry::decode(&mut bytes)?);
+        }
+        Some(list)
+    }
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*taken)
+}
+
+/// As `find -type` names them.
+const fn letter(kind: FileType) -> u8 {
+    match kind {
+        FileType::Directory => b'd',
+        FileType::Symlink => b'l',
+        FileType::Fifo => b'p',
+        FileType::Socket => b's',
+        FileType::CharacterDevice => b'c',
+        FileType::BlockDevice => b'b',
+        _ => b'f',
+    }
+}
+
+const fn word(kind: u8) -> &'static str {
+    match kind {
+        b'd' => "directory",
+        b'l' => "link",
+        b'p' => "fifo",
+        b's' => "socket",
+        b'c' | b'b' => "device",
+        _ => "file",
+    }
+}
