@@ -4,7 +4,7 @@
 //! the archive that was made of it, if an image has it; or the blob that it came as, which is unpacked again beside it. A
 //! layer that was only ever run on has none of these.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rayon::ThreadPool;
 use rbuild_image::{DiffId, Digest};
@@ -62,48 +62,53 @@ impl Store {
         missing: &HashSet<LayerId>,
         states: &mut BTreeMap<LayerId, LayerState>,
     ) -> Result<()> {
-        let mtimes = self.recorded_clamps()?;
+        let mut archives = self.made_archives()?;
+        archives.retain(|(layer, _)| states.get(layer) == Some(&LayerState::Unproven));
+        let mut wanted: HashSet<LayerId> = archives.iter().map(|(layer, _)| *layer).collect();
+        let mtimes: BTreeSet<i64> = archives.iter().filter_map(|(_, mtime_max)| *mtime_max).collect();
         for snapshot in self.every_snapshot()? {
-            let unproven = |layer: &LayerId| states.get(layer) == Some(&LayerState::Unproven);
-            if snapshot.layers.iter().any(|layer| missing.contains(layer))
-                || !snapshot.layers.iter().any(unproven)
-            {
-                continue;
-            }
             for clamp in possible_clamps(&mtimes, snapshot.layers.len()) {
-                self.verify_stack(&snapshot, clamp, states)?;
+                let is_wanted = |layer: &LayerId| wanted.contains(layer);
+                if !snapshot.layers.iter().any(is_wanted)
+                    || snapshot.layers.iter().any(|it| missing.contains(it))
+                {
+                    break;
+                }
+                for (layer, state) in self.verify_stack(&snapshot, clamp, &wanted)? {
+                    wanted.remove(&layer);
+                    states.insert(layer, state);
+                }
             }
         }
         Ok(())
     }
 
-    /// Makes archives again of layers of a snapshot, in their place.
+    /// Makes archives again of the wanted layers of a snapshot, if it is in this place and with these times that they were made.
     fn verify_stack(
         &self,
         snapshot: &Snapshot,
         clamp: Option<MtimeClamp>,
-        states: &mut BTreeMap<LayerId, LayerState>,
-    ) -> Result<()> {
+        wanted: &HashSet<LayerId>,
+    ) -> Result<Vec<(LayerId, LayerState)>> {
         let known = self.known_archives(snapshot, clamp)?;
-        let stack = self.open_stack(snapshot)?;
-        for (index, archive) in known.iter().enumerate() {
-            let layer = snapshot.layers[index];
-            let Some(archive) = archive.filter(|archive| archive.made) else { continue };
-            if states.get(&layer) == Some(&LayerState::Unproven) {
-                let found = self.hash(&stack, index, archive.mtime_max);
+        let places = snapshot.layers.iter().zip(known).enumerate();
+        let places = places.filter_map(|(index, (layer, archive))| Some((index, *layer, archive?)));
+        places
+            .filter(|(_, layer, archive)| archive.made && wanted.contains(layer))
+            .map(|(index, layer, archive)| {
+                let found = self.hash(&self.open_stack(snapshot)?, index, archive.mtime_max);
                 let found = found.map_err(|source| Error::Archive { layer, source })?;
-                states.insert(layer, state(found.diff_id == archive.diff_id));
-            }
-        }
-        Ok(())
+                Ok((layer, state(found.diff_id == archive.diff_id)))
+            })
+            .collect()
     }
 
-    /// What modification times were ever clamped to.
-    fn recorded_clamps(&self) -> Result<Vec<i64>> {
+    /// The layers that archives were made of, with what modification times were clamped to.
+    fn made_archives(&self) -> Result<Vec<(LayerId, Option<i64>)>> {
         self.0.db.read("list archives", |db| {
-            let sql = "SELECT DISTINCT mtime_max FROM layer_archive WHERE mtime_max IS NOT NULL";
-            let mut statement = db.prepare_cached(sql)?;
-            Ok(statement.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?)
+            let mut statement = db.prepare_cached("SELECT layer, mtime_max FROM layer_archive WHERE made")?;
+            let rows = statement.query_map((), |row| Ok((LayerId(row.get(0)?), row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
@@ -156,7 +161,7 @@ impl Store {
 }
 
 /// How the times of a stack may have been clamped when its archives were made.
-fn possible_clamps(mtimes: &[i64], layers: usize) -> impl Iterator<Item = Option<MtimeClamp>> {
+fn possible_clamps(mtimes: &BTreeSet<i64>, layers: usize) -> impl Iterator<Item = Option<MtimeClamp>> {
     let clamps = mtimes.iter().flat_map(move |mtime_max| {
         (0..layers).map(|layers_kept| Some(MtimeClamp { layers_kept, mtime_max: *mtime_max }))
     });
