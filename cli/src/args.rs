@@ -75,6 +75,14 @@ pub(crate) enum Command {
     Version,
 }
 
+// The parts of `rbuild build --help`, in which the flags below stand in the same order.
+const CONTEXT: &str = "Context";
+const DOCKERFILE: &str = "Dockerfile";
+const IMAGE: &str = "Image";
+const STEPS: &str = "RUN steps";
+const CACHE: &str = "Cache";
+const OUTPUT: &str = "Output";
+
 /// `rbuild build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -83,123 +91,125 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH|URL|-")]
     pub(crate) context: PathBuf,
     /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input.
-    #[arg(short, long, value_name = "FILE|URL|-")]
+    #[arg(help_heading = CONTEXT, short, long, value_name = "FILE|URL|-")]
     pub(crate) file: Option<PathBuf>,
-    /// The rules of what of the context is not seen, in the place of `.dockerignore`.
-    #[arg(long, value_name = "FILE")]
+    /// Reads what of the context is left out from this file, in the place of `.dockerignore`.
+    #[arg(help_heading = CONTEXT, long, value_name = "FILE")]
     pub(crate) ignorefile: Option<PathBuf>,
     /// What a name in the Dockerfile stands for: a directory, `docker-image://IMAGE`, `oci-layout://PATH[:TAG]`, or the URL of a
     /// git repository or of a file (repeatable).
-    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    #[arg(help_heading = CONTEXT, long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
-    /// A name for the image (repeatable).
-    #[arg(short, long = "tag", value_name = "NAME")]
-    pub(crate) tags: Vec<String>,
-    /// Sets a build argument; without a value it is taken from the environment (repeatable).
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub(crate) build_args: Vec<String>,
-    /// Sets build arguments from the lines of a file, as `--build-arg` takes them; `#` begins a comment (repeatable).
-    #[arg(long = "build-arg-file", value_name = "FILE")]
-    pub(crate) build_arg_files: Vec<PathBuf>,
-    /// Adds a label to the image (repeatable).
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<String>,
-    /// Takes a label from the image, such as one of its base (repeatable).
-    #[arg(long = "unsetlabel", value_name = "NAME")]
-    pub(crate) unset_labels: Vec<String>,
-    /// Takes an environment variable from the image; its steps have it (repeatable).
-    #[arg(long = "unsetenv", value_name = "NAME")]
-    pub(crate) unset_env: Vec<String>,
-    /// The time of the image and the latest of its files, in Unix seconds: SOURCE_DATE_EPOCH.
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) timestamp: Option<i64>,
     /// The stage to build.
-    #[arg(long, value_name = "STAGE")]
+    #[arg(help_heading = DOCKERFILE, long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
     /// What to build for: `linux/amd64,linux/arm64`; several make an index (repeatable).
     #[arg(
+        help_heading = DOCKERFILE,
         long = "platform",
         value_name = "PLATFORM",
         env = "DOCKER_DEFAULT_PLATFORM",
         value_delimiter = ','
     )]
     pub(crate) platforms: Vec<String>,
-    /// Adds an annotation: `[manifest|index|manifest-descriptor|index-descriptor[PLATFORM],…:]NAME=VALUE` (repeatable).
-    #[arg(long = "annotation", value_name = "ANNOTATION")]
-    pub(crate) annotations: Vec<String>,
-    /// Sends the image to the registry of each of its names.
-    #[arg(long)]
-    pub(crate) push: bool,
-    /// Makes one layer of all that the build adds to its base image.
-    #[arg(long)]
-    pub(crate) squash: bool,
-    /// Runs every step, whatever is cached.
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-    /// Runs every step of these stages, whatever is cached.
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
-    pub(crate) no_cache_filter: Vec<String>,
-    /// When registries are asked for base images; without a value, always.
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, value_name = "WHEN")]
-    #[arg(default_value_t = PullArg::Missing, default_missing_value = "always")]
-    pub(crate) pull: PullArg,
-    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH` (repeatable).
-    #[arg(short, long = "output", value_name = "SPEC")]
-    pub(crate) outputs: Vec<String>,
-    /// Writes the image id to a file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) iidfile: Option<PathBuf>,
-    /// Writes facts about the result to a file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) metadata_file: Option<PathBuf>,
-    /// How progress is shown.
-    #[arg(long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
-    pub(crate) progress: ProgressArg,
-    /// The network of RUN steps.
-    #[arg(long, value_enum, default_value_t = BuildNetworkArg::Default)]
-    pub(crate) network: BuildNetworkArg,
-    /// Adds a line to /etc/hosts of RUN steps; `host-gateway` is the address of this machine (repeatable).
-    #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub(crate) add_hosts: Vec<String>,
-    /// Lets RUN steps ask for `network.host` or `security.insecure` (repeatable).
-    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
-    pub(crate) allow: Vec<String>,
-    /// Shows a path of this machine to RUN steps; in no layer and no cache key (repeatable).
-    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
-    pub(crate) volumes: Vec<String>,
-    /// Limits a resource of RUN steps; -1 is unlimited (repeatable).
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
-    pub(crate) ulimits: Vec<String>,
-    /// The size of /dev/shm of RUN steps [default: 64m].
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(crate) shm_size: Option<String>,
-    /// The parent of the control groups of RUN steps.
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) cgroup_parent: Option<String>,
-    /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
-    #[arg(long = "secret", value_name = "SPEC")]
-    pub(crate) secrets: Vec<String>,
-    /// Lets RUN steps use an ssh agent: `default|ID[=SOCKET|KEY[,KEY]][,raw=BOOL]` (repeatable).
-    #[arg(long = "ssh", value_name = "SPEC")]
-    pub(crate) ssh: Vec<String>,
+    /// Sets a build argument; without a value it is taken from the environment (repeatable).
+    #[arg(help_heading = DOCKERFILE, long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// Sets build arguments from the lines of a file, as `--build-arg` takes them; `#` begins a comment (repeatable).
+    #[arg(help_heading = DOCKERFILE, long = "build-arg-file", value_name = "FILE")]
+    pub(crate) build_arg_files: Vec<PathBuf>,
     /// What is done with the Dockerfile: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for
     /// programs.
-    #[arg(long, value_name = "METHOD", default_value = "build")]
+    #[arg(help_heading = DOCKERFILE, long, value_name = "METHOD", default_value = "build")]
     pub(crate) call: Call,
     /// The same as `--call=check`: looks for mistakes, builds nothing, and exits with 1 where there are warnings.
-    #[arg(long, conflicts_with = "call")]
+    #[arg(help_heading = DOCKERFILE, long, conflicts_with = "call")]
     pub(crate) check: bool,
-    /// Says of each step why it runs, or where its result was found.
-    #[arg(long)]
-    pub(crate) explain: bool,
-    /// What is done when a RUN step fails: `shell` opens one in what the step left.
-    #[arg(long, value_enum, value_name = "ACTION")]
-    pub(crate) on_error: Option<OnErrorArg>,
+    /// A name for the image (repeatable).
+    #[arg(help_heading = IMAGE, short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Adds a label to the image (repeatable).
+    #[arg(help_heading = IMAGE, long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Removes a label from the image, such as one of its base (repeatable).
+    #[arg(help_heading = IMAGE, long = "unsetlabel", value_name = "NAME")]
+    pub(crate) unset_labels: Vec<String>,
+    /// Removes an environment variable from the image; the steps of the build still see it (repeatable).
+    #[arg(help_heading = IMAGE, long = "unsetenv", value_name = "NAME")]
+    pub(crate) unset_env: Vec<String>,
+    /// Adds an annotation: `[manifest|index|manifest-descriptor|index-descriptor[PLATFORM],…:]NAME=VALUE` (repeatable).
+    #[arg(help_heading = IMAGE, long = "annotation", value_name = "ANNOTATION")]
+    pub(crate) annotations: Vec<String>,
+    /// The time of the image and the latest of its files, in Unix seconds: SOURCE_DATE_EPOCH.
+    #[arg(help_heading = IMAGE, long, value_name = "SECONDS")]
+    pub(crate) timestamp: Option<i64>,
+    /// Makes one layer of all that the build adds to its base image.
+    #[arg(help_heading = IMAGE, long)]
+    pub(crate) squash: bool,
+    /// The network of RUN steps.
+    #[arg(help_heading = STEPS, long, value_enum, default_value_t = BuildNetworkArg::Default)]
+    pub(crate) network: BuildNetworkArg,
+    /// Adds a line to /etc/hosts of RUN steps; `host-gateway` is the address of this machine (repeatable).
+    #[arg(help_heading = STEPS, long = "add-host", value_name = "HOST:IP")]
+    pub(crate) add_hosts: Vec<String>,
+    /// Lets RUN steps ask for `network.host` or `security.insecure` (repeatable).
+    #[arg(help_heading = STEPS, long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
+    #[arg(help_heading = STEPS, long = "secret", value_name = "SPEC")]
+    pub(crate) secrets: Vec<String>,
+    /// Lets RUN steps use an ssh agent: `default|ID[=SOCKET|KEY[,KEY]][,raw=BOOL]` (repeatable).
+    #[arg(help_heading = STEPS, long = "ssh", value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
+    /// Shows a path of this machine to RUN steps; in no layer and no cache key (repeatable).
+    #[arg(help_heading = STEPS, short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// Limits a resource of RUN steps; -1 is unlimited (repeatable).
+    #[arg(help_heading = STEPS, long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
+    /// The size of /dev/shm of RUN steps [default: 64m].
+    #[arg(help_heading = STEPS, long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) shm_size: Option<String>,
+    /// The parent of the control groups of RUN steps.
+    #[arg(help_heading = STEPS, long, value_name = "GROUP")]
+    pub(crate) cgroup_parent: Option<String>,
     /// How many steps run at once [default: 64].
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = STEPS, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// What is done when a RUN step fails: `shell` opens one in what the step left.
+    #[arg(help_heading = STEPS, long, value_enum, value_name = "ACTION")]
+    pub(crate) on_error: Option<OnErrorArg>,
+    /// Runs every step, whatever is cached.
+    #[arg(help_heading = CACHE, long)]
+    pub(crate) no_cache: bool,
+    /// Runs every step of these stages, whatever is cached (repeatable).
+    #[arg(help_heading = CACHE, long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// When registries are asked for base images; without a value, always.
+    #[arg(help_heading = CACHE, long, value_enum, num_args = 0..=1, require_equals = true, value_name = "WHEN")]
+    #[arg(default_value_t = PullArg::Missing, default_missing_value = "always")]
+    pub(crate) pull: PullArg,
+    /// Says of each step why it runs, or where its result was found.
+    #[arg(help_heading = CACHE, long)]
+    pub(crate) explain: bool,
+    /// Where the result goes: a directory, `-` for a tar on standard output, `type=oci|docker|tar|local,dest=PATH`,
+    /// `type=image|registry,name=NAME`, or `type=cacheonly` (repeatable).
+    #[arg(help_heading = OUTPUT, short, long = "output", value_name = "SPEC")]
+    pub(crate) outputs: Vec<String>,
+    /// Sends the image to the registry of each of its names.
+    #[arg(help_heading = OUTPUT, long)]
+    pub(crate) push: bool,
+    /// Writes the image id to a file.
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Writes facts about the result to a file, as JSON.
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(help_heading = OUTPUT, long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
+    pub(crate) progress: ProgressArg,
     /// Prints the image id and nothing else.
-    #[arg(short, long)]
+    #[arg(help_heading = OUTPUT, short, long)]
     pub(crate) quiet: bool,
     #[command(flatten)]
     _foreign: ForeignArgs,

@@ -54,7 +54,7 @@ pub use resolver::{ImageResolver, OutsideError, ResolveError, ResolveErrorKind, 
 pub use span::Span;
 pub use stage::ONBUILD_TRIGGERS_MAX;
 pub use subrequest::{
-    Answer, Checked, Outline, OutlineArg, OutlineMount, Target, Targets, describe, targets, warning_status,
+    Answer, Checked, Outline, OutlineArg, OutlineMount, Target, Targets, describe, targets, warning_documents,
 };
 
 /// What a Dockerfile became.

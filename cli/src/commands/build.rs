@@ -119,7 +119,8 @@ fn build(
         .map(|options| lower(&input.dockerfile, options, &resolver))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| blame.frontend(&error))?;
-    let warnings = blame.warnings(&lowered, settings);
+    let (warnings, warning_documents) =
+        (blame.warnings(&lowered, settings), blame.warning_documents(&lowered));
     let definition = Definition::join(lowered.iter().map(|lowered| lowered.definition.clone()))
         .map_err(|error| Failure::caused_by(Kind::Input, &error))?;
     let executor = Executor::new(ExecutorOptions::default())
@@ -142,7 +143,7 @@ fn build(
     if settings.squash {
         built.iter_mut().try_for_each(|built| built.squash(images.store(), &settings.created))?;
     }
-    output::write(app, settings, &built, blame.progress)?;
+    output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     Ok(warnings)

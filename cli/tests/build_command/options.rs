@@ -54,7 +54,7 @@ fn plain_progress_shows_steps_and_their_output() {
 #[test]
 fn facts_are_written_to_files() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let context = test.dockerfile("FROM busybox\nLABEL a=b\n");
+    let context = test.dockerfile("FROM busybox\nLABEL a=b\nMAINTAINER me\n");
     let arguments = ["-t", "app", "--label", "c=d", "--iidfile", "id", "--metadata-file", "facts.json"];
     test.build(&context, &arguments).succeeds();
     let image = test.inspect("app");
@@ -64,6 +64,12 @@ fn facts_are_written_to_files() {
     assert_eq!(facts["containerimage.digest"], image["Descriptor"]["digest"]);
     assert_eq!(facts["image.name"], "docker.io/library/app:latest");
     assert_eq!(image["Config"]["Labels"], serde_json::json!({ "a": "b", "c": "d" }));
+    assert!(facts.get("buildx.build.warnings").is_none());
+
+    test.build_command(&context, &arguments).env("BUILDX_METADATA_WARNINGS", "1").outcome().succeeds();
+    let facts: Value = serde_json::from_str(&test.read("facts.json")).unwrap();
+    let warning = &facts["buildx.build.warnings"][0];
+    assert_eq!(warning["range"], serde_json::json!([{ "start": { "line": 3 }, "end": { "line": 3 } }]));
 }
 
 #[test]

@@ -70,29 +70,22 @@ struct VertexWarning<'a> {
     range: Vec<LineRange>,
 }
 
-#[derive(Serialize)]
-struct WarningStatus<'a> {
-    warnings: Vec<VertexWarning<'a>>,
-}
-
-/// Warnings as BuildKit streams them, a `SolveStatus` on one line; nothing when there are none.
-pub fn warning_status(warnings: &[Warning], filename: &str, source: &[u8]) -> Option<String> {
-    let warnings: Vec<_> = warnings
-        .iter()
-        .map(|warning| {
-            let (name, line) = (warning.rule.name(), warning.range.line_first);
-            VertexWarning {
-                level: 1,
-                short: STANDARD.encode(format!("{name}: {} (line {line})", warning.message)),
-                detail: [STANDARD.encode(warning.rule.description())],
-                url: warning.rule.url(),
-                source_info: Source::new(filename, source),
-                range: LineRange::all(warning.range),
-            }
-        })
-        .collect();
-    // Strings and numbers always have a form in JSON.
-    (!warnings.is_empty()).then(|| serde_json::to_string(&WarningStatus { warnings }).unwrap_or_default())
+/// Warnings as BuildKit streams them in a `SolveStatus` and writes them into a metadata file.
+pub fn warning_documents(warnings: &[Warning], filename: &str, source: &[u8]) -> Vec<serde_json::Value> {
+    let document = |warning: &Warning| {
+        let (name, line) = (warning.rule.name(), warning.range.line_first);
+        let document = VertexWarning {
+            level: 1,
+            short: STANDARD.encode(format!("{name}: {} (line {line})", warning.message)),
+            detail: [STANDARD.encode(warning.rule.description())],
+            url: warning.rule.url(),
+            source_info: Source::new(filename, source),
+            range: LineRange::all(warning.range),
+        };
+        // Strings and numbers always have a form in JSON.
+        serde_json::to_value(document).unwrap_or_default()
+    };
+    warnings.iter().map(document).collect()
 }
 
 impl<'a> Source<'a> {

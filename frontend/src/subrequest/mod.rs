@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use rbuild_llb::SourceRange;
 use serde::{Serialize, Serializer};
 
-pub use check::{Checked, warning_status};
+pub use check::{Checked, warning_documents};
 pub use describe::describe;
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use targets::{Target, Targets, targets};

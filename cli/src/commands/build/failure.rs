@@ -1,11 +1,12 @@
 //! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
 
-use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning, warning_status};
+use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning, warning_documents};
 use rbuild_image::Platform;
 use rbuild_llb::SourceRange;
 use rbuild_solver::SolveError;
 use rbuild_solver::images::ImageError;
 use rbuild_solver::local::{GitError, HttpError, WorkerError, file::FileError};
+use serde_json::{Value, json};
 
 use super::input::Input;
 use super::settings::Settings;
@@ -72,13 +73,20 @@ impl Blame<'_> {
 
     /// What is to be said of a Dockerfile that builds, when that is done.
     pub(crate) fn warnings(&self, lowered: &[Lowered], settings: &Settings) -> String {
-        let Input { dockerfile, dockerfile_name, .. } = self.input;
         match settings.progress {
             _ if settings.quiet => String::new(),
-            Mode::RawJson => warning_status(&distinct_warnings(lowered), dockerfile_name, dockerfile)
-                .map_or(String::new(), |status| status + "\n"),
+            Mode::RawJson => match self.warning_documents(lowered) {
+                documents if documents.is_empty() => String::new(),
+                documents => format!("{}\n", json!({ "warnings": documents })),
+            },
             _ => render_findings(&self.findings(lowered), app::color()),
         }
+    }
+
+    /// The same for programs.
+    pub(crate) fn warning_documents(&self, lowered: &[Lowered]) -> Vec<Value> {
+        let Input { dockerfile, dockerfile_name, .. } = self.input;
+        warning_documents(&distinct_warnings(lowered), dockerfile_name, dockerfile)
     }
 
     fn findings(&self, lowered: &[Lowered]) -> Vec<Finding> {

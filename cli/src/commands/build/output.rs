@@ -13,7 +13,7 @@ use rbuild_solver::images::{
     StoredImage, TarSink, Target, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::settings::Settings;
 use crate::app::App;
@@ -71,6 +71,7 @@ pub(crate) fn write(
     app: &App,
     settings: &Settings,
     built: &[Built],
+    warnings: &[Value],
     progress: &Progress,
 ) -> Result<(), Failure> {
     let images = app.images()?;
@@ -95,7 +96,7 @@ pub(crate) fn write(
     if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
         push(app, target, &names, progress)?;
     }
-    target.map_or(Ok(()), |target| report(settings, &target, &names))
+    target.map_or(Ok(()), |target| report(settings, &target, &names, warnings))
 }
 
 fn names(settings: &Settings) -> Vec<Reference> {
@@ -256,7 +257,12 @@ fn export_failure(error: rbuild_solver::export::ExportError) -> Failure {
 /// Files and lines that say what the image is.
 ///
 /// An index has no image id; its own digest stands for it.
-fn report(settings: &Settings, target: &Target, names: &[Reference]) -> Result<(), Failure> {
+fn report(
+    settings: &Settings,
+    target: &Target,
+    names: &[Reference],
+    warnings: &[Value],
+) -> Result<(), Failure> {
     let id = match target.images.as_slice() {
         [image] if !target.is_index() => image.id(),
         _ => target.descriptor.digest,
@@ -265,17 +271,29 @@ fn report(settings: &Settings, target: &Target, names: &[Reference]) -> Result<(
         fs::write(path, id.to_string()).map_err(io_failure("write", path))?;
     }
     if let Some(path) = &settings.metadata_file {
-        let names: Vec<String> = names.iter().map(Reference::to_string).collect();
-        let metadata = json!({
-            "containerimage.config.digest": id,
-            "containerimage.descriptor": target.descriptor,
-            "containerimage.digest": target.descriptor.digest,
-            "image.name": names.join(","),
-        });
-        let text = serde_json::to_string_pretty(&metadata).expect("a JSON value is JSON");
-        fs::write(path, text).map_err(io_failure("write", path))?;
+        let warnings = Some(warnings).filter(|_| settings.metadata_warnings);
+        let text = serde_json::to_string_pretty(&metadata(target, names, warnings));
+        fs::write(path, text.expect("a JSON value is JSON")).map_err(io_failure("write", path))?;
     }
     if settings.quiet { print(&format!("{id}\n")) } else { Ok(()) }
+}
+
+fn metadata(target: &Target, names: &[Reference], warnings: Option<&[Value]>) -> Value {
+    let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+    let mut metadata = json!({
+        "containerimage.descriptor": target.descriptor,
+        "containerimage.digest": target.descriptor.digest,
+        "image.name": names.join(","),
+    });
+    if let [image] = target.images.as_slice()
+        && !target.is_index()
+    {
+        metadata["containerimage.config.digest"] = json!(image.id());
+    }
+    if let Some(warnings) = warnings {
+        metadata["buildx.build.warnings"] = json!(warnings);
+    }
+    metadata
 }
 
 /// Does something that the progress display shows as a task.

@@ -24,6 +24,8 @@ use crate::report::{Failure, Kind};
 
 /// The build argument that asks for an index even of one platform.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+/// The variable that adds warnings to the metadata, as with buildx.
+const METADATA_WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
 
 /// A build, as asked for.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) outputs: Vec<OutputSpec>,
     pub(crate) iidfile: Option<PathBuf>,
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Whether the metadata hold the warnings.
+    pub(crate) metadata_warnings: bool,
     pub(crate) progress: Mode,
     pub(crate) quiet: bool,
     pub(crate) explain: bool,
@@ -82,6 +86,9 @@ impl Settings {
             outputs,
             iidfile: args.iidfile.clone(),
             metadata_file: args.metadata_file.clone(),
+            metadata_warnings: environment(METADATA_WARNINGS)
+                .and_then(|value| parse_bool(&value))
+                .unwrap_or(false),
             progress: if call == Call::Build { mode(args) } else { Mode::Quiet },
             quiet: args.quiet || args.progress == ProgressArg::Quiet,
             explain: args.explain,
