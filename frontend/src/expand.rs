@@ -16,7 +16,7 @@ use thiserror::Error;
 /// The largest result of one expansion. Linux takes no argument or variable above 128 KiB.
 pub const EXPANDED_SIZE_BYTES_MAX: usize = 1 << 20;
 /// The most that all substitutions in a word may give, those within others and those thrown away among them.
-pub const SUBSTITUTED_SIZE_BYTES_MAX: usize = 4 * EXPANDED_SIZE_BYTES_MAX;
+pub const SUBSTITUTED_SIZE_BYTES_MAX: usize = 2 * EXPANDED_SIZE_BYTES_MAX;
 /// How deep `${a:-${b:-…}}` may nest.
 pub const NESTING_DEPTH_MAX: usize = 100;
 

@@ -6,7 +6,7 @@
 use super::{EXPANDED_SIZE_BYTES_MAX, ExpandError, Spent};
 
 /// The most steps the substitutions of a word may take.
-const STEPS_MAX: usize = 20_000_000;
+const STEPS_MAX: usize = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
