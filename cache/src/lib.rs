@@ -39,6 +39,7 @@
 //! * a directory in `layers/` without a row: replaced when its id is given out again, or removed by [`Store::prune`] and
 //!   [`Store::check`];
 //! * an entry of `trash/`: removed by the same clean-up;
+//! * a directory in `builds/` whose lock is free, and whose record says that the build goes on: told as a build that died;
 //! * no mount: mounts are made detached and vanish with their last descriptor (see [`snapshot`]).
 //!
 //! A power failure can also take the newest rows, and the contents of files in layers that the system had not written
@@ -52,6 +53,7 @@
 //! * [`Lease`]: nothing that was used since the oldest live lease began is pruned. "Used" is recorded: looking up
 //!   a record, a snapshot or a blob stamps it.
 //! * [`Store::cache_mount`]: its users share a cache mount or have it for themselves.
+//! * A build has its directory in `builds/` for itself; who asks whether it runs shares it for an instant.
 //! * Order, outermost first: key lock, cache mount, `prune.lock`, a transaction. Nothing waits for a key lock inside the others.
 //!
 //! Where to start reading: [`snapshot`] for how a step becomes a layer, [`records`] for what the cache remembers,

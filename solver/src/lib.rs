@@ -22,6 +22,8 @@
 //! 6. **Once** (`pool`). While it runs, a step holds a lock on its key that all processes see; who gets the lock second
 //!    finds the record.
 //!
+//! Of each step that runs, [`explain`] says why: in what it differs from the nearest record.
+//!
 //! A step that ignores the cache always runs. What depends on it cannot be found by definition key, which would lead to
 //! what was made of the old result; it may be found by content key.
 //!

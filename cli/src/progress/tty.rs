@@ -149,7 +149,8 @@ impl Frame<'_> {
             Change::Completed { took } => ("", *took, palette.run),
             Change::Failed { took, .. } => ("ERROR ", *took, palette.error),
             Change::Cancelled => ("CANCELED ", Duration::ZERO, palette.cancel),
-            Change::Note(text) => return Some(self.detail_line(&format!("why: {text}"))),
+            // The line of the step itself comes when it ends.
+            Change::Note(text) => return Some(self.detail_line(&format!("why {}: {text}", step.name))),
             Change::Started | Change::Line { .. } | Change::Transferred(_) => return None,
         };
         Some(self.paint(&style, &self.with_time(&format!(" => {mark}{}", step.name), took)))

@@ -131,6 +131,8 @@ fn holders(directory: &Path) -> Vec<String> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read.unwrap_or_else(|error| panic!("{name}: {error}")),
             };
+            // The history of builds is compressed.
+            let bytes = zstd::decode_all(bytes.as_slice()).unwrap_or(bytes);
             if name.contains(VALUE) || bytes.windows(VALUE.len()).any(|window| window == VALUE.as_bytes()) {
                 found.push(name);
             }
