@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Users that share hold the lock together, others alone. `fs` appears with its first content by a rename, so what a crash
-//! leaves half-filled is not used but filled again. All of it may be deleted at any time that nobody uses it.
+//! leaves half-filled is not used but filled again. An instance may be removed at any time that nobody uses it: who opened it
+//! meanwhile sees that his lock is on what is gone, and opens it anew.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -16,7 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::fail_point::FailPoint;
-use crate::lock::wait_for;
+use crate::lock::{is_at, wait_for};
+use crate::mutable::{Mutable, MutableKind};
 use crate::root_dir::{At as _, RootDir};
 use crate::{CacheKey, Error, Result, Store};
 
@@ -34,10 +37,24 @@ pub enum CacheMountSharing {
     Locked,
 }
 
+/// A cache mount, as a step asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheMountSpec<'a> {
+    /// What tells it from others: its id and what it begins as.
+    pub key: CacheKey,
+    /// What it is called.
+    pub id: &'a str,
+    /// The digest of what it begins as, if not empty.
+    pub base: Option<[u8; 32]>,
+    /// Who else may use it.
+    pub sharing: CacheMountSharing,
+}
+
 /// An instance of a cache mount, in use until this is dropped.
 #[derive(Debug)]
 pub struct CacheMount {
     directory: PathBuf,
+    #[expect(dead_code, reason = "held for its drop")]
     lock: File,
 }
 
@@ -49,18 +66,18 @@ impl CacheMount {
 }
 
 impl Store {
-    /// Takes an instance of the cache mount `key`. `fill` makes the path that it is given, with what a new instance holds.
+    /// Takes an instance of a cache mount. `fill` makes the path that it is given, with what a new instance holds.
     ///
     /// # Errors
     /// `fill`'s. [`Error::Cancelled`] soon after `cancel` became true. When the store cannot be written.
     pub fn cache_mount<E: From<Error>>(
         &self,
-        key: &CacheKey,
-        sharing: CacheMountSharing,
+        spec: &CacheMountSpec<'_>,
         cancel: &AtomicBool,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<CacheMount, E> {
-        let mount = self.take_instance(key, sharing, cancel)?;
+        let mount = self.take_instance(spec, cancel)?;
+        self.record_use(&mount.directory, spec.id, spec.base)?;
         if !mount.is_filled() {
             // Those who share it begin at the same time, and one of them fills it for all.
             let _filling = mount.lock_filling(cancel)?;
@@ -72,21 +89,33 @@ impl Store {
         Ok(mount)
     }
 
-    fn take_instance(
+    /// Takes an instance that there is, for nobody else or with those who share; `None` when others are using it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or locked.
+    pub fn take_cache_mount(
         &self,
-        key: &CacheKey,
+        mount: &Mutable,
         sharing: CacheMountSharing,
-        cancel: &AtomicBool,
-    ) -> Result<CacheMount> {
+    ) -> Result<Option<CacheMount>> {
+        debug_assert_eq!(mount.kind, MutableKind::CacheMount);
+        let taken = CacheMount::try_take(&mount.path, sharing)?;
+        if taken.is_some() {
+            self.record_use(&mount.path, &mount.name, mount.base)?;
+        }
+        Ok(taken)
+    }
+
+    fn take_instance(&self, spec: &CacheMountSpec<'_>, cancel: &AtomicBool) -> Result<CacheMount> {
         let mut number = 0;
         loop {
-            let mount = CacheMount::open(self.0.layout.cache_mount(key, number))?;
-            let try_lock = || mount.try_lock(operation(sharing));
-            if sharing == CacheMountSharing::Locked {
-                wait_for(&mount.directory, cancel, try_lock)?;
-                return Ok(mount);
+            let name = format!("{}-{number}", spec.key);
+            let directory = self.0.layout.mutable(MutableKind::CacheMount, &name);
+            let attempt = || CacheMount::try_take(&directory, spec.sharing);
+            if spec.sharing == CacheMountSharing::Locked {
+                return wait_for(&directory, cancel, attempt);
             }
-            if try_lock()?.is_some() {
+            if let Some(mount) = attempt()? {
                 return Ok(mount);
             }
             // Somebody uses it right now, so there are at most as many as there are steps running.
@@ -96,14 +125,36 @@ impl Store {
 }
 
 impl CacheMount {
-    fn open(directory: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&directory).at("create", &directory)?;
-        let lock = File::open(&directory).at("open", &directory)?;
-        Ok(Self { directory, lock })
+    /// Opens and locks an instance, which is made if it is not there; `None` when others are in the way.
+    fn try_take(directory: &Path, sharing: CacheMountSharing) -> Result<Option<Self>> {
+        loop {
+            fs::create_dir_all(directory).at("create", directory)?;
+            let lock = match File::open(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.at("open", directory)?,
+            };
+            if try_lock(&lock, operation(sharing), directory)?.is_none() {
+                return Ok(None);
+            }
+            if is_at(&lock, directory)? {
+                return Ok(Some(Self { directory: directory.to_owned(), lock }));
+            }
+        }
     }
 
-    fn try_lock(&self, operation: FlockOperation) -> Result<Option<()>> {
-        try_lock(&self.lock, operation, &self.directory)
+    /// Gives it other content: `fill` makes the path that it is given. Until that is done, and if it fails, the old one stays.
+    /// The caller has the instance for nobody else.
+    ///
+    /// # Errors
+    /// `fill`'s, and when the store cannot be written.
+    pub fn replace<E: From<Error>>(
+        &self,
+        store: &Store,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        fill(&self.begin_filling()?)?;
+        store.discard(&self.path())?;
+        Ok(self.end_filling()?)
     }
 
     /// A lock beside that of the users, which those who share cannot have alone.
@@ -153,11 +204,13 @@ mod tests {
     use super::*;
     use crate::testing::TestStore;
 
-    const KEY: CacheKey = CacheKey([7; 32]);
+    fn spec(sharing: CacheMountSharing) -> CacheMountSpec<'static> {
+        CacheMountSpec { key: CacheKey([7; 32]), id: "c", base: None, sharing }
+    }
 
     fn take(store: &Store, sharing: CacheMountSharing) -> CacheMount {
         let fill = |path: &Path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) };
-        store.cache_mount(&KEY, sharing, &AtomicBool::new(false), fill).unwrap()
+        store.cache_mount(&spec(sharing), &AtomicBool::new(false), fill).unwrap()
     }
 
     #[test]
@@ -171,8 +224,10 @@ mod tests {
         drop((first, other));
         // What is free is used again.
         let first = take(&store, CacheMountSharing::Private);
-        assert!(first.path().ends_with(format!("{KEY}-0/fs")));
-        assert!(take(&store, CacheMountSharing::Shared).path().ends_with(format!("{KEY}-1/fs")));
+        assert!(first.path().ends_with(format!("{}-0/fs", CacheKey([7; 32]))));
+        assert!(
+            take(&store, CacheMountSharing::Shared).path().ends_with(format!("{}-1/fs", CacheKey([7; 32])))
+        );
     }
 
     #[test]
@@ -210,8 +265,23 @@ mod tests {
         }
         let _held = take(&store, CacheMountSharing::Locked);
         let cancelled =
-            store.cache_mount(&KEY, CacheMountSharing::Locked, &AtomicBool::new(true), |_| Ok(()));
+            store.cache_mount(&spec(CacheMountSharing::Locked), &AtomicBool::new(true), |_| Ok(()));
         assert!(matches!(cancelled, Err(Error::Cancelled { .. })));
+    }
+
+    #[test]
+    fn content_is_replaced_as_a_whole_or_not_at_all() {
+        let store = TestStore::new();
+        let mount = take(&store, CacheMountSharing::Locked);
+        fs::write(mount.path().join("old"), "").unwrap();
+        let failing = |path: &Path| -> Result<()> {
+            fs::create_dir(path).unwrap();
+            Err(Error::NameInUse(String::new()))
+        };
+        assert!(mount.replace(&store, failing).is_err());
+        assert!(mount.path().join("old").exists());
+        mount.replace(&store, |path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) }).unwrap();
+        assert!(mount.path().exists() && !mount.path().join("old").exists());
     }
 
     #[test]
@@ -223,7 +293,7 @@ mod tests {
             Err(Error::NameInUse(String::new()))
         };
         let cancel = AtomicBool::new(false);
-        assert!(store.cache_mount(&KEY, CacheMountSharing::Shared, &cancel, refused).is_err());
+        assert!(store.cache_mount(&spec(CacheMountSharing::Shared), &cancel, refused).is_err());
         let mount = take(&store, CacheMountSharing::Shared);
         assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
         assert!(!mount.path().with_file_name(NEW).exists());

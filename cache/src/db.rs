@@ -41,6 +41,7 @@ CREATE TABLE layer (
     content_digest BLOB,
     created INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX layer_unmeasured ON layer(id) WHERE disk_size_bytes IS NULL;
 
 -- The tars that a layer is known to stand for: as it came, or as it was asked for.
 CREATE TABLE layer_archive (
@@ -87,6 +88,8 @@ CREATE TABLE result (
     op_digest BLOB NOT NULL,
     outputs BLOB NOT NULL,
     description TEXT NOT NULL,
+    -- Whether the step brought something from elsewhere.
+    is_source INTEGER NOT NULL,
     created INTEGER NOT NULL,
     last_used INTEGER NOT NULL,
     -- What was being built: results of one project are compared with each other first.
@@ -147,6 +150,27 @@ CREATE TABLE container (
     snapshot INTEGER REFERENCES snapshot(id),
     created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Directories that steps change: cache mounts, and mirrors of git repositories.
+CREATE TABLE mutable (
+    -- Below the root of the store.
+    path TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    -- The digest of what it began as; NULL: empty.
+    base BLOB,
+    -- What it takes on disk; NULL when it was used since it was counted.
+    disk_size_bytes INTEGER,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- When the size of the cache was last compared with its limit; one row.
+CREATE TABLE gc_check (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL,
+    limit_bytes INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Why a closure inside a transaction stopped: SQLite, to which the caller's verb is added, or something else.

@@ -2,6 +2,7 @@
 //!
 //! In a database of its own, as it can be lost at any time: files are then fetched again.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use rbuild_image::Digest;
@@ -63,6 +64,15 @@ impl Downloads {
                 })
             });
             Ok(row.optional()?)
+        })
+    }
+
+    /// The contents of all remembered files.
+    pub(crate) fn digests(&self) -> Result<HashSet<Digest>> {
+        self.0.read("list the downloads", |db| {
+            let mut statement = db.prepare_cached("SELECT digest FROM download")?;
+            let digests = statement.query_map((), |row| row.get(0).map(Digest::from_bytes))?;
+            Ok(digests.collect::<Result<_, _>>()?)
         })
     }
 

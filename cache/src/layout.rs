@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::fail_point::FailPoint;
 use crate::root_dir::At;
 use crate::snapshot::OverlayXattrs;
-use crate::{CacheKey, Error, LayerId, Result};
+use crate::{Error, LayerId, MutableKind, Result};
 
 /// Changes whenever an older version would misread the directories. The tables have `PRAGMA user_version`.
 const FORMAT: u32 = 1;
@@ -101,8 +101,8 @@ impl Layout {
     }
 
     /// Made by its first user: most stores have none.
-    pub(crate) fn cache_mount(&self, key: &CacheKey, number: u32) -> PathBuf {
-        self.root.join("cache-mounts").join(format!("{key}-{number}"))
+    pub(crate) fn mutable(&self, kind: MutableKind, name: &str) -> PathBuf {
+        self.root.join(kind.directory()).join(name)
     }
 
     pub(crate) fn prune_lock(&self) -> PathBuf {

@@ -16,6 +16,7 @@
 //!   locks/<hex>               one file for each key that a process is working on
 //!   leases/<start>-<name>     one file for each process that is using the store; it holds the file's lock
 //!   trash/<name>              on its way out, removed in the background (see [`Store::discard`])
+//!   cache-mounts/<name>/      cache mounts of steps; whoever uses one holds its lock
 //!   git/<name>/               bare mirrors of git repositories, by remote
 //!   containers/<id>/          writable layers and logs of containers
 //!   volumes/<name>/
@@ -77,6 +78,7 @@ pub mod layer;
 mod layout;
 mod lease;
 mod lock;
+mod mutable;
 pub mod prune;
 pub mod records;
 pub mod root_dir;
@@ -88,7 +90,7 @@ mod testing;
 mod trash;
 
 pub use builds::{BuildName, BuildWriter, Builds, Origin};
-pub use cache_mount::{CacheMount, CacheMountSharing};
+pub use cache_mount::{CacheMount, CacheMountSharing, CacheMountSpec};
 pub use check::{CheckReport, Problem, set_damaged_metadata_aside};
 pub use containers::{ContainerRecord, Containers};
 pub use content::{BlobWriter, ContentStore, Expected};
@@ -98,6 +100,7 @@ pub use images::{ImageRecord, Images};
 pub use layout::Area;
 pub use lease::Lease;
 pub use lock::KeyLock;
+pub use mutable::{Mutable, MutableKind};
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{

@@ -138,7 +138,7 @@ pub(crate) fn try_flock(file: &File, path: &Path) -> Result<Flock, PathError> {
 }
 
 /// Whether `path` leads to this file.
-fn is_at(file: &File, path: &Path) -> Result<bool, PathError> {
+pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool, PathError> {
     let ours = file.metadata().at("read the attributes of", path)?;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -76,6 +76,8 @@ pub struct NewRecord<'a> {
     pub project: &'a str,
     /// Where the step ran.
     pub origin: Option<&'a Origin>,
+    /// Whether the step brought something from elsewhere.
+    pub is_source: bool,
 }
 
 /// A step, as others are compared with it.
@@ -238,13 +240,15 @@ impl Records<'_> {
             check_outputs(db, new.outputs)?;
             forget_key(db, new.key)?;
             db.prepare_cached(
-                "INSERT INTO result (op_digest, outputs, description, created, last_used, project, build, step)
-                 VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)",
+                "INSERT INTO result
+                    (op_digest, outputs, description, is_source, created, last_used, project, build, step)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 new.op_digest,
                 outputs,
                 new.description,
+                new.is_source,
                 stamp,
                 new.project,
                 new.origin.map(|origin| origin.build.to_string()),

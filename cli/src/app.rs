@@ -18,6 +18,7 @@ use rbuild_solver::images::Images;
 use rbuild_solver::local::GitOptions;
 
 use crate::args::GlobalArgs;
+use crate::config::Config;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::{Palette, Terminal};
 use crate::report::{Failure, Kind};
@@ -38,6 +39,8 @@ const GIT_VARIABLES: [&str; 13] = [
     "GIT_SSL_CAINFO",
     "GIT_SSL_CAPATH",
 ];
+/// The config file of the machine.
+const CONFIG: &str = "/etc/rbuild/rbuild.toml";
 /// The store of root.
 const ROOT_STORE: &str = "/var/lib/rbuild";
 
@@ -207,6 +210,17 @@ pub(crate) fn terminal() -> Terminal {
 /// Docker's `config.json`, if there is a place for one.
 pub(crate) fn docker_config() -> Option<PathBuf> {
     crate::credentials::docker_config(path)
+}
+
+/// The config file, if there is one: the user's, or else the machine's.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn config() -> Result<Config, Failure> {
+    let home = || path("HOME").map(|home| home.join(".config"));
+    let users = path("XDG_CONFIG_HOME").or_else(home).map(|directory| directory.join("rbuild/rbuild.toml"));
+    let found = users.into_iter().chain([CONFIG.into()]).find(|file| file.is_file());
+    found.map_or_else(|| Ok(Config::default()), |file| Config::read(&file))
 }
 
 fn credential_files() -> CredentialFiles {

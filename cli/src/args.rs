@@ -3,9 +3,15 @@
 //! `rbuild [build] [OPTIONS] PATH`: a command line whose first word is not a command is a build, so that
 //! `rbuild -t app .` works.
 
+mod store;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub(crate) use self::store::{
+    CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
+    SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
+};
 use crate::commands::build::Call;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -68,6 +74,16 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Sends an image to a registry.
     Push(PushArgs),
+    /// Shows what the cache and the images take on disk.
+    Du(DuArgs),
+    /// Removes what is cached and not in use.
+    Prune(PruneArgs),
+    /// Looks after cache mounts: what `RUN --mount=type=cache` keeps from build to build.
+    #[command(subcommand)]
+    CacheMount(CacheMountCommand),
+    /// Looks after images.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Looks after the store.
     #[command(subcommand)]
     System(SystemCommand),
@@ -208,6 +224,9 @@ pub(crate) struct BuildArgs {
     /// How progress is shown.
     #[arg(help_heading = OUTPUT, long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressArg,
+    /// How much the cache may take: `20GB`, `10%` of the disk [default: 10 % of the disk, at least 10 GB].
+    #[arg(help_heading = CACHE, long, value_name = "SIZE", env = "RBUILD_CACHE_SIZE")]
+    pub(crate) cache_size: Option<String>,
     /// Prints the image id and nothing else.
     #[arg(help_heading = OUTPUT, short, long)]
     pub(crate) quiet: bool,
@@ -571,21 +590,6 @@ pub(crate) struct PushArgs {
     pub(crate) quiet: bool,
     /// The image.
     pub(crate) image: String,
-}
-
-/// `rbuild system`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum SystemCommand {
-    /// Verifies everything that is stored.
-    Check(SystemCheckArgs),
-}
-
-/// `rbuild system check`.
-#[derive(Debug, Args)]
-pub(crate) struct SystemCheckArgs {
-    /// Forget what is damaged, so that it is made or fetched again.
-    #[arg(long)]
-    pub(crate) repair: bool,
 }
 
 /// Parses the command line. Help is an error too.

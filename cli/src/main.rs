@@ -7,6 +7,7 @@
 mod app;
 mod args;
 mod commands;
+mod config;
 mod credentials;
 mod format;
 mod history;
@@ -74,6 +75,10 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Load(args) => commands::load::run(&app, &args),
         Command::Pull(args) => commands::pull::run(&app, &args),
         Command::Push(args) => commands::push::run(&app, &args),
+        Command::Du(args) => commands::du::run(&app, &args),
+        Command::Prune(args) => commands::prune::run(&app, &args),
+        Command::CacheMount(command) => commands::cache_mount::run(&app, &command),
+        Command::Image(command) => commands::image::run(&app, &command),
         Command::System(args) => commands::system::run(&app, &args),
         Command::Version => Ok(0),
     }

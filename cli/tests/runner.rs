@@ -6,6 +6,7 @@ mod build_command;
 mod common;
 mod conformance;
 mod crash;
+mod disk_commands;
 mod images_command;
 mod interop;
 mod registry;

@@ -1,155 +1,199 @@
 //! How the store forgets.
 //!
-//! Images and containers are roots; so are cache records, until they are forgotten. What a root needs is kept, down to the
-//! blobs. What nobody needs goes, unless somebody who is alive has used it (see [`Lease`](crate::Lease)).
+//! Images and containers are roots; so is whatever a running process has used. What a root needs is kept, down to the blobs.
+//! Everything else is the cache: results of steps, directories that steps change, and what nothing names. [`Item`] is how people see
+//! each.
 //!
-//! 1. Take `prune.lock` alone; read the leases: what was used since the oldest began is out of reach.
-//! 2. Forget records, the least recently used first, as far as the policy asks.
-//! 3. Forget snapshots that no root names, then layers that no snapshot has; the layers' directories move to `trash/`, together
+//! 1. Count what is not counted yet.
+//! 2. Take `prune.lock` alone; read the leases: what was used since the oldest began is out of reach.
+//! 3. Forget items, the least recently used first, as far as the policies ask.
+//! 4. Forget snapshots that nothing names, then layers that no snapshot has; the layers' directories move to `trash/`, together
 //!    with directories that have no row. All that in one transaction, so that no commit comes in between.
-//! 4. Unlink blobs that neither an image nor a layer names.
-//! 5. Give the lock back; empty the trash.
+//! 5. Unlink blobs, and directories whose lock is free.
+//! 6. Give the lock back; empty the trash.
 
+mod blobs;
+mod gc;
+mod item;
+mod measure;
 mod plan;
+mod state;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::{fmt, fs};
 
-use rbuild_image::{Descriptor, Digest};
-use rusqlite::Transaction;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fstat, openat, statat};
+use rusqlite::{Connection, Transaction};
+use rustix::fs::FlockOperation;
 
-use self::plan::{Plan, State};
+use self::blobs::{Blob, ImageBlobs};
+pub use self::gc::{CacheLimit, Collector, Overflow};
+pub use self::item::{Item, ItemKind, Usage};
+pub use self::measure::disk_size_bytes;
+use self::plan::Plan;
+use self::state::{Found, State};
 use crate::db::Failure;
-use crate::images::visit_blobs;
 use crate::lease::InUseSince;
-use crate::root_dir::{At, PathError, RootDir, list};
-use crate::{Error, LayerId, Result, Store};
+use crate::root_dir::At as _;
+use crate::{LayerId, Result, Store};
 
-/// What may be forgotten.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PrunePolicy {
-    /// Forget records until the layers that are left take at most this many bytes; `None` forgets every record.
-    pub keep_bytes: Option<u64>,
-    /// Forget only records that were not used since then, Unix seconds.
+/// What may be forgotten. The default is everything that is not in use and takes room of its own.
+#[derive(Clone, Copy, Default)]
+pub struct PrunePolicy<'a> {
+    /// Which items; `None` is all.
+    pub selects: Option<&'a dyn Fn(&Item) -> bool>,
+    /// Only items that were not used since then, Unix seconds.
     pub unused_since: Option<i64>,
-    /// Remove images without a name, too.
-    pub unnamed_images: bool,
-    /// Change nothing, only count.
-    pub dry_run: bool,
+    /// Stop as soon as the cache keeps to these.
+    pub limits: Option<SpaceLimits>,
+    /// Forget also what frees nothing, because images, containers or running processes need all of it.
+    pub all: bool,
 }
 
-/// What was forgotten.
+/// How much the cache may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// At most this many bytes.
+    pub max_used_bytes: Option<u64>,
+    /// So that this many bytes of the disk stay free.
+    pub min_free_bytes: Option<u64>,
+    /// This many bytes it may take whatever else is said.
+    pub reserved_bytes: u64,
+}
+
+/// What was forgotten, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneReport {
-    /// Images without a name.
-    pub images: usize,
-    /// Results of steps.
-    pub records: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Blobs.
-    pub blobs: usize,
-    /// What the layers and blobs took on disk.
+    /// The items, in their order.
+    pub removals: Vec<Removal>,
+    /// What the cache takes afterwards.
+    pub cache_bytes: u64,
+}
+
+/// An item that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// What goes.
+    pub item: Item,
+    /// Which of the policies asks for it.
+    pub policy: usize,
+    /// What that frees, with what went before.
     pub freed_bytes: u64,
 }
 
-/// How much the store holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Images.
-    pub images: usize,
-    /// Containers.
-    pub containers: usize,
-    /// Results of steps.
-    pub records: usize,
-    /// Layers.
-    pub layers: usize,
-    /// What the layers take on disk.
-    pub layer_bytes: u64,
-    /// Blobs.
-    pub blobs: usize,
-    /// What the blobs take on disk.
-    pub blob_bytes: u64,
+impl fmt::Debug for PrunePolicy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrunePolicy")
+            .field("unused_since", &self.unused_since)
+            .field("limits", &self.limits)
+            .field("all", &self.all)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SpaceLimits {
+    /// How much the cache may take, when it takes `used_bytes` now and `free_bytes` of the disk are free.
+    pub fn keep_bytes(&self, used_bytes: u64, free_bytes: u64) -> u64 {
+        let max = self.max_used_bytes.unwrap_or(u64::MAX);
+        let missing = self.min_free_bytes.map_or(0, |min| min.saturating_sub(free_bytes));
+        let kept = if missing > 0 { used_bytes.saturating_sub(missing).min(max) } else { max };
+        // With nothing but a reserve, all else goes.
+        let kept = if self.max_used_bytes.is_none() && self.min_free_bytes.is_none() { 0 } else { kept };
+        kept.max(self.reserved_bytes)
+    }
+}
+
+impl PruneReport {
+    /// What all of it frees.
+    pub fn freed_bytes(&self) -> u64 {
+        self.removals.iter().map(|removal| removal.freed_bytes).sum()
+    }
+}
+
+impl From<Plan> for PruneReport {
+    fn from(plan: Plan) -> Self {
+        Self { removals: plan.removals, cache_bytes: plan.cache_bytes }
+    }
+}
+
+/// What was read of the files of the store.
+struct Files {
+    blobs: Vec<Blob>,
+    images: Vec<ImageBlobs>,
+    downloads: HashSet<rbuild_image::Digest>,
 }
 
 impl Store {
-    /// Forgets what the policy allows, and removes what nothing needs any longer.
+    /// Forgets what the policies select, each after the one before, and removes what nothing needs any longer.
     ///
     /// # Errors
     /// When the metadata or a directory of the store cannot be read or written. What was forgotten until then stays so.
-    pub fn prune(&self, policy: &PrunePolicy) -> Result<PruneReport> {
-        self.measure_layers()?;
+    pub fn prune(&self, policies: &[PrunePolicy<'_>]) -> Result<PruneReport> {
+        self.measure()?;
         let alone = self.lock_prune(FlockOperation::LockExclusive)?;
         let in_use = self.in_use_since()?;
+        let files = self.read_files()?;
+        let free_bytes = self.disk()?.free_bytes;
         let plan = self.0.db.write("prune", |db| {
-            let plan = State::read(db)?.plan(policy, in_use.map_or(i64::MAX, |since| since.stamp));
-            if !policy.dry_run {
-                plan.apply(db)?;
-                self.sweep_layers(db)?;
-            }
+            let plan = self.read_state(db, &files, in_use)?.plan(policies, free_bytes);
+            plan.apply(db)?;
+            self.sweep_layers(db)?;
             Ok(plan)
         })?;
-        let mut report = plan.report();
-        self.prune_blobs(&plan, policy.dry_run, in_use, &mut report)?;
-        if !policy.dry_run {
-            self.sweep_file_lists(in_use.map(|since| since.modified))?;
-            self.builds().sweep()?;
+        plan.blobs.iter().try_for_each(|digest| self.discard(&self.0.layout.blob(*digest)))?;
+        for mutable in &plan.mutables {
+            // One that was taken meanwhile stays.
+            self.remove_mutable(mutable)?;
         }
+        self.sweep_file_lists(in_use.map(|since| since.modified))?;
+        self.builds().sweep()?;
         drop(alone);
         self.empty_trash()?;
-        Ok(report)
+        Ok(plan.into())
     }
 
-    /// Counts what is in the store.
+    /// What [`prune`](Self::prune) would do now.
+    ///
+    /// # Errors
+    /// When the metadata or a directory of the store cannot be read.
+    pub fn plan_prune(&self, policies: &[PrunePolicy<'_>]) -> Result<PruneReport> {
+        let free_bytes = self.disk()?.free_bytes;
+        Ok(self.state()?.plan(policies, free_bytes).into())
+    }
+
+    /// What is in the store, and what each thing takes.
     ///
     /// # Errors
     /// When the metadata or a directory of the store cannot be read.
     pub fn usage(&self) -> Result<Usage> {
-        self.measure_layers()?;
-        let mut usage = self.0.db.read("count", |db| {
-            let count = |sql: &str| db.query_row(sql, (), |row| row.get::<_, i64>(0));
-            let number = |sql: &str| count(sql).map(|count| usize::try_from(count).unwrap_or(0));
-            Ok(Usage {
-                images: number("SELECT count(*) FROM image")?,
-                containers: number("SELECT count(*) FROM container")?,
-                records: number("SELECT count(*) FROM result")?,
-                layers: number("SELECT count(*) FROM layer")?,
-                layer_bytes: count("SELECT coalesce(sum(disk_size_bytes), 0) FROM layer")?.cast_unsigned(),
-                blobs: 0,
-                blob_bytes: 0,
-            })
-        })?;
-        for digest in self.content().list()? {
-            usage.blobs += 1;
-            usage.blob_bytes += disk_bytes(&self.0.layout.blob(digest))?;
-        }
-        Ok(usage)
+        Ok(self.state()?.usage())
     }
 
-    /// Counts what layers take on disk, where that is not known yet.
-    fn measure_layers(&self) -> Result<()> {
-        let unknown = self.0.db.read("list layers", |db| {
-            let mut statement = db.prepare_cached("SELECT id FROM layer WHERE disk_size_bytes IS NULL")?;
-            Ok(statement.query_map((), |row| row.get(0).map(LayerId))?.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        for layer in unknown {
-            let size_bytes = match tree_bytes(&self.0.layout.layer(layer)) {
-                // Pruned by somebody else meanwhile.
-                Err(error) if error.is_not_found() => continue,
-                counted => i64::try_from(counted?).unwrap_or(i64::MAX),
-            };
-            self.0.db.write("record the size of a layer", |db| {
-                let sql = "UPDATE layer SET disk_size_bytes = ?2 WHERE id = ?1";
-                Ok(db.prepare_cached(sql)?.execute((layer.0, size_bytes)).map(drop)?)
-            })?;
-        }
-        Ok(())
+    fn state(&self) -> Result<State> {
+        self.measure()?;
+        let alone = self.lock_prune(FlockOperation::LockExclusive)?;
+        let in_use = self.in_use_since()?;
+        drop(alone);
+        let files = self.read_files()?;
+        self.0.db.read("list what is stored", |db| self.read_state(db, &files, in_use))
+    }
+
+    fn read_files(&self) -> Result<Files> {
+        Ok(Files {
+            images: self.list_image_blobs()?,
+            blobs: self.list_blobs()?,
+            downloads: self.downloads()?.digests()?,
+        })
+    }
+
+    fn read_state(
+        &self,
+        db: &Connection,
+        files: &Files,
+        in_use: Option<InUseSince>,
+    ) -> Result<State, Failure> {
+        let Files { blobs, images, downloads } = files;
+        State::read(self, db, &Found { blobs, images, downloads, in_use })
     }
 
     /// Moves directories of layers that have no row out of the way.
@@ -180,88 +224,6 @@ impl Store {
         });
         names.collect()
     }
-
-    fn prune_blobs(
-        &self,
-        plan: &Plan,
-        dry_run: bool,
-        in_use: Option<InUseSince>,
-        report: &mut PruneReport,
-    ) -> Result<()> {
-        let needed = self.needed_blobs(plan)?;
-        for digest in self.content().list()? {
-            let path = self.0.layout.blob(digest);
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            let used = match in_use {
-                Some(since) => metadata.modified().at("read the attributes of", &path)? >= since.modified,
-                None => false,
-            };
-            if used || needed.contains(&digest) {
-                continue;
-            }
-            report.blobs += 1;
-            report.freed_bytes += metadata.blocks() * BLOCK_BYTES;
-            if !dry_run {
-                self.discard(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The blobs that the images and layers which stay need.
-    fn needed_blobs(&self, plan: &Plan) -> Result<HashSet<Digest>> {
-        let mut needed: HashSet<Digest> = plan.layer_blobs_kept().collect();
-        for target in plan.image_targets_kept() {
-            let damaged =
-                |error: serde_json::Error| Error::Damaged { table: "image", found: error.to_string() };
-            let target: Descriptor = serde_json::from_str(target).map_err(damaged)?;
-            let mut visit = |blob: &Descriptor| {
-                needed.insert(blob.digest);
-            };
-            match visit_blobs(self, &target, &mut visit) {
-                // What a broken document names is unknown; `check` tells of it.
-                Err(Error::Document { .. } | Error::TooLarge { .. }) => {}
-                visited => visited?,
-            }
-        }
-        Ok(needed)
-    }
-}
-
-/// The unit of `st_blocks`.
-const BLOCK_BYTES: u64 = 512;
-
-fn disk_bytes(path: &Path) -> Result<u64> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        found => Ok(found.at("read the attributes of", path)?.blocks() * BLOCK_BYTES),
-    }
-}
-
-fn block_bytes(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES
-}
-
-/// What a tree takes on disk; a file with several names in it counts once.
-fn tree_bytes(root: &Path) -> Result<u64, PathError> {
-    let top = RootDir::open(root)?.open_dir("")?;
-    let mut bytes = block_bytes(&fstat(&top).at("read the attributes of", root)?);
-    let (mut linked, mut open) = (HashSet::new(), vec![top]);
-    while let Some(directory) = open.pop() {
-        for (name, _) in list(directory.as_fd()).at("list", root)? {
-            let stat =
-                statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes in", root)?;
-            let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
-            if is_directory {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                open.push(openat(&directory, &name, flags, Mode::empty()).at("open a directory in", root)?);
-            }
-            if is_directory || stat.st_nlink < 2 || linked.insert((stat.st_dev, stat.st_ino)) {
-                bytes += block_bytes(&stat);
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,200 +1,180 @@
-//! What to forget: a decision on what the metadata says, taken in memory.
+//! What to forget: a decision on a [`State`], taken in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rbuild_image::Digest;
-use rusqlite::{Connection, Row, Transaction};
+use rusqlite::Transaction;
 
-use super::{PrunePolicy, PruneReport};
-use crate::db::{Failure, unpack};
+use super::item::{Item, Usage};
+use super::state::{Entry, Keeper, Root, State, What};
+use super::{PrunePolicy, Removal};
+use crate::Mutable;
+use crate::db::Failure;
 
-/// The metadata as far as it matters here.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) images: Vec<ImageRow>,
-    /// The snapshots that containers stand on.
-    pub(super) containers: Vec<i64>,
-    pub(super) results: Vec<ResultRow>,
-    pub(super) snapshots: HashMap<i64, SnapshotRow>,
-    pub(super) layers: HashMap<i64, LayerRow>,
-    /// Layer and diff-id.
-    pub(super) layer_archives: Vec<(i64, [u8; 32])>,
-    /// Diff-id and blob.
-    pub(super) layer_blobs: Vec<([u8; 32], [u8; 32])>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct ImageRow {
-    pub(super) id: i64,
-    pub(super) target: String,
-    pub(super) snapshots: Vec<i64>,
-    pub(super) created: i64,
-    pub(super) named: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct ResultRow {
-    pub(super) id: i64,
-    pub(super) outputs: Vec<i64>,
-    pub(super) last_used: i64,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct SnapshotRow {
-    pub(super) layers: Vec<i64>,
-    pub(super) last_used: i64,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct LayerRow {
-    pub(super) size_bytes: u64,
-    pub(super) created: i64,
-}
-
-/// What goes, and what of the rest is asked for again.
+/// What goes.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    pub(super) images: Vec<i64>,
+    pub(super) removals: Vec<Removal>,
+    /// What the cache takes when all that is done.
+    pub(super) cache_bytes: u64,
     pub(super) results: Vec<i64>,
     pub(super) snapshots: Vec<i64>,
     pub(super) layers: Vec<i64>,
-    freed_bytes: u64,
-    targets_kept: Vec<String>,
-    blobs_kept: Vec<Digest>,
+    pub(super) blobs: Vec<Digest>,
+    pub(super) mutables: Vec<Mutable>,
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    state: &'a State,
+    holders: Vec<u32>,
+    /// By entry.
+    gone: Vec<bool>,
+    /// By piece: whether a root holds it.
+    pinned: Vec<bool>,
+    /// What neither images nor containers hold.
+    cache_bytes: u64,
+    removals: Vec<Removal>,
 }
 
 impl State {
-    pub(super) fn read(db: &Connection) -> Result<Self, Failure> {
-        let results = rows(db, "SELECT id, outputs, last_used FROM result ORDER BY last_used, id", |row| {
-            Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?))
-        })?;
-        let snapshots = rows(db, "SELECT id, layers, last_used FROM snapshot", |row| {
-            Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?))
-        })?;
-        let result = |(id, outputs, last_used): (i64, Vec<u8>, i64)| {
-            Ok(ResultRow { id, outputs: unpack("result", &outputs)?, last_used })
-        };
-        let snapshot = |(id, layers, last_used): (i64, Vec<u8>, i64)| {
-            Ok((id, SnapshotRow { layers: unpack("snapshot", &layers)?, last_used }))
-        };
-        Ok(Self {
-            images: images(db)?,
-            containers: rows(db, "SELECT snapshot FROM container WHERE snapshot IS NOT NULL", |row| {
-                row.get(0)
-            })?,
-            results: results.into_iter().map(result).collect::<Result<_, Failure>>()?,
-            snapshots: snapshots.into_iter().map(snapshot).collect::<Result<_, Failure>>()?,
-            layers: rows(db, LAYERS, read_layer)?.into_iter().collect(),
-            layer_archives: rows(db, "SELECT layer, diff_id FROM layer_archive", |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?,
-            layer_blobs: rows(db, "SELECT diff_id, digest FROM layer_blob", |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?,
-        })
+    /// Carries out the policies in their order, on a disk with so many bytes free.
+    pub(super) fn plan(&self, policies: &[PrunePolicy<'_>], free_bytes: u64) -> Plan {
+        let mut planner = Planner::new(self);
+        let free_at_first = planner.cache_bytes.saturating_add(free_bytes);
+        let pins = self.pins();
+        let holders = planner.holders.clone();
+        let item = |entry: &Entry| self.item(entry, &holders, &pins);
+        for (index, policy) in policies.iter().enumerate() {
+            let free_bytes = free_at_first - planner.cache_bytes;
+            let keep_bytes = policy.limits.map(|limits| limits.keep_bytes(planner.cache_bytes, free_bytes));
+            planner.apply(index, policy, keep_bytes, &item);
+        }
+        planner.finish()
     }
 
-    /// Decides. What was used or made at `in_use_since` or later is left alone.
-    pub(super) fn plan(&self, policy: &PrunePolicy, in_use_since: i64) -> Plan {
-        let image_goes =
-            |image: &&ImageRow| policy.unnamed_images && !image.named && image.created < in_use_since;
-        let (images, kept): (Vec<_>, Vec<_>) = self.images.iter().partition(image_goes);
-        let mut held: Vec<i64> = kept.iter().flat_map(|image| &image.snapshots).copied().collect();
-        held.extend(&self.containers);
-        held.extend(self.snapshots.iter().filter(|(_, row)| row.last_used >= in_use_since).map(|(id, _)| id));
-        let results = self.results_to_forget(policy, in_use_since, &held);
-        held.extend(
-            self.results.iter().filter(|row| !results.contains(&row.id)).flat_map(|row| &row.outputs),
-        );
-        let held: HashSet<i64> = held.into_iter().collect();
-        let needed: HashSet<i64> = held.iter().flat_map(|id| self.layers_of(*id)).copied().collect();
-        let layer_goes = |id: &i64, row: &LayerRow| !needed.contains(id) && row.created < in_use_since;
-        let mut layers: Vec<i64> =
-            self.layers.iter().filter(|(id, row)| layer_goes(id, row)).map(|(id, _)| *id).collect();
-        layers.sort_unstable();
-        Plan {
-            images: images.into_iter().map(|image| image.id).collect(),
-            snapshots: self.snapshots.keys().filter(|id| !held.contains(id)).copied().collect(),
-            freed_bytes: layers.iter().map(|id| self.size_bytes(*id)).sum(),
-            blobs_kept: self.blobs_of_all_but(&layers),
-            targets_kept: kept.into_iter().map(|image| image.target.clone()).collect(),
-            results: results.into_iter().collect(),
-            layers,
+    /// All that takes room.
+    pub(super) fn usage(&self) -> Usage {
+        let (holders, pins) = (self.holders(), self.pins());
+        let image = |root: &Root| match &root.keeper {
+            Keeper::Image(image) => Some(self.image_item(root, image, &holders)),
+            Keeper::Container | Keeper::Process => None,
+        };
+        let mut items: Vec<Item> = self.roots.iter().filter_map(image).collect();
+        items.extend(self.entries.iter().map(|entry| self.item(entry, &holders, &pins)));
+        items.sort_by_key(|item| std::cmp::Reverse(item.last_used));
+        let mut usage = Usage { items, cache_bytes: Planner::new(self).cache_bytes, ..Usage::default() };
+        for (piece, holders) in self.pieces.iter().zip(&holders) {
+            let bytes = if *holders > 1 { &mut usage.shared_bytes } else { &mut usage.private_bytes };
+            *bytes += piece.size_bytes;
         }
+        let everything = self.plan(&[PrunePolicy::default()], 0);
+        usage.reclaimable_bytes = everything.removals.iter().map(|removal| removal.freed_bytes).sum();
+        usage
     }
+}
 
-    /// The results to forget: the least recently used first, until what is left is small enough.
-    ///
-    /// Counts for each layer how many hold it; it is freed with its last holder.
-    fn results_to_forget(&self, policy: &PrunePolicy, in_use_since: i64, held: &[i64]) -> HashSet<i64> {
-        let mut holders: HashMap<i64, usize> = HashMap::new();
-        let outputs = self.results.iter().flat_map(|row| &row.outputs);
-        for layer in held.iter().chain(outputs).flat_map(|id| self.layers_of(*id)) {
-            *holders.entry(*layer).or_default() += 1;
-        }
-        let mut left_bytes: u64 = holders.keys().map(|layer| self.size_bytes(*layer)).sum();
-        let before = in_use_since.min(policy.unused_since.unwrap_or(i64::MAX));
-        let mut forgotten = HashSet::new();
-        for result in self.results.iter().filter(|row| row.last_used < before) {
-            if policy.keep_bytes.is_some_and(|keep| left_bytes <= keep) {
-                break;
-            }
-            forgotten.insert(result.id);
-            for layer in result.outputs.iter().flat_map(|id| self.layers_of(*id)) {
-                let Some(count) = holders.get_mut(layer) else { continue };
-                *count -= 1;
-                if *count == 0 {
-                    left_bytes -= self.size_bytes(*layer);
-                }
+impl<'a> Planner<'a> {
+    fn new(state: &'a State) -> Self {
+        let (mut pinned, mut kept) = (vec![false; state.pieces.len()], vec![false; state.pieces.len()]);
+        for root in &state.roots {
+            let for_good = !matches!(root.keeper, Keeper::Process);
+            for piece in root.pieces.iter().map(|piece| *piece as usize) {
+                pinned[piece] = true;
+                kept[piece] |= for_good;
             }
         }
-        forgotten
+        let cached = state.pieces.iter().zip(&kept).filter(|(_, kept)| !**kept);
+        Self {
+            state,
+            holders: state.holders(),
+            gone: vec![false; state.entries.len()],
+            pinned,
+            cache_bytes: cached.map(|(piece, _)| piece.size_bytes).sum(),
+            removals: Vec::new(),
+        }
     }
 
-    fn layers_of(&self, snapshot: i64) -> &[i64] {
-        self.snapshots.get(&snapshot).map_or(&[], |row| &row.layers)
+    /// Forgets what a policy selects, the least recently used first, until little enough is left.
+    fn apply(
+        &mut self,
+        index: usize,
+        policy: &PrunePolicy<'_>,
+        keep_bytes: Option<u64>,
+        item: &dyn Fn(&Entry) -> Item,
+    ) {
+        for (at, entry) in self.state.entries.iter().enumerate() {
+            if keep_bytes.is_some_and(|keep| self.cache_bytes <= keep) {
+                return;
+            }
+            let too_young = policy.unused_since.is_some_and(|since| entry.last_used >= since);
+            if self.gone[at] || entry.in_use || too_young || (!policy.all && self.frees_nothing(entry)) {
+                continue;
+            }
+            let item = item(entry);
+            if policy.selects.is_none_or(|selects| selects(&item)) {
+                self.gone[at] = true;
+                let freed_bytes = self.release(entry);
+                self.removals.push(Removal { item, policy: index, freed_bytes });
+            }
+        }
     }
 
-    fn size_bytes(&self, layer: i64) -> u64 {
-        self.layers.get(&layer).map_or(0, |row| row.size_bytes)
+    /// Whether all that an entry holds is held by images, containers or running processes.
+    fn frees_nothing(&self, entry: &Entry) -> bool {
+        !entry.pieces.is_empty() && entry.pieces.iter().all(|piece| self.pinned[*piece as usize])
     }
 
-    fn blobs_of_all_but(&self, layers: &[i64]) -> Vec<Digest> {
-        let stays = |id: &i64| layers.binary_search(id).is_err();
-        let diff_ids: HashSet<[u8; 32]> = self
-            .layer_archives
-            .iter()
-            .filter(|(layer, _)| stays(layer))
-            .map(|(_, diff_id)| *diff_id)
-            .collect();
-        let needed = self.layer_blobs.iter().filter(|(diff_id, _)| diff_ids.contains(diff_id));
-        needed.map(|(_, digest)| Digest::from_bytes(*digest)).collect()
+    /// Takes a holder from pieces; returns what that frees.
+    fn release(&mut self, entry: &Entry) -> u64 {
+        let mut freed_bytes = 0;
+        for piece in entry.pieces.iter().map(|piece| *piece as usize) {
+            self.holders[piece] -= 1;
+            if self.holders[piece] == 0 {
+                freed_bytes += self.state.pieces[piece].size_bytes;
+            }
+        }
+        self.cache_bytes -= freed_bytes;
+        freed_bytes
+    }
+
+    fn finish(self) -> Plan {
+        let Self { state, holders, gone, cache_bytes, removals, .. } = self;
+        let mut plan = Plan { removals, cache_bytes, ..Plan::default() };
+        let forgotten = state.entries.iter().zip(&gone).filter(|(_, gone)| **gone);
+        plan.results = forgotten.filter_map(|(entry, _)| entry.result).collect();
+        plan.snapshots = state.unheld_snapshots(&gone);
+        for (piece, _) in
+            state.pieces.iter().zip(&holders).filter(|(piece, holders)| **holders == 0 && !piece.in_use)
+        {
+            match &piece.what {
+                What::Layer(id) => plan.layers.push(*id),
+                What::Blob(digest) => plan.blobs.push(*digest),
+                What::Mutable(mutable) => plan.mutables.push(mutable.clone()),
+            }
+        }
+        plan
+    }
+}
+
+impl State {
+    /// The snapshots that nothing names any longer.
+    fn unheld_snapshots(&self, gone: &[bool]) -> Vec<i64> {
+        let kept = self.entries.iter().zip(gone).filter(|(_, gone)| !**gone);
+        let named =
+            kept.map(|(entry, _)| &entry.snapshots).chain(self.roots.iter().map(|root| &root.snapshots));
+        let mut held: HashSet<i64> = named.flatten().copied().collect();
+        let rows = held.iter().filter_map(|id| self.snapshots.get(id));
+        let flats: Vec<i64> = rows.flat_map(|row| &row.flats).copied().collect();
+        held.extend(flats);
+        self.snapshots.keys().filter(|id| !held.contains(id)).copied().collect()
     }
 }
 
 impl Plan {
-    pub(super) fn report(&self) -> PruneReport {
-        PruneReport {
-            images: self.images.len(),
-            records: self.results.len(),
-            layers: self.layers.len(),
-            blobs: 0,
-            freed_bytes: self.freed_bytes,
-        }
-    }
-
-    pub(super) fn layer_blobs_kept(&self) -> impl Iterator<Item = Digest> {
-        self.blobs_kept.iter().copied()
-    }
-
-    pub(super) fn image_targets_kept(&self) -> impl Iterator<Item = &str> {
-        self.targets_kept.iter().map(String::as_str)
-    }
-
     /// Deletes the rows: users before what they use.
     pub(super) fn apply(&self, db: &Transaction<'_>) -> Result<(), Failure> {
         let tables = [
-            ("DELETE FROM image WHERE id = ?1", &self.images),
             ("DELETE FROM result WHERE id = ?1", &self.results),
             ("DELETE FROM snapshot WHERE id = ?1", &self.snapshots),
             ("DELETE FROM layer WHERE id = ?1", &self.layers),
@@ -209,34 +189,4 @@ impl Plan {
         db.execute(sql, ())?;
         Ok(())
     }
-}
-
-const IMAGES: &str = "SELECT id, target, created,
-    EXISTS (SELECT 1 FROM image_name WHERE image = image.id) FROM image";
-const IMAGE_SNAPSHOTS: &str = "SELECT image, snapshot FROM image_snapshot";
-const LAYERS: &str = "SELECT id, coalesce(disk_size_bytes, 0), created FROM layer";
-
-fn images(db: &Connection) -> Result<Vec<ImageRow>, Failure> {
-    let mut snapshots: HashMap<i64, Vec<i64>> = HashMap::new();
-    for (image, snapshot) in rows(db, IMAGE_SNAPSHOTS, |row| Ok((row.get(0)?, row.get(1)?)))? {
-        snapshots.entry(image).or_default().push(snapshot);
-    }
-    Ok(rows(db, IMAGES, |row| {
-        let id = row.get(0)?;
-        let snapshots = snapshots.remove(&id).unwrap_or_default();
-        Ok(ImageRow { id, target: row.get(1)?, snapshots, created: row.get(2)?, named: row.get(3)? })
-    })?)
-}
-
-fn read_layer(row: &Row<'_>) -> rusqlite::Result<(i64, LayerRow)> {
-    let size_bytes = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-    Ok((row.get(0)?, LayerRow { size_bytes, created: row.get(2)? }))
-}
-
-fn rows<T>(
-    db: &Connection,
-    sql: &str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Vec<T>> {
-    db.prepare_cached(sql)?.query_map((), read)?.collect()
 }

@@ -1,19 +1,41 @@
-use rbuild_image::{Manifest, MediaType};
+use std::cell::RefCell;
 
+use rbuild_image::{Descriptor, Manifest, MediaType};
+
+use super::state::{Entry, Keeper, Piece, Root, SnapshotRow, What};
 use super::*;
 use crate::images::tests::store_image;
-use crate::testing::{TestStore, commit_file};
-use crate::{CacheKey, ContainerRecord, NewRecord, Snapshot};
+use crate::testing::{NOW, TestStore, commit_file};
+use crate::{
+    CacheKey, CacheMount, CacheMountSharing, CacheMountSpec, ContainerRecord, MutableKind, NewRecord,
+    Snapshot,
+};
 
-const EVERYTHING: PrunePolicy =
-    PrunePolicy { keep_bytes: None, unused_since: None, unnamed_images: true, dry_run: false };
+const EVERYTHING: PrunePolicy<'_> =
+    PrunePolicy { selects: None, unused_since: None, limits: None, all: true };
 
 fn record(store: &Store, number: u8, output: &Snapshot) -> CacheKey {
     let outputs = std::slice::from_ref(output);
     let key = CacheKey([number; 32]);
-    let new = NewRecord { key, outputs, ..NewRecord::default() };
+    let description = &format!("step {number}");
+    let new = NewRecord { key, outputs, description, ..NewRecord::default() };
     store.records().insert(&new).unwrap();
     key
+}
+
+fn cache_mount(store: &Store, number: u8) -> CacheMount {
+    let spec = CacheMountSpec {
+        key: CacheKey([number; 32]),
+        id: "c",
+        base: None,
+        sharing: CacheMountSharing::Shared,
+    };
+    let fill = |path: &std::path::Path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) };
+    store.cache_mount(&spec, &std::sync::atomic::AtomicBool::new(false), fill).unwrap()
+}
+
+fn kinds(report: &PruneReport) -> Vec<ItemKind> {
+    report.removals.iter().map(|removal| removal.item.kind).collect()
 }
 
 fn layer_count(store: &TestStore) -> usize {
@@ -39,17 +61,22 @@ fn what_a_root_needs_is_kept() {
         created: 0,
     };
     store.containers().create(&state).unwrap();
-    let key = record(&store, 1, &cached);
+    let (key, of_image) = (record(&store, 1, &cached), record(&store, 2, &image));
     store.content().put(b"garbage").unwrap();
 
-    let kept = store.prune(&PrunePolicy { keep_bytes: Some(u64::MAX), ..EVERYTHING }).unwrap();
-    assert_eq!((kept.records, kept.layers, kept.blobs), (0, 0, 1));
-    assert_eq!(store.records().lookup(key).unwrap().unwrap().outputs, [cached]);
+    let usage = store.usage().unwrap();
+    let users = |key: CacheKey| {
+        let id = key.to_string()[..12].to_owned();
+        usage.items.iter().find(|item| item.id == id).unwrap().users.clone()
+    };
+    assert_eq!((users(key), users(of_image)), (vec![], vec!["app:latest".to_owned()]));
 
-    let report = store.prune(&EVERYTHING).unwrap();
-    assert_eq!((report.images, report.records, report.layers, report.blobs), (0, 1, 1, 0));
-    assert!(report.freed_bytes > 0);
-    assert_eq!(layer_count(&store), 3);
+    let report = store.prune(&[PrunePolicy::default()]).unwrap();
+    assert_eq!(kinds(&report), [ItemKind::Step, ItemKind::Leftover], "{report:?}");
+    assert_eq!(report.freed_bytes(), usage.reclaimable_bytes);
+    assert_eq!((report.cache_bytes, layer_count(&store)), (0, 3));
+    assert!(store.records().lookup(key).unwrap().is_none());
+    assert_eq!(store.records().lookup(of_image).unwrap().unwrap().outputs, std::slice::from_ref(&image));
     assert_eq!(store.images().list().unwrap()[0].snapshots, [image]);
     assert_eq!(store.containers().by_name("one").unwrap().unwrap().snapshot, container);
     assert_eq!(store.content().list().unwrap().len(), 2, "manifest and config stay");
@@ -57,10 +84,9 @@ fn what_a_root_needs_is_kept() {
 
     store.images().remove(&"app".parse().unwrap()).unwrap();
     store.containers().remove("c1").unwrap();
-    let rest = store.prune(&EVERYTHING).unwrap();
-    assert_eq!((rest.layers, rest.blobs), (3, 2));
-    let counted = store.usage().unwrap();
-    assert_eq!((counted.layers, counted.blobs, counted.layer_bytes, counted.blob_bytes), (0, 0, 0, 0));
+    store.prune(&[EVERYTHING]).unwrap();
+    assert_eq!(store.usage().unwrap(), Usage::default());
+    assert_eq!((layer_count(&store), store.content().list().unwrap().len()), (0, 0));
 }
 
 #[test]
@@ -71,11 +97,30 @@ fn nothing_that_somebody_uses_is_forgotten() {
     let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
     let key = record(&store, 1, &snapshot);
     let digest = store.content().put(b"blob").unwrap();
-    assert_eq!(store.prune(&EVERYTHING).unwrap(), PruneReport::default());
+    let path = cache_mount(&store, 1).path();
+    assert_eq!(store.prune(&[EVERYTHING]).unwrap().removals, []);
+    assert!(store.usage().unwrap().items.iter().all(|item| item.in_use));
     assert!(store.records().lookup(key).unwrap().is_some() && store.content().contains(digest).unwrap());
+    assert!(path.exists());
     drop(lease);
-    let report = store.prune(&EVERYTHING).unwrap();
-    assert_eq!((report.records, report.layers, report.blobs), (1, 1, 1));
+    let report = store.prune(&[EVERYTHING]).unwrap();
+    assert_eq!((report.removals.len(), path.exists()), (3, false));
+}
+
+#[test]
+fn a_cache_mount_that_is_locked_stays() {
+    let store = TestStore::new();
+    let mount = cache_mount(&store, 1);
+    fs::write(mount.path().join("x"), "1").unwrap();
+    store.prune(&[EVERYTHING]).unwrap();
+    let listed = store.mutables(MutableKind::CacheMount).unwrap();
+    assert_eq!((listed[0].name.as_str(), listed[0].id()), ("c", "010101010101-0".to_owned()));
+    assert!(listed[0].size_bytes > 0 && store.is_in_use(&listed[0]).unwrap());
+    drop(mount);
+    assert!(!store.is_in_use(&listed[0]).unwrap());
+    store.prune(&[EVERYTHING]).unwrap();
+    assert_eq!(store.mutables(MutableKind::CacheMount).unwrap(), []);
+    assert_eq!(fs::read_dir(store.root().join("cache-mounts")).unwrap().count(), 0);
 }
 
 #[test]
@@ -83,28 +128,41 @@ fn an_active_snapshot_protects_its_parent() {
     let store = TestStore::new();
     let parent = commit_file(&store, &Snapshot::empty(), "a", "1");
     let active = store.second_handle().prepare(&parent).unwrap();
-    assert_eq!(store.prune(&EVERYTHING).unwrap().layers, 0);
+    store.prune(&[EVERYTHING]).unwrap();
+    assert_eq!(layer_count(&store), 1);
     drop(active);
-    assert_eq!(store.prune(&EVERYTHING).unwrap().layers, 1);
+    store.prune(&[EVERYTHING]).unwrap();
+    assert_eq!(layer_count(&store), 0);
 }
 
 #[test]
-fn a_dry_run_changes_nothing() {
+fn a_plan_changes_nothing_and_is_carried_out() {
     let store = TestStore::new();
     let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
     record(&store, 1, &snapshot);
     store.content().put(b"blob").unwrap();
-    let planned = store.prune(&PrunePolicy { dry_run: true, ..EVERYTHING }).unwrap();
-    assert_eq!((planned.records, planned.layers, planned.blobs), (1, 1, 1));
-    assert_eq!(store.prune(&EVERYTHING).unwrap(), planned);
+    let planned = store.plan_prune(&[EVERYTHING]).unwrap();
+    assert_eq!(planned.removals.len(), 2);
+    assert_eq!(store.prune(&[EVERYTHING]).unwrap(), planned);
 }
 
 #[test]
-fn unnamed_images_go_only_when_asked() {
+fn what_is_not_selected_stays() {
     let store = TestStore::new();
-    store.images().put_unnamed(&store_image(&store, "{}"), &[]).unwrap();
-    assert_eq!(store.prune(&PrunePolicy { unnamed_images: false, ..EVERYTHING }).unwrap().images, 0);
-    assert_eq!(store.prune(&EVERYTHING).unwrap().images, 1);
+    let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
+    record(&store, 1, &snapshot);
+    drop(cache_mount(&store, 1));
+    let seen = RefCell::new(Vec::new());
+    let steps = |item: &Item| {
+        seen.borrow_mut().push(item.description.clone());
+        item.kind == ItemKind::Step
+    };
+    let policy = PrunePolicy { selects: Some(&steps), ..EVERYTHING };
+    assert_eq!(kinds(&store.prune(&[policy]).unwrap()), [ItemKind::Step]);
+    seen.borrow_mut().sort();
+    assert_eq!(*seen.borrow(), ["c", "step 1"]);
+    let young = PrunePolicy { unused_since: Some(NOW), ..EVERYTHING };
+    assert_eq!(store.prune(&[young]).unwrap().removals, []);
 }
 
 #[test]
@@ -116,52 +174,137 @@ fn blobs_of_layers_stay_with_their_layers() {
     let target = Descriptor::of(MediaType::OciManifest, &manifest);
     store.content().put(&manifest).unwrap();
     store.images().put(&"app".parse().unwrap(), &target, &[]).unwrap();
-    assert_eq!(store.prune(&EVERYTHING).unwrap().blobs, 0);
+    assert_eq!(store.prune(&[EVERYTHING]).unwrap().removals, []);
     store.images().remove(&"app".parse().unwrap()).unwrap();
-    assert_eq!(store.prune(&EVERYTHING).unwrap().blobs, 2);
+    assert_eq!(kinds(&store.prune(&[EVERYTHING]).unwrap()), [ItemKind::Leftover; 2]);
 }
 
-/// Three results on one base; the base costs 10, each result 5 more.
+/// Three results on one base; the base costs 10, each result 5 more. Then a cache mount of 7.
 fn three_results() -> State {
-    let mut state = State::default();
-    let mut layer = |id, size_bytes| {
-        state.layers.insert(id, plan::LayerRow { size_bytes, created: 0 });
-    };
-    layer(1, 10);
-    (2..=4).for_each(|id| layer(id, 5));
-    for id in 2..=4 {
-        state.snapshots.insert(id, plan::SnapshotRow { layers: vec![1, id], last_used: 0 });
-        state.results.push(plan::ResultRow { id, outputs: vec![id], last_used: id });
+    let piece = |what, size_bytes| Piece { what, size_bytes, last_used: 0, in_use: false };
+    let mut state = State { pieces: vec![piece(What::Layer(1), 10)], ..State::default() };
+    for id in 2..=4_u32 {
+        state.pieces.push(piece(What::Layer(id.into()), 5));
+        state.snapshots.insert(id.into(), SnapshotRow { pieces: vec![0, id - 1], flats: vec![] });
+        state.entries.push(Entry {
+            result: Some(id.into()),
+            kind: ItemKind::Step,
+            id: String::new(),
+            description: String::new(),
+            created: 0,
+            last_used: id.into(),
+            in_use: false,
+            snapshots: vec![id.into()],
+            pieces: vec![0, id - 1],
+        });
     }
     state
 }
 
+fn at_most(bytes: u64) -> SpaceLimits {
+    SpaceLimits { max_used_bytes: Some(bytes), ..SpaceLimits::default() }
+}
+
 #[test]
-fn the_least_recently_used_go_first_until_enough_is_free() {
-    let cases = [
-        (Some(25), None, i64::MAX, vec![]),
-        (Some(24), None, i64::MAX, vec![2]),
-        (Some(15), None, i64::MAX, vec![2, 3]),
-        (Some(14), None, i64::MAX, vec![2, 3, 4]),
-        (None, None, i64::MAX, vec![2, 3, 4]),
-        (None, Some(3), i64::MAX, vec![2]),
-        (None, None, 4, vec![2, 3]),
+fn the_least_recently_used_go_first_until_little_enough_is_left() {
+    let cases: [(_, _, &[i64]); 6] = [
+        (Some(at_most(25)), None, &[]),
+        (Some(at_most(24)), None, &[2]),
+        (Some(at_most(15)), None, &[2, 3]),
+        (Some(at_most(14)), None, &[2, 3, 4]),
+        (None, None, &[2, 3, 4]),
+        (None, Some(3), &[2]),
     ];
-    for (keep_bytes, unused_since, in_use_since, expected) in cases {
-        let policy = PrunePolicy { keep_bytes, unused_since, ..EVERYTHING };
-        let mut results = three_results().plan(&policy, in_use_since).results;
-        results.sort_unstable();
-        assert_eq!(results, expected, "{policy:?}, in use since {in_use_since}");
+    for (limits, unused_since, expected) in cases {
+        let policy = PrunePolicy { unused_since, limits, ..PrunePolicy::default() };
+        let plan = three_results().plan(&[policy], 0);
+        assert_eq!(plan.results, expected, "{policy:?}");
+        let freed: u64 = plan.removals.iter().map(|removal| removal.freed_bytes).sum();
+        assert_eq!(plan.cache_bytes, 25 - freed);
     }
+    let mut used = three_results();
+    used.entries[0].in_use = true;
+    assert_eq!(used.plan(&[PrunePolicy::default()], 0).results, [3, 4]);
+    let rules = [
+        PrunePolicy { unused_since: Some(3), ..PrunePolicy::default() },
+        PrunePolicy { limits: Some(at_most(15)), ..PrunePolicy::default() },
+    ];
+    let plan = three_results().plan(&rules, 0);
+    assert_eq!(plan.removals.iter().map(|removal| removal.policy).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]
 fn a_layer_goes_with_its_last_holder() {
-    let policy = PrunePolicy { keep_bytes: Some(0), ..EVERYTHING };
     let mut state = three_results();
-    assert_eq!(state.plan(&policy, i64::MAX).layers, [1, 2, 3, 4]);
-    state.containers.push(3);
-    let plan = state.plan(&policy, i64::MAX);
-    assert_eq!(plan.layers, [2, 4]);
-    assert_eq!(plan.report().freed_bytes, 10);
+    assert_eq!(state.plan(&[EVERYTHING], 0).layers, [1, 2, 3, 4]);
+    let root =
+        |snapshots: Vec<i64>, pieces| Root { keeper: Keeper::Container, name: "r".into(), snapshots, pieces };
+    state.roots.push(root(vec![3], vec![0, 2]));
+    let plan = state.plan(&[EVERYTHING], 0);
+    assert_eq!((plan.layers, plan.snapshots.len(), plan.cache_bytes), (vec![2, 4], 2, 0));
+    let freed: Vec<u64> = plan.removals.iter().map(|removal| removal.freed_bytes).collect();
+    assert_eq!(freed, [5, 0, 5]);
+    // What frees nothing is kept, and what roots need is no part of the cache.
+    assert_eq!(state.plan(&[PrunePolicy::default()], 0).results, [2, 4]);
+    assert_eq!(
+        state.plan(&[PrunePolicy { limits: Some(at_most(10)), ..EVERYTHING }], 0).results,
+        [] as [i64; 0]
+    );
+}
+
+#[test]
+fn what_a_mount_was_flattened_to_stays_with_the_stack() {
+    let mut state = three_results();
+    state.pieces.push(Piece { what: What::Layer(5), size_bytes: 3, last_used: 0, in_use: false });
+    state.snapshots.insert(5, SnapshotRow { pieces: vec![4], flats: vec![] });
+    state.snapshots.get_mut(&4).unwrap().flats.push(5);
+    state.entries[2].pieces.push(4);
+    state.entries[2].in_use = true;
+    let plan = state.plan(&[EVERYTHING], 0);
+    assert_eq!((plan.results, plan.snapshots.contains(&5), plan.layers), (vec![2, 3], false, vec![2, 3]));
+}
+
+#[test]
+fn limits_are_buildkits() {
+    let limits = |max_used_bytes, min_free_bytes, reserved_bytes| SpaceLimits {
+        max_used_bytes,
+        min_free_bytes,
+        reserved_bytes,
+    };
+    let cases = [
+        (limits(Some(50), None, 0), 50),
+        (limits(None, None, 30), 30),
+        (limits(None, Some(10), 0), u64::MAX),
+        (limits(None, Some(25), 0), 95),
+        (limits(Some(40), Some(25), 0), 40),
+        (limits(Some(99), Some(25), 0), 95),
+        (limits(None, Some(200), 30), 30),
+    ];
+    for (limits, expected) in cases {
+        assert_eq!(limits.keep_bytes(100, 20), expected, "{limits:?}");
+    }
+}
+
+#[test]
+fn the_collector_keeps_to_the_limit_or_says_so() {
+    let store = TestStore::new();
+    let content = "x".repeat(1 << 20);
+    for number in 1..=4 {
+        record(&store, number, &commit_file(&store, &Snapshot::empty(), "a", &content));
+    }
+    let large = CacheLimit(1 << 30);
+    assert_eq!(store.collect_garbage(large).finish().unwrap(), None);
+    assert_eq!(store.records().list().unwrap().len(), 4);
+    let limit = CacheLimit(3 << 20);
+    let lease = store.lease().unwrap();
+    let used = store.records().lookup(CacheKey([4; 32])).unwrap();
+    assert!(used.is_some());
+    drop(lease);
+    assert_eq!(store.collect_garbage(limit).finish().unwrap(), None);
+    assert!(store.usage().unwrap().cache_bytes <= limit.0);
+    let lease = store.lease().unwrap();
+    store.records().list().unwrap().iter().for_each(|it| drop(store.records().lookup(it.key).unwrap()));
+    let overflow = store.collect_garbage(CacheLimit(1 << 20)).finish().unwrap().unwrap();
+    assert!(overflow.cache_bytes > 1 << 20);
+    drop(lease);
 }

@@ -5,6 +5,7 @@
 mod annotation;
 mod base;
 mod build_args;
+mod cache_size;
 mod call;
 pub(crate) mod failure;
 mod input;
@@ -20,6 +21,7 @@ mod volume;
 use std::sync::Arc;
 
 use rbuild_cache::Snapshot;
+use rbuild_cache::prune::{CacheLimit, Overflow};
 use rbuild_executor::{Executor, ExecutorOptions};
 use rbuild_frontend::lower;
 use rbuild_llb::{Definition, without_credentials};
@@ -37,6 +39,7 @@ use self::settings::Settings;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::commands::debug;
+use crate::format::size;
 use crate::history::{Header, Recorder, explanation};
 use crate::progress::{Mode, Progress};
 use crate::report::{Failure, Kind, eprint};
@@ -112,6 +115,7 @@ fn build(
     blame: &Blame<'_>,
 ) -> Result<String, Failure> {
     let images = app.images()?;
+    let collector = images.store().collect_garbage(cache_limit(app, settings)?);
     let resolver = remote.resolver(&input.trees)?;
     let lowered = settings
         .frontend(input)
@@ -146,7 +150,35 @@ fn build(
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
-    Ok(warnings)
+    // What this build used is not collected.
+    let overflow = overflow(collector.finish());
+    Ok(warnings + &overflow)
+}
+
+/// How much the cache may take: what the command line or the environment says, or the config file, or a part of the disk.
+fn cache_limit(app: &App, settings: &Settings) -> Result<CacheLimit, Failure> {
+    let size_bytes = app.store()?.disk()?.size_bytes;
+    let configured = match &settings.cache_size {
+        Some(size) => Some(size.clone()),
+        None => app::config()?.cache.size,
+    };
+    configured.map_or_else(
+        || Ok(cache_size::default_limit(size_bytes)),
+        |text| cache_size::parse(&text, size_bytes),
+    )
+}
+
+/// A build that could not keep to the size of the cache has still succeeded.
+fn overflow(collected: rbuild_cache::Result<Option<Overflow>>) -> String {
+    match collected {
+        Ok(None) => String::new(),
+        Ok(Some(Overflow { cache_bytes, limit })) => format!(
+            "warning: the cache takes {} of the {} that it may, and all of it is in use\n",
+            size(cache_bytes),
+            size(limit.0)
+        ),
+        Err(error) => format!("warning: the size of the cache was not kept to: {error}\n"),
+    }
 }
 
 fn worker_options(

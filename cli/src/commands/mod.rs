@@ -2,14 +2,19 @@
 
 pub(crate) mod build;
 pub(crate) mod builds;
+pub(crate) mod cache_mount;
 pub(crate) mod containers;
 pub(crate) mod debug;
+pub(crate) mod du;
 pub(crate) mod explain;
+pub(crate) mod filter;
 pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rmi;

@@ -1,16 +1,22 @@
 //! `rbuild system`: looks after the store.
 
-use rbuild_cache::{CheckReport, Problem, set_damaged_metadata_aside};
+use rbuild_cache::prune::{Item, ItemKind, Usage};
+use rbuild_cache::{CheckReport, Problem, PrunePolicy, set_damaged_metadata_aside};
+use rbuild_container::{Containers, Status};
+use serde_json::json;
 
-use super::print;
+use super::prune::confirm;
+use super::{containers, image, print};
 use crate::app::App;
-use crate::args::{SystemCheckArgs, SystemCommand};
-use crate::format::size;
+use crate::args::{DfArgs, ListFormatArg, SystemCheckArgs, SystemCommand, SystemPruneArgs};
+use crate::format::{size, table};
 use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, command: &SystemCommand) -> Result<u8, Failure> {
     match command {
         SystemCommand::Check(args) => check(app, args),
+        SystemCommand::Df(args) => df(app, args),
+        SystemCommand::Prune(args) => prune(app, args),
     }
 }
 
@@ -53,4 +59,139 @@ fn summary(report: &CheckReport) -> String {
          {results} results, {images} images\n",
         size(report.blob_bytes)
     )
+}
+
+/// One line of `df`.
+struct Line {
+    kind: &'static str,
+    total: usize,
+    active: usize,
+    size_bytes: u64,
+    reclaimable_bytes: u64,
+}
+
+fn df(app: &App, args: &DfArgs) -> Result<u8, Failure> {
+    let store = app.store()?;
+    let usage = store.usage()?;
+    let containers = Containers::new(store.clone());
+    let lines = [images_line(&usage, &containers)?, containers_line(&containers)?, cache_line(&usage)];
+    let text = match args.format {
+        ListFormatArg::Json => lines.iter().map(|line| format!("{}\n", line.as_json())).collect(),
+        ListFormatArg::Table => show(&lines),
+    };
+    print(&text).map(|()| 0)
+}
+
+fn images_line(usage: &Usage, containers: &Containers) -> Result<Line, Failure> {
+    let images: Vec<&Item> = usage.items.iter().filter(|item| item.kind == ItemKind::Image).collect();
+    let containers = containers.list().map_err(containers::failure)?;
+    let is_active = |item: &&&Item| containers.iter().any(|it| it.state.image_id.contains(item.id.as_str()));
+    let idle = images.iter().filter(|item| !is_active(item));
+    Ok(Line {
+        kind: "Images",
+        total: images.len(),
+        active: images.iter().filter(is_active).count(),
+        size_bytes: usage.total_bytes() - usage.cache_bytes,
+        reclaimable_bytes: idle.map(|item| item.private_bytes).sum(),
+    })
+}
+
+fn containers_line(containers: &Containers) -> Result<Line, Failure> {
+    let mut line = Line { kind: "Containers", total: 0, active: 0, size_bytes: 0, reclaimable_bytes: 0 };
+    for container in containers.list().map_err(containers::failure)? {
+        let size_bytes = containers.disk_size_bytes(&container).map_err(containers::failure)?;
+        let is_active = matches!(container.state.status, Status::Running { .. });
+        line.total += 1;
+        line.active += usize::from(is_active);
+        line.size_bytes += size_bytes;
+        line.reclaimable_bytes += if is_active { 0 } else { size_bytes };
+    }
+    Ok(line)
+}
+
+fn cache_line(usage: &Usage) -> Line {
+    let items = usage.items.iter().filter(|item| item.kind != ItemKind::Image);
+    Line {
+        kind: "Build Cache",
+        total: items.clone().count(),
+        active: items.filter(|item| !item.is_reclaimable()).count(),
+        size_bytes: usage.cache_bytes,
+        reclaimable_bytes: usage.reclaimable_bytes,
+    }
+}
+
+impl Line {
+    fn as_json(&self) -> serde_json::Value {
+        json!({
+            "Type": self.kind,
+            "TotalCount": self.total,
+            "Active": self.active,
+            "Size": self.size_bytes,
+            "Reclaimable": self.reclaimable_bytes,
+        })
+    }
+
+    fn percentage(&self) -> String {
+        match (self.reclaimable_bytes * 100).checked_div(self.size_bytes) {
+            Some(percent) => format!(" ({percent}%)"),
+            None => String::new(),
+        }
+    }
+}
+
+fn show(lines: &[Line]) -> String {
+    let mut rows = vec![["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"].map(str::to_owned).to_vec()];
+    rows.extend(lines.iter().map(|line| {
+        vec![
+            line.kind.to_owned(),
+            line.total.to_string(),
+            line.active.to_string(),
+            size(line.size_bytes),
+            size(line.reclaimable_bytes) + &line.percentage(),
+        ]
+    }));
+    table(&rows)
+}
+
+fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
+    let before = image::until(&args.filters)?;
+    let images = if args.all { "all images without at least one container" } else { "all dangling images" };
+    confirm(
+        args.force,
+        &format!(
+            "This will remove:\n  - all stopped containers\n  - {images}\n  - all unused build cache\n\n"
+        ),
+    )?;
+    let store = app.store()?;
+    let mut text = String::new();
+    let containers = remove_stopped(app, before)?;
+    if !containers.is_empty() {
+        text += &format!("Deleted Containers:\n{containers}\n");
+    }
+    let total_before = store.usage()?.total_bytes();
+    let images = image::remove_unused(app, args.all, before)?;
+    if !images.is_empty() {
+        text += &format!("Deleted Images:\n{images}\n");
+    }
+    let report = store.prune(&[PrunePolicy { unused_since: before, ..PrunePolicy::default() }])?;
+    if !report.removals.is_empty() {
+        let ids: String = report.removals.iter().map(|removal| format!("{}\n", removal.item.id)).collect();
+        text += &format!("Deleted build cache objects:\n{ids}\n");
+    }
+    let freed = total_before.saturating_sub(store.usage()?.total_bytes());
+    print(&format!("{text}Total reclaimed space: {}\n", size(freed))).map(|()| 0)
+}
+
+/// Removes containers that do not run; their ids, a line each.
+fn remove_stopped(app: &App, created_before: Option<i64>) -> Result<String, Failure> {
+    let containers = Containers::new(app.store()?.clone());
+    let mut ids = String::new();
+    for container in containers.list().map_err(containers::failure)? {
+        let is_old = created_before.is_none_or(|before| container.created < before);
+        if is_old && !matches!(container.state.status, Status::Running { .. }) {
+            containers.remove(&container).map_err(containers::failure)?;
+            ids += &format!("{}\n", container.id);
+        }
+    }
+    Ok(ids)
 }

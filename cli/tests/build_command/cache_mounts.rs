@@ -102,3 +102,20 @@ fn users_at_the_same_time_share_wait_or_get_their_own() {
         test.build(&test.dockerfile(&stages(sharing, check)), &["--no-cache"]).succeeds();
     }
 }
+
+#[test]
+fn every_user_can_write_to_a_cache_that_nobody_gave_an_owner() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    if !crate::common::is_root("several users") {
+        return;
+    }
+    let context = test.dockerfile(&dockerfile(&[
+        "--mount=type=cache,target=/c test \"$(stat -c '%a %u' /c)\" = '755 0' && touch /c/roots",
+        "true\nUSER 1000",
+        "--mount=type=cache,target=/c touch /c/theirs && ls /c >/tmp/seen",
+        "true\nUSER 2000:2000",
+        "--mount=type=cache,target=/c touch /c/others",
+        "--mount=type=cache,target=/own,mode=0755 ! touch /own/x",
+    ]));
+    assert_eq!(test.build_tree(&context, &[]).text("tmp/seen"), "roots\ntheirs\n");
+}

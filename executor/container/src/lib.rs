@@ -27,6 +27,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::{Area, ContainerRecord, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
@@ -143,6 +144,14 @@ impl Containers {
     /// As [`remove`](Self::remove).
     pub fn remove_by_id(&self, id: &str) -> Result<(), ContainerError> {
         self.find(id).and_then(|container| self.remove(&container))
+    }
+
+    /// What a container's writable layer and logs take on disk, in bytes.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn disk_size_bytes(&self, container: &Container) -> Result<u64, ContainerError> {
+        Ok(disk_size_bytes(&self.directory(&container.id))?)
     }
 
     fn directory(&self, id: &str) -> PathBuf {

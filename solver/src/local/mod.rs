@@ -35,7 +35,7 @@ use rbuild_llb::{InputIndex, LocalSource, Network, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
 pub use error::{StepError, WorkerError};
-pub use mounts::make_stubs;
+pub use mounts::{cache_mount_key, make_stubs};
 pub use shell::Moment;
 use source::identify_layout;
 pub use source::{GitError, GitOptions, HttpError, Pins};
@@ -257,6 +257,7 @@ impl Worker for LocalWorker<'_> {
             file_lists: &file_lists,
             project,
             origin: origin.as_ref(),
+            is_source: matches!(vertex.op, Op::Source(_)),
         })?;
         Ok(())
     }

@@ -13,6 +13,8 @@
 mod cache;
 mod given;
 
+pub use cache::cache_mount_key;
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;

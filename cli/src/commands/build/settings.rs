@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     /// What is done with the Dockerfile.
     pub(crate) call: Call,
     pub(crate) jobs: NonZeroUsize,
+    /// How much the cache may take, as it was typed.
+    pub(crate) cache_size: Option<String>,
     /// When the build began, RFC 3339.
     pub(crate) created: String,
     build_args: BTreeMap<String, String>,
@@ -94,6 +96,7 @@ impl Settings {
             explain: args.explain,
             shell_on_error: args.on_error == Some(OnErrorArg::Shell),
             call,
+            cache_size: args.cache_size.clone().filter(|size| !size.is_empty()),
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
             build_args,

@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::root_dir::{FileType, RootDir};
-use rbuild_cache::{CacheKey, CacheMount, CacheMountSharing, Snapshot};
+use rbuild_cache::{CacheKey, CacheMount, CacheMountSharing, CacheMountSpec, Snapshot};
 use rbuild_image::KeyHasher;
 use rbuild_llb::{CacheSharing, CopyAction, ExecOp, FileAction, FileInput, Mount, MountKind};
 
@@ -19,6 +19,8 @@ use crate::worker::{Context, Input, Worker as _};
 
 /// The mode of the directory that a cache begins as where nothing else is said.
 const MODE_DEFAULT: u32 = 0o755;
+/// Its mode once a step of another user than root has used it.
+const MODE_SHARED: u32 = 0o777;
 
 impl LocalWorker<'_> {
     /// Takes the cache mounts of a step, and says what is behind each target. Two of one instance share it.
@@ -31,39 +33,39 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
         taken: &mut Vec<CacheMount>,
     ) -> Result<BTreeMap<&'m str, PathBuf>, WorkerError> {
-        let mut instances: BTreeMap<CacheKey, Vec<(&Mount, CacheSharing)>> = BTreeMap::new();
+        let mut instances: BTreeMap<CacheKey, (CacheMountSpec<'m>, Vec<&Mount>)> = BTreeMap::new();
         for mount in &op.mounts {
             if let MountKind::Cache { id, sharing } = &mount.kind {
-                let key = self.cache_mount_key(id, mount, inputs, cx)?;
-                instances.entry(key).or_default().push((mount, *sharing));
+                let base = self.base_digest(mount, inputs, cx)?;
+                let (key, sharing) = (cache_mount_key(id, base.as_ref()), store_sharing(*sharing));
+                let spec = CacheMountSpec { key, id, base, sharing };
+                instances.entry(spec.key).or_insert_with(|| (spec, Vec::new())).1.push(mount);
             }
         }
         let mut paths = BTreeMap::new();
-        for (key, mounts) in instances {
-            let (first, sharing) = mounts[0];
-            let fill = |path: &Path| self.fill_cache(path, first, inputs, cx);
-            let cache = self.store().cache_mount(&key, store_sharing(sharing), cx.cancel, fill)?;
-            paths.extend(mounts.iter().map(|(mount, _)| (mount.target.as_str(), cache.path())));
+        for (spec, mounts) in instances.values() {
+            let fill = |path: &Path| self.fill_cache(path, mounts[0], inputs, cx);
+            let cache = self.store().cache_mount(spec, cx.cancel, fill)?;
+            if spec.base.is_none() && !is_root(&op.process.user) {
+                open_to_all(&cache.path())?;
+            }
+            paths.extend(mounts.iter().map(|mount| (mount.target.as_str(), cache.path())));
             taken.push(cache);
         }
         Ok(paths)
     }
 
-    fn cache_mount_key(
+    /// The digest of what a new instance begins as, if not empty.
+    fn base_digest(
         &self,
-        id: &str,
         mount: &Mount,
         inputs: &[Input<'_, Snapshot>],
         cx: &Context<'_>,
-    ) -> Result<CacheKey, WorkerError> {
-        let mut hasher = KeyHasher::new("rbuild.cache-mount.v1");
-        hasher.str(id);
-        if let Some(base) = base(mount, inputs) {
-            let (path, contents_only) = (selector(mount).to_owned(), mount.selector.is_empty());
-            let part = SelectedPath { path, contents_only, ..SelectedPath::default() };
-            hasher.bytes(&self.content_digest(base, &Selection::Paths(vec![part]), cx)?.0);
-        }
-        Ok(CacheKey(hasher.finish()))
+    ) -> Result<Option<[u8; 32]>, WorkerError> {
+        let Some(base) = base(mount, inputs) else { return Ok(None) };
+        let (path, contents_only) = (selector(mount).to_owned(), mount.selector.is_empty());
+        let part = SelectedPath { path, contents_only, ..SelectedPath::default() };
+        Ok(Some(self.content_digest(base, &Selection::Paths(vec![part]), cx)?.0))
     }
 
     /// Makes `path` what a new instance begins as: a copy of what the mount names, or an empty directory.
@@ -103,6 +105,34 @@ impl LocalWorker<'_> {
         }
         Ok(())
     }
+}
+
+/// What tells a cache mount from others: its id, and the digest of what it begins as, if not empty.
+pub fn cache_mount_key(id: &str, base: Option<&[u8; 32]>) -> CacheKey {
+    let mut hasher = KeyHasher::new("rbuild.cache-mount.v1");
+    hasher.str(id);
+    if let Some(base) = base {
+        hasher.bytes(base);
+    }
+    CacheKey(hasher.finish())
+}
+
+/// Whether a step runs as root, as far as that can be seen without its `/etc/passwd`.
+fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    matches!(name, "" | "root" | "0")
+}
+
+/// Lets every user write to a cache whose owner and mode nobody asked for. BuildKit's belongs to root, so that a step of another
+/// user cannot use it at all; that steps of several users share it forbids to give it to one of them.
+fn open_to_all(cache: &Path) -> Result<(), WorkerError> {
+    let failed = WorkerError::io("set the mode of", format!("cache mount `{}`", cache.display()));
+    let found = fs::metadata(cache).map(|metadata| metadata.permissions().mode() & 0o7777);
+    let set = found.and_then(|mode| match mode {
+        MODE_DEFAULT => fs::set_permissions(cache, fs::Permissions::from_mode(MODE_SHARED)),
+        _ => Ok(()),
+    });
+    set.map_err(failed)
 }
 
 fn base<'a>(mount: &Mount, inputs: &[Input<'a, Snapshot>]) -> Option<Input<'a, Snapshot>> {

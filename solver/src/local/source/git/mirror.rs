@@ -41,7 +41,7 @@ impl LocalWorker<'_> {
         let format = if pinned.commit.len() == SHA256_LENGTH { "sha256" } else { "sha1" };
         let key = CacheKey(KeyHasher::new("rbuild.git-mirror.v1").str(&remote.url).str(format).finish());
         let lock = self.store().lock_key(&key, cx.cancel)?;
-        let directory = self.git_area()?.join(key.to_string());
+        let directory = self.store().git_mirror(&key, &remote.url)?;
         if !directory.join("HEAD").exists() {
             let format = format!("--object-format={format}");
             let parent = directory.parent().unwrap_or(Path::new("/"));

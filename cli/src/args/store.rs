@@ -1,0 +1,178 @@
+//! The commands that look after what is stored.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What is shown or removed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FilterArgs {
+    /// Only what matches: `until=24h`, `unused-for=1h`, `type=step|source|cache-mount|git|internal|image`, `id=ID`,
+    /// `description=TEXT`, `inuse`, `shared`, `private`; `!=` for what does not (repeatable).
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}
+
+/// How lists are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormatArg {
+    /// For people.
+    Table,
+    /// A line of JSON for each.
+    Json,
+}
+
+/// `rbuild du`.
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Shows all that is known of each record.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// The form of the list.
+    #[arg(long, value_enum, default_value_t = ListFormatArg::Table)]
+    pub(crate) format: ListFormatArg,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+}
+
+/// How much the cache may take after a prune.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SpaceArgs {
+    /// Keeps this much, whatever else is said.
+    #[arg(long, value_name = "SIZE", visible_alias = "keep-storage")]
+    pub(crate) reserved_space: Option<String>,
+    /// Removes until the cache takes at most this much.
+    #[arg(long, value_name = "SIZE", visible_alias = "keep-bytes")]
+    pub(crate) max_used_space: Option<String>,
+    /// Removes until this much of the disk is free.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) min_free_space: Option<String>,
+}
+
+/// `rbuild prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Forgets also the steps that images need, though that frees nothing.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Does not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only says what would go, and why.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
+}
+
+/// `rbuild cache-mount`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheMountCommand {
+    /// Lists cache mounts.
+    Ls {
+        /// Shows ids only.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Shows what is known of cache mounts, as JSON.
+    Inspect {
+        /// Cache mounts, by id or by the name that a Dockerfile gives them.
+        #[arg(required = true, value_name = "ID")]
+        mounts: Vec<String>,
+    },
+    /// Removes cache mounts.
+    Rm {
+        /// Cache mounts, by id or by the name that a Dockerfile gives them.
+        #[arg(required = true, value_name = "ID")]
+        mounts: Vec<String>,
+    },
+    /// Removes the cache mounts that no step is using.
+    Prune {
+        /// Does not ask.
+        #[arg(short, long)]
+        force: bool,
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
+    /// Writes the content of a cache mount as a tar.
+    Export {
+        /// The file to write [default: standard output].
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The cache mount, by id or by the name that a Dockerfile gives it.
+        #[arg(value_name = "ID")]
+        mount: String,
+    },
+    /// Replaces the content of a cache mount by that of a tar; makes one of that name where there is none.
+    Import {
+        /// The cache mount, by id or by the name that a Dockerfile gives it.
+        #[arg(value_name = "ID")]
+        mount: String,
+        /// The tar, plain or compressed; `-` for standard input.
+        file: PathBuf,
+    },
+}
+
+/// `rbuild image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Removes images without a name.
+    Prune(ImagePruneArgs),
+}
+
+/// `rbuild image prune`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagePruneArgs {
+    /// Removes all images that no container uses.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Does not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only what matches: `until=24h` (repeatable).
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}
+
+/// `rbuild system`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Verifies everything that is stored.
+    Check(SystemCheckArgs),
+    /// Shows what images, containers and the cache take on disk.
+    Df(DfArgs),
+    /// Removes stopped containers, images without a name, and the cache.
+    Prune(SystemPruneArgs),
+}
+
+/// `rbuild system check`.
+#[derive(Debug, Args)]
+pub(crate) struct SystemCheckArgs {
+    /// Forget what is damaged, so that it is made or fetched again.
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+/// `rbuild system df`.
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// The form of the list.
+    #[arg(long, value_enum, default_value_t = ListFormatArg::Table)]
+    pub(crate) format: ListFormatArg,
+}
+
+/// `rbuild system prune`.
+#[derive(Debug, Args)]
+pub(crate) struct SystemPruneArgs {
+    /// Removes all images that no container uses.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Does not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only what matches: `until=24h` (repeatable).
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}

@@ -1,0 +1,203 @@
+//! `rbuild cache-mount`: what `RUN --mount=type=cache` keeps from one build to the next.
+//!
+//! One cache mount of a Dockerfile can have several instances: one for each thing that it began as, and for each step that wanted
+//! it for itself at the same time. An id names one of them, a name all.
+
+use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::{fs, sync::atomic::AtomicBool};
+
+use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Owners, apply, compression, export};
+use rbuild_cache::prune::{Item, ItemKind};
+use rbuild_cache::root_dir::RootDir;
+use rbuild_cache::{CacheMount, CacheMountSharing, CacheMountSpec, Mutable, MutableKind, PrunePolicy, Store};
+use rbuild_solver::local::cache_mount_key;
+use serde_json::json;
+
+use super::filter::Filters;
+use super::prune::confirm;
+use super::save::write_file;
+use super::{import, io_failure, print};
+use crate::app::{App, unix_now};
+use crate::args::{CacheMountCommand, FilterArgs};
+use crate::format::{ago, rfc3339, size, table};
+use crate::report::{Failure, Kind};
+
+/// The mode of a cache mount that nobody gave another.
+const MODE_DEFAULT: u32 = 0o755;
+
+pub(crate) fn run(app: &App, command: &CacheMountCommand) -> Result<u8, Failure> {
+    let store = app.store()?;
+    match command {
+        CacheMountCommand::Ls { quiet } => ls(store, *quiet),
+        CacheMountCommand::Inspect { mounts } => inspect(store, mounts),
+        CacheMountCommand::Rm { mounts } => rm(store, mounts),
+        CacheMountCommand::Prune { force, filter } => prune(store, *force, filter),
+        CacheMountCommand::Export { output, mount } => export_mount(store, mount, output.as_deref()),
+        CacheMountCommand::Import { mount, file } => import_mount(app, mount, file),
+    }?;
+    Ok(0)
+}
+
+fn ls(store: &Store, quiet: bool) -> Result<(), Failure> {
+    let mounts = store.mutables(MutableKind::CacheMount)?;
+    if quiet {
+        return print(&mounts.iter().map(|mount| mount.id() + "\n").collect::<String>());
+    }
+    let now = unix_now();
+    let mut rows = vec![["ID", "NAME", "SIZE", "CREATED", "LAST USED", "IN USE"].map(str::to_owned).to_vec()];
+    for mount in &mounts {
+        rows.push(vec![
+            mount.id(),
+            mount.name.clone(),
+            size(mount.size_bytes),
+            ago(now, mount.created),
+            ago(now, mount.last_used),
+            store.is_in_use(mount)?.to_string(),
+        ]);
+    }
+    print(&table(&rows))
+}
+
+fn inspect(store: &Store, names: &[String]) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for mount in find_all(store, names)? {
+        let path = mount.path.join("fs");
+        let metadata = fs::symlink_metadata(&path).map_err(io_failure("read the attributes of", &path))?;
+        found.push(json!({
+            "ID": mount.id(),
+            "Name": mount.name,
+            "Base": mount.base.map(|base| rbuild_cache::CacheKey(base).to_string()),
+            "Mode": format!("{:04o}", metadata.permissions().mode() & 0o7777),
+            "Path": path,
+            "Size": mount.size_bytes,
+            "CreatedAt": rfc3339(mount.created),
+            "LastUsedAt": rfc3339(mount.last_used),
+            "InUse": store.is_in_use(&mount)?,
+        }));
+    }
+    print(&format!("{}\n", serde_json::to_string_pretty(&found).expect("a JSON value is JSON")))
+}
+
+fn rm(store: &Store, names: &[String]) -> Result<(), Failure> {
+    for mount in find_all(store, names)? {
+        if !store.remove_mutable(&mount)? {
+            return Err(in_use(&mount));
+        }
+        print(&format!("{}\n", mount.id()))?;
+    }
+    Ok(())
+}
+
+fn prune(store: &Store, force: bool, filter: &FilterArgs) -> Result<(), Failure> {
+    let filters = Filters::parse(&filter.filters, unix_now())?;
+    confirm(force, "This will remove all cache mounts that no build is using.")?;
+    let selects = |item: &Item| item.kind == ItemKind::CacheMount && filters.selects(item);
+    let (selects, unused_since) = (Some(&selects as _), filters.unused_since);
+    let report = store.prune(&[PrunePolicy { selects, unused_since, ..PrunePolicy::default() }])?;
+    let ids: String = report.removals.iter().map(|removal| removal.item.id.clone() + "\n").collect();
+    print(&format!("{ids}Total reclaimed space: {}\n", size(report.freed_bytes())))
+}
+
+fn export_mount(store: &Store, name: &str, output: Option<&Path>) -> Result<(), Failure> {
+    let mount = find(store, name)?;
+    let taken = store.take_cache_mount(&mount, CacheMountSharing::Shared)?.ok_or_else(|| in_use(&mount))?;
+    let root = RootDir::open(taken.path()).map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    let write = |out: &mut dyn io::Write| {
+        let exported = export(&root, &ArchiveOptions::default(), out);
+        exported.map(drop).map_err(|error| Failure::caused_by(Kind::Environment, &error))
+    };
+    match output {
+        Some(path) => write_file(path, |out| write(out)),
+        None if io::stdout().is_terminal() => {
+            let message = "cowardly refusing to write an archive to a terminal";
+            Err(Failure::new(Kind::Input, message).hint("use -o FILE or redirect"))
+        }
+        None => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            write(&mut out)?;
+            out.flush().map_err(io_failure("write to", Path::new("standard output")))
+        }
+    }
+}
+
+/// A name that no cache mount has makes one, so that a fresh machine can be given what another has collected.
+fn import_mount(app: &App, name: &str, file: &Path) -> Result<(), Failure> {
+    let store = app.store()?;
+    let failed = |error| {
+        let doing = format!("failed to import `{}`", file.display());
+        Failure::caused_by(Kind::Input, &error).while_doing(&doing)
+    };
+    let mut archive = compression::decompress(BufReader::new(import::open(file)?)).map_err(failed)?;
+    let taken = match find(store, name) {
+        Ok(mount) => {
+            store.take_cache_mount(&mount, CacheMountSharing::Locked)?.ok_or_else(|| in_use(&mount))?
+        }
+        Err(failure) if is_id(name) => return Err(failure),
+        Err(_) => make(store, name)?,
+    };
+    let owners = if app.single_id() { Owners::Squash } else { Owners::Keep };
+    taken.replace(store, |path| {
+        make_like(path, &taken.path())?;
+        let options = ApplyOptions { owners, ..ApplyOptions::literal() };
+        let root = RootDir::open(path).map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+        apply(&mut archive, &root, &options).map(drop).map_err(failed)
+    })
+}
+
+fn make(store: &Store, name: &str) -> Result<CacheMount, Failure> {
+    let spec = CacheMountSpec {
+        key: cache_mount_key(name, None),
+        id: name,
+        base: None,
+        sharing: CacheMountSharing::Locked,
+    };
+    let fill = |path: &Path| make_like(path, Path::new(""));
+    store.cache_mount(&spec, &AtomicBool::new(false), fill)
+}
+
+/// Makes a directory with the mode of another, or the usual one.
+fn make_like(path: &Path, other: &Path) -> Result<(), Failure> {
+    let mode =
+        fs::symlink_metadata(other).map_or(MODE_DEFAULT, |metadata| metadata.permissions().mode() & 0o7777);
+    fs::create_dir(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(io_failure("make", path))
+}
+
+/// Whether a word has the form of an id, and not of a name.
+fn is_id(word: &str) -> bool {
+    let key = word.split('-').next().unwrap_or_default();
+    key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The cache mounts that words mean; each word at least one.
+fn find_all(store: &Store, words: &[String]) -> Result<Vec<Mutable>, Failure> {
+    let mounts = store.mutables(MutableKind::CacheMount)?;
+    let mut found: Vec<Mutable> = Vec::new();
+    for word in words {
+        let meant = |mount: &&Mutable| mount.id() == *word || mount.name == *word;
+        let before = found.len();
+        found.extend(mounts.iter().filter(meant).cloned());
+        if found.len() == before {
+            return Err(Failure::new(Kind::Input, format!("no cache mount `{word}`"))
+                .hint("`rbuild cache-mount ls` lists them"));
+        }
+    }
+    Ok(found)
+}
+
+/// The one cache mount that a word means.
+fn find(store: &Store, word: &str) -> Result<Mutable, Failure> {
+    let mut found = find_all(store, &[word.to_owned()])?;
+    match (found.pop(), found.is_empty()) {
+        (Some(mount), true) => Ok(mount),
+        _ => Err(Failure::new(Kind::Input, format!("several cache mounts have the name `{word}`"))
+            .hint("`rbuild cache-mount ls` shows their ids")),
+    }
+}
+
+fn in_use(mount: &Mutable) -> Failure {
+    Failure::new(Kind::Environment, format!("cache mount `{}` is in use", mount.id()))
+}

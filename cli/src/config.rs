@@ -1,0 +1,61 @@
+//! The config file: `$XDG_CONFIG_HOME/rbuild/rbuild.toml`, or else `/etc/rbuild/rbuild.toml`.
+//!
+//! ```toml
+//! [cache]
+//! size = "20GB"
+//! ```
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::commands::io_failure;
+use crate::report::{Failure, Kind};
+
+/// What the file says. A key that is not known is an error: it is a slip, or of another version.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// What holds for the cache.
+    #[serde(default)]
+    pub(crate) cache: CacheConfig,
+}
+
+/// What holds for the cache.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CacheConfig {
+    /// How much it may take, as `--cache-size` takes it.
+    pub(crate) size: Option<String>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what it should be.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path).map_err(io_failure("read", path))?;
+        Self::parse(&text).map_err(|error| {
+            Failure::new(Kind::Input, format!("failed to read `{}`: {}", path.display(), error.message()))
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        assert_eq!(Config::parse("").unwrap().cache.size, None);
+        assert_eq!(Config::parse("[cache]\nsize = \"1GB\"\n").unwrap().cache.size.as_deref(), Some("1GB"));
+        for text in ["x = 1", "[cache]\nsise = \"1GB\"", "[cache]\nsize = 1", "["] {
+            assert!(Config::parse(text).is_err(), "{text}");
+        }
+    }
+}
