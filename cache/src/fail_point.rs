@@ -2,7 +2,7 @@
 //!
 //! There is one before every write, sync, rename and transaction that a promise of the store rests on, and one after each
 //! step that cannot be taken back. They are listed here and nowhere else; a test of the command kills rbuild at every one of
-//! them. A release build has none: [`FailPoint::reach`] is empty there.
+//! them. A release build has none: `FailPoint::reach` is empty there.
 
 use std::fmt;
 use std::io;
