@@ -110,12 +110,13 @@ CREATE TABLE result_files (
     PRIMARY KEY (result, digest)
 ) STRICT, WITHOUT ROWID;
 
--- The keys that a result is found under.
+-- The keys that a result is found under. With row ids, so that the index on the keys holds nothing else: to search a tree of long
+-- rows is to read each that it passes.
 CREATE TABLE record (
     key BLOB PRIMARY KEY,
     result INTEGER NOT NULL REFERENCES result(id) ON DELETE CASCADE,
     trace BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX record_by_result ON record(result);
 CREATE TABLE content_record (
     key BLOB PRIMARY KEY,
@@ -238,7 +239,7 @@ impl Database {
 
     fn create_with(path: PathBuf, version: i32, schema: &str) -> Result<Self> {
         let this = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-        this.read("switch to a log", |db| {
+        this.on_connection("switch to a log", |db| {
             let mode: String = db.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
             debug_assert_eq!(mode, "wal", "a database file can always have a log");
             Ok(())
@@ -271,14 +272,29 @@ impl Database {
         }
     }
 
-    /// Runs queries that change nothing. `verb` says what they are for.
+    /// Runs queries that change nothing, all on one state of the tables. `verb` says what they are for.
     pub(crate) fn read<T>(
         &self,
         verb: &'static str,
         queries: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        queries(&connection).map_err(|failure| self.error(verb, failure))
+        self.on_connection(verb, |connection| {
+            // Which also spares each query the locks of its own.
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let value = queries(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+    }
+
+    /// Runs what cannot be in a transaction.
+    fn on_connection<T>(
+        &self,
+        verb: &'static str,
+        run: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        run(&mut connection).map_err(|failure| self.error(verb, failure))
     }
 
     /// Runs a transaction, undone when the closure fails. `verb` says what it is for.
@@ -287,8 +303,7 @@ impl Database {
         verb: &'static str,
         queries: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
+        self.on_connection(verb, |connection| {
             FailPoint::TransactionBegin.reach_in_database()?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = queries(&transaction)?;
@@ -296,13 +311,12 @@ impl Database {
             transaction.commit()?;
             FailPoint::TransactionCommitted.reach_in_database()?;
             Ok(value)
-        };
-        run().map_err(|failure| self.error(verb, failure))
+        })
     }
 
     /// Folds the log into the database, so that what is on the disk is what is read from then on.
     pub(crate) fn fold(&self) -> Result<()> {
-        self.read("fold the log", |db| Ok(fold_log(db)?))
+        self.on_connection("fold the log", |db| Ok(fold_log(db)?))
     }
 
     fn error(&self, verb: &'static str, failure: Failure) -> Error {

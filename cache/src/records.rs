@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::db::{Failure, pack, unpack};
+use crate::snapshot::find_snapshot;
 use crate::{BuildName, Error, Origin, Result, Snapshot, SnapshotId, Store};
 
 /// The name that a result is found under: the hash of a step and of what it is given.
@@ -45,8 +46,6 @@ pub struct Record {
     pub outputs: Vec<Snapshot>,
     /// The step as a person wrote it.
     pub description: String,
-    /// What went into `key`, in a form that the writer of the record can read.
-    pub trace: Vec<u8>,
     /// When the step ran, Unix seconds.
     pub created: i64,
     /// When the record was last found, Unix seconds.
@@ -108,14 +107,13 @@ pub struct RecordedTrace {
 #[derive(Debug, Clone, Copy)]
 pub struct Records<'a>(pub(crate) &'a Store);
 
-/// A row, before its snapshots are looked up.
+/// A row, and the id of the result that it leads to.
 struct RecordRow {
     result: i64,
     record: Record,
-    outputs: Vec<u8>,
 }
 
-const COLUMNS: &str = "result.id, record.key, op_digest, outputs, description, trace, created, last_used,
+const COLUMNS: &str = "result.id, record.key, op_digest, outputs, description, created, last_used,
     (SELECT key FROM content_record WHERE content_record.result = result.id LIMIT 1), build, step";
 
 const TRACE_COLUMNS: &str = "SELECT description, trace, build, step";
@@ -314,32 +312,32 @@ impl Records<'_> {
         let sql = format!(
             "SELECT {COLUMNS} FROM record JOIN result ON result = result.id ORDER BY result.id DESC, record.key"
         );
-        let rows = self.0.0.db.read("list the records", |db| {
+        self.0.0.db.read("list the records", |db| {
             let mut statement = db.prepare_cached(&sql)?;
-            Ok(statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        rows.into_iter().filter_map(|row| self.complete(row).transpose()).collect()
+            let rows = statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?;
+            let complete = |row| Ok(complete(db, row)?.map(|row| row.record));
+            rows.into_iter().filter_map(|row| complete(row).transpose()).collect()
+        })
     }
 
     fn lookup_by(&self, sql: &str, keys: &[CacheKey]) -> Result<Vec<Option<Record>>> {
         let rows = self.0.0.db.read("look up records", |db| {
             let mut statement = db.prepare_cached(sql)?;
-            let mut row = |key: &CacheKey| Ok(statement.query_row([key.0], read_row).optional()?);
-            keys.iter().map(&mut row).collect::<Result<Vec<_>, Failure>>()
+            let mut find = |key: &CacheKey| match statement.query_row([key.0], read_row).optional()? {
+                Some(row) => complete(db, row),
+                None => Ok(None),
+            };
+            keys.iter().map(&mut find).collect::<Result<Vec<_>, Failure>>()
         })?;
-        let stamped = self.stamp(&rows)?;
-        rows.into_iter()
-            .map(|row| match row {
-                Some(row) if stamped.contains(&row.result) => self.complete(row),
-                _ => Ok(None),
-            })
-            .collect()
+        let there = self.stamp(&rows)?;
+        let still = |row: RecordRow| there.contains(&row.result).then_some(row.record);
+        Ok(rows.into_iter().map(|row| row.and_then(still)).collect())
     }
 
     /// Stamps the results that were found, and returns those that are still there.
     ///
     /// What carries the stamp already is in use by this handle's lease or was found this very second: no write is needed.
-    fn stamp(&self, rows: &[Option<RecordRow>]) -> Result<Vec<i64>> {
+    fn stamp(&self, rows: &[Option<RecordRow>]) -> Result<HashSet<i64>> {
         let stamp = self.0.stamp();
         let fresh_since = self.0.lease_started().unwrap_or(stamp);
         let found = || rows.iter().flatten();
@@ -349,44 +347,40 @@ impl Records<'_> {
         self.0.0.db.write("stamp records", |db| {
             let mut statement =
                 db.prepare_cached("UPDATE result SET last_used = max(last_used, ?2) WHERE id = ?1")?;
-            let mut there = Vec::new();
+            let mut there = HashSet::new();
             for row in found() {
                 if statement.execute((row.result, stamp))? == 1 {
-                    there.push(row.result);
+                    there.insert(row.result);
                 }
             }
             Ok(there)
         })
     }
-
-    /// Looks up the snapshots of a row. A record that names one which is gone is of no use: a miss, not an error.
-    fn complete(&self, row: RecordRow) -> Result<Option<Record>> {
-        let mut outputs = Vec::new();
-        for id in unpack("result", &row.outputs)? {
-            let snapshot = if id == 0 { Some(Snapshot::empty()) } else { self.0.snapshot(SnapshotId(id))? };
-            let Some(snapshot) = snapshot else { return Ok(None) };
-            outputs.push(snapshot);
-        }
-        Ok(Some(Record { outputs, ..row.record }))
-    }
 }
 
-fn read_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
-    Ok(RecordRow {
-        result: row.get(0)?,
-        record: Record {
-            key: CacheKey(row.get(1)?),
-            op_digest: row.get(2)?,
-            outputs: Vec::new(),
-            description: row.get(4)?,
-            trace: row.get(5)?,
-            created: row.get(6)?,
-            last_used: row.get(7)?,
-            content_key: row.get::<_, Option<[u8; 32]>>(8)?.map(CacheKey),
-            origin: read_origin(row, 9)?,
-        },
-        outputs: row.get(3)?,
-    })
+/// A row as it is stored: its snapshots are ids.
+fn read_row(row: &Row<'_>) -> rusqlite::Result<(RecordRow, Vec<u8>)> {
+    let record = Record {
+        key: CacheKey(row.get(1)?),
+        op_digest: row.get(2)?,
+        outputs: Vec::new(),
+        description: row.get(4)?,
+        created: row.get(5)?,
+        last_used: row.get(6)?,
+        content_key: row.get::<_, Option<[u8; 32]>>(7)?.map(CacheKey),
+        origin: read_origin(row, 8)?,
+    };
+    Ok((RecordRow { result: row.get(0)?, record }, row.get(3)?))
+}
+
+/// Looks up the snapshots of a row. A record that names one which is gone is of no use: a miss, not an error.
+fn complete(db: &Connection, (mut row, outputs): (RecordRow, Vec<u8>)) -> Result<Option<RecordRow>, Failure> {
+    for id in unpack("result", &outputs)? {
+        let snapshot = if id == 0 { Some(Snapshot::empty()) } else { find_snapshot(db, SnapshotId(id))? };
+        let Some(snapshot) = snapshot else { return Ok(None) };
+        row.record.outputs.push(snapshot);
+    }
+    Ok(Some(row))
 }
 
 fn read_trace(row: &Row<'_>) -> rusqlite::Result<RecordedTrace> {

@@ -26,7 +26,7 @@ mod verify;
 use std::fmt;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension as _, Transaction};
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 pub use self::active::ActiveSnapshot;
 pub use self::layers::{LayerInfo, MtimeClamp};
@@ -96,13 +96,7 @@ impl Store {
     /// # Errors
     /// When the metadata cannot be read.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
-        let packed = self.0.db.read("look up a snapshot", |db| {
-            let sql = "SELECT layers FROM snapshot WHERE id = ?1";
-            Ok(db.prepare_cached(sql)?.query_row([id.0], |row| row.get::<_, Vec<u8>>(0)).optional()?)
-        })?;
-        let Some(packed) = packed else { return Ok(None) };
-        let layers = unpack("snapshot", &packed)?.into_iter().map(LayerId).collect();
-        Ok(Some(Snapshot { id: Some(id), layers }))
+        self.0.db.read("look up a snapshot", |db| find_snapshot(db, id))
     }
 
     /// The snapshot that has these layers, bottom first.
@@ -137,6 +131,17 @@ impl Store {
             }
         })
     }
+}
+
+/// The snapshot with this id, if it was not pruned.
+pub(crate) fn find_snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, Failure> {
+    let packed = db
+        .prepare_cached("SELECT layers FROM snapshot WHERE id = ?1")?
+        .query_row([id.0], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    let Some(packed) = packed else { return Ok(None) };
+    let layers = unpack("snapshot", &packed)?.into_iter().map(LayerId).collect();
+    Ok(Some(Snapshot { id: Some(id), layers }))
 }
 
 /// Finds or adds the snapshot of these layers, which must have rows.

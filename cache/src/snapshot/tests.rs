@@ -201,9 +201,8 @@ fn kernel_stacks_can_be_as_deep_as_the_kernel_allows() {
 fn kernel_deeper_stacks_are_flattened_for_their_mounts() {
     require_overlay!();
     let store = TestStore::new();
-    let count = |db: &rusqlite::Connection| {
-        Ok(db.query_row("SELECT count(*) FROM flattened", (), |row| row.get::<_, i64>(0))?)
-    };
+    let count =
+        |db: &Connection| Ok(db.query_row("SELECT count(*) FROM flattened", (), |row| row.get::<_, i64>(0))?);
     let (mut snapshot, mut removed) = (Snapshot::empty(), 0);
     for (depth, flats) in [(LAYERS_MAX, 0), (LAYERS_MAX + 1, 1), (746, 1), (747, 2), (1000, 3)] {
         while snapshot.layers.len() + 1 < depth {
