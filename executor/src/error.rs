@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cgroup;
 use crate::handshake::Failure;
 use crate::process::Exit;
 use crate::user;
@@ -33,6 +34,9 @@ pub enum Error {
     /// The user or group is not in the container's files.
     #[error(transparent)]
     User(#[from] user::Error),
+    /// The container's control group could not be made as asked.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
     /// The kernel refused a step of the container's set-up.
     #[error("failed to {step}{}", Subject(path.as_ref()))]
     Setup {

@@ -17,6 +17,7 @@
 //! beneath its root; the process has descriptors 0, 1 and 2 and no other; when rbuild dies, the kernel kills the container.
 
 mod capability;
+pub mod cgroup;
 mod error;
 mod handshake;
 mod init;

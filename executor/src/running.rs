@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::termios::Winsize;
 
+use crate::cgroup::{Cgroup, CgroupSpec, CgroupSupport};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
 use crate::output::{OutputSink, Stream, TerminalSize};
@@ -91,6 +92,23 @@ struct Ready {
     outputs: Vec<bool>,
 }
 
+/// The control group of a process, which goes with it.
+#[derive(Debug)]
+pub(crate) struct Group(Option<Cgroup>);
+
+impl Group {
+    pub(crate) fn create(spec: &CgroupSpec) -> Result<Self, Error> {
+        Ok(Self(Some(Cgroup::create(CgroupSupport::get(), spec)?)))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // One that cannot be removed is empty, and the next rbuild removes it.
+        drop(self.0.take().map(Cgroup::remove));
+    }
+}
+
 /// A process in its container. Dropping it kills it and waits until it is gone.
 pub struct Running {
     handle: Handle,
@@ -101,6 +119,8 @@ pub struct Running {
     /// Kept where there are stubs to remove.
     root: Option<OwnedFd>,
     exit: Option<Exit>,
+    group: Option<Group>,
+    oom_kills: u64,
 }
 
 impl std::fmt::Debug for Running {
@@ -117,7 +137,34 @@ impl Running {
         sink: Option<Box<dyn OutputSink>>,
     ) -> Self {
         let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None };
-        Self { handle, outputs, sink, notes: Vec::new(), stubs: Vec::new(), root: None, exit: None }
+        Self {
+            handle,
+            outputs,
+            sink,
+            notes: Vec::new(),
+            stubs: Vec::new(),
+            root: None,
+            exit: None,
+            group: None,
+            oom_kills: 0,
+        }
+    }
+
+    /// Moves the process into its control group.
+    pub(crate) fn enter(&mut self, group: Group) -> Result<(), Error> {
+        group.0.as_ref().map_or(Ok(()), |cgroup| cgroup.add(self.handle.pid))?;
+        self.group = Some(group);
+        Ok(())
+    }
+
+    /// Its control group, as long as it runs.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.group.as_ref()?.0.as_ref()
+    }
+
+    /// How many processes of the container the kernel has killed for want of memory; known when it has ended.
+    pub fn oom_kills(&self) -> u64 {
+        self.oom_kills
     }
 
     /// What other threads need of it.
@@ -256,6 +303,8 @@ impl Running {
         let code = || Exit::Code(status.exit_status().unwrap_or(-1));
         let exit = status.terminating_signal().map_or_else(code, Exit::Signal);
         self.exit = Some(exit);
+        self.oom_kills = self.cgroup().map_or(0, Cgroup::oom_kills);
+        self.group = None;
         Ok(exit)
     }
 

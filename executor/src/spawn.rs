@@ -12,13 +12,14 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::capability::Capabilities;
+use crate::cgroup::CgroupSpec;
 use crate::error::Error;
 use crate::handshake::{Channel, MountSpec, NetworkSpec, SourceSpec, Spec};
 use crate::mount::{Mount, MountSource, Root};
 use crate::network::{Network, hosts_file};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
-use crate::running::Running;
+use crate::running::{Group, Running};
 use crate::{seccomp, sys};
 
 /// The largest `/etc/resolv.conf` that is taken over from the host.
@@ -49,6 +50,8 @@ pub struct Container {
     pub resolv_conf: Option<String>,
     /// The size of `/dev/shm`.
     pub shm_size_bytes: u64,
+    /// The control group that it is alone in, made with it and removed with it; the caller's when not given.
+    pub cgroup: Option<CgroupSpec>,
 }
 
 impl Container {
@@ -65,6 +68,7 @@ impl Container {
             extra_hosts: Vec::new(),
             resolv_conf: None,
             shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
+            cgroup: None,
         }
     }
 }
@@ -122,10 +126,11 @@ impl Executor {
     /// # Errors
     ///
     /// Any but [`Error::Cancelled`]. Nothing is left of the container then.
-    pub fn spawn(&self, container: Container, stdio: Stdio) -> Result<Running, Error> {
+    pub fn spawn(&self, mut container: Container, stdio: Stdio) -> Result<Running, Error> {
         if container.process.args.is_empty() {
             return Err(Error::NoProgram);
         }
+        let cgroup = container.cgroup.take().map(|spec| Group::create(&spec)).transpose()?;
         let wired = Wired::new(stdio)?;
         let namespaces = namespaces(&container.network);
         let (spec, descriptors) = self.describe(container, &wired)?;
@@ -135,6 +140,8 @@ impl Executor {
         let (mut channel, control) = Channel::pair().map_err(|error| Error::setup("make a socket", error))?;
         let (pid, pidfd) = self.start(namespaces, wired.child, control)?;
         let mut running = Running::new(pid, pidfd, wired.outputs, wired.sink);
+        // Init waits for its instructions, so all that it will do is done in the group.
+        cgroup.map_or(Ok(()), |cgroup| running.enter(cgroup))?;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let told = channel.send_spec(&spec, &borrowed);
         drop(descriptors);

@@ -15,6 +15,7 @@ mod kernel {
     pub(crate) mod fixture;
     pub(crate) mod isolation;
     pub(crate) mod lifecycle;
+    pub(crate) mod limits;
     pub(crate) mod rootless;
     pub(crate) mod users;
 }

@@ -1,7 +1,7 @@
 //! All cases, in order.
 
 use super::fixture::{Fixture, Tally};
-use super::{files, isolation, lifecycle, users};
+use super::{files, isolation, lifecycle, limits, users};
 
 macro_rules! run_all {
     ($fixture:expr, $tally:expr, $($module:ident: $($case:ident)*;)*) => {
@@ -20,6 +20,8 @@ pub(crate) fn run(fixture: &Fixture, tally: &mut Tally) {
         files: devices hosts_and_resolv_conf binds_and_tmpfs links_cannot_lead_out missing_targets_come_and_go
             order_of_mounts readonly_root errors_name_the_step detached_root flags
             files_in_memory files_in_memory_have_owners;
+        limits: processes_are_counted memory_is_bounded groups_are_found_by_name leftovers_are_removed
+            impossible_limits_are_named;
         users: names_and_numbers unknown_names standard_output_can_be_reopened broken_user_files;
     }
     tally.case("nothing_is_left", || assert_eq!(mounts(), before));
