@@ -45,22 +45,37 @@ pub(crate) type DescriptorIndex = usize;
 /// All that init has to know.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
-    pub root: DescriptorIndex,
-    pub readonly_root: bool,
-    pub mounts: Vec<MountSpec>,
+    pub place: Place,
     pub process: Process,
-    pub hostname: String,
-    pub hosts: String,
-    /// The text of `/etc/resolv.conf`; the container keeps its own when there is none.
-    pub resolv_conf: Option<String>,
-    pub network: NetworkSpec,
     pub insecure: bool,
-    pub shm_size_bytes: u64,
     pub terminal: Option<TerminalSize>,
     /// Whether descriptors 0 to 2 were made for this process, so that its user should own them.
     pub own_stdio: bool,
     /// A file with the compiled filter.
     pub seccomp: Option<DescriptorIndex>,
+}
+
+/// Where the process is to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In namespaces that this init is the first in.
+    New(Box<NewPlace>),
+    /// In those of a process that runs: a descriptor of it, and which namespaces of it are not the parent's, as `CLONE_NEW*` bits.
+    Join { container: DescriptorIndex, namespaces: i32 },
+}
+
+/// What a new container consists of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NewPlace {
+    pub root: DescriptorIndex,
+    pub readonly_root: bool,
+    pub mounts: Vec<MountSpec>,
+    pub hostname: String,
+    pub hosts: String,
+    /// The text of `/etc/resolv.conf`; the container keeps its own when there is none.
+    pub resolv_conf: Option<String>,
+    pub network: NetworkSpec,
+    pub shm_size_bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -288,21 +303,22 @@ mod tests {
     }
 
     fn spec() -> Spec {
-        Spec {
+        let mount =
+            MountSpec { target: "/x".into(), source: SourceSpec::Detached(1), flags: MountFlags::default() };
+        let place = NewPlace {
             root: 0,
             readonly_root: false,
-            mounts: vec![MountSpec {
-                target: "/x".into(),
-                source: SourceSpec::Detached(1),
-                flags: MountFlags::default(),
-            }],
-            process: Process::new(["/bin/true"]),
+            mounts: vec![mount],
             hostname: "box".to_owned(),
             hosts: String::new(),
             resolv_conf: None,
             network: NetworkSpec::Host,
-            insecure: false,
             shm_size_bytes: 1,
+        };
+        Spec {
+            place: Place::New(Box::new(place)),
+            process: Process::new(["/bin/true"]),
+            insecure: false,
             terminal: None,
             own_stdio: true,
             seccomp: None,
@@ -340,7 +356,7 @@ mod tests {
             let (received, owned) = init.receive_spec().unwrap();
             assert_eq!(owned.len(), count);
             assert_eq!(received.process.args, ["/bin/true"]);
-            assert_eq!(received.mounts.len(), 1);
+            assert!(matches!(received.place, Place::New(place) if place.mounts.len() == 1));
         }
     }
 

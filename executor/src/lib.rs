@@ -13,6 +13,8 @@
 //!    new namespaces, and does the rest in ordinary code: mounts, `pivot_root`, user, capabilities, filter, `execve`.
 //! 4. It tells the parent over a socket what it does (`handshake.rs`). A step that the kernel refuses comes back by name.
 //!
+//! A further process joins a container that runs in the same way: [`Executor::join`].
+//!
 //! What holds, whatever happens: no mount is visible outside of the container; a path in the container is resolved
 //! beneath its root; the process has descriptors 0, 1 and 2 and no other; when rbuild dies, the kernel kills the container.
 

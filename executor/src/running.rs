@@ -17,6 +17,7 @@ use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
 use crate::output::{OutputSink, Stream, TerminalSize};
 use crate::process::Exit;
+use crate::spawn::Spawner;
 
 /// How often a wait that can be cancelled looks at its flag.
 const CANCEL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -29,6 +30,8 @@ pub struct Handle {
     pid: i32,
     pidfd: Arc<OwnedFd>,
     terminal: Option<Arc<OwnedFd>>,
+    /// The name of its control group.
+    group: Option<Arc<str>>,
 }
 
 impl Handle {
@@ -45,6 +48,35 @@ impl Handle {
     /// The controlling side of its terminal, to write input to, where it has one.
     pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_deref().map(AsFd::as_fd)
+    }
+
+    /// Its control group, opened anew, where it has one of its own.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened; it is gone when the process has ended.
+    pub fn cgroup(&self) -> Result<Option<Cgroup>, Error> {
+        let open = |name: &Arc<str>| Cgroup::open(CgroupSupport::get(), name);
+        Ok(self.group.as_ref().map(open).transpose()?)
+    }
+
+    /// The root directory that the process sees, as long as it runs.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended, or the kernel refuses.
+    pub fn root(&self) -> Result<OwnedFd, Error> {
+        let failed = |error: Errno| Error::setup("open the root directory of the process", error);
+        let path = format!("/proc/{}/root", self.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(failed)?;
+        // The number may be another's by now; what has not ended still has it.
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut [PollFd::new(&*self.pidfd, PollFlags::IN)], Some(&now)) {
+            Ok(0) => Ok(root),
+            Ok(_) => Err(failed(Errno::SRCH)),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Sends a signal. As PID 1 of its namespace the process only feels those that it handles, and `SIGKILL`.
@@ -121,6 +153,8 @@ pub struct Running {
     exit: Option<Exit>,
     group: Option<Group>,
     oom_kills: u64,
+    /// The thread that made it, where it is this process's alone.
+    spawner: Option<Spawner>,
 }
 
 impl std::fmt::Debug for Running {
@@ -136,7 +170,7 @@ impl Running {
         outputs: Vec<(Stream, OwnedFd)>,
         sink: Option<Box<dyn OutputSink>>,
     ) -> Self {
-        let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None };
+        let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None, group: None };
         Self {
             handle,
             outputs,
@@ -147,12 +181,14 @@ impl Running {
             exit: None,
             group: None,
             oom_kills: 0,
+            spawner: None,
         }
     }
 
     /// Moves the process into its control group.
     pub(crate) fn enter(&mut self, group: Group) -> Result<(), Error> {
         group.0.as_ref().map_or(Ok(()), |cgroup| cgroup.add(self.handle.pid))?;
+        self.handle.group = group.0.as_ref().map(|cgroup| cgroup.name().into());
         self.group = Some(group);
         Ok(())
     }
@@ -165,6 +201,11 @@ impl Running {
     /// How many processes of the container the kernel has killed for want of memory; known when it has ended.
     pub fn oom_kills(&self) -> u64 {
         self.oom_kills
+    }
+
+    /// Keeps the thread that made it as long as this: the process ends with it.
+    pub(crate) fn keep(&mut self, spawner: Spawner) {
+        self.spawner = Some(spawner);
     }
 
     /// What other threads need of it.
@@ -308,19 +349,17 @@ impl Running {
         Ok(exit)
     }
 
-    /// Listens to init until it has executed the program. `root` is kept if there will be something to remove in it.
+    /// Listens to init until it has executed the program. `root`, if any, is kept if there will be something to remove in it.
     ///
     /// `told` is how instructing init went. It counts only where init itself says nothing.
     pub(crate) fn hear(
         &mut self,
         mut channel: Channel,
         told: io::Result<()>,
-        root: OwnedFd,
+        root: Option<OwnedFd>,
     ) -> Result<(), Error> {
         let heard = self.listen(&mut channel, told);
-        if !self.stubs.is_empty() {
-            self.root = Some(root);
-        }
+        self.root = root.filter(|_| !self.stubs.is_empty());
         heard
     }
 

@@ -7,19 +7,20 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use nix::sched::CloneFlags;
 use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::capability::Capabilities;
-use crate::cgroup::CgroupSpec;
+use crate::cgroup::{Cgroup, CgroupSpec};
 use crate::error::Error;
-use crate::handshake::{Channel, MountSpec, NetworkSpec, SourceSpec, Spec};
+use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
 use crate::mount::{Mount, MountSource, Root};
 use crate::network::{Network, hosts_file};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
-use crate::running::{Group, Running};
+use crate::running::{Group, Handle, Running};
 use crate::{seccomp, sys};
 
 /// The largest `/etc/resolv.conf` that is taken over from the host.
@@ -127,72 +128,102 @@ impl Executor {
     ///
     /// Any but [`Error::Cancelled`]. Nothing is left of the container then.
     pub fn spawn(&self, mut container: Container, stdio: Stdio) -> Result<Running, Error> {
-        if container.process.args.is_empty() {
-            return Err(Error::NoProgram);
-        }
-        let cgroup = container.cgroup.take().map(|spec| Group::create(&spec)).transpose()?;
-        let wired = Wired::new(stdio)?;
+        let mut wired = Wired::new(stdio)?;
+        wired.group = container.cgroup.take().map(|spec| Group::create(&spec)).transpose()?;
         let namespaces = namespaces(&container.network);
-        let (spec, descriptors) = self.describe(container, &wired)?;
-        let root =
-            descriptors[spec.root].try_clone().map_err(|error| Error::setup("keep the root", error))?;
+        let Container { process, security, .. } = &container;
+        let (process, security) = (process.clone(), *security);
+        let place = describe(container, &mut wired.descriptors)?;
+        let root = wired.descriptors.0[place.root].try_clone();
+        wired.root = Some(root.map_err(|error| Error::setup("keep the root", error))?);
+        let spec = self.spec(Place::New(Box::new(place)), process, security, &mut wired)?;
+        let spawner = Spawner::shared().map_err(no_process)?;
+        self.run(&spec, wired, spawner, move |init| sys::clone_init(namespaces, init))
+    }
 
-        let (mut channel, control) = Channel::pair().map_err(|error| Error::setup("make a socket", error))?;
-        let (pid, pidfd) = self.start(namespaces, wired.child, control)?;
-        let mut running = Running::new(pid, pidfd, wired.outputs, wired.sink);
-        // Init waits for its instructions, so all that it will do is done in the group.
-        cgroup.map_or(Ok(()), |cgroup| running.enter(cgroup))?;
-        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let told = channel.send_spec(&spec, &borrowed);
-        drop(descriptors);
-        running.hear(channel, told, root)?;
+    /// Starts a further process in the container of one that runs. When this returns, the program has been executed. It ends
+    /// with the container, whose end is not seen before this process has been waited for (`pid_namespaces(7)`).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Executor::spawn`]; [`Error::Setup`] as well when the container's process has ended.
+    pub fn join(
+        &self,
+        container: &Handle,
+        process: Process,
+        security: Security,
+        stdio: Stdio,
+    ) -> Result<Running, Error> {
+        let mut wired = Wired::new(stdio)?;
+        wired.joined_group = container.cgroup()?;
+        let failed = |error: io::Error| Error::setup("find the container's namespaces", error);
+        let namespaces = foreign_namespaces(container.pid()).map_err(failed)?;
+        let container = container.pidfd().try_clone_to_owned().map_err(failed)?;
+        let place = Place::Join {
+            container: wired.descriptors.keep(container.try_clone().map_err(failed)?),
+            namespaces,
+        };
+        let spec = self.spec(place, process, security, &mut wired)?;
+        let spawner = Spawner::new().map_err(no_process)?;
+        let mut running = self.run(&spec, wired, &spawner, move |init| clone_into(&container, init))?;
+        running.keep(spawner);
         Ok(running)
     }
 
-    /// Turns a container into what init is told, and the descriptors that go with it.
-    fn describe(&self, container: Container, wired: &Wired) -> Result<(Spec, Vec<OwnedFd>), Error> {
-        let mut descriptors = Vec::new();
-        let mut keep = |descriptor: OwnedFd| {
-            descriptors.push(descriptor);
-            descriptors.len() - 1
-        };
-        let insecure = container.security == Security::Insecure;
-        let root = keep(open_root(container.root)?);
-        let mut mounts = Vec::with_capacity(container.mounts.len());
-        for mount in container.mounts {
-            let source = match mount.source {
-                MountSource::Tmpfs { size_bytes } => SourceSpec::Tmpfs { size_bytes },
-                MountSource::Detached(descriptor) => SourceSpec::Detached(keep(descriptor)),
-                MountSource::Within { mount, path } => SourceSpec::Within { mount: keep(mount), path },
-                MountSource::Bind(path) => SourceSpec::Detached(keep(clone_path(&path)?)),
-                MountSource::BindOpen(open) => SourceSpec::Detached(keep(clone_open(open.as_fd())?)),
-            };
-            mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
+    /// What init is told, once it is known where.
+    fn spec(
+        &self,
+        place: Place,
+        process: Process,
+        security: Security,
+        wired: &mut Wired,
+    ) -> Result<Spec, Error> {
+        if process.args.is_empty() {
+            return Err(Error::NoProgram);
         }
-        let network = match container.network {
-            Network::Host => NetworkSpec::Host,
-            Network::None => NetworkSpec::None,
-            Network::Namespace(descriptor) => NetworkSpec::Join(keep(descriptor)),
-        };
-        let filtered = self.options.seccomp && !insecure;
+        let insecure = security == Security::Insecure;
         let filter =
-            if filtered { self.filter(container.process.capabilities)?.map(&mut keep) } else { None };
-        let spec = Spec {
-            root,
-            readonly_root: container.readonly_root,
-            mounts,
-            hosts: hosts_file(&container.hostname, &container.extra_hosts),
-            resolv_conf: container.resolv_conf.or_else(host_resolv_conf),
-            hostname: container.hostname,
-            network,
+            if self.options.seccomp && !insecure { self.filter(process.capabilities)? } else { None };
+        Ok(Spec {
+            place,
+            process,
             insecure,
-            shm_size_bytes: container.shm_size_bytes,
             terminal: wired.terminal,
             own_stdio: wired.own,
-            seccomp: filter,
-            process: container.process,
+            seccomp: filter.map(|filter| wired.descriptors.keep(filter)),
+        })
+    }
+
+    /// Starts init and sees it through to the program.
+    fn run(
+        &self,
+        spec: &Spec,
+        wired: Wired,
+        spawner: &Spawner,
+        clone: impl FnOnce(&sys::InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> + Send + 'static,
+    ) -> Result<Running, Error> {
+        let (mut channel, init_end) =
+            Channel::pair().map_err(|error| Error::setup("make a socket", error))?;
+        let control = prepared(init_end.as_fd()).map_err(no_process)?;
+        // As long as we had it, the stream would not end.
+        drop(init_end);
+        let program = prepared(self.program.as_fd()).map_err(no_process)?;
+        let child = wired.child;
+        let start = move || {
+            let ChildStdio { stdin, stdout, stderr } = &child;
+            let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            clone(&sys::InitDescriptors { program: program.as_fd(), stdio, control: control.as_fd() })
         };
-        Ok((spec, descriptors))
+        let (pid, pidfd) = spawner.run(start).and_then(|started| started).map_err(no_process)?;
+        let mut running = Running::new(pid, pidfd, wired.outputs, wired.sink);
+        // Init waits for its instructions, so all that it will do is done in the group.
+        wired.group.map_or(Ok(()), |group| running.enter(group))?;
+        wired.joined_group.map_or(Ok(()), |cgroup| cgroup.add(pid))?;
+        let borrowed: Vec<BorrowedFd<'_>> = wired.descriptors.0.iter().map(AsFd::as_fd).collect();
+        let told = channel.send_spec(spec, &borrowed);
+        drop(wired.descriptors);
+        running.hear(channel, told, wired.root)?;
+        Ok(running)
     }
 
     fn filter(&self, capabilities: Capabilities) -> Result<Option<OwnedFd>, Error> {
@@ -209,21 +240,80 @@ impl Executor {
         // Two threads may both have compiled it; the loser's equal copy goes.
         self.filter.get_or_init(|| filter).try_clone().map(Some).map_err(failed)
     }
+}
 
-    fn start(&self, namespaces: i32, child: ChildStdio, control: OwnedFd) -> Result<(i32, OwnedFd), Error> {
-        let failed = |error: io::Error| Error::setup("create a process in new namespaces", error);
-        let control = prepared(control.as_fd()).map_err(|error| failed(error.into()))?;
-        let program = prepared(self.program.as_fd()).map_err(|error| failed(error.into()))?;
-        on_spawner(move || {
-            let ChildStdio { stdin, stdout, stderr } = &child;
-            let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-            let descriptors =
-                sys::InitDescriptors { program: program.as_fd(), stdio, control: control.as_fd() };
-            sys::clone_init(namespaces, &descriptors)
-        })
-        .and_then(|result| result)
-        .map_err(failed)
+fn no_process(error: impl Into<io::Error>) -> Error {
+    Error::setup("create a process in new namespaces", error)
+}
+
+/// The descriptors that go with a spec, which names them by their place.
+#[derive(Default)]
+struct Descriptors(Vec<OwnedFd>);
+
+impl Descriptors {
+    fn keep(&mut self, descriptor: OwnedFd) -> DescriptorIndex {
+        self.0.push(descriptor);
+        self.0.len() - 1
     }
+}
+
+/// Opens what a new container consists of.
+fn describe(container: Container, descriptors: &mut Descriptors) -> Result<NewPlace, Error> {
+    let root = descriptors.keep(open_root(container.root)?);
+    let mut mounts = Vec::with_capacity(container.mounts.len());
+    for mount in container.mounts {
+        let source = match mount.source {
+            MountSource::Tmpfs { size_bytes } => SourceSpec::Tmpfs { size_bytes },
+            MountSource::Detached(descriptor) => SourceSpec::Detached(descriptors.keep(descriptor)),
+            MountSource::Within { mount, path } => {
+                SourceSpec::Within { mount: descriptors.keep(mount), path }
+            }
+            MountSource::Bind(path) => SourceSpec::Detached(descriptors.keep(clone_path(&path)?)),
+            MountSource::BindOpen(open) => SourceSpec::Detached(descriptors.keep(clone_open(open.as_fd())?)),
+        };
+        mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
+    }
+    let network = match container.network {
+        Network::Host => NetworkSpec::Host,
+        Network::None => NetworkSpec::None,
+        Network::Namespace(descriptor) => NetworkSpec::Join(descriptors.keep(descriptor)),
+    };
+    Ok(NewPlace {
+        root,
+        readonly_root: container.readonly_root,
+        mounts,
+        hosts: hosts_file(&container.hostname, &container.extra_hosts),
+        resolv_conf: container.resolv_conf.or_else(host_resolv_conf),
+        hostname: container.hostname,
+        network,
+        shm_size_bytes: container.shm_size_bytes,
+    })
+}
+
+/// Which namespaces of a process are not this one's own. To join one's own is refused in the namespaces of another's.
+fn foreign_namespaces(pid: i32) -> io::Result<i32> {
+    const KINDS: [(&str, i32); 5] = [
+        ("mnt", libc::CLONE_NEWNS),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("uts", libc::CLONE_NEWUTS),
+        ("net", libc::CLONE_NEWNET),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+    ];
+    let mut foreign = 0;
+    for (name, flag) in KINDS {
+        let of = |process: &dyn std::fmt::Display| std::fs::read_link(format!("/proc/{process}/ns/{name}"));
+        if of(&pid)? != of(&"self")? {
+            foreign |= flag;
+        }
+    }
+    Ok(foreign)
+}
+
+/// Starts init in the PID namespace of another process. The calling thread cannot start others afterwards: the way back is
+/// closed in a user namespace.
+fn clone_into(container: &OwnedFd, init: &sys::InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> {
+    nix::sched::setns(container, CloneFlags::CLONE_NEWPID)?;
+    sys::clone_init(0, init)
 }
 
 /// This program, to execute as init.
@@ -294,31 +384,44 @@ fn prepared(descriptor: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs `work` on the one thread that starts containers.
+/// A thread that starts processes. It ends when this is dropped.
 ///
-/// The kernel kills an init when the *thread* that made it ends (`PR_SET_PDEATHSIG`), so it must be one that lives as long as the process.
+/// The kernel kills an init when the *thread* that made it ends (`PR_SET_PDEATHSIG`), so this must live as long as the process.
 /// All its signals are blocked, which [`sys::clone_init`] needs.
-fn on_spawner<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    static SPAWNER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
-    let gone = || io::Error::other("the thread that starts containers is gone");
-    let spawner = SPAWNER.get_or_init(start_spawner).as_ref().ok_or_else(gone)?;
-    let (sender, receiver) = channel();
-    let job = Box::new(move || {
-        // The receiver below waits for it.
-        drop(sender.send(work()));
-    });
-    spawner.send(job).map_err(|_| gone())?;
-    receiver.recv().map_err(|_| gone())
-}
+#[derive(Debug)]
+pub(crate) struct Spawner(Sender<Job>);
 
-fn start_spawner() -> Option<Sender<Job>> {
-    let (sender, jobs): (Sender<Job>, Receiver<Job>) = channel();
-    let run = move || {
-        // Blocking all signals of a thread cannot fail.
-        let _ = nix::sys::signal::SigSet::all().thread_set_mask();
-        jobs.into_iter().for_each(|job| job());
-    };
-    std::thread::Builder::new().name("spawner".to_owned()).spawn(run).is_ok().then_some(sender)
+impl Spawner {
+    fn new() -> io::Result<Self> {
+        let (sender, jobs): (Sender<Job>, Receiver<Job>) = channel();
+        let run = move || {
+            // Blocking all signals of a thread cannot fail.
+            let _ = nix::sys::signal::SigSet::all().thread_set_mask();
+            jobs.into_iter().for_each(|job| job());
+        };
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
+        Ok(Self(sender))
+    }
+
+    /// The one of all containers, which lives as long as this program.
+    fn shared() -> io::Result<&'static Self> {
+        static SHARED: OnceLock<Option<Spawner>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::new().ok()).as_ref().ok_or_else(Self::gone)
+    }
+
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let (sender, receiver) = channel();
+        let job = Box::new(move || {
+            // The receiver below waits for it.
+            drop(sender.send(work()));
+        });
+        self.0.send(job).map_err(|_| Self::gone())?;
+        receiver.recv().map_err(|_| Self::gone())
+    }
+
+    fn gone() -> io::Error {
+        io::Error::other("the thread that starts containers is gone")
+    }
 }
 
 /// The descriptors that become 0, 1 and 2.
@@ -329,13 +432,21 @@ struct ChildStdio {
     stderr: OwnedFd,
 }
 
-/// [`Stdio`], opened.
+/// [`Stdio`], opened, and all other descriptors of a process to be.
 struct Wired {
     child: ChildStdio,
     outputs: Vec<(Stream, OwnedFd)>,
     sink: Option<Box<dyn OutputSink>>,
     terminal: Option<TerminalSize>,
     own: bool,
+    /// What else init is given.
+    descriptors: Descriptors,
+    /// The root of a new container, where init may leave mount targets behind.
+    root: Option<OwnedFd>,
+    /// The control group of the process.
+    group: Option<Group>,
+    /// The control group of the container that it joins.
+    joined_group: Option<Cgroup>,
 }
 
 impl Wired {
@@ -362,7 +473,17 @@ impl Wired {
                 (ChildStdio::new(&null, &null, &null)?, Some(sink), Some(size), true)
             }
         };
-        Ok(Self { child, outputs, sink, terminal, own })
+        Ok(Self {
+            child,
+            outputs,
+            sink,
+            terminal,
+            own,
+            descriptors: Descriptors::default(),
+            root: None,
+            group: None,
+            joined_group: None,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ mod kernel {
     pub(crate) mod files;
     pub(crate) mod fixture;
     pub(crate) mod isolation;
+    pub(crate) mod join;
     pub(crate) mod lifecycle;
     pub(crate) mod limits;
     pub(crate) mod rootless;

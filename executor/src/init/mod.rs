@@ -1,9 +1,9 @@
-//! The child's side: PID 1 of the new namespaces, single-threaded, from set-up to `execve`.
+//! The child's side: PID 1 of new namespaces or one more process in those of a container, single-threaded, from set-up to `execve`.
 //!
 //! The order is not free:
 //!
 //! 1. what needs the host's view: network, host name;
-//! 2. mounts, then `pivot_root`: from here on every path is the container's;
+//! 2. mounts, then `pivot_root`, or the namespaces of the container that is joined: from here on every path is the container's;
 //! 3. terminal, working directory, users: looked up in the container's files;
 //! 4. the filter, while there is still the right to install one without `no_new_privs`;
 //! 5. bounding set, limits (late: they are the process's, and may be too low for this program), groups, user, capabilities;
@@ -12,6 +12,7 @@
 
 mod capabilities;
 mod exec;
+mod join;
 mod mounts;
 mod seccomp;
 mod targets;
@@ -26,8 +27,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Rlimit, getrlimit, setrlimit};
 
-use crate::handshake::{Channel, Failure, Message, NetworkSpec, Spec, Step, StepExt as _};
-use crate::process::{Process, Ulimit};
+use crate::handshake::{Channel, Failure, Message, NetworkSpec, NewPlace, Place, Spec, Step, StepExt as _};
+use crate::process::Ulimit;
 use crate::sys;
 
 /// Becomes a container's init when this program was executed as one, and never returns then; otherwise does nothing.
@@ -59,18 +60,18 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     // Files of ours get exactly the permissions we ask for; the process's own mask comes last.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     nix::unistd::setsid().step("start a session")?;
-    // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
-    let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
-    network(spec.network, &descriptors)?;
-    nix::unistd::sethostname(&spec.hostname).step("set the host name")?;
     let filter = spec.seccomp.map(|index| seccomp::read(&descriptors[index])).transpose()?;
-
-    mounts::set_up(&spec, descriptors, channel)?;
-
-    if let Some(size) = spec.terminal {
-        terminal::open(size, channel)?;
+    match &spec.place {
+        Place::New(place) => create(place, spec.insecure, descriptors, channel)?,
+        Place::Join { container, namespaces } => join::enter(&descriptors[*container], *namespaces)?,
     }
-    working_directory(&spec.process)?;
+    if let Some(size) = spec.terminal {
+        let name = terminal::open(size, channel)?;
+        if let Place::New(_) = spec.place {
+            terminal::console(&name)?;
+        }
+    }
+    working_directory(&spec)?;
     // A machine without keyrings, or out of quota for them, has none to protect.
     drop(sys::join_new_session_keyring());
     let ids = user::look_up(&spec.process.user)?;
@@ -93,6 +94,15 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     }
     die_with_parent(channel)?;
     exec::execute(&spec.process.args, &environment, channel)
+}
+
+/// Makes the container that this process is the first of.
+fn create(place: &NewPlace, insecure: bool, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
+    // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
+    let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
+    network(place.network, &descriptors)?;
+    nix::unistd::sethostname(&place.hostname).step("set the host name")?;
+    mounts::set_up(place, insecure, descriptors, channel)
 }
 
 fn network(network: NetworkSpec, descriptors: &[OwnedFd]) -> Step<()> {
@@ -124,11 +134,16 @@ fn limit(ulimit: &Ulimit) -> Step<()> {
     }
 }
 
-/// A missing one is made: a step may have removed the directory that the next one starts in.
-fn working_directory(process: &Process) -> Step<()> {
-    let cwd = std::path::Path::new("/").join(&process.cwd);
-    if std::env::set_current_dir(&cwd).is_ok() {
+/// A missing one is made: a step may have removed the directory that the next one starts in. Not in a container that runs:
+/// as with Docker, its files are its own affair.
+fn working_directory(spec: &Spec) -> Step<()> {
+    let cwd = std::path::Path::new("/").join(&spec.process.cwd);
+    let changed = std::env::set_current_dir(&cwd);
+    if changed.is_ok() {
         return Ok(());
+    }
+    if let Place::Join { .. } = spec.place {
+        return changed.step_at("change to the working directory", &cwd);
     }
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o755);

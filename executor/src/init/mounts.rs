@@ -21,7 +21,7 @@ use rustix::mount::{
 
 use super::targets::{Kind, Targets, kind_of, open_beneath};
 use crate::error::Note;
-use crate::handshake::{Channel, Failure, Message, SourceSpec, Spec, Step, StepExt as _};
+use crate::handshake::{Channel, Failure, Message, NewPlace, SourceSpec, Step, StepExt as _};
 use crate::mount::{MountFlags, filesystem};
 use crate::sys::{self, MountChange};
 
@@ -89,24 +89,29 @@ const MASKED: [&str; 12] = [
 const PROC_READONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// Makes the whole tree of mounts and moves into it.
-pub(super) fn set_up(spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
+pub(super) fn set_up(
+    place: &NewPlace,
+    insecure: bool,
+    descriptors: Vec<OwnedFd>,
+    channel: &mut Channel,
+) -> Step<()> {
     // Before anything is mounted: nothing may reach the host.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make the mount namespace private")?;
-    let scratch = scratch(spec)?;
-    let root = descriptors[spec.root].as_fd();
+    let scratch = scratch(place)?;
+    let root = descriptors[place.root].as_fd();
     attach_root(root, &scratch)?;
 
-    let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure: spec.insecure };
+    let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure };
     container.proc()?;
     container.sys()?;
-    let dev = container.dev(spec.shm_size_bytes)?;
-    if !spec.insecure {
+    let dev = container.dev(place.shm_size_bytes)?;
+    if !insecure {
         container.protect(&dev)?;
     }
-    container.etc(spec.resolv_conf.is_some())?;
-    container.declared(spec, &descriptors)?;
-    if spec.readonly_root {
+    container.etc(place.resolv_conf.is_some())?;
+    container.declared(place, &descriptors)?;
+    if place.readonly_root {
         // What is mounted in it has flags of its own.
         let change = MountChange { recursive: false, ..READONLY };
         sys::mount_setattr(root, change).step("make the root read-only")?;
@@ -114,7 +119,7 @@ pub(super) fn set_up(spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mut Chann
     pivot(root)
 }
 
-fn scratch(spec: &Spec) -> Step<OwnedFd> {
+fn scratch(place: &NewPlace) -> Step<OwnedFd> {
     let scratch = filesystem("tmpfs", &[("size", SCRATCH_SIZE), ("mode", "0700")], INERT)
         .step("create a scratch file system")?;
     let to_root = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -122,8 +127,8 @@ fn scratch(spec: &Spec) -> Step<OwnedFd> {
     for directory in ["root", "empty"] {
         mkdirat(&scratch, directory, Mode::from_raw_mode(0o755)).step("fill the scratch file system")?;
     }
-    write_file(&scratch, "hosts", &spec.hosts)?;
-    if let Some(text) = &spec.resolv_conf {
+    write_file(&scratch, "hosts", &place.hosts)?;
+    if let Some(text) = &place.resolv_conf {
         write_file(&scratch, "resolv.conf", text)?;
     }
     Ok(scratch)
@@ -333,8 +338,8 @@ impl Mounter<'_> {
     }
 
     /// What the caller asked for; what lies deeper comes later, so that it is not covered.
-    fn declared(&mut self, spec: &Spec, descriptors: &[OwnedFd]) -> Step<()> {
-        let mut mounts: Vec<_> = spec.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
+    fn declared(&mut self, place: &NewPlace, descriptors: &[OwnedFd]) -> Step<()> {
+        let mut mounts: Vec<_> = place.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
         mounts.sort_by_key(|(target, _)| target.components().count());
         for (target, mount) in mounts {
             match &mount.source {

@@ -1,7 +1,7 @@
 //! All cases, in order.
 
 use super::fixture::{Fixture, Tally};
-use super::{files, isolation, lifecycle, limits, users};
+use super::{files, isolation, join, lifecycle, limits, users};
 
 macro_rules! run_all {
     ($fixture:expr, $tally:expr, $($module:ident: $($case:ident)*;)*) => {
@@ -22,6 +22,8 @@ pub(crate) fn run(fixture: &Fixture, tally: &mut Tally) {
             files_in_memory files_in_memory_have_owners;
         limits: processes_are_counted memory_is_bounded groups_are_found_by_name leftovers_are_removed
             impossible_limits_are_named;
+        join: joined_processes_see_the_container joined_processes_end_with_the_container
+            joined_processes_have_terminals;
         users: names_and_numbers unknown_names standard_output_can_be_reopened broken_user_files;
     }
     tally.case("nothing_is_left", || assert_eq!(mounts(), before));
