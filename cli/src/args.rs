@@ -3,11 +3,13 @@
 //! `rbuild [build] [OPTIONS] PATH`: a command line whose first word is not a command is a build, so that
 //! `rbuild -t app .` works.
 
+mod limits;
 mod store;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::store::{
     CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
     SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
@@ -186,7 +188,9 @@ pub(crate) struct BuildArgs {
     /// The size of /dev/shm of RUN steps [default: 64m].
     #[arg(help_heading = STEPS, long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) shm_size: Option<String>,
-    /// The parent of the control groups of RUN steps.
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// The control group that those of RUN steps are made in [default: /rbuild].
     #[arg(help_heading = STEPS, long, value_name = "GROUP")]
     pub(crate) cgroup_parent: Option<String>,
     /// How many steps run at once [default: 64].

@@ -59,6 +59,8 @@ impl Capabilities {
     pub const NONE: Self = Self(0);
     /// What Docker gives a container: 14 capabilities.
     pub const DEFAULT: Self = Self(0xa804_25fb);
+    /// To make device files.
+    pub const MKNOD: Self = Self(1 << 27);
     /// Every capability, known or not.
     pub const ALL: Self = Self(u64::MAX);
 

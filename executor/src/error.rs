@@ -61,6 +61,9 @@ pub enum Error {
         /// What happened to the socket.
         source: io::Error,
     },
+    /// The time was up, and the process has been killed.
+    #[error("timed out")]
+    TimedOut,
     /// The flag was raised, and the process has been killed.
     #[error("cancelled")]
     Cancelled,

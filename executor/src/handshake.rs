@@ -69,6 +69,8 @@ pub(crate) enum Place {
 pub(crate) struct NewPlace {
     pub root: DescriptorIndex,
     pub readonly_root: bool,
+    /// Whether device files of the root cannot be opened.
+    pub nodev: bool,
     pub mounts: Vec<MountSpec>,
     pub hostname: String,
     pub hosts: String,
@@ -308,6 +310,7 @@ mod tests {
         let place = NewPlace {
             root: 0,
             readonly_root: false,
+            nodev: false,
             mounts: vec![mount],
             hostname: "box".to_owned(),
             hosts: String::new(),

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -101,8 +102,7 @@ struct Range {
 /// The machine allows no user namespaces, or a thread is running.
 pub fn enter() -> Result<Privilege, Error> {
     if nix::unistd::geteuid().is_root() {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        return Ok(Privilege::Root { in_user_namespace: !is_initial_map(&map) });
+        return Ok(Privilege::Root { in_user_namespace: in_user_namespace() });
     }
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let ranges = (subordinate("/etc/subuid", uid), subordinate("/etc/subgid", uid));
@@ -115,6 +115,13 @@ pub fn enter() -> Result<Privilege, Error> {
     };
     become_root().map_err(Error::BecomeRoot)?;
     Ok(privilege)
+}
+
+/// Whether this process is in a user namespace, whoever made it; looked at once, when all that are to come have been entered.
+pub(crate) fn in_user_namespace() -> bool {
+    static INSIDE: OnceLock<bool> = OnceLock::new();
+    *INSIDE
+        .get_or_init(|| !is_initial_map(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()))
 }
 
 /// Whether a map is the one of the machine itself: every id is itself.

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, OFlags, Timestamps, UTIME_OMIT};
@@ -12,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::termios::Winsize;
 
-use crate::cgroup::{Cgroup, CgroupSpec, CgroupSupport};
+use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
 use crate::output::{OutputSink, Stream, TerminalSize};
@@ -126,18 +128,40 @@ struct Ready {
 
 /// The control group of a process, which goes with it.
 #[derive(Debug)]
-pub(crate) struct Group(Option<Cgroup>);
+pub(crate) struct Group {
+    cgroup: Option<Cgroup>,
+    pub(crate) devices: Devices,
+}
+
+/// Which devices the processes of a group can open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// Those that a sandbox has.
+    Confined,
+    /// Whichever they find.
+    All,
+}
 
 impl Group {
-    pub(crate) fn create(spec: &CgroupSpec) -> Result<Self, Error> {
-        Ok(Self(Some(Cgroup::create(CgroupSupport::get(), spec)?)))
+    /// Makes it, or nothing where it is not required and cannot be.
+    pub(crate) fn create(spec: &CgroupSpec, wanted: Devices) -> Result<Option<Self>, Error> {
+        static CLEAN: Once = Once::new();
+        let support = CgroupSupport::get();
+        CLEAN.call_once(|| cgroup::clean_up(support, spec.parent.as_deref()));
+        let mut cgroup = match Cgroup::create(support, spec) {
+            Err(_) if spec.optional => return Ok(None),
+            created => created?,
+        };
+        let confined = wanted == Devices::Confined && cgroup.confine_devices(support).is_ok();
+        let devices = if confined { Devices::Confined } else { Devices::All };
+        Ok(Some(Self { cgroup: Some(cgroup), devices }))
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // One that cannot be removed is empty, and the next rbuild removes it.
-        drop(self.0.take().map(Cgroup::remove));
+        drop(self.cgroup.take().map(Cgroup::remove));
     }
 }
 
@@ -187,15 +211,15 @@ impl Running {
 
     /// Moves the process into its control group.
     pub(crate) fn enter(&mut self, group: Group) -> Result<(), Error> {
-        group.0.as_ref().map_or(Ok(()), |cgroup| cgroup.add(self.handle.pid))?;
-        self.handle.group = group.0.as_ref().map(|cgroup| cgroup.name().into());
+        group.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(self.handle.pid))?;
+        self.handle.group = group.cgroup.as_ref().map(|cgroup| cgroup.name().into());
         self.group = Some(group);
         Ok(())
     }
 
     /// Its control group, as long as it runs.
     pub fn cgroup(&self) -> Option<&Cgroup> {
-        self.group.as_ref()?.0.as_ref()
+        self.group.as_ref()?.cgroup.as_ref()
     }
 
     /// How many processes of the container the kernel has killed for want of memory; known when it has ended.
@@ -251,7 +275,7 @@ impl Running {
     ///
     /// The kernel's refusal to wait; none that is known.
     pub fn wait(&mut self) -> Result<Exit, Error> {
-        self.wait_unless(None)
+        self.wait_unless(None, None)
     }
 
     /// The same, and kills the process when `cancelled` becomes true.
@@ -260,32 +284,50 @@ impl Running {
     ///
     /// [`Error::Cancelled`] when it did; what was written until then has been passed on.
     pub fn wait_cancellable(&mut self, cancelled: &AtomicBool) -> Result<Exit, Error> {
-        self.wait_unless(Some(cancelled))
+        self.wait_unless(Some(cancelled), None)
     }
 
-    fn wait_unless(&mut self, cancelled: Option<&AtomicBool>) -> Result<Exit, Error> {
+    /// The same, and kills the process when it has run for so long from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`] and [`Error::TimedOut`].
+    pub fn wait_at_most(&mut self, timeout: Option<Duration>, cancelled: &AtomicBool) -> Result<Exit, Error> {
+        self.wait_unless(Some(cancelled), timeout)
+    }
+
+    fn wait_unless(
+        &mut self,
+        cancelled: Option<&AtomicBool>,
+        timeout: Option<Duration>,
+    ) -> Result<Exit, Error> {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
-        let is_cancelled = || cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let began = Instant::now();
+        let reason_to_end = || {
+            let is_cancelled = cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed));
+            let late = timeout.filter(|timeout| began.elapsed() >= *timeout).map(|_| Error::TimedOut);
+            if is_cancelled { Some(Error::Cancelled) } else { late }
+        };
         let interval = cancelled.map(|_| CANCEL_INTERVAL);
         let mut buffer = vec![0; READ_SIZE_BYTES];
-        let mut was_cancelled = false;
+        let mut ended_by = None;
         loop {
             let ready = self.poll(interval)?;
             self.read_outputs(&mut buffer, &ready);
             if ready.ended {
                 break;
             }
-            if !was_cancelled && is_cancelled() {
-                was_cancelled = true;
-                self.kill()?;
+            if ended_by.is_none() {
+                ended_by = reason_to_end();
+                ended_by.as_ref().map_or(Ok(()), |_| self.kill())?;
             }
         }
         let exit = self.reap()?;
         self.drain(&mut buffer)?;
         self.remove_stubs();
-        if was_cancelled { Err(Error::Cancelled) } else { Ok(exit) }
+        ended_by.map_or(Ok(exit), Err)
     }
 
     /// Reads what is left in the pipes: all writers ended with the namespace.

@@ -13,14 +13,15 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::capability::Capabilities;
-use crate::cgroup::{Cgroup, CgroupSpec};
+use crate::cgroup::{Cgroup, CgroupSpec, unique_name};
 use crate::error::Error;
 use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
 use crate::mount::{Mount, MountSource, Root};
 use crate::network::{Network, hosts_file};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
-use crate::running::{Group, Handle, Running};
+use crate::rootless;
+use crate::running::{Devices, Group, Handle, Running};
 use crate::{seccomp, sys};
 
 /// The largest `/etc/resolv.conf` that is taken over from the host.
@@ -84,6 +85,13 @@ pub enum Security {
     Insecure,
 }
 
+impl Security {
+    /// Whether device files must be kept shut: in a user namespace the kernel does.
+    fn shuts_devices(self) -> bool {
+        self == Self::Sandbox && !rootless::in_user_namespace()
+    }
+}
+
 /// Choices that hold for all containers of an [`Executor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecutorOptions {
@@ -129,11 +137,12 @@ impl Executor {
     /// Any but [`Error::Cancelled`]. Nothing is left of the container then.
     pub fn spawn(&self, mut container: Container, stdio: Stdio) -> Result<Running, Error> {
         let mut wired = Wired::new(stdio)?;
-        wired.group = container.cgroup.take().map(|spec| Group::create(&spec)).transpose()?;
+        let (group, nodev) = confine(&mut container)?;
+        wired.group = group;
         let namespaces = namespaces(&container.network);
         let Container { process, security, .. } = &container;
         let (process, security) = (process.clone(), *security);
-        let place = describe(container, &mut wired.descriptors)?;
+        let place = NewPlace { nodev, ..describe(container, &mut wired.descriptors)? };
         let root = wired.descriptors.0[place.root].try_clone();
         wired.root = Some(root.map_err(|error| Error::setup("keep the root", error))?);
         let spec = self.spec(Place::New(Box::new(place)), process, security, &mut wired)?;
@@ -150,12 +159,15 @@ impl Executor {
     pub fn join(
         &self,
         container: &Handle,
-        process: Process,
+        mut process: Process,
         security: Security,
         stdio: Stdio,
     ) -> Result<Running, Error> {
         let mut wired = Wired::new(stdio)?;
         wired.joined_group = container.cgroup()?;
+        if security.shuts_devices() && wired.joined_group.is_none() {
+            process.capabilities = process.capabilities.without(Capabilities::MKNOD);
+        }
         let failed = |error: io::Error| Error::setup("find the container's namespaces", error);
         let namespaces = foreign_namespaces(container.pid()).map_err(failed)?;
         let container = container.pidfd().try_clone_to_owned().map_err(failed)?;
@@ -281,6 +293,7 @@ fn describe(container: Container, descriptors: &mut Descriptors) -> Result<NewPl
     Ok(NewPlace {
         root,
         readonly_root: container.readonly_root,
+        nodev: false,
         mounts,
         hosts: hosts_file(&container.hostname, &container.extra_hosts),
         resolv_conf: container.resolv_conf.or_else(host_resolv_conf),
@@ -314,6 +327,21 @@ fn foreign_namespaces(pid: i32) -> io::Result<i32> {
 fn clone_into(container: &OwnedFd, init: &sys::InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> {
     nix::sched::setns(container, CloneFlags::CLONE_NEWPID)?;
     sys::clone_init(0, init)
+}
+
+/// The control group of a container, if it has one. A sandbox of root's always has one if it can: it is what keeps device files
+/// shut. Where it cannot, none can be made, and those that an image brings must be shut by their mount: that is what is returned.
+fn confine(container: &mut Container) -> Result<(Option<Group>, bool), Error> {
+    let sandboxed = container.security.shuts_devices();
+    let devices = if sandboxed { Devices::Confined } else { Devices::All };
+    let own = || CgroupSpec { name: unique_name("sandbox"), optional: true, ..CgroupSpec::default() };
+    let spec = container.cgroup.take().or_else(|| sandboxed.then(own));
+    let group = spec.map(|spec| Group::create(&spec, devices)).transpose()?.flatten();
+    let nodev = sandboxed && group.as_ref().is_none_or(|group| group.devices == Devices::All);
+    if nodev {
+        container.process.capabilities = container.process.capabilities.without(Capabilities::MKNOD);
+    }
+    Ok((group, nodev))
 }
 
 /// This program, to execute as init.

@@ -45,6 +45,7 @@ use rbuild_image::ImageConfig;
 use rbuild_llb::Definition;
 
 pub use error::{Error, ErrorKind};
+pub use instruction::duration::{format as format_duration, parse as parse_duration};
 pub use instruction::mount::parse_size_bytes;
 pub use lint::{Rule, Warning, parse_bool};
 pub use lower::{check, lower, outline};

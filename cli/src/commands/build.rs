@@ -9,6 +9,7 @@ mod cache_size;
 mod call;
 pub(crate) mod failure;
 mod input;
+mod limits;
 mod output;
 mod proxy;
 mod secret;
@@ -48,7 +49,7 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let cancel = app.cancel_on_interrupt()?;
     let settings = Settings::new(args)?;
     if !settings.quiet {
-        eprint(settings.steps.warnings());
+        eprint(&settings.steps.warnings);
     }
     if settings.shell_on_error {
         debug::needs_input("`--on-error=shell`")?;
@@ -196,6 +197,7 @@ fn worker_options(
         git: app::git_options(),
         pins: Arc::clone(pins),
         network: settings.steps.network_default(),
+        limits: settings.steps.limits.clone(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),
         secrets: settings.steps.secrets.clone(),

@@ -39,6 +39,7 @@ pub(crate) fn run(app: &App, args: &DebugArgs) -> Result<u8, Failure> {
             .collect(),
         layouts: BTreeMap::new(),
         network: Network::Host,
+        limits: Default::default(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),
         secrets: Default::default(),

@@ -1,8 +1,9 @@
 //! What the command line gives to RUN steps, and what it lets them do.
 
 use std::fs;
+use std::path::Path;
 
-use crate::common::{TestEnvironment, is_root};
+use crate::common::{TestEnvironment, is_root, say};
 
 #[test]
 fn what_is_not_allowed_does_not_run() {
@@ -67,13 +68,72 @@ fn limits_and_shared_memory() {
 }
 
 #[test]
-fn control_groups_are_not_there_yet() {
+fn steps_are_in_the_control_group_that_was_asked_for() {
     let Some(test) = TestEnvironment::with_base() else { return };
     let context = test.dockerfile("FROM busybox\nRUN true\n");
     test.build(&context, &[]).succeeds();
-    let outcome = test.build(&context, &["--cgroup-parent", "/x"]).succeeds();
-    assert_eq!(outcome.ran().len(), 1);
-    outcome.says(&["warning: --cgroup-parent has no effect"]);
+    let parent = format!("/rbuild-test-{}", std::process::id());
+    let outcome = test.build(&context, &["--cgroup-parent", &parent]).succeeds();
+    assert_eq!(outcome.ran().len(), 1, "in the key, as in BuildKit");
+    if !has_cgroups("control groups") {
+        outcome.says(&["warning: `--cgroup-parent` is without effect: "]);
+        return;
+    }
+    let made = Path::new("/sys/fs/cgroup/pids").join(&parent[1..]);
+    assert!(made.is_dir(), "{parent}");
+    assert_eq!(
+        fs::read_dir(made).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(),
+        0
+    );
+    for controller in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        drop(fs::remove_dir(controller.unwrap().path().join(&parent[1..])));
+    }
+}
+
+/// Whether limits can be kept here; the same question that rbuild asks, answered by the machine.
+fn has_cgroups(what: &str) -> bool {
+    let can = Path::new("/sys/fs/cgroup/pids").is_dir() && is_root(what);
+    if !can {
+        say(&format!("SKIPPED: {what} is tested where there are control groups of version 1"));
+    }
+    can
+}
+
+#[test]
+fn what_steps_use_is_limited() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=300M count=1\n");
+    let limited = ["-m", "64m", "--memory-swap", "64m"];
+    if !has_cgroups("limits") {
+        test.build(&context, &limited).succeeds().says(&["warning: `--memory` is without effect: "]);
+        return;
+    }
+    test.build(&context, &limited)
+        .exits(1)
+        .says(&["did not complete successfully: exit code: 137: killed: out of memory, limit 64 MiB"]);
+    test.build(&context, &["--resource", "memory=1g"]).succeeds();
+    assert!(
+        test.build(&context, &["-m", "2g", "--cpu-quota", "50000"]).succeeds().ran().is_empty(),
+        "in no key"
+    );
+    let forks = "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done";
+    context.dockerfile(&format!("FROM busybox\nRUN {forks}\n"));
+    test.build(&context, &["--pids-limit", "4"]).exits(1).says(&["can't fork"]);
+    test.build(&context, &["--pids-limit", "40"]).succeeds();
+    test.build(&context, &["--cpuset-cpus", "9999", "--no-cache"])
+        .exits(3)
+        .says(&["failed to write `9999` to"]);
+}
+
+#[test]
+fn steps_end_when_their_time_is_up() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN sleep 1000 & sleep 1000\n");
+    let outcome = test.build(&context, &["--step-timeout", "200ms"]).exits(1);
+    outcome.says(&["did not complete successfully: timed out after 200ms"]);
+    context.dockerfile("FROM busybox\nRUN true\n");
+    test.build(&context, &["--step-timeout", "1h"]).succeeds();
+    test.build(&context, &["--step-timeout", "1x"]).exits(2).says(&["invalid --step-timeout `1x`"]);
 }
 
 #[test]

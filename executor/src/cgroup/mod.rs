@@ -12,6 +12,7 @@
 //!   processes is a leftover of somebody who died; [`clean_up`] removes those.
 //! * What this machine cannot limit is told beforehand ([`CgroupSupport::keep`]); what is asked of a [`Cgroup`] is done or an error.
 
+mod devices;
 mod limits;
 mod stats;
 mod support;
@@ -20,6 +21,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
@@ -88,6 +91,8 @@ pub struct CgroupSpec {
     pub limits: Limits,
     /// Whether [`Cgroup::stats`] and [`Cgroup::freeze`] are wanted. Without, only trees that a limit needs are touched.
     pub accounting: bool,
+    /// Whether a container runs without it where it cannot be made.
+    pub optional: bool,
 }
 
 /// A group of processes.
@@ -160,6 +165,16 @@ impl Cgroup {
             }
         }
         if directories.is_empty() { Err(Error::NotFound(name)) } else { Ok(Self { name, directories }) }
+    }
+
+    /// Refuses its processes all devices that a sandbox does not have.
+    ///
+    /// # Errors
+    /// When the machine cannot do that.
+    pub(crate) fn confine_devices(&mut self, support: &CgroupSupport) -> Result<(), Error> {
+        self.fill(support, &[Controller::Devices], &[])?;
+        let missing = Error::NoController(Controller::Devices);
+        devices::confine(self.directory(Controller::Devices).ok_or(missing)?)
     }
 
     /// Its name from the top of the trees: what [`Cgroup::open`] takes.
@@ -348,6 +363,17 @@ fn remove_tree(path: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(path)
+}
+
+/// A name that no other group has: `prefix`, and something that comes only once.
+pub fn unique_name(prefix: &str) -> String {
+    static PROCESS: LazyLock<String> = LazyLock::new(|| {
+        let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+        let random: String = random.chars().filter(char::is_ascii_hexdigit).take(12).collect();
+        format!("{}-{random}", std::process::id())
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{prefix}-{}-{}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Removes the groups in `parent` (or [`PARENT_DEFAULT`]) that nobody looks after and no process is in.

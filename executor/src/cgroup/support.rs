@@ -155,6 +155,11 @@ impl CgroupSupport {
         self.refusal
     }
 
+    /// Whether groups are made in the one that this process was started in, and not at the top.
+    pub fn is_delegated(&self) -> bool {
+        !self.base.as_os_str().is_empty()
+    }
+
     /// Where each controller is found; those that are nowhere are left out.
     pub fn controllers(&self) -> Vec<(Controller, Version)> {
         let found = |one: &Controller| Some((*one, self.hierarchy(*one)?.version));

@@ -223,3 +223,26 @@ fn quotas_are_read_as_docker_does() {
     assert_eq!(CpuQuota::new(20_000, 50_000), quota(Some(20_000), 50_000));
     assert_eq!(Some(CpuQuota::of_nano_cpus(1_500_000_000)), quota(Some(150_000), 100_000));
 }
+
+/// The program for version 2, in the kernel: this machine may be a hybrid, whose version 2 has no other use.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a shell moves itself into the group")]
+fn kernel_devices_are_confined_by_a_program() {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let unified: String = mountinfo.lines().filter(|line| line.contains(" - cgroup2 ")).collect();
+    let support = CgroupSupport::probe(&unified, "0::/\n");
+    if support.refusal().is_some() || !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root and version 2 of control groups");
+        return;
+    }
+    let spec = CgroupSpec { name: unique_name("test"), ..CgroupSpec::default() };
+    let mut group = Cgroup::create(&support, &spec).unwrap();
+    group.confine_devices(&support).unwrap();
+    let script = format!(
+        "echo $$ >{}/cgroup.procs && echo x >/dev/null && ! head -c 1 /dev/kmsg 2>/dev/null",
+        group.directories[0].path.display()
+    );
+    let status = std::process::Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
+    assert!(status.success());
+    group.remove().unwrap();
+}

@@ -111,11 +111,10 @@ pub(super) fn set_up(
     }
     container.etc(place.resolv_conf.is_some())?;
     container.declared(place, &descriptors)?;
-    if place.readonly_root {
-        // What is mounted in it has flags of its own.
-        let change = MountChange { recursive: false, ..READONLY };
-        sys::mount_setattr(root, change).step("make the root read-only")?;
-    }
+    // What is mounted in it has flags of its own.
+    let flags = MountFlags { readonly: place.readonly_root, nodev: place.nodev, ..MountFlags::default() };
+    let change = MountChange { recursive: false, ..change(flags) };
+    sys::mount_setattr(root, change).step("set the flags of the root")?;
     pivot(root)
 }
 

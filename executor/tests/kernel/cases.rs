@@ -21,7 +21,7 @@ pub(crate) fn run(fixture: &Fixture, tally: &mut Tally) {
             order_of_mounts readonly_root errors_name_the_step detached_root flags
             files_in_memory files_in_memory_have_owners;
         limits: processes_are_counted memory_is_bounded groups_are_found_by_name leftovers_are_removed
-            impossible_limits_are_named;
+            impossible_limits_are_named devices_are_shut;
         join: joined_processes_see_the_container joined_processes_end_with_the_container
             joined_processes_have_terminals;
         users: names_and_numbers unknown_names standard_output_can_be_reopened broken_user_files;

@@ -19,7 +19,10 @@ fn limited(container: Container, name: &str, limits: Limits) -> Container {
     let (limits, discarded) = CgroupSupport::get().keep(limits);
     assert_eq!(discarded, []);
     let name = format!("test-{name}-{}", std::process::id());
-    Container { cgroup: Some(CgroupSpec { parent: None, name, limits, accounting: true }), ..container }
+    Container {
+        cgroup: Some(CgroupSpec { name, limits, accounting: true, ..CgroupSpec::default() }),
+        ..container
+    }
 }
 
 pub(crate) fn processes_are_counted(fixture: &Fixture) {
@@ -100,4 +103,24 @@ pub(crate) fn impossible_limits_are_named(fixture: &Fixture) {
     let error =
         fixture.try_run(limited(fixture.container(&["true"]), "cpus", limits)).unwrap_err().to_string();
     assert!(error.starts_with("failed to write `9999` to `/sys/fs/cgroup/"), "{error}");
+}
+
+/// Root may make device files, and does not get at the disks of the machine with them.
+pub(crate) fn devices_are_shut(fixture: &Fixture) {
+    if fixture.privilege.in_user_namespace() {
+        let output = fixture.run(fixture.shell("mknod /tmp/null c 1 3"));
+        assert!(output.stderr.contains("not permitted"), "{output:?}");
+        return;
+    }
+    // A disk, and the kernel's log, which root can read as long as nobody forbids it.
+    let script = "mknod /tmp/null c 1 3 && echo x >/tmp/null && echo null; rm -f /tmp/null
+        for at in /tmp /dev; do mknod $at/disk b 8 0 && head -c 1 $at/disk; rm -f $at/disk; done
+        mknod /tmp/log c 1 11 && head -c 1 /tmp/log | wc -c; rm -f /tmp/log; echo x >/dev/full";
+    let output = fixture.run(fixture.shell(script));
+    assert_eq!(output.stdout, "null\n0\n", "{output:?}");
+    assert_eq!(output.stderr.matches("Operation not permitted").count(), 3, "{output:?}");
+    let mut insecure = fixture.shell(script);
+    insecure.security = rbuild_executor::Security::Insecure;
+    let output = fixture.run(insecure);
+    assert!(output.stdout.ends_with("1\n"), "{output:?}");
 }

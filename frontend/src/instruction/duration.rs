@@ -13,7 +13,7 @@ const UNITS: [(&str, i64); 8] = [
 ];
 
 /// Reads a duration. `None` when it is none, or larger than 64 bits hold.
-pub(crate) fn parse(text: &str) -> Option<i64> {
+pub fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -55,7 +55,7 @@ fn fraction_of(digits: &str, size: i64) -> i64 {
 }
 
 /// Writes a duration as Go does: history entries of HEALTHCHECK hold it.
-pub(crate) fn format(nanoseconds: i64) -> String {
+pub fn format(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let value = nanoseconds.unsigned_abs();
     let decimal = |size: u64| {

@@ -1,6 +1,7 @@
 //! Why a step has no result.
 
 use std::io;
+use std::time::Duration;
 
 use rbuild_cache::Snapshot;
 use rbuild_cache::root_dir::PathError;
@@ -113,12 +114,12 @@ pub enum WorkerError {
 #[derive(Debug, Error)]
 pub enum StepError {
     /// The process did not end well.
-    #[error("process \"{command}\" did not complete successfully: {}", Ended(*.exit))]
+    #[error("process \"{command}\" did not complete successfully: {end}")]
     Process {
         /// Its command line.
         command: String,
         /// How it ended.
-        exit: Exit,
+        end: StepEnd,
         /// The file system that it left, where that was to be kept.
         left: Option<Box<Snapshot>>,
     },
@@ -132,13 +133,56 @@ pub enum StepError {
     },
 }
 
-struct Ended(Exit);
+/// How the process of a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEnd {
+    /// By itself, or by a signal.
+    Exit(Exit),
+    /// It, or a process that it had started, was killed for want of memory.
+    OutOfMemory {
+        /// How the first process ended.
+        exit: Exit,
+        /// The limit, where there was one.
+        limit_bytes: Option<u64>,
+    },
+    /// It had run for so long, and was killed.
+    TimedOut(Duration),
+}
 
-impl std::fmt::Display for Ended {
+impl StepEnd {
+    /// How the first process ended, unless it was ended.
+    pub const fn exit(self) -> Option<Exit> {
+        match self {
+            Self::Exit(exit) | Self::OutOfMemory { exit, .. } => Some(exit),
+            Self::TimedOut(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for StepEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Exit::Code(code) => write!(f, "exit code: {code}"),
-            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
+        match self {
+            Self::Exit(Exit::Code(code)) => write!(f, "exit code: {code}"),
+            Self::Exit(Exit::Signal(signal)) => write!(f, "killed by signal {signal}"),
+            Self::OutOfMemory { exit, limit_bytes } => {
+                write!(f, "exit code: {}: killed: out of memory", exit.code())?;
+                limit_bytes.map_or(Ok(()), |limit| write!(f, ", limit {}", Binary(limit)))
+            }
+            Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
+        }
+    }
+}
+
+/// A size in the largest unit of which it is a whole number.
+struct Binary(u64);
+
+impl std::fmt::Display for Binary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = UNITS.iter().find(|(shift, _)| self.0 > 0 && self.0.trailing_zeros() >= *shift);
+        match whole {
+            Some((shift, unit)) => write!(f, "{} {unit}", self.0 >> shift),
+            None => write!(f, "{} bytes", self.0),
         }
     }
 }
@@ -156,5 +200,26 @@ impl WorkerError {
     pub(super) fn io(verb: &'static str, subject: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let subject = subject.into();
         move |source| Self::Io { verb, subject, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told() {
+        let killed = |limit_bytes| StepEnd::OutOfMemory { exit: Exit::Signal(9), limit_bytes };
+        let cases = [
+            (StepEnd::Exit(Exit::Code(3)), "exit code: 3"),
+            (StepEnd::Exit(Exit::Signal(11)), "killed by signal 11"),
+            (killed(Some(256 << 20)), "exit code: 137: killed: out of memory, limit 256 MiB"),
+            (killed(Some(1000)), "exit code: 137: killed: out of memory, limit 1000 bytes"),
+            (killed(None), "exit code: 137: killed: out of memory"),
+            (StepEnd::TimedOut(Duration::from_millis(1500)), "timed out after 1.5s"),
+        ];
+        for (end, text) in cases {
+            assert_eq!(end.to_string(), text);
+        }
     }
 }

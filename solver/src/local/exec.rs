@@ -2,19 +2,32 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use rbuild_cache::{ActiveSnapshot, Area, Snapshot};
+use rbuild_executor::cgroup::{CgroupSpec, Limits, unique_name};
 use rbuild_executor::{Container, Exit, Process, Resource, Root, Security, Stdio, Stream, Ulimit};
 use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
 
 use super::merge::snapshot;
 use super::mounts::{ResolvedMounts, make_stubs};
-use super::{LocalWorker, StepError, WorkerError};
+use super::{LocalWorker, StepEnd, StepError, WorkerError};
 use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
 
 /// What a `RUN` step calls its machine, as BuildKit does.
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// What the processes of one step may use. In no key: a step that succeeds makes the same with more.
+#[derive(Debug, Clone, Default)]
+pub struct StepLimits {
+    /// What its control group is given. Steps have a group of their own when this limits something.
+    pub limits: Limits,
+    /// Whether a step runs without its group where that cannot be made: nobody has asked for it.
+    pub optional: bool,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+}
 
 /// A step that is ready to run.
 pub(super) struct SetUp {
@@ -41,12 +54,15 @@ impl LocalWorker<'_> {
             return Err(WorkerError::Unsupported { what: "required devices" });
         }
         let mut set_up = self.set_up(op, inputs, None, cx)?;
-        let exit = self.run_container(set_up.container(), cx)?;
+        let end = self.run_container(set_up.container(), cx)?;
         let SetUp { active, mounts, .. } = set_up;
         let fine = op.process.valid_exit_codes.as_slice();
-        if !(exit.success() || matches!(exit, Exit::Code(code) if fine.contains(&code))) {
+        if !end
+            .exit()
+            .is_some_and(|exit| exit.success() || matches!(exit, Exit::Code(code) if fine.contains(&code)))
+        {
             let left = self.options.keep_failed.then(|| active.commit()).transpose()?.map(Box::new);
-            return Err(StepError::Process { command: op.process.args.join(" "), exit, left }.into());
+            return Err(StepError::Process { command: op.process.args.join(" "), end, left }.into());
         }
         self.commit_outputs(root_of(op), active, mounts.outputs)
     }
@@ -75,12 +91,25 @@ impl LocalWorker<'_> {
             security: security(op.security),
             extra_hosts: extra_hosts.map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
             shm_size_bytes: mounts.shm_size_bytes,
+            cgroup: self.cgroup(op),
             ..Container::new(
                 Root::Detached(mounted.into()),
                 process(op, std::mem::take(&mut mounts.secret_env)),
             )
         };
         Ok(SetUp { container: Some(container), active, mounts })
+    }
+
+    fn cgroup(&self, op: &ExecOp) -> Option<CgroupSpec> {
+        let StepLimits { limits, optional, .. } = &self.options.limits;
+        let parent = op.process.cgroup_parent.clone();
+        (parent.is_some() || !limits.is_empty()).then(|| CgroupSpec {
+            optional: *optional,
+            parent,
+            name: unique_name("step"),
+            limits: limits.clone(),
+            accounting: false,
+        })
     }
 
     /// Begins a layer on what a mount shows.
@@ -97,7 +126,7 @@ impl LocalWorker<'_> {
     }
 
     /// Runs a container to its end; what it prints becomes events of the step.
-    fn run_container(&self, container: Container, cx: &Context<'_>) -> Result<Exit, WorkerError> {
+    fn run_container(&self, container: Container, cx: &Context<'_>) -> Result<StepEnd, WorkerError> {
         let (sender, outputs) = mpsc::channel::<(Stream, Vec<u8>)>();
         let sink = move |stream: Stream, bytes: &[u8]| {
             // The receiver lives until the sender is dropped.
@@ -114,7 +143,14 @@ impl LocalWorker<'_> {
                 }
             });
             let mut running = self.executor.spawn(container, Stdio::captured(sink))?;
-            Ok(running.wait_cancellable(cx.cancel)?)
+            let StepLimits { limits, timeout, .. } = &self.options.limits;
+            match running.wait_at_most(*timeout, cx.cancel) {
+                Err(rbuild_executor::Error::TimedOut) => Ok(StepEnd::TimedOut(timeout.unwrap_or_default())),
+                exit if running.oom_kills() > 0 => {
+                    Ok(StepEnd::OutOfMemory { exit: exit?, limit_bytes: limits.memory_bytes })
+                }
+                exit => Ok(StepEnd::Exit(exit?)),
+            }
         })
     }
 

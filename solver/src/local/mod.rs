@@ -34,7 +34,8 @@ use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Network, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
-pub use error::{StepError, WorkerError};
+pub use error::{StepEnd, StepError, WorkerError};
+pub use exec::StepLimits;
 pub use mounts::{cache_mount_key, make_stubs};
 pub use shell::Moment;
 use source::identify_layout;
@@ -58,6 +59,8 @@ pub struct LocalWorkerOptions {
     pub layouts: BTreeMap<String, PathBuf>,
     /// What `Network::Default` means.
     pub network: Network,
+    /// What each process of a step may use.
+    pub limits: StepLimits,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.
     pub now_ns: i64,
     /// Whether only one user id is mapped, so that files cannot be given to others.

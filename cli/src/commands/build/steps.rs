@@ -1,14 +1,15 @@
 //! What the command line says of RUN steps: what they are given, what they may do, and what they are limited to.
 
+use rbuild_executor::cgroup::CgroupSupport;
 use rbuild_frontend::{Options, parse_size_bytes};
 use rbuild_llb::{ExtraHost, Network, Ulimit};
 use rbuild_solver::Entitlements;
 use rbuild_solver::entitlements::Entitlement;
-use rbuild_solver::local::Volume;
+use rbuild_solver::local::{StepLimits, Volume};
 use rbuild_solver::secrets::Secrets;
 
 use super::ssh::Agents;
-use super::{secret, ssh, ulimit, volume};
+use super::{limits, secret, ssh, ulimit, volume};
 use crate::app::{environment, environment_os};
 use crate::args::{BuildArgs, BuildNetworkArg};
 use crate::report::{Failure, Kind};
@@ -25,6 +26,9 @@ pub(crate) struct Steps {
     ulimits: Vec<Ulimit>,
     shm_size_bytes: Option<u64>,
     cgroup_parent: Option<String>,
+    pub(crate) limits: StepLimits,
+    /// What was asked for and is not done, a line each.
+    pub(crate) warnings: String,
 }
 
 impl Steps {
@@ -33,7 +37,18 @@ impl Steps {
     /// # Errors
     /// When one of them is malformed, or names what is not there.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
+        let support = CgroupSupport::get();
+        let (mut limits, mut warnings) = limits::read(&args.limits, support)?;
+        match (&args.cgroup_parent, support.refusal()) {
+            (Some(_), Some(refusal)) => {
+                warnings += &format!("warning: `--cgroup-parent` is without effect: {refusal}\n");
+            }
+            (Some(_), None) => limits.optional = false,
+            (None, _) => {}
+        }
         Ok(Self {
+            limits,
+            warnings,
             secrets: secret::secrets(&args.secrets, &environment_os)?,
             ssh: ssh::agents(&args.ssh, &environment)?,
             volumes: args.volumes.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?,
@@ -61,16 +76,6 @@ impl Steps {
     /// What a `RUN` without a network of its own gets. The host's, until steps have one of their own.
     pub(crate) const fn network_default(&self) -> Network {
         Network::Host
-    }
-
-    /// What was asked for and is not done, a line each.
-    pub(crate) fn warnings(&self) -> &'static str {
-        match self.cgroup_parent {
-            Some(_) => {
-                "warning: --cgroup-parent has no effect: steps have no control groups of their own yet\n"
-            }
-            None => "",
-        }
     }
 }
 
