@@ -54,8 +54,16 @@ pub struct CacheMountSpec<'a> {
 #[derive(Debug)]
 pub struct CacheMount {
     directory: PathBuf,
+    store: Store,
     #[expect(dead_code, reason = "held for its drop")]
     lock: File,
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        // What cannot be recorded now is counted the next time that all is.
+        drop(self.store.record_change(&self.directory));
+    }
 }
 
 impl CacheMount {
@@ -99,7 +107,7 @@ impl Store {
         sharing: CacheMountSharing,
     ) -> Result<Option<CacheMount>> {
         debug_assert_eq!(mount.kind, MutableKind::CacheMount);
-        let taken = CacheMount::try_take(&mount.path, sharing)?;
+        let taken = CacheMount::try_take(self, &mount.path, sharing)?;
         if taken.is_some() {
             self.record_use(&mount.path, &mount.name, mount.base)?;
         }
@@ -111,7 +119,7 @@ impl Store {
         loop {
             let name = format!("{}-{number}", spec.key);
             let directory = self.0.layout.mutable(MutableKind::CacheMount, &name);
-            let attempt = || CacheMount::try_take(&directory, spec.sharing);
+            let attempt = || CacheMount::try_take(self, &directory, spec.sharing);
             if spec.sharing == CacheMountSharing::Locked {
                 return wait_for(&directory, cancel, attempt);
             }
@@ -126,7 +134,7 @@ impl Store {
 
 impl CacheMount {
     /// Opens and locks an instance, which is made if it is not there; `None` when others are in the way.
-    fn try_take(directory: &Path, sharing: CacheMountSharing) -> Result<Option<Self>> {
+    fn try_take(store: &Store, directory: &Path, sharing: CacheMountSharing) -> Result<Option<Self>> {
         loop {
             fs::create_dir_all(directory).at("create", directory)?;
             let lock = match File::open(directory) {
@@ -137,7 +145,7 @@ impl CacheMount {
                 return Ok(None);
             }
             if is_at(&lock, directory)? {
-                return Ok(Some(Self { directory: directory.to_owned(), lock }));
+                return Ok(Some(Self { directory: directory.to_owned(), store: store.clone(), lock }));
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::{Result, Store};
 /// A disk with less room than this counts as full.
 const ROOM_SIZE_BYTES_MIN: u64 = 64 << 20;
 
-/// Where things are that belong to whoever holds their lock.
-const LOCKED: [&str; 4] = ["active", "ingest", "locks", "leases"];
+/// Where things are that belong to whoever holds their lock, beside the leases.
+const LOCKED: [&str; 3] = ["active", "ingest", "locks"];
 
 impl Store {
     /// Removes what processes that died have left, and waits until it is gone.
@@ -47,18 +47,21 @@ impl Store {
         for directory in LOCKED {
             self.discard_unlocked(&self.0.layout.directory(directory))?;
         }
-        Ok(())
+        // What a process that died had added is not known.
+        if self.discard_unlocked(&self.0.layout.directory("leases"))? > 0 { self.recount() } else { Ok(()) }
     }
 
-    /// Discards every entry of a directory whose lock nobody holds.
-    fn discard_unlocked(&self, directory: &Path) -> Result<()> {
+    /// Discards every entry of a directory whose lock nobody holds. Returns how many.
+    fn discard_unlocked(&self, directory: &Path) -> Result<usize> {
+        let mut discarded = 0;
         for entry in fs::read_dir(directory).at("list", directory)? {
             let path = directory.join(entry.at("list", directory)?.file_name());
             let Ok(file) = File::open(&path) else { continue };
             if try_flock(&file, &path)? == Flock::Taken {
                 self.discard(&path)?;
+                discarded += 1;
             }
         }
-        Ok(())
+        Ok(discarded)
     }
 }

@@ -6,6 +6,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use crate::prune::ledger;
 use crate::{Error, Result, Snapshot, SnapshotId, Store};
 
 /// A container of the store.
@@ -40,11 +41,11 @@ impl Containers<'_> {
     /// # Errors
     /// [`Error::NameInUse`] when another has that id or name.
     pub fn create(&self, container: &ContainerRecord) -> Result<()> {
-        let stamp = self.0.stamp();
+        let created = self.0.now_seconds();
         self.0.0.db.write("create a container", |db| {
             let sql = "INSERT OR IGNORE INTO container (id, name, state, snapshot, created) VALUES (?1, ?2, ?3, ?4, ?5)";
             let snapshot = container.snapshot.id.map(|id| id.0);
-            match db.execute(sql, params![container.id, container.name, container.state, snapshot, stamp])? {
+            match db.execute(sql, params![container.id, container.name, container.state, snapshot, created])? {
                 1 => Ok(()),
                 _ => Err(Error::NameInUse(container.name.clone()).into()),
             }
@@ -118,6 +119,12 @@ impl Containers<'_> {
     /// When it cannot be written.
     pub fn remove(&self, id: &str) -> Result<bool> {
         self.0.0.db.write("remove a container", |db| {
+            // As a rule an image holds what it stood on, so that nothing becomes cache.
+            let sql = "SELECT EXISTS (SELECT 1 FROM container WHERE id = ?1 AND snapshot NOT IN
+                (SELECT snapshot FROM image_snapshot))";
+            if db.query_row(sql, [id], |row| row.get(0))? {
+                ledger::void(db)?;
+            }
             Ok(db.execute("DELETE FROM container WHERE id = ?1", [id])? > 0)
         })
     }

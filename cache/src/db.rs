@@ -159,19 +159,29 @@ CREATE TABLE mutable (
     name TEXT NOT NULL,
     -- The digest of what it began as; NULL: empty.
     base BLOB,
-    -- What it takes on disk; NULL when it was used since it was counted.
-    disk_size_bytes INTEGER,
+    -- What it took on disk when that was last counted.
+    disk_size_bytes INTEGER NOT NULL DEFAULT 0,
+    -- How often it was changed, and how often it had been when it was counted.
+    changes INTEGER NOT NULL DEFAULT 1,
+    changes_counted INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL,
     last_used INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX mutable_uncounted ON mutable(path) WHERE changes <> changes_counted;
 
--- When the size of the cache was last compared with its limit; one row.
-CREATE TABLE gc_check (
-    id INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL,
-    free_bytes INTEGER NOT NULL,
-    limit_bytes INTEGER NOT NULL
+-- What the cache takes at most; one row (`prune::ledger`).
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    -- All that was ever added, in bytes.
+    added_bytes INTEGER NOT NULL DEFAULT 0,
+    -- What the cache took at the last count (NULL: it has to be counted), when that was, and what had been added by then.
+    counted_bytes INTEGER,
+    counted_at INTEGER NOT NULL DEFAULT 0,
+    counted_added_bytes INTEGER NOT NULL DEFAULT 0,
+    -- How often a count became void. One that began before is none.
+    voided INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+INSERT INTO ledger (id) VALUES (1);
 ";
 
 /// Why a closure inside a transaction stopped: SQLite, to which the caller's verb is added, or something else.

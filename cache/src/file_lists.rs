@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use crate::root_dir::At;
 use crate::store::unique_name;
@@ -50,26 +49,33 @@ impl Store {
         Ok(Some(list))
     }
 
-    /// Removes lists that no result names, unless they were written since `in_use`, when the oldest live lease began. The caller
-    /// holds `prune.lock` alone.
-    pub(crate) fn sweep_file_lists(&self, in_use: Option<SystemTime>) -> Result<()> {
-        let named = self.0.db.read("list what results were given", |db| {
-            let mut statement = db.prepare_cached("SELECT DISTINCT digest FROM result_files")?;
-            let digests = statement.query_map((), |row| row.get::<_, [u8; 32]>(0))?;
-            Ok(digests.collect::<Result<HashSet<_>, _>>()?)
-        })?;
-        let named: HashSet<String> = named.iter().map(hex).collect();
+    /// Removes lists that no result names.
+    ///
+    /// In this order: a list that a build has written by now, and whose result it has not, is younger than the build's lease.
+    pub(crate) fn sweep_file_lists(&self) -> Result<()> {
         let directory = self.0.layout.directory("file-lists");
-        for entry in fs::read_dir(&directory).at("list", &directory)? {
-            let entry = entry.at("list", &directory)?;
-            let path = entry.path();
+        let entries = fs::read_dir(&directory).at("list", &directory)?.collect::<Result<Vec<_>, _>>();
+        let in_use = self.in_use_since()?.map(|since| since.modified);
+        let named = self.named_file_lists()?;
+        for entry in entries.at("list", &directory)? {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             let used = in_use.is_some_and(|since| modified.is_ok_and(|modified| modified >= since));
             if !used && !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
-                fs::remove_file(&path).at("remove", &path)?;
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed.at("remove", entry.path())?,
+                }
             }
         }
         Ok(())
+    }
+
+    fn named_file_lists(&self) -> Result<HashSet<String>> {
+        self.0.db.read("list what results were given", |db| {
+            let mut statement = db.prepare_cached("SELECT DISTINCT digest FROM result_files")?;
+            let digests = statement.query_map((), |row| Ok(hex(&row.get(0)?)))?;
+            Ok(digests.collect::<Result<_, _>>()?)
+        })
     }
 
     fn file_list(&self, digest: &[u8; 32]) -> PathBuf {

@@ -7,6 +7,7 @@ use rbuild_image::{Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest,
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use crate::db::Failure;
+use crate::prune::ledger;
 use crate::{Error, Result, Snapshot, SnapshotId, Store};
 
 /// An image of the store.
@@ -119,7 +120,9 @@ impl Images<'_> {
             remove_name(db, name)?;
             let sql =
                 "DELETE FROM image WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM image_name WHERE image = ?1)";
-            db.execute(sql, [image])?;
+            if db.execute(sql, [image])? > 0 {
+                ledger::void(db)?;
+            }
             Ok(true)
         })
     }
@@ -130,6 +133,7 @@ impl Images<'_> {
     /// When it cannot be written.
     pub fn remove_target(&self, target: Digest) -> Result<bool> {
         self.0.0.db.write("remove an image", |db| {
+            ledger::void(db)?;
             Ok(db.execute("DELETE FROM image WHERE target_digest = ?1", [target.as_bytes()])? > 0)
         })
     }
@@ -137,13 +141,13 @@ impl Images<'_> {
     fn insert(&self, name: Option<&Reference>, target: &Descriptor, snapshots: &[Snapshot]) -> Result<()> {
         let config = self.config_of(target)?;
         let json = serde_json::to_string(target).expect("a descriptor has no map with non-string keys");
-        let stamp = self.0.stamp();
+        let created = self.0.now_seconds();
         self.0.0.db.write("name an image", |db| {
             let sql = "INSERT INTO image (target_digest, target, config_digest, created)
                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (target_digest) DO UPDATE SET target = excluded.target,
                 config_digest = coalesce(excluded.config_digest, config_digest) RETURNING id";
             let config = config.as_ref().map(Digest::as_bytes);
-            let row = params![target.digest.as_bytes(), json, config, stamp];
+            let row = params![target.digest.as_bytes(), json, config, created];
             let image: i64 = db.query_row(sql, row, |row| row.get(0))?;
             let sql = "INSERT OR IGNORE INTO image_snapshot (image, snapshot) VALUES (?1, ?2)";
             for id in snapshots.iter().filter_map(|snapshot| snapshot.id) {

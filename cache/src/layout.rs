@@ -109,6 +109,10 @@ impl Layout {
         self.root.join("prune.lock")
     }
 
+    pub(crate) fn leases_lock(&self) -> PathBuf {
+        self.root.join("leases.lock")
+    }
+
     /// Makes the store unless it is there, and refuses one of another format. `create` makes the tables.
     pub(crate) fn open(&self, xattrs: OverlayXattrs, create: impl FnOnce() -> Result<()>) -> Result<()> {
         let version = self.root.join("version");

@@ -4,8 +4,8 @@
 //! the oldest live lease began, and every use is stamped: rows in `last_used`, blobs in their modification time. So
 //! a build takes one lease at its start, and no step has to say which of its inputs it will still need.
 //!
-//! A lease is taken under a shared lock on `prune.lock`. Prune holds that lock alone from reading the leases until what it
-//! forgets has lost its name, so no lease begins in between.
+//! A lease is taken under a shared lock on `leases.lock`, and the leases are read with that lock alone, so that none is half made then.
+//! What is used under a lease that began after that gets another stamp, and prune takes nothing whose stamp has changed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,9 +17,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::layout::Layout;
 use crate::lock::{Flock, LockFile, try_flock};
+use crate::prune::ledger;
 use crate::root_dir::At;
 use crate::store::unique_name;
 use crate::{Result, Store};
+
+const NANOSECONDS: i64 = 1_000_000_000;
 
 /// While this lives, nothing that the store hands out or takes in is pruned. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,7 +38,7 @@ pub(crate) struct LeaseFile {
 /// Since when things have been in use by somebody.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InUseSince {
-    /// By the stamps of rows, Unix seconds.
+    /// By the stamps of rows, Unix nanoseconds.
     pub(crate) stamp: i64,
     /// By the time stamps of files.
     pub(crate) modified: SystemTime,
@@ -59,7 +62,7 @@ impl Store {
     }
 
     fn take_lease(&self) -> Result<LeaseFile> {
-        let _no_prune = self.lock_prune(FlockOperation::LockShared)?;
+        let _not_read = self.lock_leases(FlockOperation::LockShared)?;
         let started = (self.0.options.now)();
         let directory = self.0.layout.directory("leases");
         loop {
@@ -70,9 +73,14 @@ impl Store {
         }
     }
 
-    /// The time to stamp a use with: never before the lease, even if the clock was set back.
+    /// The time to stamp a use with, Unix nanoseconds: never before the lease, even if the clock was set back.
     pub(crate) fn stamp(&self) -> i64 {
         self.lease_started().unwrap_or(i64::MIN).max((self.0.options.now)())
+    }
+
+    /// The time, Unix seconds.
+    pub(crate) fn now_seconds(&self) -> i64 {
+        seconds((self.0.options.now)())
     }
 
     /// When this handle's live lease began.
@@ -80,52 +88,105 @@ impl Store {
         self.0.lease.lock().unwrap_or_else(PoisonError::into_inner).upgrade().map(|lease| lease.started)
     }
 
+    /// Keeps prune away, or everybody who does so: what is there stays there.
     pub(crate) fn lock_prune(&self, operation: FlockOperation) -> Result<File> {
-        let path = self.0.layout.prune_lock();
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path).at("open", &path)?;
-        flock(&file, operation).at("lock", &path)?;
-        Ok(file)
+        lock_file(&self.0.layout.prune_lock(), operation)
     }
 
-    /// The beginning of the oldest live lease; `None` when nobody uses the store. The caller holds `prune.lock` alone.
+    fn lock_leases(&self, operation: FlockOperation) -> Result<File> {
+        lock_file(&self.0.layout.leases_lock(), operation)
+    }
+
+    /// The beginning of the oldest live lease; `None` when nobody uses the store.
     pub(crate) fn in_use_since(&self) -> Result<Option<InUseSince>> {
-        oldest_lease(&self.0.layout)
+        let none_begins = self.lock_leases(FlockOperation::LockExclusive)?;
+        let Leases { oldest, dead } = read_leases(&self.0.layout)?;
+        drop(none_begins);
+        if dead > 0 {
+            self.recount()?;
+        }
+        Ok(oldest)
+    }
+
+    /// Has everything counted anew, as a process died that did not say what it had added.
+    pub(crate) fn recount(&self) -> Result<()> {
+        self.0.db.write("have the cache counted", |db| {
+            db.prepare_cached("UPDATE mutable SET changes = changes + 1")?.execute(())?;
+            ledger::void(db)
+        })
     }
 }
 
-/// The beginning of the oldest live lease; `None` when nobody uses the store.
-pub(crate) fn oldest_lease(layout: &Layout) -> Result<Option<InUseSince>> {
+/// Who uses the store.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    /// When the oldest live lease began.
+    pub(crate) oldest: Option<InUseSince>,
+    /// How many were left by processes that are gone.
+    dead: u32,
+}
+
+enum Life {
+    Since(SystemTime),
+    Dead,
+    Over,
+}
+
+fn lock_file(path: &Path, operation: FlockOperation) -> Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).at("open", path)?;
+    flock(&file, operation).at("lock", path)?;
+    Ok(file)
+}
+
+/// Whole seconds of a stamp.
+pub(crate) const fn seconds(stamp: i64) -> i64 {
+    stamp.div_euclid(NANOSECONDS)
+}
+
+/// The first stamp of a second.
+pub(crate) const fn stamp_of(seconds: i64) -> i64 {
+    seconds.saturating_mul(NANOSECONDS)
+}
+
+/// Reads the leases, and removes those of processes that are gone. The caller holds `leases.lock` alone.
+pub(crate) fn read_leases(layout: &Layout) -> Result<Leases> {
     let directory = layout.directory("leases");
-    let mut oldest: Option<InUseSince> = None;
+    let mut leases = Leases::default();
     for entry in fs::read_dir(&directory).at("list", &directory)? {
         let entry = entry.at("list", &directory)?;
-        let Some(modified) = live_since(&entry.path())? else { continue };
+        let modified = match life_of(&entry.path())? {
+            Life::Since(modified) => modified,
+            Life::Dead => {
+                leases.dead += 1;
+                continue;
+            }
+            Life::Over => continue,
+        };
         let name = entry.file_name();
         let stamp = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).unwrap_or(i64::MIN);
-        oldest = Some(oldest.map_or(InUseSince { stamp, modified }, |oldest| InUseSince {
+        leases.oldest = Some(leases.oldest.map_or(InUseSince { stamp, modified }, |oldest| InUseSince {
             stamp: oldest.stamp.min(stamp),
             modified: oldest.modified.min(modified),
         }));
     }
-    Ok(oldest)
+    Ok(leases)
 }
 
-/// When a lease began by the file system's clock, if its process lives. One whose process is gone is removed.
-fn live_since(path: &Path) -> Result<Option<SystemTime>> {
+/// Since when a lease lives by the file system's clock. One whose process is gone is removed.
+fn life_of(path: &Path) -> Result<Life> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::Over),
         opened => opened.at("open", path)?,
     };
     match try_flock(&file, path)? {
         Flock::Held => {
             let metadata = file.metadata().at("read the attributes of", path)?;
-            Ok(Some(metadata.modified().at("read the attributes of", path)?))
+            Ok(Life::Since(metadata.modified().at("read the attributes of", path)?))
         }
-        Flock::Stale => Ok(None),
+        Flock::Stale => Ok(Life::Over),
         Flock::Taken => {
             fs::remove_file(path).at("remove", path)?;
-            Ok(None)
+            Ok(Life::Dead)
         }
     }
 }

@@ -22,7 +22,8 @@
 //!   volumes/<name>/
 //!   builds/<start>-<id>/        the history of builds, with what their steps printed
 //!   file-lists/<hex>            which files steps were given, by digest
-//!   prune.lock                held by prune alone, or shared for the moment in which a lease is taken
+//!   prune.lock                held by prune alone, or shared by a check of the store
+//!   leases.lock               shared for the moment in which a lease is taken, held alone while they are read
 //! ```
 //!
 //! # What a name promises
@@ -55,7 +56,7 @@
 //!   a record, a snapshot or a blob stamps it.
 //! * [`Store::cache_mount`]: its users share a cache mount or have it for themselves.
 //! * A build has its directory in `builds/` for itself; who asks whether it runs shares it for an instant.
-//! * Order, outermost first: key lock, cache mount, `prune.lock`, a transaction. Nothing waits for a key lock inside the others.
+//! * Order, outermost first: key lock, cache mount, `prune.lock`, `leases.lock`, a transaction. Nothing waits for a key lock inside the others.
 //!
 //! Where to start reading: [`snapshot`] for how a step becomes a layer, [`records`] for what the cache remembers,
 //! [`prune`] for how it forgets.

@@ -1,7 +1,7 @@
 //! Directories that steps change, and that no result names: cache mounts, and mirrors of git repositories.
 //!
-//! Each has a row: what it is called, what it began as, when it was used last, and what it takes on disk, which is counted when
-//! it is asked for and forgotten with the next use. A directory without a row is empty, or was made by an interrupted
+//! Each has a row: what it is called, what it began as, when it was used last, and what it takes on disk, which is counted after
+//! each use. A directory without a row is empty, or was made by an interrupted
 //! process and is used again under the same name.
 //!
 //! Whoever uses one holds its lock; what is locked is not removed.
@@ -9,9 +9,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::db::Failure;
+use crate::lease::seconds;
 use crate::lock::{Flock, LockFile, try_flock};
 use crate::root_dir::At as _;
 use crate::{CacheKey, Error, Result, Store};
@@ -42,6 +43,8 @@ pub struct Mutable {
     pub created: i64,
     /// When it was last taken, Unix seconds.
     pub last_used: i64,
+    /// The stamp of the last use.
+    pub(crate) stamp: i64,
 }
 
 /// The digits of a key that an id begins with.
@@ -99,13 +102,26 @@ impl Store {
         self.0.db.write("record the use of a directory", |db| {
             let sql = "INSERT INTO mutable (path, name, base, created, last_used)
                 VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (path) DO UPDATE SET
-                last_used = max(last_used, excluded.last_used), disk_size_bytes = NULL";
+                last_used = max(last_used, excluded.last_used)";
             Ok(db.prepare_cached(sql)?.execute(params![path, name, base, stamp]).map(drop)?)
         })
     }
 
+    /// Says that a directory was changed, so that it is counted again. To be called after a use.
+    ///
+    /// # Errors
+    /// When the metadata cannot be written.
+    pub fn record_change(&self, path: &Path) -> Result<()> {
+        self.0.db.write("record a change of a directory", |db| {
+            let sql = "UPDATE mutable SET changes = changes + 1 WHERE path = ?1";
+            Ok(db.prepare_cached(sql)?.execute([self.relative(path)]).map(drop)?)
+        })?;
+        self.0.growth.announce();
+        Ok(())
+    }
+
     pub(crate) fn read_mutables(&self, db: &Connection) -> Result<Vec<Mutable>, Failure> {
-        let sql = "SELECT path, name, base, coalesce(disk_size_bytes, 0), created, last_used FROM mutable
+        let sql = "SELECT path, name, base, disk_size_bytes, created, last_used FROM mutable
             ORDER BY path";
         let mut statement = db.prepare_cached(sql)?;
         let rows = statement.query_map((), |row| Ok((row.get::<_, String>(0)?, read_row(row)?)))?;
@@ -130,6 +146,19 @@ impl Store {
             Ok(self.discard(&mutable.path)?)
         })?;
         Ok(true)
+    }
+
+    /// As [`remove_mutable`](Self::remove_mutable), unless it was used since `mutable` was read.
+    pub(crate) fn remove_unused_mutable(&self, mutable: &Mutable) -> Result<bool> {
+        let last_used: Option<i64> = self.0.db.read("look up a directory", |db| {
+            let sql = "SELECT last_used FROM mutable WHERE path = ?1";
+            let path = self.relative(&mutable.path);
+            Ok(db.prepare_cached(sql)?.query_row([path], |row| row.get(0)).optional()?)
+        })?;
+        if last_used.is_some_and(|stamp| stamp != mutable.stamp) {
+            return Ok(false);
+        }
+        self.remove_mutable(mutable)
     }
 
     /// Whether somebody holds the lock of a directory right now.
@@ -177,13 +206,15 @@ enum MutableLock {
 
 /// A row without its path.
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Mutable> {
+    let stamp = row.get(5)?;
     Ok(Mutable {
         kind: MutableKind::CacheMount,
         name: row.get(1)?,
         base: row.get(2)?,
         path: PathBuf::new(),
         size_bytes: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-        created: row.get(4)?,
-        last_used: row.get(5)?,
+        created: seconds(row.get(4)?),
+        last_used: seconds(stamp),
+        stamp,
     })
 }

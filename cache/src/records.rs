@@ -46,9 +46,9 @@ pub struct Record {
     pub outputs: Vec<Snapshot>,
     /// The step as a person wrote it.
     pub description: String,
-    /// When the step ran, Unix seconds.
+    /// When the step ran, Unix nanoseconds.
     pub created: i64,
-    /// When the record was last found, Unix seconds.
+    /// When the record was last found, Unix nanoseconds.
     pub last_used: i64,
     /// The build that ran the step, where that was remembered.
     pub origin: Option<Origin>,

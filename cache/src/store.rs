@@ -12,6 +12,7 @@ use crate::images::Images;
 use crate::layer::Owners;
 use crate::layout::{Area, Layout};
 use crate::lease::LeaseFile;
+use crate::prune::Growth;
 use crate::records::Records;
 use crate::snapshot::OverlayXattrs;
 use crate::trash::Removers;
@@ -24,7 +25,7 @@ pub struct StoreOptions {
     pub xattrs: OverlayXattrs,
     /// Who owns what layers unpack to: whom the archive names, or this process where it may not change owners.
     pub owners: Owners,
-    /// The clock, Unix seconds: when things were made and last used. Must not differ between processes on one store.
+    /// The clock, Unix nanoseconds: when things were made and last used. Must not differ between processes on one store.
     pub now: fn() -> i64,
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Arc<Layout>,
     pub(crate) db: Database,
     pub(crate) content: ContentStore,
+    pub(crate) growth: Arc<Growth>,
     pub(crate) options: StoreOptions,
     pub(crate) lease: Mutex<Weak<LeaseFile>>,
     /// Done once per handle, before the first entry is made in `active/`.
@@ -58,8 +60,10 @@ impl Store {
         let layout = Arc::new(Layout::new(absolute(root)?));
         layout.open(options.xattrs, || Database::create(layout.database()))?;
         let db = Database::open(layout.database())?;
+        let growth = Arc::<Growth>::default();
         let store = Self(Arc::new(Inner {
-            content: ContentStore::new(Arc::clone(&layout)),
+            content: ContentStore::new(Arc::clone(&layout), Arc::clone(&growth)),
+            growth,
             layout,
             db,
             options: *options,

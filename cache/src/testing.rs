@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::{env, fs, process};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -11,7 +11,7 @@ use crate::layer::Owners;
 use crate::root_dir::RootDir;
 use crate::{MountedRoot, OverlayXattrs, Problem, Snapshot, Store, StoreOptions};
 
-/// What the clock of the tests' stores says.
+/// What the clock of the tests' stores says, Unix seconds. It goes on by a nanosecond each time that it is asked.
 pub(crate) const NOW: i64 = 1_700_000_000;
 
 /// A directory that is removed with its last user.
@@ -75,7 +75,12 @@ impl std::ops::Deref for TestStore {
 }
 
 pub(crate) const OPTIONS: StoreOptions =
-    StoreOptions { xattrs: OverlayXattrs::Trusted, owners: Owners::Keep, now: || NOW };
+    StoreOptions { xattrs: OverlayXattrs::Trusted, owners: Owners::Keep, now: tick };
+
+fn tick() -> i64 {
+    static TICKS: AtomicI64 = AtomicI64::new(NOW * 1_000_000_000);
+    TICKS.fetch_add(1, Ordering::Relaxed)
+}
 
 pub(crate) fn open(root: &Path) -> Store {
     Store::open(root, &OPTIONS).unwrap()

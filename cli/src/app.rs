@@ -112,7 +112,7 @@ impl App {
         let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
         let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
         let store =
-            Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now }).map_err(|error| {
+            Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now_ns }).map_err(|error| {
                 Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
             })?;
         let client = Arc::new(Client::new(client_options(), Arc::new(Credentials(credential_files()))));

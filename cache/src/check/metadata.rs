@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::{CheckReport, Problem, column};
 use crate::db::{Database, Failure, unpack};
 use crate::layout::{Layout, lock_directory};
-use crate::lease::oldest_lease;
+use crate::lease::read_leases;
 use crate::root_dir::At;
 use crate::store::unique_name;
 use crate::{Error, Result, Store};
@@ -64,7 +64,7 @@ pub fn set_damaged_metadata_aside(root: &Path) -> Result<Option<PathBuf>> {
     if problems.is_empty() {
         return Ok(None);
     }
-    if oldest_lease(&layout)?.is_some() {
+    if read_leases(&layout)?.oldest.is_some() {
         return Err(Error::InUse { root: layout.root().to_owned() });
     }
     let aside = layout.root().join(format!("metadata-damaged-{}", unique_name()));

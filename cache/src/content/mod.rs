@@ -15,6 +15,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 
 pub use self::writer::BlobWriter;
 use crate::layout::Layout;
+use crate::prune::Growth;
 use crate::root_dir::At;
 use crate::{Error, Result};
 
@@ -40,11 +41,12 @@ impl From<&Descriptor> for Expected {
 #[derive(Debug, Clone)]
 pub struct ContentStore {
     layout: Arc<Layout>,
+    growth: Arc<Growth>,
 }
 
 impl ContentStore {
-    pub(crate) const fn new(layout: Arc<Layout>) -> Self {
-        Self { layout }
+    pub(crate) const fn new(layout: Arc<Layout>, growth: Arc<Growth>) -> Self {
+        Self { layout, growth }
     }
 
     /// Begins a blob of at most `size_bytes_max` bytes.
@@ -52,7 +54,7 @@ impl ContentStore {
     /// # Errors
     /// When no file can be made in the store.
     pub fn writer(&self, size_bytes_max: u64) -> Result<BlobWriter> {
-        BlobWriter::new(Arc::clone(&self.layout), size_bytes_max)
+        BlobWriter::new(Arc::clone(&self.layout), Arc::clone(&self.growth), size_bytes_max)
     }
 
     /// Takes in a stream that was announced. Reads nothing when the blob is there.

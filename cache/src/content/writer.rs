@@ -11,6 +11,7 @@ use super::Expected;
 use crate::fail_point::FailPoint;
 use crate::layout::Layout;
 use crate::lock::LockFile;
+use crate::prune::Growth;
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::{Error, Result};
@@ -19,17 +20,18 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Arc<Layout>,
+    growth: Arc<Growth>,
     file: LockFile,
     hasher: Hasher,
     size_bytes_max: u64,
 }
 
 impl BlobWriter {
-    pub(super) fn new(layout: Arc<Layout>, size_bytes_max: u64) -> Result<Self> {
+    pub(super) fn new(layout: Arc<Layout>, growth: Arc<Growth>, size_bytes_max: u64) -> Result<Self> {
         let directory = layout.directory("ingest");
         loop {
             if let Some(file) = LockFile::try_lock(directory.join(unique_name()))? {
-                return Ok(Self { layout, file, hasher: Hasher::default(), size_bytes_max });
+                return Ok(Self { layout, growth, file, hasher: Hasher::default(), size_bytes_max });
             }
         }
     }
@@ -70,6 +72,7 @@ impl BlobWriter {
         FailPoint::BlobRename.reach().at("create", &to)?;
         rename_making_directory(from, &to)?;
         self.file.renamed();
+        self.growth.add_blob(size_bytes);
         FailPoint::BlobNamed.reach().at("create", &to)?;
         Ok((digest, size_bytes))
     }

@@ -1,24 +1,28 @@
 //! The cache's size is kept to, while builds write.
 //!
-//! A [`Collector`] looks now and then whether the disk has lost a *chunk* of its free space since it was last checked, which costs
-//! one system call; only then is the store read. What goes is chosen in the order of BuildKit's rules: first what is easily made
-//! again and was not used for two days, then whatever was used longest ago. It stops a chunk below the limit, so that the next
-//! chunk fits. What is in use stays, even if that means that the limit is not kept to.
+//! A [`Collector`] is told of every layer, blob and cache mount that its build adds, measures it, and compares what the cache takes at
+//! most ([`ledger`](super::ledger)) with the limit: one row. Only when that is too much is the store read. What goes is chosen in
+//! the order of BuildKit's rules: first what is easily made again and was not used for two days, then whatever was used longest ago. It
+//! stops a chunk below the limit, so that the next chunk fits.
+//!
+//! So the cache takes no more than the limit, or than what running builds have used, whichever is more, beside what was written in
+//! the last moment. When a build ends that has used more than the limit, what it used goes as well, so the limit holds
+//! whenever nothing runs.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rusqlite::OptionalExtension as _;
-
 use super::{Item, ItemKind, PrunePolicy, SpaceLimits};
 use crate::root_dir::At as _;
-use crate::{Result, Store};
+use crate::{Lease, Result, Store};
 
-/// How often the disk is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a check another is made even if the disk has not lost space: somebody else may have freed as much, seconds.
-const CHECK_AGE_MAX: i64 = 3600;
+/// How long it has to be quiet before a look: so that many small steps, which write to the metadata themselves, are looked at together.
+const QUIET: Duration = Duration::from_millis(10);
+/// After so many things that came without a quiet moment, a look is made all the same.
+const UNQUIET_MAX: u32 = 32;
+/// How long a count is trusted, seconds: what nobody has told of is found at least then.
+const COUNT_AGE_MAX: i64 = 24 * 3600;
 /// How long what is easily made again is kept at least, seconds.
 const EASY_AGE_MIN: i64 = 48 * 3600;
 /// A chunk is this part of the limit.
@@ -28,10 +32,10 @@ const CHUNK_PARTS: u64 = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimit(pub u64);
 
-/// The cache takes more than it may, as all of it is in use.
+/// The cache took more than it may, as all of it was in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow {
-    /// What it takes.
+    /// What it took.
     pub cache_bytes: u64,
     /// What it may take.
     pub limit: CacheLimit,
@@ -49,22 +53,9 @@ pub struct Disk {
 /// Keeps a store's cache to a limit, in a thread of its own, until it is finished or dropped.
 #[derive(Debug)]
 pub struct Collector {
-    stopped: Arc<Stopped>,
+    store: Store,
+    limit: CacheLimit,
     thread: Option<JoinHandle<Result<Option<Overflow>>>>,
-}
-
-#[derive(Debug, Default)]
-struct Stopped {
-    flag: Mutex<bool>,
-    changed: Condvar,
-}
-
-/// The last check of a store.
-#[derive(Debug, Clone, Copy)]
-struct Checked {
-    at: i64,
-    free_bytes: u64,
-    limit_bytes: u64,
 }
 
 impl CacheLimit {
@@ -86,24 +77,30 @@ impl Store {
 
     /// Begins to keep the cache to a limit.
     pub fn collect_garbage(&self, limit: CacheLimit) -> Collector {
-        let stopped = Arc::<Stopped>::default();
-        let (store, flag) = (self.clone(), Arc::clone(&stopped));
-        let work = move || collect_until_stopped(&store, limit, &flag);
-        // Without a thread, the next build collects.
+        let (store, growth) = (self.clone(), self.0.growth.listen());
+        let work = move || collect_until_hushed(&store, limit, &growth);
+        // Without a thread, all is done at the end.
         let thread = thread::Builder::new().name("gc".to_owned()).spawn(work).ok();
-        Collector { stopped, thread }
+        Collector { store: self.clone(), limit, thread }
     }
 
-    /// Forgets what is too much, if it is time to look.
-    fn collect_if_due(&self, limit: CacheLimit) -> Result<Option<Overflow>> {
-        let (disk, now) = (self.disk()?, (self.0.options.now)());
-        let is_due = |last: Checked| {
-            let lost_bytes = last.free_bytes.saturating_sub(disk.free_bytes);
-            lost_bytes >= limit.chunk_bytes() || now - last.at >= CHECK_AGE_MAX || limit.0 < last.limit_bytes
-        };
-        if !self.last_check()?.is_none_or(is_due) {
-            return Ok(None);
+    /// Forgets what is too much, if anything is. What was in use at the last look is only looked at again once the cache has
+    /// grown by a chunk.
+    fn keep_to(&self, limit: CacheLimit, last: Option<Overflow>) -> Result<Option<Overflow>> {
+        self.measure()?;
+        let ledger = self.ledger()?;
+        let bearable = last.map_or(limit.0, |last| last.cache_bytes.saturating_add(limit.chunk_bytes()));
+        let now = self.now_seconds();
+        let is_fresh = ledger.counted_at().is_some_and(|at| now.saturating_sub(at) < COUNT_AGE_MAX);
+        if is_fresh && ledger.cache_bytes_max().is_some_and(|bytes| bytes <= bearable) {
+            return Ok(last);
         }
+        let cache_bytes = self.collect(limit, now)?;
+        Ok((cache_bytes > limit.0).then_some(Overflow { cache_bytes, limit }))
+    }
+
+    /// Forgets until a chunk is free, if the limit is exceeded. Returns what the cache takes then.
+    fn collect(&self, limit: CacheLimit, now: i64) -> Result<u64> {
         let easy = |item: &Item| {
             matches!(
                 item.kind,
@@ -116,70 +113,66 @@ impl Store {
             PrunePolicy { selects: Some(&easy), unused_since: Some(now - EASY_AGE_MIN), limits, all: false },
             PrunePolicy { limits, ..PrunePolicy::default() },
         ];
-        let mut report = self.plan_prune(&policies)?;
-        if !report.removals.is_empty() {
-            report = self.prune(&policies)?;
-        }
-        self.record_check(Checked { at: now, free_bytes: self.disk()?.free_bytes, limit_bytes: limit.0 })?;
-        let cache_bytes = report.cache_bytes;
-        Ok((cache_bytes > limit.0).then_some(Overflow { cache_bytes, limit }))
-    }
-
-    fn last_check(&self) -> Result<Option<Checked>> {
-        let read = |row: &rusqlite::Row<'_>| {
-            let bytes = |index| Ok::<_, rusqlite::Error>(row.get::<_, i64>(index)?.cast_unsigned());
-            Ok(Checked { at: row.get(0)?, free_bytes: bytes(1)?, limit_bytes: bytes(2)? })
-        };
-        self.0.db.read("read of the last check", |db| {
-            let sql = "SELECT at, free_bytes, limit_bytes FROM gc_check";
-            Ok(db.prepare_cached(sql)?.query_row((), read).optional()?)
-        })
-    }
-
-    fn record_check(&self, check: Checked) -> Result<()> {
-        self.0.db.write("record a check", |db| {
-            let sql =
-                "INSERT OR REPLACE INTO gc_check (id, at, free_bytes, limit_bytes) VALUES (1, ?1, ?2, ?3)";
-            let row = (check.at, check.free_bytes.cast_signed(), check.limit_bytes.cast_signed());
-            Ok(db.prepare_cached(sql)?.execute(row).map(drop)?)
-        })
+        Ok(self.prune_above(limit.0.saturating_add(1), &policies)?.cache_bytes)
     }
 }
 
-/// Looks now, every interval, and once more at the end.
-fn collect_until_stopped(store: &Store, limit: CacheLimit, stopped: &Stopped) -> Result<Option<Overflow>> {
-    // A connection of its own, so that no step waits for it.
-    let store = Store::open(store.root(), &store.0.options)?;
-    let mut overflow = None;
-    loop {
-        overflow = store.collect_if_due(limit)?.or(overflow);
-        let flag = stopped.flag.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = stopped.changed.wait_timeout_while(flag, INTERVAL, |stopped| !*stopped);
-        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-            return Ok(store.collect_if_due(limit)?.or(overflow));
+/// Looks whenever something was added.
+fn collect_until_hushed(store: &Store, limit: CacheLimit, growth: &Receiver<()>) -> Result<Option<Overflow>> {
+    let (mut own, mut overflow) = (None, None);
+    while wait_for_growth(growth) {
+        // A connection of its own, so that no step waits for it; a build that adds nothing does without.
+        let own = match &own {
+            Some(own) => own,
+            None => own.insert(Store::open(store.root(), &store.0.options)?),
+        };
+        own.settle(&store.0.growth)?;
+        overflow = own.keep_to(limit, overflow)?;
+    }
+    Ok(overflow)
+}
+
+/// Waits until something was added and it is quiet. False when nothing more will come.
+fn wait_for_growth(growth: &Receiver<()>) -> bool {
+    if growth.recv().is_err() {
+        return false;
+    }
+    for _ in 0..UNQUIET_MAX {
+        match growth.recv_timeout(QUIET) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
+    true
 }
 
 impl Collector {
-    /// Looks once more, and stops. Says if the limit could not be kept to.
+    /// Looks once more, stops, and gives the lease back. When the cache takes more than it may, as the build that had the lease has used
+    /// all of it, what it used goes then: that is returned.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn finish(mut self) -> Result<Option<Overflow>> {
-        self.stop();
-        let ended = self.thread.take().map(JoinHandle::join);
-        ended.map_or(Ok(None), |ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    pub fn finish(mut self, lease: Lease) -> Result<Option<Overflow>> {
+        let ended = self.stop()?;
+        self.store.settle(&self.store.0.growth)?;
+        let overflow = self.store.keep_to(self.limit, ended)?;
+        drop(lease);
+        if overflow.is_some() {
+            self.store.keep_to(self.limit, None)?;
+        }
+        Ok(overflow)
     }
 
-    fn stop(&self) {
-        *self.stopped.flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stopped.changed.notify_all();
+    fn stop(&mut self) -> Result<Option<Overflow>> {
+        self.store.0.growth.hush();
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.map_or(Ok(None), |ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 }
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.stop();
+        self.store.0.growth.hush();
     }
 }

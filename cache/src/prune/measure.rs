@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
+use super::ledger;
 use crate::db::Failure;
 use crate::root_dir::{At as _, PathError, RootDir, list};
 use crate::{LayerId, Result, Store};
@@ -14,44 +15,71 @@ use crate::{LayerId, Result, Store};
 /// The unit of `st_blocks`.
 pub(super) const BLOCK_BYTES: u64 = 512;
 
-/// A tree whose size is not known: where it is, and the row that is to say it.
-struct Unmeasured {
-    path: PathBuf,
-    sql: &'static str,
-    key: rusqlite::types::Value,
+/// A tree whose size is not known, and where that is to be recorded.
+enum Uncounted {
+    Layer(i64),
+    /// As it was after so many changes.
+    Mutable {
+        path: String,
+        changes: i64,
+    },
 }
 
 impl Store {
-    /// Counts what is not known yet.
+    /// Counts what is not counted yet, and adds it to the ledger.
     pub(crate) fn measure(&self) -> Result<()> {
-        for Unmeasured { path, sql, key } in self.0.db.read("list sizes", |db| self.unmeasured(db))? {
-            let size_bytes = match tree_bytes(&path) {
-                // Pruned by somebody else meanwhile.
-                Err(error) if error.is_not_found() => continue,
-                counted => i64::try_from(counted?).unwrap_or(i64::MAX),
+        let mut counted = Vec::new();
+        for uncounted in self.0.db.read("list sizes", uncounted)? {
+            let path = match &uncounted {
+                Uncounted::Layer(id) => self.0.layout.layer(LayerId(*id)),
+                Uncounted::Mutable { path, .. } => self.root().join(path),
             };
-            self.0.db.write("record a size", |db| {
-                Ok(db.prepare_cached(sql)?.execute((key, size_bytes)).map(drop)?)
-            })?;
+            match tree_bytes(&path) {
+                // Pruned by somebody else meanwhile.
+                Err(error) if error.is_not_found() => {}
+                bytes => counted.push((uncounted, i64::try_from(bytes?).unwrap_or(i64::MAX))),
+            }
         }
-        Ok(())
+        if counted.is_empty() {
+            return Ok(());
+        }
+        self.0.db.write("record sizes", |db| {
+            counted.iter().try_for_each(|(uncounted, bytes)| uncounted.record(db, *bytes))
+        })
     }
+}
 
-    fn unmeasured(&self, db: &Connection) -> Result<Vec<Unmeasured>, Failure> {
-        let mut layers = db.prepare_cached("SELECT id FROM layer WHERE disk_size_bytes IS NULL")?;
-        let layers = layers.query_map((), |row| {
-            let id: i64 = row.get(0)?;
-            let sql = "UPDATE layer SET disk_size_bytes = ?2 WHERE id = ?1";
-            Ok(Unmeasured { path: self.0.layout.layer(LayerId(id)), sql, key: id.into() })
-        })?;
-        let mut mutables = db.prepare_cached("SELECT path FROM mutable WHERE disk_size_bytes IS NULL")?;
-        let mutables = mutables.query_map((), |row| {
-            let path: String = row.get(0)?;
-            let sql = "UPDATE mutable SET disk_size_bytes = ?2 WHERE path = ?1";
-            Ok(Unmeasured { path: self.root().join(&path), sql, key: path.into() })
-        })?;
-        Ok(layers.chain(mutables).collect::<Result<_, _>>()?)
+impl Uncounted {
+    /// Records a size, unless somebody else has meanwhile.
+    fn record(&self, db: &Transaction<'_>, bytes: i64) -> Result<(), Failure> {
+        let before: Option<i64> = match self {
+            Self::Layer(id) => {
+                let sql = "UPDATE layer SET disk_size_bytes = ?2 WHERE id = ?1 AND disk_size_bytes IS NULL
+                    RETURNING 0";
+                db.prepare_cached(sql)?.query_row((id, bytes), |row| row.get(0)).optional()?
+            }
+            Self::Mutable { path, changes } => {
+                let sql = "SELECT disk_size_bytes FROM mutable WHERE path = ?1 AND changes_counted < ?2";
+                let before =
+                    db.prepare_cached(sql)?.query_row((path, changes), |row| row.get(0)).optional()?;
+                let sql = "UPDATE mutable SET disk_size_bytes = ?2, changes_counted = ?3
+                    WHERE path = ?1 AND changes_counted < ?3";
+                db.prepare_cached(sql)?.execute((path, bytes, changes))?;
+                before
+            }
+        };
+        before.map_or(Ok(()), |before| ledger::add(db, bytes - before))
     }
+}
+
+fn uncounted(db: &Connection) -> Result<Vec<Uncounted>, Failure> {
+    let mut layers = db.prepare_cached("SELECT id FROM layer WHERE disk_size_bytes IS NULL")?;
+    let layers = layers.query_map((), |row| Ok(Uncounted::Layer(row.get(0)?)))?;
+    let sql = "SELECT path, changes FROM mutable WHERE changes <> changes_counted";
+    let mut mutables = db.prepare_cached(sql)?;
+    let mutables =
+        mutables.query_map((), |row| Ok(Uncounted::Mutable { path: row.get(0)?, changes: row.get(1)? }))?;
+    Ok(layers.chain(mutables).collect::<Result<_, _>>()?)
 }
 
 /// What a tree takes on disk, in bytes; nothing if it is not there.

@@ -5,16 +5,18 @@
 //! each.
 //!
 //! 1. Count what is not counted yet.
-//! 2. Take `prune.lock` alone; read the leases: what was used since the oldest began is out of reach.
-//! 3. Forget items, the least recently used first, as far as the policies ask.
-//! 4. Forget snapshots that nothing names, then layers that no snapshot has; the layers' directories move to `trash/`, together
-//!    with directories that have no row. All that in one transaction, so that no commit comes in between.
-//! 5. Unlink blobs, and directories whose lock is free.
-//! 6. Give the lock back; empty the trash.
+//! 2. Read the leases: what was used since the oldest began is out of reach.
+//! 3. Read the store, as it is at one moment, and decide in memory what goes: items, the least recently used first, as far as the
+//!    policies ask; then what nothing names any longer. Nobody waits for that.
+//! 4. Carry it out ([`apply`]): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
+//!    directories whose lock is free.
+//! 5. Sweep what has no row; empty the trash.
 
+mod apply;
 mod blobs;
 mod gc;
 mod item;
+pub(crate) mod ledger;
 mod measure;
 mod plan;
 mod state;
@@ -29,6 +31,8 @@ use rustix::fs::FlockOperation;
 use self::blobs::{Blob, ImageBlobs};
 pub use self::gc::{CacheLimit, Collector, Overflow};
 pub use self::item::{Item, ItemKind, Usage};
+pub(crate) use self::ledger::Growth;
+use self::ledger::Ledger;
 pub use self::measure::disk_size_bytes;
 use self::plan::Plan;
 use self::state::{Found, State};
@@ -129,25 +133,26 @@ impl Store {
     /// # Errors
     /// When the metadata or a directory of the store cannot be read or written. What was forgotten until then stays so.
     pub fn prune(&self, policies: &[PrunePolicy<'_>]) -> Result<PruneReport> {
-        self.measure()?;
-        let alone = self.lock_prune(FlockOperation::LockExclusive)?;
-        let in_use = self.in_use_since()?;
-        let files = self.read_files()?;
+        self.prune_above(0, policies)
+    }
+
+    /// As [`prune`](Self::prune), if the cache takes at least so much.
+    fn prune_above(&self, bytes_min: u64, policies: &[PrunePolicy<'_>]) -> Result<PruneReport> {
+        // Against other prunes, which would take the same, and checks. No build waits for it.
+        let _alone = self.lock_prune(FlockOperation::LockExclusive)?;
         let free_bytes = self.disk()?.free_bytes;
-        let plan = self.0.db.write("prune", |db| {
-            let plan = self.read_state(db, &files, in_use)?.plan(policies, free_bytes);
-            plan.apply(db)?;
-            self.sweep_layers(db)?;
-            Ok(plan)
-        })?;
-        plan.blobs.iter().try_for_each(|digest| self.discard(&self.0.layout.blob(*digest)))?;
-        for mutable in &plan.mutables {
-            // One that was taken meanwhile stays.
-            self.remove_mutable(mutable)?;
+        let (state, ledger) = self.state()?;
+        let mut plan = state.plan(&[], free_bytes);
+        if plan.cache_bytes < bytes_min {
+            self.record_count(&ledger, plan.cache_bytes)?;
+            return Ok(plan.into());
         }
-        self.sweep_file_lists(in_use.map(|since| since.modified))?;
+        plan = state.plan(policies, free_bytes);
+        self.forget(&mut plan)?;
+        self.record_count(&ledger, plan.cache_bytes)?;
+        self.sweep_layers_later()?;
+        self.sweep_file_lists()?;
         self.builds().sweep()?;
-        drop(alone);
         self.empty_trash()?;
         Ok(plan.into())
     }
@@ -158,7 +163,7 @@ impl Store {
     /// When the metadata or a directory of the store cannot be read.
     pub fn plan_prune(&self, policies: &[PrunePolicy<'_>]) -> Result<PruneReport> {
         let free_bytes = self.disk()?.free_bytes;
-        Ok(self.state()?.plan(policies, free_bytes).into())
+        Ok(self.state()?.0.plan(policies, free_bytes).into())
     }
 
     /// What is in the store, and what each thing takes.
@@ -166,16 +171,22 @@ impl Store {
     /// # Errors
     /// When the metadata or a directory of the store cannot be read.
     pub fn usage(&self) -> Result<Usage> {
-        Ok(self.state()?.usage())
+        Ok(self.state()?.0.usage())
     }
 
-    fn state(&self) -> Result<State> {
-        self.measure()?;
-        let alone = self.lock_prune(FlockOperation::LockExclusive)?;
+    /// What is in the store at one moment, and what the ledger said at that moment.
+    fn state(&self) -> Result<(State, Ledger)> {
+        // First: what is used from here on gets a stamp that a plan does not know.
         let in_use = self.in_use_since()?;
-        drop(alone);
+        self.measure()?;
         let files = self.read_files()?;
-        self.0.db.read("list what is stored", |db| self.read_state(db, &files, in_use))
+        self.0
+            .db
+            .read("list what is stored", |db| Ok((self.read_state(db, &files, in_use)?, Ledger::read(db)?)))
+    }
+
+    fn ledger(&self) -> Result<Ledger> {
+        self.0.db.read("read what the cache takes", Ledger::read)
     }
 
     fn read_files(&self) -> Result<Files> {

@@ -2,14 +2,12 @@
 
 use std::collections::HashSet;
 
-use rbuild_image::Digest;
-use rusqlite::Transaction;
-
+use super::blobs::Blob;
 use super::item::{Item, Usage};
-use super::state::{Entry, Keeper, Root, State, What};
+use super::state::{Entry, Keeper, Known, Root, State, What};
 use super::{PrunePolicy, Removal};
 use crate::Mutable;
-use crate::db::Failure;
+use crate::lease::stamp_of;
 
 /// What goes.
 #[derive(Debug, Default)]
@@ -17,11 +15,22 @@ pub(super) struct Plan {
     pub(super) removals: Vec<Removal>,
     /// What the cache takes when all that is done.
     pub(super) cache_bytes: u64,
-    pub(super) results: Vec<i64>,
-    pub(super) snapshots: Vec<i64>,
+    /// Of which entries the removals are, where these are results.
+    removed: Vec<Option<i64>>,
+    pub(super) results: Vec<Doomed>,
+    pub(super) snapshots: Vec<Doomed>,
     pub(super) layers: Vec<i64>,
-    pub(super) blobs: Vec<Digest>,
+    pub(super) blobs: Vec<Blob>,
     pub(super) mutables: Vec<Mutable>,
+    /// What there was when it was made.
+    pub(super) known: Known,
+}
+
+/// A row that goes, unless it was used since it had this stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Doomed {
+    pub(super) id: i64,
+    pub(super) stamp: i64,
 }
 
 /// A plan in the making.
@@ -35,6 +44,8 @@ struct Planner<'a> {
     /// What neither images nor containers hold.
     cache_bytes: u64,
     removals: Vec<Removal>,
+    /// By removal: the result that goes.
+    removed: Vec<Option<i64>>,
 }
 
 impl State {
@@ -92,6 +103,7 @@ impl<'a> Planner<'a> {
             pinned,
             cache_bytes: cached.map(|(piece, _)| piece.size_bytes).sum(),
             removals: Vec::new(),
+            removed: Vec::new(),
         }
     }
 
@@ -107,7 +119,7 @@ impl<'a> Planner<'a> {
             if keep_bytes.is_some_and(|keep| self.cache_bytes <= keep) {
                 return;
             }
-            let too_young = policy.unused_since.is_some_and(|since| entry.last_used >= since);
+            let too_young = policy.unused_since.is_some_and(|since| entry.last_used >= stamp_of(since));
             if self.gone[at] || entry.in_use || too_young || (!policy.all && self.frees_nothing(entry)) {
                 continue;
             }
@@ -115,6 +127,7 @@ impl<'a> Planner<'a> {
             if policy.selects.is_none_or(|selects| selects(&item)) {
                 self.gone[at] = true;
                 let freed_bytes = self.release(entry);
+                self.removed.push(entry.result);
                 self.removals.push(Removal { item, policy: index, freed_bytes });
             }
         }
@@ -139,17 +152,18 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(self) -> Plan {
-        let Self { state, holders, gone, cache_bytes, removals, .. } = self;
-        let mut plan = Plan { removals, cache_bytes, ..Plan::default() };
+        let Self { state, holders, gone, cache_bytes, removals, removed, .. } = self;
+        let mut plan = Plan { removals, removed, cache_bytes, known: state.known, ..Plan::default() };
         let forgotten = state.entries.iter().zip(&gone).filter(|(_, gone)| **gone);
-        plan.results = forgotten.filter_map(|(entry, _)| entry.result).collect();
+        let doomed = |entry: &Entry| Some(Doomed { id: entry.result?, stamp: entry.last_used });
+        plan.results = forgotten.filter_map(|(entry, _)| doomed(entry)).collect();
         plan.snapshots = state.unheld_snapshots(&gone);
         for (piece, _) in
             state.pieces.iter().zip(&holders).filter(|(piece, holders)| **holders == 0 && !piece.in_use)
         {
             match &piece.what {
                 What::Layer(id) => plan.layers.push(*id),
-                What::Blob(digest) => plan.blobs.push(*digest),
+                What::Blob(blob) => plan.blobs.push(*blob),
                 What::Mutable(mutable) => plan.mutables.push(mutable.clone()),
             }
         }
@@ -159,7 +173,7 @@ impl<'a> Planner<'a> {
 
 impl State {
     /// The snapshots that nothing names any longer.
-    fn unheld_snapshots(&self, gone: &[bool]) -> Vec<i64> {
+    fn unheld_snapshots(&self, gone: &[bool]) -> Vec<Doomed> {
         let kept = self.entries.iter().zip(gone).filter(|(_, gone)| !**gone);
         let named =
             kept.map(|(entry, _)| &entry.snapshots).chain(self.roots.iter().map(|root| &root.snapshots));
@@ -167,26 +181,22 @@ impl State {
         let rows = held.iter().filter_map(|id| self.snapshots.get(id));
         let flats: Vec<i64> = rows.flat_map(|row| &row.flats).copied().collect();
         held.extend(flats);
-        self.snapshots.keys().filter(|id| !held.contains(id)).copied().collect()
+        let unheld = self.snapshots.iter().filter(|(id, _)| !held.contains(id));
+        unheld.map(|(id, row)| Doomed { id: *id, stamp: row.last_used }).collect()
     }
 }
 
 impl Plan {
-    /// Deletes the rows: users before what they use.
-    pub(super) fn apply(&self, db: &Transaction<'_>) -> Result<(), Failure> {
-        let tables = [
-            ("DELETE FROM result WHERE id = ?1", &self.results),
-            ("DELETE FROM snapshot WHERE id = ?1", &self.snapshots),
-            ("DELETE FROM layer WHERE id = ?1", &self.layers),
-        ];
-        for (sql, ids) in tables {
-            let mut statement = db.prepare_cached(sql)?;
-            for id in ids {
-                statement.execute([id])?;
-            }
-        }
-        let sql = "DELETE FROM layer_blob WHERE diff_id NOT IN (SELECT diff_id FROM layer_archive)";
-        db.execute(sql, ())?;
-        Ok(())
+    /// Takes the results that stayed after all from what went.
+    pub(super) fn spare(&mut self, stayed: &HashSet<i64>) {
+        let removed = std::mem::take(&mut self.removed);
+        let mut went = removed.iter().map(|result| result.is_none_or(|result| !stayed.contains(&result)));
+        let mut kept_bytes = 0;
+        self.removals.retain(|removal| {
+            let went = went.next().unwrap_or(true);
+            kept_bytes += if went { 0 } else { removal.freed_bytes };
+            went
+        });
+        self.cache_bytes += kept_bytes;
     }
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Row};
 use super::blobs::{Blob, ImageBlobs};
 use super::item::{Item, ItemKind};
 use crate::db::{Failure, unpack};
-use crate::lease::InUseSince;
+use crate::lease::{InUseSince, seconds, stamp_of};
 use crate::mutable::MutableKind;
 use crate::{Mutable, Store};
 
@@ -25,7 +25,7 @@ pub(super) type PieceId = u32;
 pub(super) struct Piece {
     pub(super) what: What,
     pub(super) size_bytes: u64,
-    /// Unix seconds.
+    /// Unix nanoseconds, as in all of this.
     pub(super) last_used: i64,
     pub(super) in_use: bool,
 }
@@ -33,7 +33,7 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) enum What {
     Layer(i64),
-    Blob(Digest),
+    Blob(Blob),
     Mutable(Mutable),
 }
 
@@ -84,15 +84,24 @@ pub(super) struct SnapshotRow {
     pub(super) pieces: Vec<PieceId>,
     /// The snapshots that its mounts need beside its own layers: what its lower part was flattened to.
     pub(super) flats: Vec<i64>,
+    pub(super) last_used: i64,
+}
+
+/// The highest ids there are: what has a higher one was added later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) result: i64,
+    pub(super) snapshot: i64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) pieces: Vec<Piece>,
     pub(super) snapshots: HashMap<i64, SnapshotRow>,
-    /// The least recently used first; of those used at once, the one made last.
+    /// The order to forget them in.
     pub(super) entries: Vec<Entry>,
     pub(super) roots: Vec<Root>,
+    pub(super) known: Known,
 }
 
 /// Where things are while a state is put together.
@@ -132,8 +141,23 @@ impl State {
         builder.add_mutables(store.read_mutables(db)?);
         builder.add_leftovers();
         let mut state = builder.state;
-        state.entries.sort_by_key(|entry| (entry.last_used, std::cmp::Reverse(entry.result)));
+        state.order();
         Ok(state)
+    }
+
+    /// Puts the least recently used first. What others stand on counts as used when these were, and goes after them: to forget it
+    /// before frees nothing.
+    pub(super) fn order(&mut self) {
+        let mut used = vec![i64::MIN; self.pieces.len()];
+        for entry in &self.entries {
+            for piece in entry.pieces.iter().map(|piece| *piece as usize) {
+                used[piece] = used[piece].max(entry.last_used);
+            }
+        }
+        self.entries.sort_by_cached_key(|entry| {
+            let stands_on = entry.pieces.iter().map(|piece| used[*piece as usize]).min();
+            (stands_on.unwrap_or(entry.last_used), std::cmp::Reverse(entry.result))
+        });
     }
 
     /// How many hold each piece.
@@ -161,8 +185,8 @@ impl State {
             kind: entry.kind,
             id: entry.id.clone(),
             description: entry.description.clone(),
-            created: entry.created,
-            last_used: entry.last_used,
+            created: seconds(entry.created),
+            last_used: seconds(entry.last_used),
             private_bytes,
             shared_bytes,
             users: self.users(&entry.pieces, pins),
@@ -238,11 +262,11 @@ impl Builder<'_> {
     /// The blobs, and which layers they are forms of.
     fn add_blobs(&mut self, db: &Connection, blobs: &[Blob]) -> Result<(), Failure> {
         for blob in blobs {
-            let seconds = blob.used.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let used = blob.used.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let piece = Piece {
-                what: What::Blob(blob.digest),
+                what: What::Blob(*blob),
                 size_bytes: blob.size_bytes,
-                last_used: i64::try_from(seconds).unwrap_or(i64::MAX),
+                last_used: i64::try_from(used).unwrap_or(i64::MAX),
                 in_use: self.in_use.is_some_and(|since| blob.used >= since.modified),
             };
             let piece = self.add_piece(piece);
@@ -273,7 +297,8 @@ impl Builder<'_> {
             }
             let is_part = |part: &&Vec<u8>| packed.starts_with(part);
             let flats = flats.keys().filter(is_part).map(|part| flats[part]).collect();
-            self.state.snapshots.insert(id, SnapshotRow { pieces, flats });
+            self.state.snapshots.insert(id, SnapshotRow { pieces, flats, last_used });
+            self.state.known.snapshot = self.state.known.snapshot.max(id);
             if self.is_in_use(last_used) {
                 used.push(id);
             }
@@ -289,6 +314,7 @@ impl Builder<'_> {
             let snapshots = unpack("result", &outputs)?;
             let pieces = self.pieces_of(&snapshots);
             let in_use = self.is_in_use(entry.last_used);
+            self.state.known.result = self.state.known.result.max(entry.result.unwrap_or_default());
             self.state.entries.push(Entry { in_use, snapshots, pieces, ..entry });
         }
         Ok(())
@@ -329,13 +355,13 @@ impl Builder<'_> {
                 },
                 id: mutable.id(),
                 description: mutable.name.clone(),
-                created: mutable.created,
-                last_used: mutable.last_used,
-                in_use: self.is_in_use(mutable.last_used),
+                created: stamp_of(mutable.created),
+                last_used: mutable.stamp,
+                in_use: self.is_in_use(mutable.stamp),
                 snapshots: Vec::new(),
                 pieces: Vec::new(),
             };
-            let (size_bytes, last_used, in_use) = (mutable.size_bytes, mutable.last_used, entry.in_use);
+            let (size_bytes, last_used, in_use) = (mutable.size_bytes, mutable.stamp, entry.in_use);
             let piece = self.add_piece(Piece { what: What::Mutable(mutable), size_bytes, last_used, in_use });
             self.state.entries.push(Entry { pieces: vec![piece], ..entry });
         }
@@ -347,11 +373,11 @@ impl Builder<'_> {
         for (index, piece) in self.state.pieces.iter().enumerate().filter(|(index, _)| holders[*index] == 0) {
             let (kind, id, description) = match &piece.what {
                 What::Layer(id) => (ItemKind::Leftover, id.to_string(), "layer that nothing needs"),
-                What::Blob(digest) if self.downloads.contains(digest) => {
-                    (ItemKind::Source, digest.hex()[..12].to_owned(), "file of a web server")
+                What::Blob(blob) if self.downloads.contains(&blob.digest) => {
+                    (ItemKind::Source, blob.digest.hex()[..12].to_owned(), "file of a web server")
                 }
-                What::Blob(digest) => {
-                    (ItemKind::Leftover, digest.hex()[..12].to_owned(), "blob that nothing needs")
+                What::Blob(blob) => {
+                    (ItemKind::Leftover, blob.digest.hex()[..12].to_owned(), "blob that nothing needs")
                 }
                 What::Mutable(_) => continue,
             };

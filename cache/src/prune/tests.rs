@@ -5,6 +5,7 @@ use rbuild_image::{Descriptor, Manifest, MediaType};
 use super::state::{Entry, Keeper, Piece, Root, SnapshotRow, What};
 use super::*;
 use crate::images::tests::store_image;
+use crate::lease::stamp_of;
 use crate::testing::{NOW, TestStore, commit_file};
 use crate::{
     CacheKey, CacheMount, CacheMountSharing, CacheMountSpec, ContainerRecord, MutableKind, NewRecord,
@@ -36,6 +37,11 @@ fn cache_mount(store: &Store, number: u8) -> CacheMount {
 
 fn kinds(report: &PruneReport) -> Vec<ItemKind> {
     report.removals.iter().map(|removal| removal.item.kind).collect()
+}
+
+/// The results that a plan forgets.
+fn results(plan: &Plan) -> Vec<i64> {
+    plan.results.iter().map(|doomed| doomed.id).collect()
 }
 
 fn layer_count(store: &TestStore) -> usize {
@@ -185,14 +191,14 @@ fn three_results() -> State {
     let mut state = State { pieces: vec![piece(What::Layer(1), 10)], ..State::default() };
     for id in 2..=4_u32 {
         state.pieces.push(piece(What::Layer(id.into()), 5));
-        state.snapshots.insert(id.into(), SnapshotRow { pieces: vec![0, id - 1], flats: vec![] });
+        state.snapshots.insert(id.into(), SnapshotRow { pieces: vec![0, id - 1], ..SnapshotRow::default() });
         state.entries.push(Entry {
             result: Some(id.into()),
             kind: ItemKind::Step,
             id: String::new(),
             description: String::new(),
             created: 0,
-            last_used: id.into(),
+            last_used: stamp_of(id.into()),
             in_use: false,
             snapshots: vec![id.into()],
             pieces: vec![0, id - 1],
@@ -218,13 +224,13 @@ fn the_least_recently_used_go_first_until_little_enough_is_left() {
     for (limits, unused_since, expected) in cases {
         let policy = PrunePolicy { unused_since, limits, ..PrunePolicy::default() };
         let plan = three_results().plan(&[policy], 0);
-        assert_eq!(plan.results, expected, "{policy:?}");
+        assert_eq!(results(&plan), expected, "{policy:?}");
         let freed: u64 = plan.removals.iter().map(|removal| removal.freed_bytes).sum();
         assert_eq!(plan.cache_bytes, 25 - freed);
     }
     let mut used = three_results();
     used.entries[0].in_use = true;
-    assert_eq!(used.plan(&[PrunePolicy::default()], 0).results, [3, 4]);
+    assert_eq!(results(&used.plan(&[PrunePolicy::default()], 0)), [3, 4]);
     let rules = [
         PrunePolicy { unused_since: Some(3), ..PrunePolicy::default() },
         PrunePolicy { limits: Some(at_most(15)), ..PrunePolicy::default() },
@@ -245,23 +251,22 @@ fn a_layer_goes_with_its_last_holder() {
     let freed: Vec<u64> = plan.removals.iter().map(|removal| removal.freed_bytes).collect();
     assert_eq!(freed, [5, 0, 5]);
     // What frees nothing is kept, and what roots need is no part of the cache.
-    assert_eq!(state.plan(&[PrunePolicy::default()], 0).results, [2, 4]);
-    assert_eq!(
-        state.plan(&[PrunePolicy { limits: Some(at_most(10)), ..EVERYTHING }], 0).results,
-        [] as [i64; 0]
-    );
+    assert_eq!(results(&state.plan(&[PrunePolicy::default()], 0)), [2, 4]);
+    let limited = PrunePolicy { limits: Some(at_most(10)), ..EVERYTHING };
+    assert!(results(&state.plan(&[limited], 0)).is_empty());
 }
 
 #[test]
 fn what_a_mount_was_flattened_to_stays_with_the_stack() {
     let mut state = three_results();
     state.pieces.push(Piece { what: What::Layer(5), size_bytes: 3, last_used: 0, in_use: false });
-    state.snapshots.insert(5, SnapshotRow { pieces: vec![4], flats: vec![] });
+    state.snapshots.insert(5, SnapshotRow { pieces: vec![4], ..SnapshotRow::default() });
     state.snapshots.get_mut(&4).unwrap().flats.push(5);
     state.entries[2].pieces.push(4);
     state.entries[2].in_use = true;
     let plan = state.plan(&[EVERYTHING], 0);
-    assert_eq!((plan.results, plan.snapshots.contains(&5), plan.layers), (vec![2, 3], false, vec![2, 3]));
+    let forgets_flat = plan.snapshots.iter().any(|doomed| doomed.id == 5);
+    assert_eq!((results(&plan), forgets_flat, plan.layers), (vec![2, 3], false, vec![2, 3]));
 }
 
 #[test]
@@ -286,25 +291,134 @@ fn limits_are_buildkits() {
 }
 
 #[test]
-fn the_collector_keeps_to_the_limit_or_says_so() {
+fn what_others_stand_on_goes_after_them() {
+    let mut state = three_results();
+    // Each stands on the one made before it.
+    state.entries[1].pieces = vec![0, 1, 2];
+    state.entries[2].pieces = vec![0, 1, 2, 3];
+    state.order();
+    let order: Vec<_> = state.entries.iter().map(|entry| entry.result).collect();
+    assert_eq!(order, [Some(4), Some(3), Some(2)]);
+    let plan = state.plan(&[PrunePolicy { limits: Some(at_most(20)), ..EVERYTHING }], 0);
+    assert_eq!((results(&plan), plan.cache_bytes), (vec![4], 20));
+}
+
+/// A store with two results, one on top of the other, and a plan to forget both.
+fn doomed_store() -> (TestStore, [Snapshot; 2], [CacheKey; 2], Plan) {
     let store = TestStore::new();
-    let content = "x".repeat(1 << 20);
-    for number in 1..=4 {
-        record(&store, number, &commit_file(&store, &Snapshot::empty(), "a", &content));
+    let below = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let top = commit_file(&store, &below, "b", "2");
+    let keys = [record(&store, 1, &below), record(&store, 2, &top)];
+    let plan = store.state().unwrap().0.plan(&[EVERYTHING], 0);
+    assert_eq!((plan.results.len(), plan.snapshots.len(), plan.layers.len()), (2, 2, 2));
+    (store, [below, top], keys, plan)
+}
+
+#[test]
+fn what_is_used_after_a_plan_was_made_stays() {
+    let (store, [_, top], keys, mut plan) = doomed_store();
+    let lease = store.lease().unwrap();
+    assert!(store.records().lookup(keys[1]).unwrap().is_some());
+    store.forget(&mut plan).unwrap();
+    assert_eq!((plan.removals.len(), layer_count(&store)), (1, 2));
+    assert_eq!(store.records().lookup(keys[1]).unwrap().unwrap().outputs, [top]);
+    assert!(store.records().lookup(keys[0]).unwrap().is_none());
+    drop(lease);
+    assert_eq!(crate::testing::problems(&store), []);
+}
+
+#[test]
+fn what_is_made_after_a_plan_was_made_stays() {
+    let (store, [below, _], _, mut plan) = doomed_store();
+    let lease = store.lease().unwrap();
+    let new = commit_file(&store, &below, "c", "3");
+    let key = record(&store, 3, &new);
+    store.forget(&mut plan).unwrap();
+    assert_eq!((plan.removals.len(), layer_count(&store)), (2, 2));
+    assert_eq!(store.records().lookup(key).unwrap().unwrap().outputs, [new]);
+    drop(lease);
+    assert_eq!(crate::testing::problems(&store), []);
+}
+
+#[test]
+fn an_image_or_a_blob_that_came_after_a_plan_stays() {
+    let (store, [_, top], _, _) = doomed_store();
+    let (old, used) = (store.content().put(b"old").unwrap(), store.content().put(b"used").unwrap());
+    let past = std::time::SystemTime::UNIX_EPOCH;
+    for digest in [old, used] {
+        fs::File::open(store.0.layout.blob(digest)).unwrap().set_modified(past).unwrap();
     }
-    let large = CacheLimit(1 << 30);
-    assert_eq!(store.collect_garbage(large).finish().unwrap(), None);
+    let mut plan = store.state().unwrap().0.plan(&[EVERYTHING], 0);
+    let target = store_image(&store, "{}");
+    store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&top)).unwrap();
+    assert!(store.content().contains(used).unwrap());
+    store.forget(&mut plan).unwrap();
+    assert!(store.content().contains(used).unwrap() && !store.content().contains(old).unwrap());
+    assert_eq!(store.images().list().unwrap()[0].snapshots, [top]);
+    assert_eq!(crate::testing::problems(&store), []);
+}
+
+/// Results of a megabyte each, numbered from one.
+fn record_megabytes(store: &TestStore, count: u8) {
+    let content = "x".repeat(1 << 20);
+    for number in 1..=count {
+        record(store, number, &commit_file(store, &Snapshot::empty(), "a", &content));
+    }
+}
+
+#[test]
+fn the_collector_keeps_to_the_limit() {
+    let store = TestStore::new();
+    record_megabytes(&store, 4);
+    let collect = |limit| store.collect_garbage(limit).finish(store.lease().unwrap()).unwrap();
+    assert_eq!(collect(CacheLimit(1 << 30)), None);
     assert_eq!(store.records().list().unwrap().len(), 4);
+    store.records().lookup(CacheKey([1; 32])).unwrap().unwrap();
     let limit = CacheLimit(3 << 20);
-    let lease = store.lease().unwrap();
-    let used = store.records().lookup(CacheKey([4; 32])).unwrap();
-    assert!(used.is_some());
-    drop(lease);
-    assert_eq!(store.collect_garbage(limit).finish().unwrap(), None);
+    assert_eq!(collect(limit), None);
     assert!(store.usage().unwrap().cache_bytes <= limit.0);
-    let lease = store.lease().unwrap();
-    store.records().list().unwrap().iter().for_each(|it| drop(store.records().lookup(it.key).unwrap()));
-    let overflow = store.collect_garbage(CacheLimit(1 << 20)).finish().unwrap().unwrap();
-    assert!(overflow.cache_bytes > 1 << 20);
-    drop(lease);
+    let left: Vec<_> = store.records().list().unwrap().iter().map(|it| it.key.0[0]).collect();
+    assert_eq!(left, [4, 1]);
+}
+
+#[test]
+fn what_a_build_used_goes_at_its_end_if_it_is_too_much() {
+    let store = TestStore::new();
+    let (lease, limit) = (store.lease().unwrap(), CacheLimit(3 << 20));
+    let collector = store.collect_garbage(limit);
+    record_megabytes(&store, 4);
+    assert_eq!(store.records().list().unwrap().len(), 4);
+    let overflow = collector.finish(lease).unwrap().unwrap();
+    assert!(overflow.cache_bytes >= 4 << 20);
+    assert!(store.usage().unwrap().cache_bytes <= limit.0);
+    assert_eq!(store.records().list().unwrap().len(), 2);
+}
+
+#[test]
+fn the_ledger_never_says_too_little() {
+    let store = TestStore::new();
+    let at_most = || store.ledger().unwrap().cache_bytes_max();
+    assert_eq!(at_most(), None);
+    store.prune_above(u64::MAX, &[]).unwrap();
+    assert_eq!(at_most(), Some(0));
+    let check = || {
+        let usage = store.usage().unwrap();
+        store.settle(&store.0.growth).unwrap();
+        assert!(at_most().is_none_or(|bytes| bytes >= usage.cache_bytes), "{usage:?} {:?}", at_most());
+        usage.cache_bytes
+    };
+    record_megabytes(&store, 2);
+    assert!(check() >= 2 << 20);
+    let mount = cache_mount(&store, 1);
+    fs::write(mount.path().join("x"), [1; 1 << 16]).unwrap();
+    drop(mount);
+    store.content().put(&[1; 1 << 16]).unwrap();
+    assert!(check() >= (2 << 20) + (1 << 17));
+    assert!(at_most().is_some());
+    // What an image held becomes cache with nothing being added.
+    let target = store_image(&store, "{}");
+    store.images().put(&"app".parse().unwrap(), &target, &[]).unwrap();
+    store.images().remove(&"app".parse().unwrap()).unwrap();
+    assert_eq!(at_most(), None);
+    check();
 }

@@ -26,8 +26,10 @@ fn insert(store: &Store, number: u8, content_key: Option<CacheKey>, outputs: &[S
 fn what_was_recorded_is_found() {
     let store = TestStore::new();
     let outputs = [commit_file(&store, &Snapshot::empty(), "a", "1"), Snapshot::empty()];
+    let other = store.second_handle();
+    let _lease = [store.lease().unwrap(), other.lease().unwrap()];
     insert(&store, 1, Some(key(101)), &outputs);
-    let found = store.second_handle().records().lookup(key(1)).unwrap().unwrap();
+    let found = other.records().lookup(key(1)).unwrap().unwrap();
     assert_eq!(found.outputs, outputs);
     assert_eq!((found.key, found.content_key), (key(1), Some(key(101))));
     assert_eq!(found.op_digest, OP);

@@ -145,14 +145,16 @@ impl ActiveSnapshot {
     pub(super) fn commit_as(self, archive: Option<&Archive>) -> Result<Snapshot> {
         let store = &self.directory.store;
         let stamp = store.stamp();
-        store.0.db.write("commit a layer", |db| {
+        let snapshot = store.0.db.write("commit a layer", |db| {
             let layer = insert_layer(db, stamp)?;
             archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
             move_in(store, &self.directory.upper, layer)?;
             let mut layers = self.parent.layers.to_vec();
             layers.push(layer);
             insert_snapshot(db, &layers, stamp)
-        })
+        })?;
+        store.0.growth.announce();
+        Ok(snapshot)
     }
 }
 

@@ -67,14 +67,16 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let store = app.store()?;
     // From before the first lookup until the results have names.
     let lease = store.lease()?;
+    let collector = store.collect_garbage(cache_limit(app, &settings)?);
     let recorder = Recorder::begin(store, Arc::clone(&progress), header(&settings, &input));
     let result = build(app, &settings, &input, &remote, &recorder, &cancel, &blame);
     progress.finish();
     recorder.finish(result.as_ref().map(drop));
-    drop(lease);
+    let overflow = overflow(collector.finish(lease));
     if settings.explain && settings.progress != Mode::RawJson {
         eprint(&explanation(recorder.document().steps_as_shown()));
     }
+    eprint(&overflow);
     eprint(&result?);
     Ok(0)
 }
@@ -116,7 +118,6 @@ fn build(
     blame: &Blame<'_>,
 ) -> Result<String, Failure> {
     let images = app.images()?;
-    let collector = images.store().collect_garbage(cache_limit(app, settings)?);
     let resolver = remote.resolver(&input.trees)?;
     let lowered = settings
         .frontend(input)
@@ -151,9 +152,7 @@ fn build(
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
-    // What this build used is not collected.
-    let overflow = overflow(collector.finish());
-    Ok(warnings + &overflow)
+    Ok(warnings)
 }
 
 /// How much the cache may take: what the command line or the environment says, or the config file, or a part of the disk.
@@ -169,12 +168,13 @@ fn cache_limit(app: &App, settings: &Settings) -> Result<CacheLimit, Failure> {
     )
 }
 
-/// A build that could not keep to the size of the cache has still succeeded.
+/// What is told of a build that needed more than the cache may take, which is no failure.
 fn overflow(collected: rbuild_cache::Result<Option<Overflow>>) -> String {
     match collected {
         Ok(None) => String::new(),
         Ok(Some(Overflow { cache_bytes, limit })) => format!(
-            "warning: the cache takes {} of the {} that it may, and all of it is in use\n",
+            "warning: the cache took {}, all of it in use, and may take {}: what is too much was forgotten, and runs \
+             again in the next build\n",
             size(cache_bytes),
             size(limit.0)
         ),

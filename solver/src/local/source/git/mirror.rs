@@ -49,7 +49,9 @@ impl LocalWorker<'_> {
         }
         let mirror = Mirror { directory, lock };
         if !mirror.has(git, pinned)? {
-            mirror.fetch_pinned(git, remote, pinned)?;
+            let fetched = mirror.fetch_pinned(git, remote, pinned);
+            self.store().record_change(&mirror.directory)?;
+            fetched?;
         }
         mirror.keep(git, pinned)?;
         Ok(mirror)

@@ -1,0 +1,118 @@
+//! How long a store with many records, and a great deal of content, takes to find one, to say what it holds, and to decide what
+//! goes. The content is described, not there: sparse blobs, and layers that are said to be large.
+//!
+//! `cargo bench -p rbuild-cache --bench large_store`
+#![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rbuild_cache::layer::Owners;
+use rbuild_cache::prune::CacheLimit;
+use rbuild_cache::{CacheKey, NewRecord, OverlayXattrs, PrunePolicy, Snapshot, Store, StoreOptions};
+use rusqlite::Connection;
+
+const RECORDS: u32 = 100_000;
+/// Each record stands on the one before, except for the first of a chain.
+const CHAIN: u32 = 20;
+const BLOBS: u32 = 10_000;
+/// All of it together is to be described as a terabyte, half of it in blobs.
+const TOTAL_BYTES: u64 = 1 << 40;
+const LAYER_BYTES: u64 = TOTAL_BYTES / 2 / RECORDS as u64;
+const BLOB_BYTES: u64 = TOTAL_BYTES / 2 / BLOBS as u64;
+const STEPS: u32 = 1_000;
+const ROUNDS: u32 = 5;
+
+/// Keys are hashes: neighbours are nowhere near each other.
+fn key(number: u32) -> CacheKey {
+    CacheKey(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+fn open(root: &Path) -> Store {
+    let options = StoreOptions { xattrs: OverlayXattrs::User, owners: Owners::Keep, now };
+    Store::open(root, &options).unwrap()
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+/// Records, through the same calls as a build's.
+fn fill_records(store: &Store) {
+    let mut parent = Snapshot::empty();
+    for number in 0..RECORDS {
+        if number % CHAIN == 0 {
+            parent = Snapshot::empty();
+        }
+        parent = store.prepare(&parent).unwrap().commit().unwrap();
+        let new = NewRecord {
+            key: key(number),
+            op_digest: key(number / 3).0,
+            outputs: std::slice::from_ref(&parent),
+            description: "RUN make",
+            trace: &[7; 500],
+            project: "/work/app\nDockerfile",
+            ..NewRecord::default()
+        };
+        store.records().insert(&new).unwrap();
+    }
+}
+
+/// Blobs that nothing names, of the described size.
+fn fill_blobs(root: &Path) {
+    for number in 0..BLOBS {
+        let hex = key(RECORDS + number).to_string();
+        let directory = root.join("content/sha256").join(&hex[..2]);
+        fs::create_dir_all(&directory).unwrap();
+        File::create(directory.join(hex)).unwrap().set_len(BLOB_BYTES).unwrap();
+    }
+}
+
+fn describe_layers(root: &Path) {
+    let db = Connection::open(root.join("metadata.db")).unwrap();
+    db.execute("UPDATE layer SET disk_size_bytes = ?1", [LAYER_BYTES.cast_signed()]).unwrap();
+}
+
+fn measure<T>(what: &str, mut work: impl FnMut() -> T) {
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            let _result = work();
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!(
+        "{what}: {:?} (median of {ROUNDS}, {:?} to {:?})",
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1]
+    );
+}
+
+fn main() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let store = open(&root);
+    fill_records(&store);
+    fill_blobs(&root);
+    describe_layers(&root);
+    let keys: Vec<CacheKey> = (0..STEPS).map(|step| key(step * (RECORDS / STEPS))).collect();
+    let cold = open(&root);
+    let start = Instant::now();
+    assert!(cold.records().lookup(key(77)).unwrap().is_some());
+    println!("one key of {RECORDS}, with a handle just opened: {:?}", start.elapsed());
+    measure("one key", || store.records().lookup(key(4711)).unwrap().unwrap());
+    measure(&format!("{STEPS} keys"), || store.records().lookup_many(&keys).unwrap());
+    measure("what is in the store (du)", || store.usage().unwrap());
+    measure("what to forget: all", || store.plan_prune(&[PrunePolicy::default()]).unwrap());
+    let look = || store.collect_garbage(CacheLimit(u64::MAX)).finish(store.lease().unwrap()).unwrap();
+    look();
+    measure("a look of a build that added nothing", look);
+    let start = Instant::now();
+    let removals = store.prune(&[PrunePolicy::default()]).unwrap().removals.len();
+    println!("forgetting all {removals}: {:?}", start.elapsed());
+}
