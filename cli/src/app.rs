@@ -12,6 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
+use rbuild_executor::Networks;
 use rbuild_executor::rootless::Privilege;
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
@@ -41,6 +42,8 @@ const GIT_VARIABLES: [&str; 13] = [
 ];
 /// The config file of the machine.
 const CONFIG: &str = "/etc/rbuild/rbuild.toml";
+/// What all processes of root have in common until the machine is switched off.
+const ROOT_RUN: &str = "/run/rbuild";
 /// The store of root.
 const ROOT_STORE: &str = "/var/lib/rbuild";
 
@@ -49,6 +52,8 @@ const ROOT_STORE: &str = "/var/lib/rbuild";
 pub(crate) struct App {
     root: PathBuf,
     in_user_namespace: bool,
+    /// Whether this process has made that user namespace.
+    made_here: bool,
     single_id: bool,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
@@ -64,6 +69,7 @@ impl App {
         Self {
             root,
             in_user_namespace: privilege.in_user_namespace(),
+            made_here,
             single_id,
             cancel: Arc::default(),
             images: OnceLock::new(),
@@ -136,6 +142,16 @@ impl App {
     /// As [`images`](Self::images).
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
         Ok(self.images()?.store())
+    }
+
+    /// Where steps and containers get networks of their own.
+    pub(crate) fn networks(&self) -> Networks {
+        let run = if self.made_here {
+            path("XDG_RUNTIME_DIR").map(|directory| directory.join("rbuild"))
+        } else {
+            Some(ROOT_RUN.into())
+        };
+        Networks::new(run.unwrap_or_else(|| self.root.join("run")).join("networks"))
     }
 
     /// Who owns files that are written for the user. In a user namespace its root is the user.

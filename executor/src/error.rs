@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::cgroup;
 use crate::handshake::Failure;
+use crate::network::Lack;
 use crate::process::Exit;
 use crate::user;
 
@@ -64,6 +65,9 @@ pub enum Error {
     /// The time was up, and the process has been killed.
     #[error("timed out")]
     TimedOut,
+    /// There are no networks but the machine's own and none.
+    #[error("a network of its own cannot be made: {0}")]
+    NoNetwork(Lack),
     /// The flag was raised, and the process has been killed.
     #[error("cancelled")]
     Cancelled,

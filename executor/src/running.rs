@@ -17,6 +17,7 @@ use rustix::termios::Winsize;
 use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
+use crate::network::Network;
 use crate::output::{OutputSink, Stream, TerminalSize};
 use crate::process::Exit;
 use crate::spawn::Spawner;
@@ -174,6 +175,8 @@ pub struct Running {
     stubs: Vec<Stub>,
     /// Kept where there are stubs to remove.
     root: Option<OwnedFd>,
+    /// Held until the process has ended.
+    network: Network,
     exit: Option<Exit>,
     group: Option<Group>,
     oom_kills: u64,
@@ -202,6 +205,7 @@ impl Running {
             notes: Vec::new(),
             stubs: Vec::new(),
             root: None,
+            network: Network::None,
             exit: None,
             group: None,
             oom_kills: 0,
@@ -225,6 +229,11 @@ impl Running {
     /// How many processes of the container the kernel has killed for want of memory; known when it has ended.
     pub fn oom_kills(&self) -> u64 {
         self.oom_kills
+    }
+
+    /// Keeps the process's connection to a network, which is disconnected after it.
+    pub(crate) fn keep_network(&mut self, network: Network) {
+        self.network = network;
     }
 
     /// Keeps the thread that made it as long as this: the process ends with it.

@@ -1,7 +1,7 @@
 //! The parent's side up to `execve`: opens what comes from the host, starts init, tells it everything.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -17,15 +17,13 @@ use crate::cgroup::{Cgroup, CgroupSpec, unique_name};
 use crate::error::Error;
 use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
 use crate::mount::{Mount, MountSource, Root};
-use crate::network::{Network, hosts_file};
+use crate::network::{Dns, Network, Resolver, hosts_file};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
 use crate::rootless;
 use crate::running::{Devices, Group, Handle, Running};
 use crate::{seccomp, sys};
 
-/// The largest `/etc/resolv.conf` that is taken over from the host.
-const RESOLV_CONF_SIZE_BYTES_MAX: u64 = 64 * 1024;
 /// Docker's size of `/dev/shm`.
 const SHM_SIZE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
@@ -48,8 +46,8 @@ pub struct Container {
     pub security: Security,
     /// Further lines of `/etc/hosts`: host name and address.
     pub extra_hosts: Vec<(String, String)>,
-    /// The text of `/etc/resolv.conf`; the host's when not given.
-    pub resolv_conf: Option<String>,
+    /// How it looks names up.
+    pub dns: Dns,
     /// The size of `/dev/shm`.
     pub shm_size_bytes: u64,
     /// The control group that it is alone in, made with it and removed with it; the caller's when not given.
@@ -68,7 +66,7 @@ impl Container {
             network: Network::Host,
             security: Security::Sandbox,
             extra_hosts: Vec::new(),
-            resolv_conf: None,
+            dns: Dns::default(),
             shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
             cgroup: None,
         }
@@ -139,15 +137,18 @@ impl Executor {
         let mut wired = Wired::new(stdio)?;
         let (group, nodev) = confine(&mut container)?;
         wired.group = group;
-        let namespaces = namespaces(&container.network);
+        let network = std::mem::take(&mut container.network);
+        let namespaces = namespaces(&network);
         let Container { process, security, .. } = &container;
         let (process, security) = (process.clone(), *security);
-        let place = NewPlace { nodev, ..describe(container, &mut wired.descriptors)? };
+        let place = NewPlace { nodev, ..describe(container, &network, &mut wired.descriptors)? };
         let root = wired.descriptors.0[place.root].try_clone();
         wired.root = Some(root.map_err(|error| Error::setup("keep the root", error))?);
         let spec = self.spec(Place::New(Box::new(place)), process, security, &mut wired)?;
         let spawner = Spawner::shared().map_err(no_process)?;
-        self.run(&spec, wired, spawner, move |init| sys::clone_init(namespaces, init))
+        let mut running = self.run(&spec, wired, spawner, move |init| sys::clone_init(namespaces, init))?;
+        running.keep_network(network);
+        Ok(running)
     }
 
     /// Starts a further process in the container of one that runs. When this returns, the program has been executed. It ends
@@ -270,7 +271,11 @@ impl Descriptors {
 }
 
 /// Opens what a new container consists of.
-fn describe(container: Container, descriptors: &mut Descriptors) -> Result<NewPlace, Error> {
+fn describe(
+    container: Container,
+    network: &Network,
+    descriptors: &mut Descriptors,
+) -> Result<NewPlace, Error> {
     let root = descriptors.keep(open_root(container.root)?);
     let mut mounts = Vec::with_capacity(container.mounts.len());
     for mount in container.mounts {
@@ -285,18 +290,27 @@ fn describe(container: Container, descriptors: &mut Descriptors) -> Result<NewPl
         };
         mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
     }
-    let network = match container.network {
-        Network::Host => NetworkSpec::Host,
-        Network::None => NetworkSpec::None,
-        Network::Namespace(descriptor) => NetworkSpec::Join(descriptors.keep(descriptor)),
+    let kept = |namespace: io::Result<OwnedFd>| {
+        namespace.map_err(|error| Error::setup("keep the network namespace", error))
+    };
+    let (network, machine) = match network {
+        Network::Host => (NetworkSpec::Host, None),
+        Network::None => (NetworkSpec::None, None),
+        Network::Namespace(namespace) => {
+            (NetworkSpec::Join(descriptors.keep(kept(namespace.try_clone())?)), None)
+        }
+        Network::Own(connection) => {
+            let namespace = descriptors.keep(kept(connection.namespace())?);
+            (NetworkSpec::Join(namespace), Some(connection.host_address()))
+        }
     };
     Ok(NewPlace {
         root,
         readonly_root: container.readonly_root,
         nodev: false,
         mounts,
-        hosts: hosts_file(&container.hostname, &container.extra_hosts),
-        resolv_conf: container.resolv_conf.or_else(host_resolv_conf),
+        hosts: hosts_file(&container.hostname, &container.extra_hosts, machine),
+        resolv_conf: Resolver::of_host().file(&container.dns, machine.is_some()),
         hostname: container.hostname,
         network,
         shm_size_bytes: container.shm_size_bytes,
@@ -370,7 +384,7 @@ fn namespaces(network: &Network) -> i32 {
     let always = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     match network {
         Network::None => always | libc::CLONE_NEWNET,
-        Network::Host | Network::Namespace(_) => always,
+        Network::Host | Network::Namespace(_) | Network::Own(_) => always,
     }
 }
 
@@ -395,14 +409,6 @@ fn clone_open(open: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 fn detached_clone(directory: BorrowedFd<'_>, path: &Path, flags: OpenTreeFlags) -> Result<OwnedFd, Errno> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(directory, path, clone | flags)
-}
-
-/// The host's own, or none when it cannot be read: a container without name servers is the lesser evil.
-fn host_resolv_conf() -> Option<String> {
-    let mut text = String::new();
-    let file = File::open("/etc/resolv.conf").ok()?;
-    file.take(RESOLV_CONF_SIZE_BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 /// A copy of a descriptor that is out of the way of those that a new init overwrites.
@@ -432,12 +438,12 @@ impl Spawner {
     }
 
     /// The one of all containers, which lives as long as this program.
-    fn shared() -> io::Result<&'static Self> {
+    pub(crate) fn shared() -> io::Result<&'static Self> {
         static SHARED: OnceLock<Option<Spawner>> = OnceLock::new();
         SHARED.get_or_init(|| Self::new().ok()).as_ref().ok_or_else(Self::gone)
     }
 
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let (sender, receiver) = channel();
         let job = Box::new(move || {
             // The receiver below waits for it.

@@ -255,6 +255,15 @@ pub(crate) fn fork(child: impl FnOnce() -> i32) -> io::Result<nix::unistd::Pid> 
     }
 }
 
+/// Has the kernel kill a program when the thread ends that starts it.
+pub(crate) fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: sets a property of the calling process.
+    let ask = || check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into());
+    // SAFETY: between fork and exec this makes one system call, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
 fn check(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -64,7 +64,8 @@ impl Entitlements {
         }
     }
 
-    const fn allows(self, entitlement: Entitlement) -> bool {
+    /// Whether it has a right.
+    pub const fn allows(self, entitlement: Entitlement) -> bool {
         match entitlement {
             Entitlement::NetworkHost => self.network_host,
             Entitlement::SecurityInsecure => self.security_insecure,

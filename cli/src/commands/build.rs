@@ -142,7 +142,7 @@ fn build(
             blame.progress.finish();
             debug::after_failure(&worker, &definition, |vertex| recorder.key(vertex), &mut error);
         }
-        blame.solve(error)
+        failure::without_network(blame.solve(error), worker.network_lack())
     })?;
     let snapshots = solved.outputs.into_iter().map(|output| output.unwrap_or_else(Snapshot::empty));
     let mut built: Vec<Built> = lowered.into_iter().zip(snapshots).map(Built::from).collect();
@@ -152,7 +152,8 @@ fn build(
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
-    Ok(warnings)
+    let network = failure::network_warning(worker.network_lack(), settings);
+    Ok(warnings + &network)
 }
 
 /// How much the cache may take: what the command line or the environment says, or the config file, or a part of the disk.
@@ -196,7 +197,8 @@ fn worker_options(
         layouts: trees.layouts.clone(),
         git: app::git_options(),
         pins: Arc::clone(pins),
-        network: settings.steps.network_default(),
+        networks: app.networks(),
+        may_use_host_network: settings.steps.may_use_host_network(),
         limits: settings.steps.limits.clone(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),

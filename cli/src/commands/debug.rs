@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 
 use rbuild_executor::{Executor, ExecutorOptions, Exit};
-use rbuild_llb::{Definition, Network, VertexId};
+use rbuild_llb::{Definition, VertexId};
 use rbuild_solver::local::{
     History, LocalContext, LocalWorker, LocalWorkerOptions, Moment, StepError, WorkerError,
 };
@@ -38,7 +38,8 @@ pub(crate) fn run(app: &App, args: &DebugArgs) -> Result<u8, Failure> {
             .map(|(name, path)| (name.clone(), LocalContext::directory(path.clone())))
             .collect(),
         layouts: BTreeMap::new(),
-        network: Network::Host,
+        networks: app.networks(),
+        may_use_host_network: false,
         limits: Default::default(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),

@@ -31,10 +31,12 @@ pub(crate) fn devices(fixture: &Fixture) {
 pub(crate) fn hosts_and_resolv_conf(fixture: &Fixture) {
     let mut container = fixture.shell("cat /etc/hosts /etc/resolv.conf");
     container.extra_hosts = vec![("db".to_owned(), "10.0.0.2".to_owned())];
-    container.resolv_conf = Some("nameserver 10.0.0.1\n".to_owned());
+    container.dns.servers = vec!["10.0.0.1".parse().unwrap()];
+    container.dns.search = vec![".".to_owned()];
+    container.dns.options = vec!["rotate".to_owned()];
     assert_eq!(
         succeeded(fixture.run(container)),
-        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\nnameserver 10.0.0.1\n"
+        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\nnameserver 10.0.0.1\noptions rotate\n"
     );
     let output =
         fixture.run(fixture.shell("echo x >>/etc/hosts; grep /etc/ /proc/self/mounts | cut -d' ' -f4"));

@@ -87,7 +87,7 @@ impl LocalWorker<'_> {
             mounts: std::mem::take(&mut mounts.mounts),
             readonly_root: root.readonly,
             hostname: hostname(op),
-            network: self.network(op.network),
+            network: self.network(op.network)?,
             security: security(op.security),
             extra_hosts: extra_hosts.map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
             shm_size_bytes: mounts.shm_size_bytes,
@@ -177,12 +177,19 @@ impl LocalWorker<'_> {
         make_stubs(&self.store().area(Area::Stubs))
     }
 
-    fn network(&self, network: Network) -> rbuild_executor::Network {
-        let network = if network == Network::Default { self.options.network } else { network };
-        match network {
+    /// Where the machine lacks what a network of its own needs, a step gets none, or the machine's if that was allowed.
+    fn network(&self, network: Network) -> Result<rbuild_executor::Network, WorkerError> {
+        let may_use_host = self.options.may_use_host_network;
+        Ok(match network {
             Network::None => rbuild_executor::Network::None,
-            Network::Host | Network::Default => rbuild_executor::Network::Host,
-        }
+            Network::Host => rbuild_executor::Network::Host,
+            Network::Default => match self.options.networks.connect() {
+                Ok(connection) => rbuild_executor::Network::Own(connection),
+                Err(rbuild_executor::Error::NoNetwork(_)) if may_use_host => rbuild_executor::Network::Host,
+                Err(rbuild_executor::Error::NoNetwork(_)) => rbuild_executor::Network::None,
+                Err(error) => return Err(error.into()),
+            },
+        })
     }
 }
 

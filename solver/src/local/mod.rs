@@ -29,9 +29,10 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
-use rbuild_executor::Executor;
+use rbuild_executor::network::Lack;
+use rbuild_executor::{Executor, Networks};
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{InputIndex, LocalSource, Network, Op, OpDigest, SourceOp};
+use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
 pub use error::{StepEnd, StepError, WorkerError};
@@ -57,8 +58,10 @@ pub struct LocalWorkerOptions {
     pub contexts: BTreeMap<String, LocalContext>,
     /// OCI image layouts, by the name under which definitions know them.
     pub layouts: BTreeMap<String, PathBuf>,
-    /// What `Network::Default` means.
-    pub network: Network,
+    /// Where steps get a network of their own.
+    pub networks: Networks,
+    /// Whether a step gets the machine's network where none of its own can be had; else it gets none.
+    pub may_use_host_network: bool,
     /// What each process of a step may use.
     pub limits: StepLimits,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.
@@ -138,6 +141,11 @@ impl<'a> LocalWorker<'a> {
         options: LocalWorkerOptions,
     ) -> Self {
         Self { images, executor, pool, options, explainer: Explainer::default() }
+    }
+
+    /// Why steps that wanted a network of their own had none.
+    pub fn network_lack(&self) -> Option<&Lack> {
+        self.options.networks.lack()
     }
 
     const fn store(&self) -> &Store {

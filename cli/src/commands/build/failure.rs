@@ -1,5 +1,6 @@
 //! A build's errors, with the lines of the Dockerfile to blame, the output of the failed step, and advice.
 
+use rbuild_executor::network::Lack;
 use rbuild_frontend::{ErrorKind, Lowered, ResolveErrorKind, Span, Warning, warning_documents};
 use rbuild_image::Platform;
 use rbuild_llb::SourceRange;
@@ -140,6 +141,28 @@ fn distinct_warnings(lowered: &[Lowered]) -> Vec<Warning> {
 
 fn resolve_kind(error: &rbuild_frontend::ResolveError) -> Kind {
     error.source.downcast_ref::<ImageError>().map_or(Kind::Remote, image_kind)
+}
+
+/// What to say when steps wanted a network of their own and the machine has none for them.
+pub(crate) fn network_warning(lack: Option<&Lack>, settings: &Settings) -> String {
+    match lack {
+        Some(lack) if !settings.quiet => {
+            let had =
+                if settings.steps.may_use_host_network() { "the machine's network" } else { "no network" };
+            format!("warning: steps had {had} instead of one of their own: {lack}\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// A step that fails for want of a network should not leave its user to guess.
+pub(crate) fn without_network(failure: Failure, lack: Option<&Lack>) -> Failure {
+    match (lack, failure.kind) {
+        (Some(lack), Kind::Step) => failure
+            .hint(format!("the step had no network of its own: {lack}"))
+            .hint("`--allow network.host` lets steps use the machine's then, `--network host` always"),
+        _ => failure,
+    }
 }
 
 /// An error of the worker, whoever asked it.

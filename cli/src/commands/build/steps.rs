@@ -73,9 +73,9 @@ impl Steps {
         }
     }
 
-    /// What a `RUN` without a network of its own gets. The host's, until steps have one of their own.
-    pub(crate) const fn network_default(&self) -> Network {
-        Network::Host
+    /// Whether a step gets the machine's network where none of its own can be had.
+    pub(crate) const fn may_use_host_network(&self) -> bool {
+        self.entitlements.allows(Entitlement::NetworkHost)
     }
 }
 

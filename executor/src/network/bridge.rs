@@ -1,0 +1,230 @@
+//! A network: a bridge with an address of each family, forwarding, and the packet filter's table.
+//!
+//! Nothing of it is written down. That the bridge exists, its addresses and its table are the kernel's to know, and whoever needs the
+//! network makes what is missing of it. It stays when its last user goes, as other engines' do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::firewall;
+use super::lease::{Lease, Leases, Tenant};
+use super::namespace::Namespace;
+use super::netlink::{LinkIndex, Netlink};
+use super::random;
+use super::subnet::{self, Subnet};
+use crate::error::Error;
+
+/// The network of whoever asks for none.
+pub const DEFAULT_NETWORK: &str = "rbuild0";
+/// What the interface is called inside.
+const INSIDE: &str = "eth0";
+const FORWARD_V4: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARD_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+
+/// A network as a user describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// Its name.
+    pub name: String,
+    /// The bridge's interface, at most 15 bytes.
+    pub bridge: String,
+    /// Its addresses; what is free on the machine when there are none.
+    pub subnets: Vec<Subnet>,
+    /// Whether nothing outside can be reached.
+    pub internal: bool,
+    /// What else is known of it.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NetworkConfig {
+    /// The network of whoever asks for none.
+    pub fn default_network() -> Self {
+        Self { name: "default".to_owned(), bridge: DEFAULT_NETWORK.to_owned(), ..Self::default() }
+    }
+}
+
+/// Where a network is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) namespace: &'a Namespace,
+    pub(super) leases: &'a Leases,
+    /// Addresses that no network may cover: those of name servers, which may be behind the default route.
+    pub(super) reserved: &'a [IpAddr],
+}
+
+/// A network that exists.
+#[derive(Debug, Clone)]
+pub(super) struct Bridge {
+    pub(super) name: String,
+    index: LinkIndex,
+    v4: Subnet,
+    v6: Option<Subnet>,
+    /// Whether something outside can be reached.
+    outward: [bool; 2],
+}
+
+/// One end of a connection to a network.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) lease: Lease,
+    pub(super) v6: Option<IpAddr>,
+    pub(super) gateway: IpAddr,
+}
+
+impl Bridge {
+    /// The network, made as far as it is missing.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or `nft`'s; `PermissionDenied` where this process may not change interfaces there.
+    pub(super) fn ensure(place: Place<'_>, config: &NetworkConfig) -> io::Result<Self> {
+        place.leases.exclusively(|| {
+            let has_table = place.namespace.run(|| firewall::has_table(&config.bridge))?;
+            let netlink = &place.namespace.netlink;
+            let index = match netlink.link_index(&config.bridge)? {
+                Some(index) => index,
+                None => {
+                    netlink.add_bridge(&config.bridge)?;
+                    netlink.link_index(&config.bridge)?.ok_or(io::ErrorKind::NotFound)?
+                }
+            };
+            let subnets = addresses(place, index, config)?;
+            let outward = forward(place.namespace, config)?;
+            if !has_table {
+                let table = firewall::network_table(&config.bridge, &subnets, config.internal);
+                place.namespace.run(|| firewall::apply(&table))?;
+            }
+            let find = |v4| subnets.iter().copied().find(|subnet: &Subnet| subnet.first().is_ipv4() == v4);
+            let v4 = find(true).ok_or_else(|| io::Error::other("the bridge has no address"))?;
+            Ok(Self { name: config.bridge.clone(), index, v4, v6: find(false), outward })
+        })?
+    }
+
+    /// Connects a namespace: a pair of interfaces, an address of each family, the way out. An `isolated` one reaches the bridge and
+    /// what is outside, but no other such on the network.
+    pub(super) fn connect(
+        &self,
+        place: Place<'_>,
+        inside: &Namespace,
+        (tenant, isolated): (&Tenant, bool),
+    ) -> Result<Port, Error> {
+        let failed = |error| Error::setup_at("find a free address in", self.v4.to_string(), error);
+        let seed = u32::from_ne_bytes(random().map_err(failed)?);
+        let lease = place.leases.take(self.v4, seed, tenant).map_err(failed)?;
+        let lease = lease.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))?;
+        let offset = self.v4.offset(lease.address());
+        let v6 = self.v6.map(|subnet| subnet.address(offset));
+        self.plug(place.namespace, inside, lease.address(), isolated)
+            .and_then(|()| self.configure(&inside.netlink, lease.address(), v6))
+            .map_err(|error| Error::setup_at("connect a network namespace to", &self.name, error))?;
+        Ok(Port { lease, v6, gateway: self.v4.address(1) })
+    }
+
+    fn plug(
+        &self,
+        outside: &Namespace,
+        inside: &Namespace,
+        address: Ipv4Addr,
+        isolated: bool,
+    ) -> io::Result<()> {
+        use std::os::fd::AsFd as _;
+        let name = interface_name(address);
+        let add = || outside.netlink.add_pair(&name, self.index, (INSIDE, inside.as_fd()));
+        match add() {
+            // Its last user was killed, and the kernel has not come to remove the namespace yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                outside.netlink.delete_link(&name)?;
+                add()?;
+            }
+            other => other?,
+        }
+        if isolated { outside.netlink.isolate_port(&name) } else { Ok(()) }
+    }
+
+    fn configure(&self, inside: &Netlink, v4: Ipv4Addr, v6: Option<IpAddr>) -> io::Result<()> {
+        let link = inside.link_index(INSIDE)?.ok_or(io::ErrorKind::NotFound)?;
+        inside.set_up(INSIDE)?;
+        inside.add_address(link, v4.into(), self.v4.prefix())?;
+        if self.outward[0] {
+            inside.add_default_route(link, self.v4.address(1))?;
+        }
+        if let (Some(address), Some(subnet)) = (v6, self.v6) {
+            inside.add_address(link, address, subnet.prefix())?;
+            if self.outward[1] {
+                inside.add_default_route(link, subnet.address(1))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of the interface on the bridge that belongs to an address.
+fn interface_name(address: Ipv4Addr) -> String {
+    format!("rb{:08x}", address.to_bits())
+}
+
+/// Removes what belongs to an address whose user is gone. What is not there any more is no failure.
+pub(super) fn clean(namespace: &Namespace, address: Ipv4Addr) {
+    drop(namespace.netlink.delete_link(&interface_name(address)));
+    drop(remove_ports(namespace, address));
+}
+
+/// Removes the packet filter's table for the ports of an address, if there is one.
+pub(super) fn remove_ports(namespace: &Namespace, address: Ipv4Addr) -> io::Result<()> {
+    let table = firewall::ports_table_name(address);
+    namespace.run(|| {
+        if firewall::has_table(&table)? { firewall::apply(&firewall::removed(&table)) } else { Ok(()) }
+    })
+}
+
+/// The networks of a bridge's addresses; gives it some if it has none.
+fn addresses(place: Place<'_>, bridge: LinkIndex, config: &NetworkConfig) -> io::Result<Vec<Subnet>> {
+    let netlink = &place.namespace.netlink;
+    let present: Vec<Subnet> = netlink.addresses(bridge)?.into_iter().map(|(_, subnet)| subnet).collect();
+    if present.iter().any(|subnet| subnet.first().is_ipv4()) {
+        return Ok(present);
+    }
+    let mut added = Vec::new();
+    for subnet in if config.subnets.is_empty() { choose(place)? } else { config.subnets.clone() } {
+        match netlink.add_address(bridge, subnet.address(1), subnet.prefix()) {
+            Ok(()) => added.push(subnet),
+            // A machine without IPv6, or with it switched off.
+            Err(_) if subnet.first().is_ipv6() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(added)
+}
+
+fn choose(place: Place<'_>) -> io::Result<Vec<Subnet>> {
+    let routes = place.namespace.netlink.routes()?;
+    let reserved = place.reserved.iter().map(|address| Subnet::containing(*address, 128));
+    let taken: Vec<Subnet> = routes.iter().filter_map(|route| route.destination).chain(reserved).collect();
+    let v4 = subnet::free(&taken).ok_or_else(|| io::Error::other("no private network is free"))?;
+    Ok(vec![v4, subnet::unique_local(random()?)])
+}
+
+/// Lets the machine pass on packets, as far as that takes nothing from it. Whether there is a way out, for each family.
+fn forward(namespace: &Namespace, config: &NetworkConfig) -> io::Result<[bool; 2]> {
+    if config.internal {
+        return Ok([false; 2]);
+    }
+    let routes = namespace.netlink.routes()?;
+    let mut defaults = routes.iter().filter(|route| route.destination.is_none() && route.is_ipv6).peekable();
+    let has_v6 = defaults.peek().is_some();
+    // A machine that forwards IPv6 no longer listens to routers, and would lose its own way out.
+    let v6 = has_v6 && !defaults.any(|route| route.announced);
+    namespace.run(|| {
+        switch_on(FORWARD_V4)?;
+        let is_on = fs::read_to_string(FORWARD_V6).is_ok_and(|text| text.trim() == "1");
+        Ok([true, has_v6 && (is_on || v6 && switch_on(FORWARD_V6).is_ok())])
+    })
+}
+
+fn switch_on(path: &str) -> io::Result<()> {
+    if fs::read_to_string(path)?.trim() == "1" { Ok(()) } else { fs::write(path, "1") }
+}

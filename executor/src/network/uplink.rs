@@ -1,0 +1,84 @@
+//! The namespace in which bridges are, and from which there is a way out.
+//!
+//! As root it is the machine's own. A user who may not change that has one of its own for each process, connected by a program that
+//! speaks to the outside as an ordinary process does (`relay`). All else is the same in both.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::bridge::{Bridge, NetworkConfig, Place, clean};
+use super::hosts;
+use super::lease::{HOST_NAMESPACE, Leases, OWN_NAMESPACE, sweep_namespaces};
+use super::namespace::Namespace;
+use super::relay::Relay;
+use super::subnet::{self, Subnet};
+use super::support::{Lack, Missing};
+
+/// What no process in a namespace of ours may reach; the packet filter says the same of the machine's own.
+const METADATA: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 0, 0)), 16);
+
+/// The namespace with the bridges.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub(super) namespace: Namespace,
+    leases: Leases,
+    reserved: Vec<IpAddr>,
+    relay: Option<Relay>,
+}
+
+impl Uplink {
+    /// The best that this machine has, with the default network in it.
+    pub(super) fn open(directory: &Path) -> Result<(Self, Bridge), Lack> {
+        let refused = match Self::host(directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+            other => return other.map_err(Lack::of_bridge),
+        };
+        Self::own(directory, refused)
+    }
+
+    fn host(directory: &Path) -> io::Result<(Self, Bridge)> {
+        let namespace = Namespace::current()?;
+        let leases = Leases::open(directory.join(format!("{HOST_NAMESPACE}{}", namespace.id()?)))?;
+        leases.sweep(|address| clean(&namespace, address))?;
+        Self { namespace, leases, reserved: hosts::name_servers_of_host(), relay: None }.with_bridge()
+    }
+
+    fn own(directory: &Path, refused: io::Error) -> Result<(Self, Bridge), Lack> {
+        let no_namespace = |error: io::Error| Lack::new(Missing::Permission, &error);
+        let namespace = Namespace::new().map_err(|_| no_namespace(refused))?;
+        let relay = Some(Relay::start(&namespace, free_on_host().map_err(no_namespace)?)?);
+        let open = || {
+            let leases = Leases::open(directory.join(format!("{OWN_NAMESPACE}{}", namespace.id()?)))?;
+            sweep_namespaces(directory)?;
+            namespace.netlink.add_unreachable(Subnet::containing(METADATA.0, METADATA.1))?;
+            Ok(leases)
+        };
+        let leases = open().map_err(no_namespace)?;
+        Self { namespace, leases, reserved: hosts::name_servers_of_host(), relay }
+            .with_bridge()
+            .map_err(Lack::of_bridge)
+    }
+
+    fn with_bridge(self) -> io::Result<(Self, Bridge)> {
+        let bridge = Bridge::ensure(self.place(), &NetworkConfig::default_network())?;
+        Ok((self, bridge))
+    }
+
+    /// For the functions of `bridge`.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { namespace: &self.namespace, leases: &self.leases, reserved: &self.reserved }
+    }
+
+    /// Whether it is the machine's own.
+    pub(super) const fn is_host(&self) -> bool {
+        self.relay.is_none()
+    }
+}
+
+/// A network for the relay that hides nothing of what the machine itself can reach.
+fn free_on_host() -> io::Result<Subnet> {
+    let routes = Namespace::current()?.netlink.routes()?;
+    let taken: Vec<Subnet> = routes.iter().filter_map(|route| route.destination).collect();
+    subnet::free(&taken).ok_or_else(|| io::Error::other("no private network is free"))
+}
