@@ -31,7 +31,20 @@ expose_repository() {
     done
 }
 
+# The programs that connect a user's network namespace need this device, which some machines keep for root. The user gets one in
+# this mount namespace only.
+open_tun() {
+    [[ -c /dev/net/tun ]] || return 0
+    as_user test -w /dev/net/tun && return
+    local directory
+    directory=$(mktemp -d)
+    mount -t tmpfs -o mode=755 tmpfs "$directory"
+    mknod -m 666 "$directory/tun" c 10 200
+    mount --bind "$directory/tun" /dev/net/tun
+}
+
 expose_repository
+open_tun
 status=0
 while IFS=$'\t' read -r package binary; do
     if ! as_user test -x "$binary"; then
