@@ -77,6 +77,10 @@ impl Layout {
         self.root.join("downloads-v1.db")
     }
 
+    pub(crate) fn blob_places(&self) -> PathBuf {
+        self.root.join("blob-places-v1.db")
+    }
+
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         debug_assert!(DIRECTORIES.contains(&name), "`{name}` is not a directory of the store");
         self.root.join(name)

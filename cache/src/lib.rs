@@ -6,6 +6,7 @@
 //!   metadata.db               SQLite: layers, snapshots, cache records, images, containers
 //!   stat-cache-v1.db          SQLite, expendable: what files of build contexts held when they were last read
 //!   downloads-v1.db           SQLite, expendable: what web servers were last found to have
+//!   blob-places-v1.db         SQLite, expendable: which repositories of registries have which blobs
 //!   content/sha256/<aa>/<hex> blobs: manifests, configs, compressed layers
 //!   ingest/<name>             blobs on their way in; each writer holds its file's lock
 //!   layers/<id>/              one layer each, in the form that overlayfs takes as a lower directory
@@ -62,6 +63,7 @@
 //! [`prune`] for how it forgets.
 #![forbid(unsafe_code)]
 
+mod blob_places;
 pub mod builds;
 mod cache_mount;
 mod check;
@@ -90,6 +92,7 @@ mod store;
 mod testing;
 mod trash;
 
+pub use blob_places::BlobPlaces;
 pub use builds::{BuildName, BuildWriter, Builds, Origin};
 pub use cache_mount::{CacheMount, CacheMountSharing, CacheMountSpec};
 pub use check::{CheckReport, Problem, set_damaged_metadata_aside};

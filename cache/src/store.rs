@@ -16,7 +16,7 @@ use crate::prune::Growth;
 use crate::records::Records;
 use crate::snapshot::OverlayXattrs;
 use crate::trash::Removers;
-use crate::{Downloads, Result, StatCacheTable};
+use crate::{BlobPlaces, Downloads, Result, StatCacheTable};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) flattening: Mutex<()>,
     stat_cache: OnceLock<StatCacheTable>,
     downloads: OnceLock<Downloads>,
+    blob_places: OnceLock<BlobPlaces>,
 }
 
 impl Store {
@@ -73,6 +74,7 @@ impl Store {
             flattening: Mutex::default(),
             stat_cache: OnceLock::new(),
             downloads: OnceLock::new(),
+            blob_places: OnceLock::new(),
         }));
         store.make_room();
         Ok(store)
@@ -125,6 +127,18 @@ impl Store {
         }
         let opened = Downloads::open(self.0.layout.downloads())?;
         Ok(self.0.downloads.get_or_init(|| opened))
+    }
+
+    /// Which repositories of registries have which blobs.
+    ///
+    /// # Errors
+    /// When its database can be neither opened nor made anew.
+    pub fn blob_places(&self) -> Result<&BlobPlaces> {
+        if let Some(places) = self.0.blob_places.get() {
+            return Ok(places);
+        }
+        let opened = BlobPlaces::open(self.0.layout.blob_places())?;
+        Ok(self.0.blob_places.get_or_init(|| opened))
     }
 
     /// The directory of the store that another part of rbuild fills.

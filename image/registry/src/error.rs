@@ -193,6 +193,12 @@ pub enum Error {
         /// What the reader gave; reading stops at the first byte too many.
         found_bytes: u64,
     },
+    /// The content of an upload that has no name yet could not be read.
+    #[error("failed to read a blob for upload")]
+    UnnamedSource {
+        /// What the reader says.
+        source: io::Error,
+    },
     /// A certificate or proxy of the options is unusable.
     #[error("failed to use the {what} of the settings")]
     Options {
@@ -263,6 +269,11 @@ impl Error {
     /// Whether the server says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
+    }
+
+    /// Whether the registry does not take a blob in the form that it was sent in: all at once, in pieces, or without a length.
+    pub const fn refuses_form(&self) -> bool {
+        matches!(self, Self::Status(error) if matches!(error.status, 405 | 411 | 413 | 415 | 501))
     }
 
     /// Whether the same request may well succeed a little later.

@@ -85,13 +85,16 @@ impl fmt::Debug for Watch<'_> {
     }
 }
 
+/// Opens a blob at its start. Called once for each try.
+pub type OpenBlob<'a> = &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>;
+
 /// A blob to push, and where the registry may already have it.
 #[derive(Clone, Copy)]
 pub struct BlobUpload<'a> {
     /// Names the blob.
     pub descriptor: &'a Descriptor,
-    /// Opens the blob at its start. Called once for each try.
-    pub open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    /// Opens it.
+    pub open: OpenBlob<'a>,
     /// Repositories of the same registry that have the blob, likeliest first (`library/debian`).
     pub mount_from: &'a [String],
 }
@@ -179,6 +182,35 @@ impl Client {
         watch: Watch<'_>,
     ) -> Result<PushOutcome> {
         self.block_on(watch.cancel, self.session.push_blob(reference, upload, watch))
+    }
+
+    /// How the reference's repository has a blob without its being sent: because it was there, or was taken from one of
+    /// these repositories of the same registry. `None` when it is not to be had there.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked.
+    pub fn find_blob(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        mount_from: &[String],
+        cancel: &AtomicBool,
+    ) -> Result<Option<PushOutcome>> {
+        self.block_on(cancel, self.session.find_blob(reference, digest, mount_from))
+    }
+
+    /// Sends a blob that is made as it is sent, and says what it was: its digest, and its size in bytes.
+    ///
+    /// # Errors
+    /// When the registry refuses, or the blob cannot be read. [`Error::refuses_form`] when it takes no blob whose size is
+    /// not known before.
+    pub fn push_unnamed(
+        &self,
+        reference: &Reference,
+        open: OpenBlob<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(Digest, u64)> {
+        self.block_on(watch.cancel, self.session.push_unnamed(reference, open, watch))
     }
 
     /// Stores a manifest or index: under the reference's digest if it has one, under its tag otherwise. All it

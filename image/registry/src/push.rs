@@ -7,6 +7,7 @@
 //! POST  blobs/uploads/                               202   Location: where to upload
 //! PUT   <location>?digest=<digest>                   201   the whole blob in one request
 //! PATCH <location>, Content-Range: 0-4194303 …       202   or, where that is refused, in pieces
+//! PATCH <location>, Transfer-Encoding: chunked       202   or, where it is made as it is sent, in one that has no length
 //! ```
 //!
 //! An upload that breaks starts over in a new session. A piece that breaks is sent again from memory, unless the
@@ -18,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::stream;
-use rbuild_image::{Descriptor, Digest, MediaType, Reference};
+use rbuild_image::{Descriptor, Digest, Hasher, MediaType, Reference};
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE,
 };
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::resolve::{selector, stated_digest};
 use crate::session::{Session, Target};
 use crate::transport::{Answer, Call};
-use crate::{BlobUpload, Error, Result, ShownUrl, Watch};
+use crate::{BlobUpload, Error, OpenBlob, Result, ShownUrl, Watch};
 
 /// How many repositories are tried for a mount; each costs a round trip.
 const MOUNT_SOURCES_MAX: usize = 3;
@@ -40,6 +41,7 @@ const CHUNK_SIZE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_SIZE_BYTES: usize = 128 * 1024;
 /// How many pieces of [`READ_SIZE_BYTES`] are read ahead of the connection.
 const READ_AHEAD: usize = 8;
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// How a blob came to be in a repository.
@@ -65,16 +67,68 @@ impl Session {
     ) -> Result<PushOutcome> {
         let _permit = self.transfers.acquire().await.map_err(|_| Error::Cancelled)?;
         let target = self.target(reference, "pull,push").await?;
-        if self.has_blob(&target, upload.descriptor.digest).await? {
-            return Ok(PushOutcome::AlreadyThere);
+        if let Some(there) = self.find(&target, upload.descriptor.digest, upload.mount_from).await? {
+            return Ok(there);
         }
-        for from in upload.mount_from.iter().take(MOUNT_SOURCES_MAX) {
-            if self.mount(&target, upload.descriptor.digest, from).await? {
-                return Ok(PushOutcome::Mounted { from: from.clone() });
+        self.transport
+            .retry(async || renewed(async || self.upload(&target, upload, watch).await).await)
+            .await?;
+        Ok(PushOutcome::Uploaded)
+    }
+
+    pub(crate) async fn find_blob(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        mount_from: &[String],
+    ) -> Result<Option<PushOutcome>> {
+        let target = self.target(reference, "pull,push").await?;
+        self.find(&target, digest, mount_from).await
+    }
+
+    /// How a blob is there without being sent.
+    async fn find(
+        &self,
+        target: &Target,
+        digest: Digest,
+        mount_from: &[String],
+    ) -> Result<Option<PushOutcome>> {
+        if self.has_blob(target, digest).await? {
+            return Ok(Some(PushOutcome::AlreadyThere));
+        }
+        for from in mount_from.iter().take(MOUNT_SOURCES_MAX) {
+            if self.mount(target, digest, from).await? {
+                return Ok(Some(PushOutcome::Mounted { from: from.clone() }));
             }
         }
-        self.transport.retry(async || self.upload_with_renewal(&target, upload, watch).await).await?;
-        Ok(PushOutcome::Uploaded)
+        Ok(None)
+    }
+
+    pub(crate) async fn push_unnamed(
+        &self,
+        reference: &Reference,
+        open: OpenBlob<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(Digest, u64)> {
+        let _permit = self.transfers.acquire().await.map_err(|_| Error::Cancelled)?;
+        let target = self.target(reference, "pull,push").await?;
+        self.transport.retry(async || renewed(async || self.stream(&target, open, watch).await).await).await
+    }
+
+    /// One upload of what has no name before its end.
+    async fn stream(&self, target: &Target, open: OpenBlob<'_>, watch: Watch<'_>) -> Result<(Digest, u64)> {
+        let (location, _) = self.open_session(target).await?;
+        let mut blob = Unnamed::open(open)?;
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let mut call = Call::new(Method::PATCH, location).header(CONTENT_TYPE, OCTETS);
+        call.body = Some(streamed(receiver));
+        let feeding = async { blob.feed(sender, watch).await };
+        let answer = with_feeder(self.request_once(target, &[201, 202, 204], call), feeding).await?;
+        let digest = blob.digest()?;
+        let url = with_digest(place_of_upload(&answer)?, digest);
+        let call = || upload_call(Method::PUT, url.clone(), 0);
+        check_stated(&self.request(target, &[201, 202, 204], call).await?, digest)?;
+        Ok((digest, blob.read_bytes))
     }
 
     async fn has_blob(&self, target: &Target, digest: Digest) -> Result<bool> {
@@ -115,24 +169,11 @@ impl Session {
         }
     }
 
-    /// An upload whose token may run out between the opening of the session and the body, once.
-    async fn upload_with_renewal(
-        &self,
-        target: &Target,
-        upload: &BlobUpload<'_>,
-        watch: Watch<'_>,
-    ) -> Result<()> {
-        match self.upload(target, upload, watch).await {
-            Err(Error::Status(error)) if error.status == 401 => self.upload(target, upload, watch).await,
-            result => result,
-        }
-    }
-
     /// One upload from beginning to end, in one request or in pieces.
     async fn upload(&self, target: &Target, upload: &BlobUpload<'_>, watch: Watch<'_>) -> Result<()> {
         let (location, _) = self.open_session(target).await?;
         match self.put_whole(target, location, upload, watch).await {
-            Err(Error::Status(error)) if matches!(error.status, 405 | 411 | 413 | 415 | 501) => {
+            Err(error) if error.refuses_form() => {
                 let (location, chunk_size_bytes) = self.open_session(target).await?;
                 self.put_in_pieces(target, location, (upload, chunk_size_bytes), watch).await
             }
@@ -250,6 +291,14 @@ impl Session {
     }
 }
 
+/// An upload whose token may run out between the opening of the session and the body, once.
+async fn renewed<T>(upload: impl AsyncFn() -> Result<T>) -> Result<T> {
+    match upload().await {
+        Err(Error::Status(error)) if error.status == 401 => upload().await,
+        result => result,
+    }
+}
+
 /// Where an upload goes on. It may be relative.
 fn place_of_upload(answer: &Answer) -> Result<Url> {
     let missing = || Error::Protocol { url: answer.shown(), missing: "the place of the upload" };
@@ -265,9 +314,7 @@ fn with_digest(mut location: Url, digest: Digest) -> Url {
 }
 
 fn upload_call(method: Method, url: Url, size_bytes: u64) -> Call {
-    Call::new(method, url)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
-        .header(CONTENT_LENGTH, HeaderValue::from(size_bytes))
+    Call::new(method, url).header(CONTENT_TYPE, OCTETS).header(CONTENT_LENGTH, HeaderValue::from(size_bytes))
 }
 
 /// A registry that states a digest must state ours.
@@ -303,6 +350,30 @@ async fn with_feeder<T>(
     }
 }
 
+/// What an upload reads, piece by piece.
+trait Pieces {
+    /// The next piece; empty at the end.
+    fn next_piece(&mut self) -> Result<Bytes>;
+
+    /// How much has been read.
+    fn read_bytes(&self) -> u64;
+
+    /// Feeds all of it to a request, in this thread, while the connection's thread sends it.
+    async fn feed(&mut self, sender: mpsc::Sender<io::Result<Bytes>>, watch: Watch<'_>) -> Result<()> {
+        loop {
+            if watch.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let piece = self.next_piece()?;
+            // Nobody listens when the answer has come early; the request knows why.
+            if piece.is_empty() || sender.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
+            (watch.progress)(self.read_bytes());
+        }
+    }
+}
+
 /// A blob as it is read for upload.
 struct Blob<'a> {
     descriptor: &'a Descriptor,
@@ -317,26 +388,9 @@ impl<'a> Blob<'a> {
         Ok(Self { descriptor, reader, read_bytes: 0 })
     }
 
-    /// Feeds the blob to a request, in this thread, while the connection's thread sends it.
-    async fn feed(&mut self, sender: mpsc::Sender<io::Result<Bytes>>, watch: Watch<'_>) -> Result<()> {
-        loop {
-            if watch.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            let piece = self.read_up_to(READ_SIZE_BYTES)?;
-            // Nobody listens when the answer has come early; the request knows why.
-            if piece.is_empty() || sender.send(Ok(piece)).await.is_err() {
-                return Ok(());
-            }
-            (watch.progress)(self.read_bytes);
-        }
-    }
-
     /// The next piece; empty at the end. The last one is checked to be the last.
     fn read_up_to(&mut self, size_bytes: usize) -> Result<Bytes> {
-        let mut piece = Vec::new();
-        let mut part = self.reader.by_ref().take(size_bytes as u64);
-        part.read_to_end(&mut piece)
+        let piece = read_up_to(&mut self.reader, size_bytes)
             .map_err(|source| Error::Source { digest: self.descriptor.digest, source })?;
         self.read_bytes += piece.len() as u64;
         let expected_bytes = self.descriptor.size_bytes;
@@ -347,6 +401,61 @@ impl<'a> Blob<'a> {
                 found_bytes: self.read_bytes,
             });
         }
-        Ok(piece.into())
+        Ok(piece)
     }
+}
+
+impl Pieces for Blob<'_> {
+    fn next_piece(&mut self) -> Result<Bytes> {
+        self.read_up_to(READ_SIZE_BYTES)
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+}
+
+/// A blob whose name is known once it has been read.
+struct Unnamed {
+    reader: Box<dyn Read + Send>,
+    hasher: Hasher,
+    read_bytes: u64,
+    at_end: bool,
+}
+
+impl Unnamed {
+    fn open(open: OpenBlob<'_>) -> Result<Self> {
+        let reader = open().map_err(|source| Error::UnnamedSource { source })?;
+        Ok(Self { reader, hasher: Hasher::default(), read_bytes: 0, at_end: false })
+    }
+
+    /// The digest of all of it. A registry that says it has everything before it was given everything is mistaken.
+    fn digest(&mut self) -> Result<Digest> {
+        if !self.at_end {
+            let source = io::ErrorKind::UnexpectedEof.into();
+            return Err(Error::UnnamedSource { source });
+        }
+        Ok(std::mem::take(&mut self.hasher).finish())
+    }
+}
+
+impl Pieces for Unnamed {
+    fn next_piece(&mut self) -> Result<Bytes> {
+        let piece = read_up_to(&mut self.reader, READ_SIZE_BYTES)
+            .map_err(|source| Error::UnnamedSource { source })?;
+        self.hasher.update(&piece);
+        self.read_bytes += piece.len() as u64;
+        self.at_end = piece.is_empty();
+        Ok(piece)
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+}
+
+fn read_up_to(reader: &mut dyn Read, size_bytes: usize) -> io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(size_bytes.min(READ_SIZE_BYTES));
+    reader.take(size_bytes as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
 }

@@ -5,8 +5,9 @@ use std::io::{self, Read, Write};
 use rbuild_cache::Snapshot;
 use rbuild_cache::layer::LAYER_SIZE_BYTES_MAX;
 use rbuild_cache::layer::compression::{Encoder, Encoding};
-use rbuild_image::{Descriptor, DiffId, Digest, Manifest, MediaType};
+use rbuild_image::{Descriptor, DiffId, Digest, MediaType};
 
+use super::produced::produced;
 use super::{ImageError, Images, StoredImage};
 
 /// How layers are compressed when they leave.
@@ -31,14 +32,59 @@ impl Compression {
         }
     }
 
-    /// The levels that everybody uses.
-    const fn encoding(self) -> Encoding {
-        match self {
-            Self::None => Encoding::None,
-            Self::Gzip => Encoding::Gzip { level: 6 },
-            Self::Zstd => Encoding::Zstd { level: 3 },
+    /// The form that a layer of this type has; `None` where it is unknown.
+    const fn of(media_type: &MediaType) -> Option<Self> {
+        match media_type {
+            MediaType::OciLayer | MediaType::DockerLayer => Some(Self::None),
+            MediaType::OciLayerGzip | MediaType::DockerLayerGzip => Some(Self::Gzip),
+            MediaType::OciLayerZstd => Some(Self::Zstd),
+            _ => None,
         }
     }
+}
+
+/// What becomes of layers when they leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompressionConfig {
+    /// The form of those that are not compressed yet.
+    pub compression: Compression,
+    /// How hard to try; the level that everybody uses if there is none.
+    pub level: Option<i32>,
+    /// Whether layers that are compressed in another form are brought into this one.
+    pub force: bool,
+}
+
+impl CompressionConfig {
+    fn encoding(&self) -> Encoding {
+        match self.compression {
+            Compression::None => Encoding::None,
+            Compression::Gzip => {
+                Encoding::Gzip { level: self.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(6) }
+            }
+            Compression::Zstd => Encoding::Zstd { level: self.level.unwrap_or(3) },
+        }
+    }
+
+    /// Whether a layer of this type leaves as it is.
+    fn keeps(&self, media_type: &MediaType) -> bool {
+        match Compression::of(media_type) {
+            Some(found) if found == self.compression => true,
+            Some(Compression::None) => false,
+            Some(_) => !self.force,
+            None => true,
+        }
+    }
+}
+
+/// What becomes of one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It is in a form that will do.
+    AsIs,
+    /// It was compressed before, to this; whether the store still has that is another question.
+    Known(Descriptor),
+    /// It has to be compressed.
+    New,
 }
 
 /// The bytes behind a descriptor of an image.
@@ -89,61 +135,74 @@ impl Images {
         Ok(())
     }
 
-    /// The image with every layer that is not compressed yet in the given form, as blobs of the content store.
-    /// Layers that are compressed already stay as they are, whatever their form.
-    ///
-    /// # Errors
-    /// When a layer is missing or the store fails.
-    pub fn compressed(
-        &self,
-        image: &StoredImage,
-        compression: Compression,
-    ) -> Result<StoredImage, ImageError> {
-        if compression == Compression::None {
-            return Ok(image.clone());
-        }
-        let mut layers = Vec::with_capacity(image.manifest.layers.len());
-        for (index, descriptor) in image.manifest.layers.iter().enumerate() {
-            let plain = matches!(descriptor.media_type, MediaType::OciLayer | MediaType::DockerLayer);
-            layers.push(if plain { self.compress(image, index, compression)? } else { descriptor.clone() });
-        }
-        if layers == image.manifest.layers {
-            return Ok(image.clone());
-        }
-        let manifest = Manifest { layers, ..image.manifest.clone() };
-        let media_type = image.manifest_descriptor.media_type.clone();
-        let manifest_descriptor = Descriptor::of(media_type, &manifest.to_bytes());
-        Ok(StoredImage {
-            target: manifest_descriptor.clone(),
-            manifest_descriptor,
-            manifest,
-            ..image.clone()
-        })
-    }
-
-    fn compress(
+    /// What becomes of an image's layer when it leaves.
+    pub(super) fn leaving(
         &self,
         image: &StoredImage,
         index: usize,
-        compression: Compression,
-    ) -> Result<Descriptor, ImageError> {
-        let diff_id = image.config.rootfs.diff_ids[index];
-        let media_type = compression.media_type();
-        for known in self.store.blobs_of(diff_id)? {
-            if known.media_type == media_type && self.store.content().contains(known.digest)? {
-                return Ok(known);
-            }
+        config: &CompressionConfig,
+    ) -> Result<Leaving, ImageError> {
+        let descriptor = &image.manifest.layers[index];
+        if config.keeps(&descriptor.media_type) {
+            return Ok(Leaving::AsIs);
         }
-        let blob = self.blob(image, index)?;
-        let writer = self.store.content().writer(LAYER_SIZE_BYTES_MAX)?;
-        let failed = || ImageError::io("compress", format!("layer `{diff_id}`"));
-        let mut encoder = Encoder::new(writer, compression.encoding(), &self.pool).map_err(failed())?;
-        self.write_blob(&blob, &mut encoder)?;
-        let writer = encoder.finish().map_err(failed())?;
+        let (diff_id, media_type) = (image.config.rootfs.diff_ids[index], config.compression.media_type());
+        let mut known = self.store.blobs_of(diff_id)?.into_iter();
+        Ok(known.rfind(|known| known.media_type == media_type).map_or(Leaving::New, Leaving::Known))
+    }
+
+    /// A layer in the form in which it leaves, as a blob of the content store.
+    ///
+    /// # Errors
+    /// When the layer is missing or the store fails.
+    pub(super) fn compress(
+        &self,
+        image: &StoredImage,
+        index: usize,
+        config: &CompressionConfig,
+    ) -> Result<Descriptor, ImageError> {
+        match self.leaving(image, index, config)? {
+            Leaving::AsIs => return Ok(image.manifest.layers[index].clone()),
+            Leaving::Known(known) if self.store.content().contains(known.digest)? => return Ok(known),
+            Leaving::Known(_) | Leaving::New => {}
+        }
+        let mut writer = self.store.content().writer(LAYER_SIZE_BYTES_MAX)?;
+        self.write_compressed(&self.tar(image, index)?, config, &mut writer)?;
         let (digest, size_bytes) = writer.commit(None)?;
-        let descriptor = Descriptor::new(media_type, digest, size_bytes);
-        self.store.record_blob(diff_id, &descriptor)?;
+        self.compressed_as(image, index, Descriptor::new(config.compression.media_type(), digest, size_bytes))
+    }
+
+    /// Writes a tar in a compressed form.
+    pub(super) fn write_compressed(
+        &self,
+        tar: &Blob,
+        config: &CompressionConfig,
+        out: &mut dyn Write,
+    ) -> Result<(), ImageError> {
+        let failed = || ImageError::io("compress", "a layer");
+        let mut encoder = Encoder::new(out, config.encoding(), &self.pool).map_err(failed())?;
+        self.write_blob(tar, &mut encoder)?;
+        encoder.finish().map(drop).map_err(failed())
+    }
+
+    /// Remembers what a layer was compressed to.
+    pub(super) fn compressed_as(
+        &self,
+        image: &StoredImage,
+        index: usize,
+        descriptor: Descriptor,
+    ) -> Result<Descriptor, ImageError> {
+        self.store.record_blob(image.config.rootfs.diff_ids[index], &descriptor)?;
         Ok(descriptor)
+    }
+
+    /// The tar of a layer, whatever form the image has it in.
+    pub(super) fn tar(&self, image: &StoredImage, index: usize) -> Result<Blob, ImageError> {
+        let diff_id = image.config.rootfs.diff_ids[index];
+        match self.snapshot(image)? {
+            Some(snapshot) => Ok(Blob::Layer { snapshot, index, diff_id }),
+            None => Err(ImageError::MissingLayer { digest: image.manifest.layers[index].digest }),
+        }
     }
 
     /// A reader over a blob, for senders that want to read. A layer's tar is made on a thread as it is read.
@@ -154,13 +213,8 @@ impl Images {
                 Ok(Box::new(self.store.content().open(*digest)?.ok_or(missing)?))
             }
             Blob::Layer { .. } => {
-                let (reader, mut writer) = io::pipe().map_err(ImageError::io("make", "a pipe"))?;
                 let (images, blob) = (self.clone(), blob.clone());
-                std::thread::spawn(move || {
-                    // A reader that goes away breaks the pipe; the one that stays sees a short body and says so.
-                    let _broken = images.write_blob(&blob, &mut writer);
-                });
-                Ok(Box::new(reader))
+                Ok(Box::new(produced(move |out| images.write_blob(&blob, out))))
             }
         }
     }

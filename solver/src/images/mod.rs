@@ -11,6 +11,8 @@ mod error;
 mod import;
 mod layout;
 mod load;
+mod parallel;
+mod produced;
 mod pull;
 mod push;
 mod resolve;
@@ -28,7 +30,7 @@ use rbuild_registry::Client;
 
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
 pub use assemble::{AssembleOptions, Dating};
-pub use compress::Compression;
+pub use compress::{Compression, CompressionConfig};
 pub use error::ImageError;
 pub use import::ImportOptions;
 pub use layout::LayoutSelector;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_image::{Descriptor, Index, MANIFEST_SIZE_BYTES_MAX, MediaType, Platform};
+use rbuild_image::{Descriptor, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform};
 
-use super::{Compression, ImageError, Images, StoredImage, there};
+use super::{CompressionConfig, ImageError, Images, StoredImage, there};
 
 /// A manifest or an index, with all the images behind it.
 #[derive(Debug, Clone)]
@@ -28,6 +28,36 @@ impl Target {
         self.index.is_some()
     }
 
+    /// The same with other descriptors in the place of its layers', and so with other manifests.
+    pub(super) fn with_layers(
+        &self,
+        mut layer: impl FnMut(&StoredImage, usize) -> Result<Descriptor, ImageError>,
+    ) -> Result<Self, ImageError> {
+        let mut replaced = |image: &StoredImage| {
+            let layers = (0..image.manifest.layers.len()).map(|index| layer(image, index));
+            Ok(image.with_layers(layers.collect::<Result<_, _>>()?))
+        };
+        let mut images = self.images.iter().map(&mut replaced).collect::<Result<Vec<_>, ImageError>>()?;
+        if images.iter().zip(&self.images).all(|(new, old)| new.manifest == old.manifest) {
+            return Ok(self.clone());
+        }
+        let Some(index) = &self.index else {
+            return Ok(Self::of(images.remove(0)));
+        };
+        let entry = |(entry, image): (&Descriptor, &StoredImage)| Descriptor {
+            annotations: entry.annotations.clone(),
+            platform: entry.platform.clone(),
+            ..image.manifest_descriptor.clone()
+        };
+        let manifests = index.manifests.iter().zip(&images).map(entry).collect();
+        let index = Index { manifests, ..index.clone() };
+        let descriptor = Descriptor {
+            annotations: self.descriptor.annotations.clone(),
+            ..Descriptor::of(MediaType::OciIndex, &index.to_bytes())
+        };
+        Ok(Self { descriptor, images, index: Some(index) })
+    }
+
     /// An index of images: an entry for each, with its platform.
     fn of_index(images: Vec<StoredImage>, annotations: BTreeMap<String, String>) -> Self {
         let entry = |image: &StoredImage| Descriptor {
@@ -37,6 +67,18 @@ impl Target {
         let index = Index { annotations, ..Index::new(images.iter().map(entry).collect()) };
         let descriptor = Descriptor::of(MediaType::OciIndex, &index.to_bytes());
         Self { descriptor, images, index: Some(index) }
+    }
+}
+
+impl StoredImage {
+    fn with_layers(&self, layers: Vec<Descriptor>) -> Self {
+        if layers == self.manifest.layers {
+            return self.clone();
+        }
+        let manifest = Manifest { layers, ..self.manifest.clone() };
+        let media_type = self.manifest_descriptor.media_type.clone();
+        let descriptor = Descriptor::of(media_type, &manifest.to_bytes());
+        Self { target: descriptor.clone(), manifest_descriptor: descriptor, manifest, ..self.clone() }
     }
 }
 
@@ -87,30 +129,15 @@ impl Images {
         Ok((!layers.into_iter().any(missing)).then_some(image))
     }
 
-    /// The same with every layer compressed, as [`compressed`](Self::compressed).
+    /// The same with every layer in the form in which it leaves, as blobs of the content store.
     ///
     /// # Errors
     /// When a layer is missing or the store fails.
-    pub fn compressed_target(&self, target: &Target, compression: Compression) -> Result<Target, ImageError> {
-        let compress = |image: &StoredImage| self.compressed(image, compression);
-        let mut images = target.images.iter().map(compress).collect::<Result<Vec<_>, _>>()?;
-        let Some(index) = &target.index else {
-            return Ok(Target::of(images.remove(0)));
-        };
-        let entry = |(entry, image): (&Descriptor, &StoredImage)| Descriptor {
-            annotations: entry.annotations.clone(),
-            platform: entry.platform.clone(),
-            ..image.manifest_descriptor.clone()
-        };
-        let manifests: Vec<_> = index.manifests.iter().zip(&images).map(entry).collect();
-        if manifests == index.manifests {
-            return Ok(target.clone());
-        }
-        let index = Index { manifests, ..index.clone() };
-        let descriptor = Descriptor {
-            annotations: target.descriptor.annotations.clone(),
-            ..Descriptor::of(MediaType::OciIndex, &index.to_bytes())
-        };
-        Ok(Target { descriptor, images, index: Some(index) })
+    pub fn compressed_target(
+        &self,
+        target: &Target,
+        config: &CompressionConfig,
+    ) -> Result<Target, ImageError> {
+        target.with_layers(|image, index| self.compress(image, index, config))
     }
 }

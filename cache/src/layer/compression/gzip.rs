@@ -5,6 +5,9 @@
 //! so the streams can be put one after the other; only the last one carries the final mark. The checksum of
 //! the whole is combined from those of the blocks. Nothing here depends on how many threads there are or on
 //! the sizes of the writes.
+//!
+//! A block whose samples do not shrink (what is compressed already, or random) is stored as it is: to try costs
+//! thirty times as much as to copy, and gains nothing.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -19,6 +22,13 @@ const BLOCK_BYTES: usize = 256 * 1024;
 
 /// The reach of deflate.
 const DICTIONARY_BYTES: usize = 32 * 1024;
+
+/// How much of a block is tried to see whether it shrinks, in pieces spread over it.
+const SAMPLES: usize = 8;
+const SAMPLE_BYTES: usize = 2 * 1024;
+
+/// Samples that keep more than this part of their size, in percent, are not worth the work.
+const SAMPLE_PERCENT_MAX: usize = 98;
 
 /// How many blocks per thread may be on their way; bounds memory to a few megabytes.
 const BLOCKS_PER_THREAD_MAX: usize = 3;
@@ -124,7 +134,22 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
+/// Whether samples of a block become smaller by the quickest compression.
+fn shrinks(block: &[u8]) -> io::Result<bool> {
+    let stride = block.len() / SAMPLES;
+    if stride < SAMPLE_BYTES {
+        return Ok(true);
+    }
+    let mut deflate = Compress::new(Level::fast(), false);
+    let mut bytes = Vec::with_capacity(2 * SAMPLES * SAMPLE_BYTES);
+    for sample in block.chunks(stride).take(SAMPLES) {
+        deflate.compress_vec(&sample[..SAMPLE_BYTES], &mut bytes, FlushCompress::Sync)?;
+    }
+    Ok(bytes.len() * 100 <= SAMPLES * SAMPLE_BYTES * SAMPLE_PERCENT_MAX)
+}
+
 fn compress(block: &[u8], dictionary: &[u8], level: Level, flush: FlushCompress) -> io::Result<Compressed> {
+    let level = if shrinks(block)? { level } else { Level::none() };
     let mut deflate = Compress::new(level, false);
     if !dictionary.is_empty() {
         deflate.set_dictionary(dictionary)?;

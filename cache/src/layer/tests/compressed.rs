@@ -18,6 +18,18 @@ fn text(size: usize) -> Vec<u8> {
     text
 }
 
+/// Bytes that do not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(size).collect()
+}
+
 fn encode(encoding: Encoding, threads: usize, bytes: &[u8], write_size: usize) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new(), encoding, &pool(threads)).unwrap();
     bytes.chunks(write_size.max(1)).for_each(|chunk| encoder.write_all(chunk).unwrap());
@@ -50,14 +62,7 @@ fn what_is_compressed_can_be_decompressed() {
 
 #[test]
 fn incompressible_bytes_survive() {
-    let mut state = 7u64;
-    let mut noise = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let bytes: Vec<u8> = (0..100_000).flat_map(|_| noise()).collect();
+    let bytes = noise(800_000);
     for level in [0, 1, 6, 9] {
         assert!(decode(&encode(Encoding::Gzip { level }, 2, &bytes, 1 << 20)) == bytes, "level {level}");
     }
@@ -75,6 +80,16 @@ fn neither_threads_nor_write_sizes_show() {
             );
         }
     }
+}
+
+#[test]
+fn what_does_not_shrink_is_stored_and_the_rest_is_compressed() {
+    let (noise, text) = (noise(4 * BLOCK), text(BLOCK));
+    let encoded = |bytes: &[u8]| encode(Encoding::Gzip { level: 6 }, 2, bytes, 1 << 20).len();
+    assert!((4 * BLOCK..4 * BLOCK + 1024).contains(&encoded(&noise)));
+    let mixed = [&noise[..], &text, &noise].concat();
+    assert!(encoded(&mixed) < 8 * BLOCK + BLOCK / 2);
+    assert!(decode(&encode(Encoding::Gzip { level: 6 }, 2, &mixed, 77_777)) == mixed);
 }
 
 #[test]

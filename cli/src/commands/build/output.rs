@@ -9,7 +9,7 @@ use rbuild_frontend::Lowered;
 use rbuild_image::{History, Platform, Reference};
 use rbuild_solver::export::{Trees, export_directory, export_tar};
 use rbuild_solver::images::{
-    ArchiveFormat, AssembleOptions, Compression, Dating, DirectorySink, Images, LayoutSink, Saved,
+    ArchiveFormat, AssembleOptions, CompressionConfig, Dating, DirectorySink, Images, LayoutSink, Saved,
     StoredImage, TarSink, Target, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
@@ -167,7 +167,7 @@ fn push(app: &App, target: &Target, names: &[Reference], progress: &Progress) ->
     for name in names {
         let watch = Watch { transfers: &|_| {}, cancel: app.cancel() };
         task(progress, &format!("pushing {name}"), || {
-            Ok(images.push_target(name, target, Compression::default(), watch)?)
+            Ok(images.push_target(name, target, &CompressionConfig::default(), watch)?)
         })?;
     }
     Ok(())
@@ -235,7 +235,7 @@ fn save(
         let message = "docker exporter does not currently support exporting manifest lists";
         return Err(Failure::new(Kind::Input, message).hint("`type=oci` holds several platforms"));
     }
-    let target = images.compressed_target(target, Compression::default())?;
+    let target = images.compressed_target(target, &CompressionConfig::default())?;
     Ok(images.save(&[Saved { target, names: names.to_vec() }], format, sink)?)
 }
 

@@ -134,3 +134,45 @@ fn a_manifest_goes_under_its_tag_or_its_digest() {
     let wrong = reference.with_digest(Digest::of(b"else"));
     assert!(matches!(put(&wrong), Err(Error::DigestMismatch { .. })));
 }
+
+#[test]
+fn what_is_made_as_it_is_sent_is_named_afterwards() {
+    let cases: [(&str, Option<(&'static str, Fault)>); 4] = [
+        ("no fault", None),
+        ("503 at the beginning", Some(("POST", status(503)))),
+        ("502 in the middle", Some(("PATCH", status(502)))),
+        ("the answer to the end is lost", Some(("PUT", status(500)))),
+    ];
+    let bytes = content(SIZE);
+    for (name, fault) in cases {
+        let registry = registry();
+        fault.into_iter().for_each(|(method, fault)| registry.plan(method, "/uploads/", 1, fault));
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
+        let sent = client().push_unnamed(&registry.reference("app"), &open, unwatched());
+        let (digest, size_bytes) = sent.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((digest, size_bytes), (Digest::of(&bytes), SIZE as u64), "{name}");
+        assert!(registry.blob("app", digest).as_ref() == Some(&bytes), "{name}");
+    }
+}
+
+#[test]
+fn a_part_is_never_given_a_name() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::InvalidData)?;
+            buffer.fill(7);
+            Ok(buffer.len())
+        }
+    }
+    let registry = registry();
+    let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Broken(100))) };
+    let error = client().push_unnamed(&registry.reference("app"), &open, unwatched()).unwrap_err();
+    assert!(matches!(error, Error::UnnamedSource { .. }), "{error:?}");
+    assert_eq!(registry.count("PUT", "/uploads/"), 0);
+
+    registry.plan("PATCH", "/uploads/", 1, status(411));
+    let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(&b"content"[..])) };
+    let error = client().push_unnamed(&registry.reference("app"), &open, unwatched()).unwrap_err();
+    assert!(error.refuses_form(), "{error:?}");
+}
