@@ -15,7 +15,10 @@ fn main() {
     println!("{:?} in {:?}", networks.support(), first.elapsed());
     let start = Instant::now();
     for _ in 0..count {
-        let connection = networks.connect().unwrap();
+        let connection = {
+            networks.prepare();
+            networks.connect().unwrap()
+        };
         println!("{:?} {:?}", connection.addresses(), connection.host_address());
     }
     println!("{:?} each", start.elapsed() / count);

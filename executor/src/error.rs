@@ -68,6 +68,14 @@ pub enum Error {
     /// There are no networks but the machine's own and none.
     #[error("a network of its own cannot be made: {0}")]
     NoNetwork(Lack),
+    /// A port of the machine cannot be had.
+    #[error("failed to publish the port `{port}`: {source}")]
+    PublishPort {
+        /// As it was asked for.
+        port: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// The flag was raised, and the process has been killed.
     #[error("cancelled")]
     Cancelled,

@@ -293,6 +293,7 @@ fn describe(
     let kept = |namespace: io::Result<OwnedFd>| {
         namespace.map_err(|error| Error::setup("keep the network namespace", error))
     };
+    let own = matches!(network, Network::Own(_));
     let (network, machine) = match network {
         Network::Host => (NetworkSpec::Host, None),
         Network::None => (NetworkSpec::None, None),
@@ -301,7 +302,7 @@ fn describe(
         }
         Network::Own(connection) => {
             let namespace = descriptors.keep(kept(connection.namespace())?);
-            (NetworkSpec::Join(namespace), Some(connection.host_address()))
+            (NetworkSpec::Join(namespace), connection.host_address())
         }
     };
     Ok(NewPlace {
@@ -310,7 +311,7 @@ fn describe(
         nodev: false,
         mounts,
         hosts: hosts_file(&container.hostname, &container.extra_hosts, machine),
-        resolv_conf: Resolver::of_host().file(&container.dns, machine.is_some()),
+        resolv_conf: Resolver::of_host().file(&container.dns, own),
         hostname: container.hostname,
         network,
         shm_size_bytes: container.shm_size_bytes,

@@ -17,6 +17,7 @@ mod kernel {
     pub(crate) mod join;
     pub(crate) mod lifecycle;
     pub(crate) mod limits;
+    pub(crate) mod networks;
     pub(crate) mod rootless;
     pub(crate) mod users;
 }
@@ -27,7 +28,8 @@ use kernel::fixture::{Fixture, Tally};
 
 type Test = (&'static str, fn(&mut Tally));
 
-const TESTS: [Test; 3] = [
+const TESTS: [Test; 4] = [
+    ("kernel_networks", kernel::networks::all),
     ("kernel_as_myself", all_cases),
     ("kernel_as_user_with_one_id", kernel::rootless::as_user_with_one_id),
     ("kernel_as_user_with_ranges", kernel::rootless::as_user_with_ranges),
@@ -36,11 +38,16 @@ const TESTS: [Test; 3] = [
 fn main() -> ExitCode {
     rbuild_executor::init_hook();
     kernel::cases::victim();
+    kernel::networks::hold();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let mut tally = Tally::default();
     if has("--inside") {
         all_cases(&mut tally);
+        return tally.finish();
+    }
+    if has("--networks") {
+        kernel::networks::as_user(&mut tally);
         return tally.finish();
     }
     if has("--list") {

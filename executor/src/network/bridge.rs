@@ -20,8 +20,6 @@ use crate::error::Error;
 
 /// The network of whoever asks for none.
 pub const DEFAULT_NETWORK: &str = "rbuild0";
-/// What the interface is called inside.
-const INSIDE: &str = "eth0";
 const FORWARD_V4: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
@@ -67,9 +65,20 @@ pub(super) struct Bridge {
     outward: [bool; 2],
 }
 
+/// How a namespace is to be connected.
+#[derive(Debug)]
+pub(super) struct Plug<'a> {
+    pub(super) tenant: &'a Tenant,
+    /// What the interface is called inside.
+    pub(super) interface: &'a str,
+    /// Whether it reaches the bridge and what is outside, but no other such on the network.
+    pub(super) isolated: bool,
+}
+
 /// One end of a connection to a network.
 #[derive(Debug)]
 pub(super) struct Port {
+    pub(super) bridge: String,
     pub(super) lease: Lease,
     pub(super) v6: Option<IpAddr>,
     pub(super) gateway: IpAddr,
@@ -104,24 +113,36 @@ impl Bridge {
         })?
     }
 
-    /// Connects a namespace: a pair of interfaces, an address of each family, the way out. An `isolated` one reaches the bridge and
-    /// what is outside, but no other such on the network.
+    /// Removes a network, whoever is on it.
+    pub(super) fn remove(place: Place<'_>, config: &NetworkConfig) -> io::Result<()> {
+        place.leases.exclusively(|| {
+            place.namespace.run(|| firewall::apply(&firewall::removed(&config.bridge)))?;
+            place.namespace.netlink.delete_link(&config.bridge)
+        })?
+    }
+
+    /// The networks of its addresses.
+    pub(super) fn subnets(&self) -> Vec<Subnet> {
+        std::iter::once(self.v4).chain(self.v6).collect()
+    }
+
+    /// Connects a namespace: a pair of interfaces, an address of each family, the way out if it has none yet.
     pub(super) fn connect(
         &self,
         place: Place<'_>,
         inside: &Namespace,
-        (tenant, isolated): (&Tenant, bool),
+        plug: &Plug<'_>,
     ) -> Result<Port, Error> {
         let failed = |error| Error::setup_at("find a free address in", self.v4.to_string(), error);
         let seed = u32::from_ne_bytes(random().map_err(failed)?);
-        let lease = place.leases.take(self.v4, seed, tenant).map_err(failed)?;
+        let lease = place.leases.take(self.v4, seed, plug.tenant).map_err(failed)?;
         let lease = lease.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))?;
         let offset = self.v4.offset(lease.address());
         let v6 = self.v6.map(|subnet| subnet.address(offset));
-        self.plug(place.namespace, inside, lease.address(), isolated)
-            .and_then(|()| self.configure(&inside.netlink, lease.address(), v6))
+        self.plug(place.namespace, inside, lease.address(), plug)
+            .and_then(|()| self.configure(&inside.netlink, (lease.address(), v6), plug.interface))
             .map_err(|error| Error::setup_at("connect a network namespace to", &self.name, error))?;
-        Ok(Port { lease, v6, gateway: self.v4.address(1) })
+        Ok(Port { lease, v6, gateway: self.v4.address(1), bridge: self.name.clone() })
     }
 
     fn plug(
@@ -129,11 +150,11 @@ impl Bridge {
         outside: &Namespace,
         inside: &Namespace,
         address: Ipv4Addr,
-        isolated: bool,
+        plug: &Plug<'_>,
     ) -> io::Result<()> {
         use std::os::fd::AsFd as _;
         let name = interface_name(address);
-        let add = || outside.netlink.add_pair(&name, self.index, (INSIDE, inside.as_fd()));
+        let add = || outside.netlink.add_pair(&name, self.index, (plug.interface, inside.as_fd()));
         match add() {
             // Its last user was killed, and the kernel has not come to remove the namespace yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -142,19 +163,25 @@ impl Bridge {
             }
             other => other?,
         }
-        if isolated { outside.netlink.isolate_port(&name) } else { Ok(()) }
+        if plug.isolated { outside.netlink.isolate_port(&name) } else { Ok(()) }
     }
 
-    fn configure(&self, inside: &Netlink, v4: Ipv4Addr, v6: Option<IpAddr>) -> io::Result<()> {
-        let link = inside.link_index(INSIDE)?.ok_or(io::ErrorKind::NotFound)?;
-        inside.set_up(INSIDE)?;
+    fn configure(
+        &self,
+        inside: &Netlink,
+        (v4, v6): (Ipv4Addr, Option<IpAddr>),
+        interface: &str,
+    ) -> io::Result<()> {
+        let link = inside.link_index(interface)?.ok_or(io::ErrorKind::NotFound)?;
+        inside.set_up(interface)?;
         inside.add_address(link, v4.into(), self.v4.prefix())?;
-        if self.outward[0] {
+        let has_way_out = inside.routes()?.iter().any(|route| route.destination.is_none());
+        if self.outward[0] && !has_way_out {
             inside.add_default_route(link, self.v4.address(1))?;
         }
         if let (Some(address), Some(subnet)) = (v6, self.v6) {
             inside.add_address(link, address, subnet.prefix())?;
-            if self.outward[1] {
+            if self.outward[1] && !has_way_out {
                 inside.add_default_route(link, subnet.address(1))?;
             }
         }
@@ -165,6 +192,11 @@ impl Bridge {
 /// The name of the interface on the bridge that belongs to an address.
 fn interface_name(address: Ipv4Addr) -> String {
     format!("rb{:08x}", address.to_bits())
+}
+
+/// Removes a port and what belongs to it.
+pub(super) fn unplug(namespace: &Namespace, port: &Port) -> io::Result<()> {
+    namespace.netlink.delete_link(&interface_name(port.lease.address()))
 }
 
 /// Removes what belongs to an address whose user is gone. What is not there any more is no failure.

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -67,6 +67,41 @@ pub(super) fn removed(name: &str) -> String {
 /// The name of the table for the published ports of an address.
 pub(super) fn ports_table_name(address: Ipv4Addr) -> String {
     format!("rbuild-{:08x}", address.to_bits())
+}
+
+/// The address to which a port of the machine leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forward {
+    /// `tcp` or `udp`.
+    pub(super) protocol: &'static str,
+    /// The address of the machine; `None` is each of a family.
+    pub(super) host: Option<IpAddr>,
+    pub(super) host_port: u16,
+    pub(super) to: IpAddr,
+    pub(super) to_port: u16,
+}
+
+/// The chain that sends what comes from elsewhere for published ports to a container, with the sender's address as it was.
+/// What comes from the machine itself or from the network of the container goes to the relay (see `publish`).
+pub(super) fn ports_chain(bridge: &str, forwards: &[Forward]) -> String {
+    let mut rules = String::new();
+    for Forward { protocol, host, host_port, to, to_port } in forwards {
+        let (family, to) = match to {
+            IpAddr::V4(to) => ("ip", format!("{to}:{to_port}")),
+            IpAddr::V6(to) => ("ip6", format!("[{to}]:{to_port}")),
+        };
+        let local = host.map_or_else(
+            || format!("meta nfproto {} fib daddr type local", if family == "ip" { "ipv4" } else { "ipv6" }),
+            |host| format!("{family} daddr {host}"),
+        );
+        let _ = writeln!(
+            rules,
+            "    iifname != \"{bridge}\" {local} {protocol} dport {host_port} dnat {family} to {to}"
+        );
+    }
+    format!(
+        "  chain prerouting {{\n    type nat hook prerouting priority dstnat; policy accept;\n{rules}  }}\n"
+    )
 }
 
 /// Runs `nft` on a text, in the network namespace of the calling thread.
@@ -137,4 +172,70 @@ fn get_table(name: &str) -> Vec<u8> {
     bytes.extend(name);
     bytes.resize(size as usize, 0);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(first: &str, prefix: u8) -> Subnet {
+        Subnet::containing(first.parse().unwrap(), prefix)
+    }
+
+    #[test]
+    fn the_table_of_a_network() {
+        let subnets = [subnet("10.90.0.0", 16), subnet("fd01::", 64)];
+        assert_eq!(
+            network_table("rbuild0", &subnets, false),
+            r#"table inet rbuild0
+delete table inet rbuild0
+table inet rbuild0 {
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname "rbuild0" ip daddr 169.254.0.0/16 th dport != 53 reject
+    iifname "rbuild0" ip6 daddr fd00:ec2::/32 th dport != 53 reject
+    oifname "rbuild0" ct state established,related accept
+    oifname "rbuild0" ct status dnat accept
+    iifname "rbuild0" oifname != "rbuild0" accept
+    iifname != "rbuild0" oifname "rbuild0" drop
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 10.90.0.0/16 oifname != "rbuild0" masquerade
+    ip6 saddr fd01::/64 oifname != "rbuild0" masquerade
+  }
+}
+"#
+        );
+        let internal = network_table("n", &subnets, true);
+        assert!(internal.contains("iifname \"n\" oifname != \"n\" drop") && !internal.contains("masquerade"));
+    }
+
+    #[test]
+    fn the_chain_of_published_ports() {
+        let to: Ipv4Addr = [10, 90, 1, 2].into();
+        let forward = |host: Option<&str>, to: IpAddr, protocol| Forward {
+            protocol,
+            host: host.map(|host| host.parse().unwrap()),
+            host_port: 8080,
+            to,
+            to_port: 80,
+        };
+        let forwards = [
+            forward(None, to.into(), "tcp"),
+            forward(Some("192.0.2.1"), to.into(), "udp"),
+            forward(None, "fd01::2".parse().unwrap(), "tcp"),
+        ];
+        assert_eq!(
+            ports_chain("b", &forwards),
+            r#"  chain prerouting {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname != "b" meta nfproto ipv4 fib daddr type local tcp dport 8080 dnat ip to 10.90.1.2:80
+    iifname != "b" ip daddr 192.0.2.1 udp dport 8080 dnat ip to 10.90.1.2:80
+    iifname != "b" meta nfproto ipv6 fib daddr type local tcp dport 8080 dnat ip6 to [fd01::2]:80
+  }
+"#
+        );
+        assert_eq!(ports_table_name(to), "rbuild-0a5a0102");
+    }
 }

@@ -13,12 +13,15 @@
 //! A step has no network at all where none of its own can be made and nobody has allowed it the machine's: whoever asked for a
 //! network gets at most that, never more ([`Networks::connect`] fails with what the machine lacks, and the caller decides).
 
+mod ahead;
 mod bridge;
 mod firewall;
 mod hosts;
 mod lease;
 mod namespace;
 mod netlink;
+mod port_spec;
+mod publish;
 mod relay;
 mod subnet;
 mod support;
@@ -34,12 +37,15 @@ use std::sync::{Arc, OnceLock};
 pub use bridge::{DEFAULT_NETWORK, NetworkConfig};
 pub use hosts::Dns;
 pub(crate) use hosts::{Resolver, hosts_file};
+pub use port_spec::{PortError, Protocol, PublishedPort};
 pub use subnet::Subnet;
 pub use support::{Lack, Missing, NetworkSupport};
 
-use bridge::{Bridge, Port};
+use ahead::Ahead;
+use bridge::{Bridge, Plug, Port};
 use lease::Tenant;
 use namespace::Namespace;
+use publish::Published;
 use uplink::Uplink;
 
 use crate::error::Error;
@@ -61,34 +67,81 @@ pub enum Network {
 /// What all connections of a process have in common.
 #[derive(Debug)]
 pub struct Networks {
-    /// Where the leases of addresses are, which all processes of a machine share that may change its interfaces.
+    shared: Arc<Shared>,
+    /// Connections for steps. To make one takes about as long as all else of a step, so it is done meanwhile.
+    ahead: Arc<Ahead<Result<Connection, Error>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
     directory: PathBuf,
     opened: OnceLock<Result<(Arc<Uplink>, Bridge), Lack>>,
 }
 
 impl Networks {
-    /// Nothing is made until somebody connects.
-    pub const fn new(directory: PathBuf) -> Self {
-        Self { directory, opened: OnceLock::new() }
+    /// Nothing is made until somebody connects. `directory` is where the leases of addresses are, the same for all processes that may
+    /// change the interfaces of a machine.
+    pub fn new(directory: PathBuf) -> Self {
+        let shared = Shared { directory, opened: OnceLock::new() };
+        Self { shared: Arc::new(shared), ahead: Arc::default() }
     }
 
-    /// Makes a namespace on the default network. What is in it reaches the outside and the machine, and nothing else that
-    /// is connected this way.
+    /// Begins to make a connection for a step that is soon to be run.
+    pub fn prepare(&self) {
+        let shared = Arc::clone(&self.shared);
+        self.ahead.begin(move || shared.connect());
+    }
+
+    /// A namespace on the default network, for a step. What is in it reaches the outside and the machine, and nothing else
+    /// that is connected this way. No namespace serves two steps: what one did to it would be there for the next.
     ///
     /// # Errors
     ///
     /// [`Error::NoNetwork`] where the machine lacks something, else the kernel's.
     pub fn connect(&self) -> Result<Connection, Error> {
-        let (uplink, bridge) = self.opened().map_err(Error::NoNetwork)?;
-        let namespace = Namespace::new().map_err(|error| Error::setup("make a network namespace", error))?;
-        let tenant = Tenant { network: bridge.name.clone(), names: Vec::new() };
-        let port = bridge.connect(uplink.place(), &namespace, (&tenant, true))?;
-        Ok(Connection { namespace, port, uplink })
+        let connection = self.ahead.take().unwrap_or_else(|| self.shared.connect());
+        // For the step after this one, while this one runs.
+        self.prepare();
+        connection
+    }
+
+    /// A namespace on a network, for a container. Those on it reach each other by address.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Networks::connect`].
+    pub fn join(&self, network: &NetworkConfig) -> Result<Connection, Error> {
+        let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
+        let mut connection = Connection::new(uplink)?;
+        connection.join(network)?;
+        Ok(connection)
+    }
+
+    /// Makes a network. What comes back has its addresses, which are chosen here where there are none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Networks::connect`].
+    pub fn create(&self, network: &NetworkConfig) -> Result<NetworkConfig, Error> {
+        let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
+        let subnets = ensure(&uplink, network)?.subnets();
+        Ok(NetworkConfig { subnets, ..network.clone() })
+    }
+
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Networks::connect`].
+    pub fn remove(&self, network: &NetworkConfig) -> Result<(), Error> {
+        let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
+        Bridge::remove(uplink.place(), network)
+            .map_err(|error| Error::setup_at("remove the network", &network.name, error))
     }
 
     /// What networks can be had here. Makes the default one where it can be made.
     pub fn support(&self) -> NetworkSupport {
-        match self.opened() {
+        match self.shared.opened() {
             Ok((uplink, _)) if uplink.is_host() => NetworkSupport::Host,
             Ok(_) => NetworkSupport::Relayed,
             Err(lack) => NetworkSupport::Lacking(lack),
@@ -97,9 +150,18 @@ impl Networks {
 
     /// What the machine lacks, if somebody wanted to connect and could not.
     pub fn lack(&self) -> Option<&Lack> {
-        self.opened.get()?.as_ref().err()
+        self.shared.opened.get()?.as_ref().err()
     }
+}
 
+impl Drop for Networks {
+    fn drop(&mut self) {
+        // One on its way when the process ends would leave its lease to the next process.
+        drop(self.ahead.take());
+    }
+}
+
+impl Shared {
     fn opened(&self) -> Result<(Arc<Uplink>, Bridge), Lack> {
         let open = || {
             let (uplink, bridge) = Uplink::open(&self.directory)?;
@@ -107,33 +169,98 @@ impl Networks {
         };
         self.opened.get_or_init(open).clone()
     }
+
+    fn connect(&self) -> Result<Connection, Error> {
+        let (uplink, bridge) = self.opened().map_err(Error::NoNetwork)?;
+        let mut connection = Connection::new(uplink)?;
+        connection.plug_in(&bridge, true)?;
+        Ok(connection)
+    }
 }
 
-/// A network namespace with an address, on a network.
+fn ensure(uplink: &Uplink, network: &NetworkConfig) -> Result<Bridge, Error> {
+    Bridge::ensure(uplink.place(), network)
+        .map_err(|error| Error::setup_at("make the network", &network.name, error))
+}
+
+/// A network namespace on one network or more. Dropping it closes its ports and gives its addresses back.
 #[derive(Debug)]
 pub struct Connection {
+    /// Closed first, as it leads to the addresses.
+    published: Option<Published>,
     namespace: Namespace,
-    port: Port,
+    ports: Vec<Port>,
     uplink: Arc<Uplink>,
 }
 
 impl Connection {
-    /// Its addresses on the network.
+    fn new(uplink: Arc<Uplink>) -> Result<Self, Error> {
+        let namespace = Namespace::new().map_err(|error| Error::setup("make a network namespace", error))?;
+        Ok(Self { published: None, namespace, ports: Vec::new(), uplink })
+    }
+
+    /// Connects it to a further network. The way out stays the one of the first that has one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn join(&mut self, network: &NetworkConfig) -> Result<(), Error> {
+        let bridge = ensure(&self.uplink, network)?;
+        self.plug_in(&bridge, false)
+    }
+
+    fn plug_in(&mut self, bridge: &Bridge, isolated: bool) -> Result<(), Error> {
+        let tenant = Tenant { network: bridge.name.clone(), names: Vec::new() };
+        let interface = format!("eth{}", self.ports.len());
+        let plug = Plug { tenant: &tenant, interface: &interface, isolated };
+        self.ports.push(bridge.connect(self.uplink.place(), &self.namespace, &plug)?);
+        Ok(())
+    }
+
+    /// Disconnects it from a network that it has joined.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn leave(&mut self, network: &NetworkConfig) -> Result<(), Error> {
+        for port in self.ports.extract_if(.., |port| port.bridge == network.bridge) {
+            bridge::unplug(&self.uplink.namespace, &port)
+                .map_err(|error| Error::setup_at("leave the network", &network.name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes ports of its first address, in the place of those that it has published before. What comes back has the
+    /// machine's ports that were chosen here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PublishPort`] for one that is in use or may not be taken, else the kernel's.
+    pub fn publish(&mut self, ports: &[PublishedPort]) -> Result<&[PublishedPort], Error> {
+        self.published = None;
+        let Some(port) = self.ports.first().filter(|_| !ports.is_empty()) else { return Ok(&[]) };
+        let to = (port.lease.address(), port.v6);
+        let published = Published::open(&self.uplink, &port.bridge, to, ports)?;
+        Ok(&self.published.insert(published).ports)
+    }
+
+    /// Its addresses, network by network.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        std::iter::once(self.port.lease.address().into()).chain(self.port.v6).collect()
+        let addresses = |port: &Port| [Some(port.lease.address().into()), port.v6];
+        self.ports.iter().flat_map(addresses).flatten().collect()
     }
 
     /// The address under which what is inside reaches the machine.
     ///
     /// On the machine's own bridge that is the bridge's. A relay takes what goes to the bridge for the namespace's own, and what goes to
     /// the machine's outward address for the machine's.
-    pub fn host_address(&self) -> IpAddr {
+    pub fn host_address(&self) -> Option<IpAddr> {
         let outward = if self.uplink.is_host() { None } else { outward_address().ok() };
-        outward.unwrap_or(self.port.gateway)
+        outward.or_else(|| self.ports.first().map(|port| port.gateway))
     }
 
     /// Another descriptor of its namespace.
-    pub(crate) fn namespace(&self) -> io::Result<OwnedFd> {
+    pub fn namespace(&self) -> io::Result<OwnedFd> {
         self.namespace.as_fd().try_clone_to_owned()
     }
 }

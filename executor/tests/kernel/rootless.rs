@@ -12,7 +12,7 @@ const NOBODY: (u32, u32) = (65_534, 65_534);
 
 pub(crate) fn as_user_with_one_id(tally: &mut Tally) {
     match is_root() {
-        true => run_as("nobody", NOBODY, tally),
+        true => run_as("nobody", NOBODY, "--inside", tally),
         false => tally.skip("rootless with one id", "needs root, to become another user"),
     }
 }
@@ -21,20 +21,25 @@ pub(crate) fn as_user_with_ranges(tally: &mut Tally) {
     if !is_root() {
         return tally.skip("rootless with ranges of ids", "needs root, to become another user");
     }
+    run_as_user_with_ranges("--inside", tally);
+}
+
+/// Runs this program once more, as a user with ranges of ids.
+pub(crate) fn run_as_user_with_ranges(argument: &str, tally: &mut Tally) {
     match TestUser::find() {
-        Ok(user) => run_as(&user.name, (user.uid, user.gid), tally),
+        Ok(user) => run_as(&user.name, (user.uid, user.gid), argument, tally),
         Err(reason) => tally.skip("rootless with ranges of ids", &reason),
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root() && !in_user_namespace()
 }
 
 #[expect(clippy::disallowed_methods, reason = "runs this program as another user")]
-fn run_as(name: &str, (uid, gid): (u32, u32), tally: &mut Tally) {
+fn run_as(name: &str, (uid, gid): (u32, u32), argument: &str, tally: &mut Tally) {
     println!("\nas {name}:");
-    let output = Command::new("/proc/self/exe").arg("--inside").uid(uid).gid(gid).output();
+    let output = Command::new("/proc/self/exe").arg(argument).uid(uid).gid(gid).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run as {name}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -75,6 +75,9 @@ impl LocalWorker<'_> {
         parent: Option<&Snapshot>,
         cx: &Context<'_>,
     ) -> Result<SetUp, WorkerError> {
+        if op.network == Network::Default {
+            self.options.networks.prepare();
+        }
         let root = root_of(op);
         let active = match parent {
             Some(parent) => self.prepare(parent)?,

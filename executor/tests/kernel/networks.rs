@@ -1,0 +1,364 @@
+//! Networks of containers, in a world of the test's own: a "machine" (this process's network namespace) with one interface, behind which
+//! there is another namespace with servers. The real machine's interfaces and packet filter are never touched.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use rbuild_executor::Network;
+use rbuild_executor::network::{Connection, NetworkConfig, NetworkSupport, Networks, PublishedPort};
+use rbuild_executor::rootless::{self, Privilege};
+
+use super::fixture::{Fixture, Tally, succeeded};
+use super::rootless::{is_root, run_as_user_with_ranges};
+
+const MACHINE: &str = "192.0.2.7";
+const OUTSIDE: &str = "192.0.2.1";
+const METADATA: &str = "169.254.169.254";
+/// A server of the world, which answers with the address it was called from.
+const SERVER: u16 = 8000;
+/// What nothing answers fails after.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The namespace with the servers, where this process may go there.
+type World = Option<OwnedFd>;
+
+/// In this process, and as root in another one that is an ordinary user in the same world.
+pub(crate) fn all(tally: &mut Tally) {
+    let root = is_root();
+    if let Err(error) = rootless::enter() {
+        return tally.skip("networks", &error.to_string());
+    }
+    match make_world() {
+        Ok(world) => cases(&Some(world), tally),
+        Err(error) => return tally.skip("networks", &format!("no world can be made: {error}")),
+    }
+    if root {
+        run_as_user_with_ranges("--networks", tally);
+    }
+}
+
+/// As a user in the world of the process that started this one.
+pub(crate) fn as_user(tally: &mut Tally) {
+    match rootless::enter() {
+        Ok(_) => cases(&None, tally),
+        Err(error) => tally.skip("networks", &error.to_string()),
+    }
+}
+
+fn cases(world: &World, tally: &mut Tally) {
+    let directory = tempfile::tempdir().unwrap();
+    let networks = Networks::new(directory.path().to_owned());
+    match (networks.support(), world) {
+        (NetworkSupport::Lacking(lack), _) => return tally.skip("networks", &lack.to_string()),
+        (NetworkSupport::Host, Some(_)) | (NetworkSupport::Relayed, None) => {}
+        other => panic!("{other:?}"),
+    }
+    let path = directory.path();
+    tally.case("networks::the_outside_and_the_machine", || the_outside_and_the_machine(&networks));
+    tally.case("networks::fifty_at_once", || fifty_at_once(&networks, path));
+    tally.case("networks::steps_are_apart_and_containers_together", || apart_and_together(&networks));
+    tally.case("networks::named_networks", || named_networks(&networks));
+    tally.case("networks::published_ports", || published_ports(&networks, world));
+    tally.case("networks::what_a_container_sees", || what_a_container_sees(&networks));
+    drop(networks);
+    tally.case("networks::nothing_is_left", || assert_eq!(leases(path), [] as [PathBuf; 0]));
+    if world.is_some() {
+        tally.case("networks::a_killed_process_holds_nothing", || a_killed_process(path));
+    }
+}
+
+fn the_outside_and_the_machine(networks: &Networks) {
+    let _own = TcpListener::bind("127.0.0.1:8001").unwrap();
+    let _open = TcpListener::bind("0.0.0.0:8002").unwrap();
+    let connection = networks.connect().unwrap();
+    let machine = connection.host_address().unwrap();
+    let reached = |address: &str, port| inside(&connection, || reaches(address.parse().unwrap(), port));
+    assert!(reached(OUTSIDE, SERVER));
+    assert!(reached(&machine.to_string(), 8002));
+    assert!(!reached(&machine.to_string(), 8001));
+    assert!(!reached("127.0.0.1", 8001));
+    assert!(!reached(METADATA, SERVER));
+    assert!(reaches(METADATA.parse().unwrap(), SERVER));
+    // The answer of the world's server is who called it: the machine, whoever is behind.
+    assert!(inside(&connection, || ask(OUTSIDE)).starts_with(MACHINE));
+}
+
+fn fifty_at_once(networks: &Networks, directory: &Path) {
+    let connections: Vec<Connection> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..50).map(|_| scope.spawn(|| networks.connect().unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut addresses: Vec<IpAddr> = connections.iter().map(|connection| connection.addresses()[0]).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 50);
+    drop(connections);
+    // One is made ahead.
+    assert!(leases(directory).len() <= 1);
+}
+
+fn apart_and_together(networks: &Networks) {
+    let met = |one: &Connection, other: &Connection| {
+        let _listener = inside(other, || TcpListener::bind("0.0.0.0:9000").unwrap());
+        inside(one, || reaches(other.addresses()[0], 9000))
+    };
+    let steps = [networks.connect().unwrap(), networks.connect().unwrap()];
+    assert!(!met(&steps[0], &steps[1]));
+    let network = NetworkConfig::default_network();
+    let containers = [networks.join(&network).unwrap(), networks.join(&network).unwrap()];
+    assert!(met(&containers[0], &containers[1]));
+}
+
+fn named_networks(networks: &Networks) {
+    let named = |name: &str, internal| NetworkConfig {
+        name: name.to_owned(),
+        bridge: format!("rb-{name}"),
+        internal,
+        ..NetworkConfig::default()
+    };
+    let open = networks.create(&named("open", false)).unwrap();
+    let closed = networks.create(&named("closed", true)).unwrap();
+    assert_ne!(open.subnets, closed.subnets);
+    let mut connection = networks.join(&closed).unwrap();
+    let outside = || reaches(OUTSIDE.parse().unwrap(), SERVER);
+    assert!(!inside(&connection, outside));
+    connection.join(&open).unwrap();
+    assert!(inside(&connection, outside));
+    assert!(open.subnets[0].contains(connection.addresses()[2]) || connection.addresses().len() == 2);
+    connection.leave(&open).unwrap();
+    assert!(!inside(&connection, outside));
+    drop(connection);
+    networks.remove(&open).unwrap();
+    networks.remove(&closed).unwrap();
+    assert_eq!(networks.create(&named("open", false)).unwrap().subnets[0], open.subnets[0]);
+    networks.remove(&open).unwrap();
+}
+
+fn published_ports(networks: &Networks, world: &World) {
+    let mut connection = networks.join(&NetworkConfig::default_network()).unwrap();
+    serve(inside(&connection, || sockets(80)));
+    let ports: Vec<PublishedPort> = ["80", "127.0.0.1:0:80", "80/udp"]
+        .iter()
+        .flat_map(|text| PublishedPort::parse(text).unwrap())
+        .collect();
+    let published = connection.publish(&ports).unwrap().to_vec();
+    let [open, own, datagrams] = [0, 1, 2].map(|index: usize| published[index].host_port);
+    for port in [open, own] {
+        assert!(!ask(&format!("127.0.0.1:{port}")).is_empty());
+    }
+    assert!(!ask(&format!("{MACHINE}:{open}")).is_empty());
+    assert!(!ask_by_datagram(&format!("127.0.0.1:{datagrams}")).is_empty());
+    if let Some(world) = world {
+        // The kernel's translation leaves the sender's address as it is.
+        assert!(elsewhere(world, || ask(&format!("{MACHINE}:{open}"))).starts_with(OUTSIDE));
+        assert!(elsewhere(world, || ask_by_datagram(&format!("{MACHINE}:{datagrams}"))).starts_with(OUTSIDE));
+        assert!(!elsewhere(world, || reaches(MACHINE.parse().unwrap(), own)));
+    }
+    let mut other = networks.join(&NetworkConfig::default_network()).unwrap();
+    let taken = PublishedPort { host_port: open, ..ports[0] };
+    let error = other.publish(&[taken]).unwrap_err().to_string();
+    assert!(error.contains(&format!("`{open}:80/tcp`: Address already in use")), "{error}");
+    drop(connection);
+    assert!(other.publish(&[taken]).is_ok() || !reaches("127.0.0.1".parse().unwrap(), open));
+}
+
+fn what_a_container_sees(networks: &Networks) {
+    let privilege = Privilege::Root { in_user_namespace: !is_root() };
+    let fixture = Fixture::new(privilege).unwrap();
+    let mut container = fixture
+        .shell("ls /sys/class/net; ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4; cat /etc/hosts");
+    let connection = networks.connect().unwrap();
+    let (address, machine) = (connection.addresses()[0], connection.host_address().unwrap());
+    container.network = Network::Own(connection);
+    let seen = succeeded(fixture.run(container));
+    assert!(seen.starts_with(&format!("eth0\nlo\n{address}/")), "{seen}");
+    assert!(seen.contains(&format!("{machine}\thost.docker.internal\n")), "{seen}");
+}
+
+/// A process that holds a connection with ports is killed; the next that uses networks removes what it left.
+fn a_killed_process(directory: &Path) {
+    let before = interfaces();
+    let mut command = Command::new("/proc/self/exe");
+    let mut victim = command.arg("--hold").arg(directory).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(victim.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    assert_eq!((leases(directory).len(), tables()), (1, 2));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let networks = Networks::new(directory.to_owned());
+    drop(networks.join(&NetworkConfig::default_network()).unwrap());
+    drop(networks);
+    assert_eq!((leases(directory).len(), tables()), (0, 1));
+    assert_eq!(interfaces(), before);
+}
+
+/// Plays the process that is killed.
+pub(crate) fn hold() {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() != Some("--hold") {
+        return;
+    }
+    let networks = Networks::new(args.next().unwrap().into());
+    let mut connection = networks.join(&NetworkConfig::default_network()).unwrap();
+    connection.publish(&PublishedPort::parse("80").unwrap()).unwrap();
+    println!("held");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The interfaces on bridges, without those that the kernel is removing.
+fn interfaces() -> usize {
+    let names = std::fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().starts_with("rb0")).count()
+}
+
+fn tables() -> usize {
+    run("nft", &["list", "tables"]).unwrap().lines().filter(|line| line.contains("rbuild")).count()
+}
+
+fn leases(directory: &Path) -> Vec<PathBuf> {
+    let namespaces = std::fs::read_dir(directory).unwrap();
+    let files = namespaces.flat_map(|namespace| std::fs::read_dir(namespace.unwrap().path()).unwrap());
+    let paths = files.map(|file| file.unwrap().path());
+    paths.filter(|path| path.file_name().unwrap().to_str().unwrap().contains('.')).collect()
+}
+
+/// Makes this process's machine and its world. Must be called before there are other threads.
+fn make_world() -> io::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    // What the kernel shows of interfaces is the namespace's that it was mounted in.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+    open_tun();
+    let (made, wait) = channel();
+    let (go, connected) = channel::<()>();
+    std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        made.send((nix::unistd::gettid(), File::open("/proc/thread-self/ns/net").unwrap())).unwrap();
+        connected.recv().unwrap();
+        for line in [
+            "link set lo up",
+            "link set e1 up",
+            "addr add 192.0.2.1/24 dev e1",
+            "addr add 169.254.169.254/32 dev lo",
+        ] {
+            ip(line).unwrap();
+        }
+        serve(sockets(SERVER));
+        made.send((nix::unistd::gettid(), File::open("/proc/thread-self/ns/net").unwrap())).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let (thread, _) = wait.recv().map_err(io::Error::other)?;
+    ip(&format!("link add e0 type veth peer name e1 netns {thread}"))?;
+    for line in [
+        "link set lo up",
+        "link set e0 up",
+        "addr add 192.0.2.7/24 dev e0",
+        "route add default via 192.0.2.1",
+    ] {
+        ip(line)?;
+    }
+    go.send(()).map_err(io::Error::other)?;
+    let (_, world) = wait.recv().map_err(io::Error::other)?;
+    Ok(world.into())
+}
+
+/// Opens the device that relays need to the users of this mount namespace. Where that cannot be they will say so.
+fn open_tun() {
+    let directory = std::env::temp_dir();
+    let tun = directory.join(format!("rbuild-tun-{}", std::process::id()));
+    let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o666));
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    if nix::sys::stat::mknod(&tun, kind, mode, nix::sys::stat::makedev(10, 200)).is_ok() {
+        drop(mount(Some(&tun), "/dev/net/tun", None::<&str>, MsFlags::MS_BIND, None::<&str>));
+        std::fs::remove_file(&tun).unwrap();
+    }
+}
+
+/// Sockets of both kinds on a port of the calling thread's namespace.
+fn sockets(port: u16) -> (TcpListener, UdpSocket) {
+    (TcpListener::bind(("0.0.0.0", port)).unwrap(), UdpSocket::bind(("0.0.0.0", port)).unwrap())
+}
+
+/// Answers each connection and each datagram with the address that it came from.
+fn serve((listener, socket): (TcpListener, UdpSocket)) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap();
+            drop(stream.write_all(peer.to_string().as_bytes()));
+        }
+    });
+    std::thread::spawn(move || {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 16]) {
+            socket.send_to(from.to_string().as_bytes(), from).unwrap();
+        }
+    });
+}
+
+fn reaches(address: IpAddr, port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE).is_ok()
+}
+
+/// What the server at an address says.
+fn ask(address: &str) -> String {
+    let address = if address.contains(':') { address.to_owned() } else { format!("{address}:{SERVER}") };
+    let mut text = String::new();
+    TcpStream::connect(address).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+fn ask_by_datagram(address: &str) -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send(b"?").unwrap();
+    let mut buffer = [0; 64];
+    let size = socket.recv(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..size]).into_owned()
+}
+
+fn inside<T: Send>(connection: &Connection, work: impl FnOnce() -> T + Send) -> T {
+    elsewhere(&connection.namespace().unwrap(), work)
+}
+
+fn elsewhere<T: Send>(namespace: &impl AsFd, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = namespace.as_fd();
+    std::thread::scope(|scope| {
+        let there = scope.spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        there.join().unwrap()
+    })
+}
+
+fn ip(line: &str) -> io::Result<()> {
+    run("ip", &line.split(' ').collect::<Vec<_>>()).map(drop)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the world is made by the system's own programs")]
+fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
+    let mut command = Command::new(program);
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(arguments);
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(format!(
+        "`{program} {arguments:?}`: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
