@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,9 +34,8 @@ pub(super) struct Published {
     pub(super) ports: Vec<PublishedPort>,
     to: std::net::Ipv4Addr,
     uplink: Arc<Uplink>,
-    /// The thread ends when this is closed.
-    #[expect(dead_code, reason = "held for its other end")]
-    stop: OwnedFd,
+    /// What serves the ports, and what ends it when it is closed.
+    server: Option<(OwnedFd, JoinHandle<()>)>,
 }
 
 impl Published {
@@ -63,11 +62,12 @@ impl Published {
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| failed(error.into()))?;
         // From here on dropping it removes the table.
-        let published = Self { ports: opened, to: v4, uplink: Arc::clone(uplink), stop };
+        let mut published = Self { ports: opened, to: v4, uplink: Arc::clone(uplink), server: None };
         published.translate(bridge, v6).map_err(failed)?;
         let namespace = uplink.namespace.as_fd().try_clone_to_owned().map_err(failed)?;
         let serve = move || serve(&namespace, &stopped, &doors);
-        thread::Builder::new().name("ports".to_owned()).spawn(serve).map_err(failed)?;
+        let server = thread::Builder::new().name("ports".to_owned()).spawn(serve).map_err(failed)?;
+        published.server = Some((stop, server));
         Ok(published)
     }
 
@@ -87,6 +87,11 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
+        if let Some((stop, server)) = self.server.take() {
+            drop(stop);
+            // The ports are free when it has ended. It does not panic, and nothing could be done about it here.
+            drop(server.join());
+        }
         if self.uplink.is_host() {
             // What stays is the next sweep's, which finds it by the address.
             drop(remove_ports(&self.uplink.namespace, self.to));
