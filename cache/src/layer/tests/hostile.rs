@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use super::*;
 
 /// A target, and beside it what nobody may touch.
-struct Yard {
+pub(super) struct Yard {
     outer: TempDir,
 }
 
 impl Yard {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let outer = tempfile::tempdir().unwrap();
         fs::create_dir(outer.path().join("root")).unwrap();
         fs::create_dir(outer.path().join("outside")).unwrap();
@@ -25,11 +25,16 @@ impl Yard {
         Self { outer }
     }
 
+    /// What holds the target and its neighbours.
+    pub(super) fn outer(&self) -> &Path {
+        self.outer.path()
+    }
+
     fn root(&self) -> PathBuf {
         self.outer.path().join("root")
     }
 
-    fn apply(&self, archive: &[u8], options: &ApplyOptions<'_>) -> Result<Applied, Error> {
+    pub(super) fn apply(&self, archive: &[u8], options: &ApplyOptions<'_>) -> Result<Applied, Error> {
         let before = self.outside();
         let result = apply(&mut &archive[..], &RootDir::open(self.root()).unwrap(), options);
         assert_eq!(self.outside(), before, "something outside changed");
@@ -41,7 +46,7 @@ impl Yard {
     }
 
     /// What is in the target, as `path: content` for files.
-    fn tree(&self) -> Vec<String> {
+    pub(super) fn tree(&self) -> Vec<String> {
         describe(&self.root())
             .into_iter()
             .map(|(path, what)| {

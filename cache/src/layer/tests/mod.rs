@@ -3,6 +3,7 @@
 
 mod archives;
 mod compressed;
+mod corpus;
 mod hostile;
 mod round_trip;
 
