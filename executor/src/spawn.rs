@@ -294,6 +294,10 @@ fn describe(
         namespace.map_err(|error| Error::setup("keep the network namespace", error))
     };
     let own = matches!(network, Network::Own(_));
+    let mut dns = container.dns;
+    if let Network::Own(connection) = network {
+        dns.servers = connection.name_server().map_or(dns.servers, |server| vec![server]);
+    }
     let (network, machine) = match network {
         Network::Host => (NetworkSpec::Host, None),
         Network::None => (NetworkSpec::None, None),
@@ -311,7 +315,7 @@ fn describe(
         nodev: false,
         mounts,
         hosts: hosts_file(&container.hostname, &container.extra_hosts, machine),
-        resolv_conf: Resolver::of_host().file(&container.dns, own),
+        resolv_conf: Resolver::of_host().file(&dns, own),
         hostname: container.hostname,
         network,
         shm_size_bytes: container.shm_size_bytes,

@@ -1,10 +1,12 @@
 //! What the options of `rbuild build` do, and where results go.
 
 use std::fs;
+use std::path::Path;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::common::{TestEnvironment, Tree, unpack};
+use crate::common::{Outcome, TestEnvironment, Tree, skip, unpack};
 
 #[test]
 fn a_build_may_be_told_which_file_stage_and_names() {
@@ -150,6 +152,57 @@ fn a_step_has_the_network_that_is_asked_for() {
     assert!(!tree.has("etc/hosts"));
     context.dockerfile("FROM busybox\nRUN --network=none tail -n +3 /proc/net/dev | wc -l >/count\n");
     assert_eq!(test.build_tree(&context, &["--network", "host"]).text("count"), "1\n");
+}
+
+/// Whether steps can have a network of their own here; what is missing is said aloud.
+fn has_networks(outcome: &Outcome) -> bool {
+    let lacks = outcome.stderr.contains("instead of one of their own");
+    if lacks {
+        skip(&outcome.stderr);
+    }
+    !lacks
+}
+
+#[test]
+fn a_step_has_a_network_of_its_own() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let list = "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort";
+    let context = test.dockerfile(&format!(
+        "FROM busybox AS one\nRUN {list} >/devices\n\
+         FROM busybox AS two\nRUN readlink /proc/self/ns/net >/namespace\n\
+         FROM busybox AS three\nRUN readlink /proc/self/ns/net >/namespace; cat /etc/hosts >/seen\n\
+         FROM busybox\nCOPY --from=one /devices /\nCOPY --from=two /namespace /two\nCOPY --from=three /namespace /three\n\
+         COPY --from=three /seen /\n",
+    ));
+    let outcome =
+        test.build(&context, &["--add-host", "machine:host-gateway", "-o", "type=tar,dest=-"]).succeeds();
+    if !has_networks(&outcome) {
+        return;
+    }
+    let tree = Tree::read(&outcome.stdout_bytes);
+    assert_eq!(tree.text("devices"), "eth0\nlo\n");
+    let host = fs::read_link("/proc/self/ns/net").unwrap();
+    let [two, three] = ["two", "three"].map(|name| tree.text(name).trim().to_owned());
+    assert!(two != three && Path::new(&two) != host && Path::new(&three) != host);
+    let hosts = tree.text("seen");
+    let machine = hosts.lines().find_map(|line| line.strip_suffix("\tmachine")).unwrap();
+    assert!(
+        machine != "127.0.0.1" && hosts.contains(&format!("{machine}\thost.docker.internal\n")),
+        "{hosts}"
+    );
+}
+
+/// The process is killed while a step runs; the next build works and has the addresses again.
+#[test]
+fn a_killed_build_leaves_the_network_to_the_next() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN echo begun; sleep 600\n");
+    let mut running = test.build_command(&context, &[]).start();
+    running.wait_for("begun");
+    running.signal(Signal::SIGKILL);
+    running.finish();
+    let again = test.context("again", &[("Dockerfile", "FROM busybox\nRUN cat /proc/net/dev\n")]);
+    test.build(&again, &[]).succeeds();
 }
 
 #[test]

@@ -101,10 +101,27 @@ impl Resolver {
     }
 }
 
-/// The name servers of the host that can be reached from elsewhere.
-pub(super) fn name_servers_of_host() -> Vec<IpAddr> {
-    let text = Resolver::of_host().outward.unwrap_or_default();
-    name_servers(&text).collect()
+/// The name servers of the host.
+#[derive(Debug, Clone)]
+pub(super) struct NameServers {
+    /// Those that it asks itself.
+    pub(super) own: Vec<IpAddr>,
+    /// Those of them that can be asked from elsewhere, or others in their place.
+    pub(super) outward: Vec<IpAddr>,
+}
+
+impl NameServers {
+    pub(super) fn of_host() -> Self {
+        let Resolver { text, outward } = Resolver::of_host();
+        let servers =
+            |text: Option<String>| text.map(|text| name_servers(&text).collect()).unwrap_or_default();
+        Self { own: servers(text), outward: servers(outward) }
+    }
+
+    /// The one to pass questions on to, where nobody in another namespace can ask any.
+    pub(super) fn hidden(&self) -> Option<IpAddr> {
+        self.own.first().copied().filter(|_| self.outward.is_empty())
+    }
 }
 
 /// The name servers that a text of `/etc/resolv.conf` names.

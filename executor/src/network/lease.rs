@@ -12,7 +12,7 @@
 //! on the bridge, the firewall's table for its ports) are made of the address alone: what is to be removed needs no list.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use super::subnet::Subnet;
 
+/// The largest lease that is read.
+const LEASE_SIZE_BYTES_MAX: u64 = 64 * 1024;
 /// What the directory of a namespace is called that a process has made for itself.
 pub(super) const OWN_NAMESPACE: &str = "own-";
 /// What that of the machine's is called.
@@ -111,6 +113,22 @@ impl Leases {
             }
         }
         Ok(())
+    }
+
+    /// The addresses in use, and by whom.
+    pub(super) fn tenants(&self) -> io::Result<Vec<(Ipv4Addr, Tenant)>> {
+        let mut tenants = Vec::new();
+        for (address, path) in self.files()? {
+            let Ok(file) = File::open(&path) else { continue };
+            // Nobody else asks with an exclusive lock for longer than it takes to see that it is free.
+            if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
+                continue;
+            }
+            let mut text = Vec::new();
+            file.take(LEASE_SIZE_BYTES_MAX).read_to_end(&mut text)?;
+            tenants.extend(serde_json::from_slice(&text).ok().map(|tenant| (address, tenant)));
+        }
+        Ok(tenants)
     }
 
     fn files(&self) -> io::Result<Vec<(Ipv4Addr, PathBuf)>> {
@@ -214,6 +232,7 @@ mod tests {
         let tenant = Tenant { network: "n".into(), names: vec!["db".into()] };
         let held = leases.take(subnet(), 0, &tenant).unwrap().unwrap();
         fs::write(leases.directory.join("10.9.8.6"), "half a lea").unwrap();
+        assert_eq!(leases.tenants().unwrap(), [(held.address(), tenant)]);
         let mut cleaned = Vec::new();
         leases.sweep(|address| cleaned.push(address)).unwrap();
         assert_eq!(cleaned, [Ipv4Addr::new(10, 9, 8, 6)]);

@@ -15,9 +15,11 @@
 
 mod ahead;
 mod bridge;
+mod doors;
 mod firewall;
 mod hosts;
 mod lease;
+mod names;
 mod namespace;
 mod netlink;
 mod port_spec;
@@ -43,6 +45,7 @@ pub use support::{Lack, Missing, NetworkSupport};
 
 use ahead::Ahead;
 use bridge::{Bridge, Plug, Port};
+use doors::Doors;
 use lease::Tenant;
 use namespace::Namespace;
 use publish::Published;
@@ -105,15 +108,16 @@ impl Networks {
         connection
     }
 
-    /// A namespace on a network, for a container. Those on it reach each other by address.
+    /// A namespace on a network, for a container. Those on it reach each other by address, and under these names once they
+    /// [resolve names](Connection::resolve_names).
     ///
     /// # Errors
     ///
     /// As for [`Networks::connect`].
-    pub fn join(&self, network: &NetworkConfig) -> Result<Connection, Error> {
+    pub fn join(&self, network: &NetworkConfig, names: &[String]) -> Result<Connection, Error> {
         let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
         let mut connection = Connection::new(uplink)?;
-        connection.join(network)?;
+        connection.join(network, names)?;
         Ok(connection)
     }
 
@@ -172,8 +176,10 @@ impl Shared {
 
     fn connect(&self) -> Result<Connection, Error> {
         let (uplink, bridge) = self.opened().map_err(Error::NoNetwork)?;
+        let hidden = uplink.name_servers.hidden();
         let mut connection = Connection::new(uplink)?;
-        connection.plug_in(&bridge, true)?;
+        connection.plug_in(&bridge, &[], true)?;
+        hidden.map_or(Ok(()), |server| connection.resolve_names(Some(server)))?;
         Ok(connection)
     }
 }
@@ -188,6 +194,7 @@ fn ensure(uplink: &Uplink, network: &NetworkConfig) -> Result<Bridge, Error> {
 pub struct Connection {
     /// Closed first, as it leads to the addresses.
     published: Option<Published>,
+    names: Option<Doors>,
     namespace: Namespace,
     ports: Vec<Port>,
     uplink: Arc<Uplink>,
@@ -196,7 +203,7 @@ pub struct Connection {
 impl Connection {
     fn new(uplink: Arc<Uplink>) -> Result<Self, Error> {
         let namespace = Namespace::new().map_err(|error| Error::setup("make a network namespace", error))?;
-        Ok(Self { published: None, namespace, ports: Vec::new(), uplink })
+        Ok(Self { published: None, names: None, namespace, ports: Vec::new(), uplink })
     }
 
     /// Connects it to a further network. The way out stays the one of the first that has one.
@@ -204,13 +211,13 @@ impl Connection {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn join(&mut self, network: &NetworkConfig) -> Result<(), Error> {
+    pub fn join(&mut self, network: &NetworkConfig, names: &[String]) -> Result<(), Error> {
         let bridge = ensure(&self.uplink, network)?;
-        self.plug_in(&bridge, false)
+        self.plug_in(&bridge, names, false)
     }
 
-    fn plug_in(&mut self, bridge: &Bridge, isolated: bool) -> Result<(), Error> {
-        let tenant = Tenant { network: bridge.name.clone(), names: Vec::new() };
+    fn plug_in(&mut self, bridge: &Bridge, names: &[String], isolated: bool) -> Result<(), Error> {
+        let tenant = Tenant { network: bridge.name.clone(), names: names.to_vec() };
         let interface = format!("eth{}", self.ports.len());
         let plug = Plug { tenant: &tenant, interface: &interface, isolated };
         self.ports.push(bridge.connect(self.uplink.place(), &self.namespace, &plug)?);
@@ -228,6 +235,29 @@ impl Connection {
                 .map_err(|error| Error::setup_at("leave the network", &network.name, error))?;
         }
         Ok(())
+    }
+
+    /// Answers what is asked for names inside: those of its networks by itself, all others by `upstream`, which is the machine's
+    /// own name server when not given. A container that is connected this way asks nobody else.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn resolve_names(&mut self, upstream: Option<IpAddr>) -> Result<(), Error> {
+        let failed = |error| Error::setup("serve names in the network namespace", error);
+        let upstream = upstream.or_else(|| self.uplink.name_servers.own.first().copied());
+        // Without any, nothing answers there.
+        let upstream = upstream.unwrap_or(names::SERVER.into());
+        let networks = self.ports.iter().map(|port| port.bridge.clone()).collect();
+        self.names = None;
+        let doors = names::serve(&self.namespace, &self.uplink, networks, upstream);
+        self.names = Some(doors.map_err(failed)?);
+        Ok(())
+    }
+
+    /// The name server inside, where there is one.
+    pub(crate) fn name_server(&self) -> Option<IpAddr> {
+        self.names.is_some().then_some(names::SERVER.into())
     }
 
     /// Publishes ports of its first address, in the place of those that it has published before. What comes back has the

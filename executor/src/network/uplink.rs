@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::bridge::{Bridge, NetworkConfig, Place, clean};
-use super::hosts;
+use super::hosts::NameServers;
 use super::lease::{HOST_NAMESPACE, Leases, OWN_NAMESPACE, sweep_namespaces};
 use super::namespace::Namespace;
 use super::relay::Relay;
@@ -23,7 +23,7 @@ const METADATA: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 0, 
 pub(super) struct Uplink {
     pub(super) namespace: Namespace,
     leases: Leases,
-    reserved: Vec<IpAddr>,
+    pub(super) name_servers: NameServers,
     relay: Option<Relay>,
 }
 
@@ -41,7 +41,7 @@ impl Uplink {
         let namespace = Namespace::current()?;
         let leases = Leases::open(directory.join(format!("{HOST_NAMESPACE}{}", namespace.id()?)))?;
         leases.sweep(|address| clean(&namespace, address))?;
-        Self { namespace, leases, reserved: hosts::name_servers_of_host(), relay: None }.with_bridge()
+        Self { namespace, leases, name_servers: NameServers::of_host(), relay: None }.with_bridge()
     }
 
     fn own(directory: &Path, refused: io::Error) -> Result<(Self, Bridge), Lack> {
@@ -55,7 +55,7 @@ impl Uplink {
             Ok(leases)
         };
         let leases = open().map_err(no_namespace)?;
-        Self { namespace, leases, reserved: hosts::name_servers_of_host(), relay }
+        Self { namespace, leases, name_servers: NameServers::of_host(), relay }
             .with_bridge()
             .map_err(Lack::of_bridge)
     }
@@ -67,7 +67,7 @@ impl Uplink {
 
     /// For the functions of `bridge`.
     pub(super) fn place(&self) -> Place<'_> {
-        Place { namespace: &self.namespace, leases: &self.leases, reserved: &self.reserved }
+        Place { namespace: &self.namespace, leases: &self.leases, reserved: &self.name_servers.outward }
     }
 
     /// Whether it is the machine's own.

@@ -65,6 +65,7 @@ fn cases(world: &World, tally: &mut Tally) {
     tally.case("networks::the_outside_and_the_machine", || the_outside_and_the_machine(&networks));
     tally.case("networks::fifty_at_once", || fifty_at_once(&networks, path));
     tally.case("networks::steps_are_apart_and_containers_together", || apart_and_together(&networks));
+    tally.case("networks::names", || names(&networks));
     tally.case("networks::named_networks", || named_networks(&networks));
     tally.case("networks::published_ports", || published_ports(&networks, world));
     tally.case("networks::what_a_container_sees", || what_a_container_sees(&networks));
@@ -113,8 +114,35 @@ fn apart_and_together(networks: &Networks) {
     let steps = [networks.connect().unwrap(), networks.connect().unwrap()];
     assert!(!met(&steps[0], &steps[1]));
     let network = NetworkConfig::default_network();
-    let containers = [networks.join(&network).unwrap(), networks.join(&network).unwrap()];
+    let containers = [networks.join(&network, &[]).unwrap(), networks.join(&network, &[]).unwrap()];
     assert!(met(&containers[0], &containers[1]));
+}
+
+/// Two who know each other by name, and a third on another network who knows neither.
+fn names(networks: &Networks) {
+    let other = NetworkConfig { bridge: "rb-other".to_owned(), ..NetworkConfig::default_network() };
+    let join = |network: &NetworkConfig, name: &str| {
+        let mut connection = networks.join(network, &[name.to_owned()]).unwrap();
+        connection.resolve_names(Some(OUTSIDE.parse().unwrap())).unwrap();
+        connection
+    };
+    let default = NetworkConfig::default_network();
+    let [web, db, stranger] = [join(&default, "web"), join(&default, "db"), join(&other, "stranger")];
+    let query = |name: &str| {
+        let header = [7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(name.len()).unwrap()];
+        [&header[..], name.as_bytes(), &[0, 0, 1, 0, 1]].concat()
+    };
+    let asked =
+        |connection: &Connection, name: &str| inside(connection, || exchange("127.0.0.11:53", &query(name)));
+    let IpAddr::V4(address) = db.addresses()[0] else { panic!() };
+    assert!(asked(&web, "db").ends_with(&address.octets()));
+    assert!(asked(&web, "DB").ends_with(&address.octets()));
+    // The world's server says who called it, and so that it was asked.
+    assert!(asked(&stranger, "db").starts_with(MACHINE.as_bytes()));
+    drop(db);
+    assert!(asked(&web, "db").starts_with(MACHINE.as_bytes()));
+    drop(stranger);
+    networks.remove(&other).unwrap();
 }
 
 fn named_networks(networks: &Networks) {
@@ -127,10 +155,10 @@ fn named_networks(networks: &Networks) {
     let open = networks.create(&named("open", false)).unwrap();
     let closed = networks.create(&named("closed", true)).unwrap();
     assert_ne!(open.subnets, closed.subnets);
-    let mut connection = networks.join(&closed).unwrap();
+    let mut connection = networks.join(&closed, &[]).unwrap();
     let outside = || reaches(OUTSIDE.parse().unwrap(), SERVER);
     assert!(!inside(&connection, outside));
-    connection.join(&open).unwrap();
+    connection.join(&open, &[]).unwrap();
     assert!(inside(&connection, outside));
     assert!(connection.addresses().iter().any(|address| open.subnets[0].contains(*address)));
     connection.leave(&open).unwrap();
@@ -143,7 +171,7 @@ fn named_networks(networks: &Networks) {
 }
 
 fn published_ports(networks: &Networks, world: &World) {
-    let mut connection = networks.join(&NetworkConfig::default_network()).unwrap();
+    let mut connection = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
     serve(inside(&connection, || sockets(80)));
     let ports: Vec<PublishedPort> = ["80", "127.0.0.1:0:80", "80/udp"]
         .iter()
@@ -162,7 +190,7 @@ fn published_ports(networks: &Networks, world: &World) {
         assert!(elsewhere(world, || ask_by_datagram(&format!("{MACHINE}:{datagrams}"))).starts_with(OUTSIDE));
         assert!(!elsewhere(world, || reaches(MACHINE.parse().unwrap(), own)));
     }
-    let mut other = networks.join(&NetworkConfig::default_network()).unwrap();
+    let mut other = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
     let taken = PublishedPort { host_port: open, ..ports[0] };
     let error = other.publish(&[taken]).unwrap_err().to_string();
     assert!(error.contains(&format!("`{open}:80/tcp`: Address already in use")), "{error}");
@@ -198,7 +226,7 @@ fn a_killed_process(directory: &Path) {
     victim.kill().unwrap();
     victim.wait().unwrap();
     let networks = Networks::new(directory.to_owned());
-    drop(networks.join(&NetworkConfig::default_network()).unwrap());
+    drop(networks.join(&NetworkConfig::default_network(), &[]).unwrap());
     drop(networks);
     assert_eq!((leases(directory).len(), tables()), (0, 1));
     assert!(!interface.exists(), "{}", interface.display());
@@ -211,7 +239,7 @@ pub(crate) fn hold() {
         return;
     }
     let networks = Networks::new(args.next().unwrap().into());
-    let mut connection = networks.join(&NetworkConfig::default_network()).unwrap();
+    let mut connection = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
     connection.publish(&PublishedPort::parse("80").unwrap()).unwrap();
     println!("held");
     loop {
@@ -258,6 +286,7 @@ fn make_world() -> io::Result<OwnedFd> {
             ip(line).unwrap();
         }
         serve(sockets(SERVER));
+        serve(sockets(53));
         made.send((nix::unistd::gettid(), File::open("/proc/thread-self/ns/net").unwrap())).unwrap();
         loop {
             std::thread::park();
@@ -305,7 +334,7 @@ fn serve((listener, socket): (TcpListener, UdpSocket)) {
         }
     });
     std::thread::spawn(move || {
-        while let Ok((_, from)) = socket.recv_from(&mut [0; 16]) {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 512]) {
             socket.send_to(from.to_string().as_bytes(), from).unwrap();
         }
     });
@@ -324,13 +353,17 @@ fn ask(address: &str) -> String {
 }
 
 fn ask_by_datagram(address: &str) -> String {
+    String::from_utf8(exchange(address, b"?")).unwrap()
+}
+
+fn exchange(address: &str, datagram: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send(b"?").unwrap();
-    let mut buffer = [0; 64];
+    socket.send(datagram).unwrap();
+    let mut buffer = [0; 512];
     let size = socket.recv(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..size]).into_owned()
+    buffer[..size].to_vec()
 }
 
 fn inside<T: Send>(connection: &Connection, work: impl FnOnce() -> T + Send) -> T {
