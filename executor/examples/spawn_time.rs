@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use rbuild_executor::{Container, Error, Executor, ExecutorOptions, Network, Process, Root, Stdio};
+use rbuild_executor::{Container, Error, Executor, ExecutorOptions, Network, Networks, Process, Root, Stdio};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     rbuild_executor::init_hook();
@@ -17,23 +17,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rounds: usize = args.next().map_or(Ok(200), |rounds| rounds.parse())?;
     let executor = Executor::new(ExecutorOptions::default())?;
     println!("{privilege:?}");
-    for (name, isolated) in [("host network", false), ("no network", true)] {
+    let directory = std::env::temp_dir().join("rbuild-spawn-time");
+    let networks = Networks::new(directory.clone());
+    println!("{:?}", networks.support());
+    let kinds: [(&str, &dyn Fn() -> Result<Network, Error>); 3] = [
+        ("host network", &|| Ok(Network::Host)),
+        ("no network", &|| Ok(Network::None)),
+        ("own network", &|| networks.connect().map(Network::Own)),
+    ];
+    for (name, network) in kinds {
         let mut times = Vec::with_capacity(rounds);
         for _ in 0..rounds {
             let start = Instant::now();
-            run(&executor, root.clone(), isolated)?;
+            run(&executor, root.clone(), network()?)?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);
         println!("{name}: median {:.2} ms, best {:.2} ms", times[rounds / 2], times[0]);
     }
-    Ok(())
+    drop(networks);
+    Ok(std::fs::remove_dir_all(directory)?)
 }
 
-fn run(executor: &Executor, root: PathBuf, isolated: bool) -> Result<(), Error> {
-    let mut container = Container::new(Root::Directory(root), Process::new(["/bin/busybox", "true"]));
-    if isolated {
-        container.network = Network::None;
-    }
+fn run(executor: &Executor, root: PathBuf, network: Network) -> Result<(), Error> {
+    let process = Process::new(["/bin/busybox", "true"]);
+    let container = Container { network, ..Container::new(Root::Directory(root), process) };
     executor.spawn(container, Stdio::captured(|_, _: &[u8]| {}))?.wait().map(drop)
 }
