@@ -61,8 +61,10 @@ pub(super) struct Bridge {
     index: LinkIndex,
     v4: Subnet,
     v6: Option<Subnet>,
-    /// Whether something outside can be reached.
+    /// Whether something outside can be reached, over IPv4 and over IPv6.
     outward: [bool; 2],
+    /// What the way out takes in one piece: whoever is connected must not send, nor ask for, more than that.
+    mtu: Option<u32>,
 }
 
 /// How a namespace is to be connected.
@@ -103,13 +105,14 @@ impl Bridge {
             };
             let subnets = addresses(place, index, config)?;
             let outward = forward(place.namespace, config)?;
+            let mtu = netlink.way_out_mtu()?;
             if !has_table {
                 let table = firewall::network_table(&config.bridge, &subnets, config.internal);
                 place.namespace.run(|| firewall::apply(&table))?;
             }
             let find = |v4| subnets.iter().copied().find(|subnet: &Subnet| subnet.first().is_ipv4() == v4);
             let v4 = find(true).ok_or_else(|| io::Error::other("the bridge has no address"))?;
-            Ok(Self { name: config.bridge.clone(), index, v4, v6: find(false), outward })
+            Ok(Self { name: config.bridge.clone(), index, v4, v6: find(false), outward, mtu })
         })?
     }
 
@@ -154,7 +157,7 @@ impl Bridge {
     ) -> io::Result<()> {
         use std::os::fd::AsFd as _;
         let name = interface_name(address);
-        let add = || outside.netlink.add_pair(&name, self.index, (plug.interface, inside.as_fd()));
+        let add = || outside.netlink.add_pair(&name, self.index, (plug.interface, inside.as_fd()), self.mtu);
         match add() {
             // Its last user was killed, and the kernel has not come to remove the namespace yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -42,6 +42,8 @@ pub(super) struct Route {
     /// `None` is everything.
     pub(super) destination: Option<Subnet>,
     pub(super) is_ipv6: bool,
+    /// The interface that it leads over.
+    pub(super) link: Option<LinkIndex>,
     /// Whether a router announced it, which a machine that forwards no longer listens to.
     pub(super) announced: bool,
 }
@@ -66,10 +68,13 @@ impl Netlink {
         name: &str,
         bridge: LinkIndex,
         (peer, namespace): (&str, BorrowedFd<'_>),
+        mtu: Option<u32>,
     ) -> io::Result<()> {
         let mut inside = named(peer);
+        inside.attributes.extend(mtu.map(LinkAttribute::Mtu));
         inside.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
         let mut link = up(named(name));
+        link.attributes.extend(mtu.map(LinkAttribute::Mtu));
         link.attributes.push(LinkAttribute::Controller(bridge));
         let pair = InfoData::Veth(InfoVeth::Peer(inside));
         link.attributes
@@ -142,35 +147,36 @@ impl Netlink {
 
     /// Sends all that has no nearer route to a gateway.
     pub(super) fn add_default_route(&self, link: LinkIndex, gateway: IpAddr) -> io::Result<()> {
-        let attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)];
-        self.add_route(family(gateway), RouteType::Unicast, attributes, 0)
-    }
-
-    /// Refuses all that goes to a network.
-    pub(super) fn add_unreachable(&self, subnet: Subnet) -> io::Result<()> {
-        let attributes = vec![RouteAttribute::Destination(subnet.first().into())];
-        self.add_route(family(subnet.first()), RouteType::Unreachable, attributes, subnet.prefix())
-    }
-
-    fn add_route(
-        &self,
-        family: AddressFamily,
-        kind: RouteType,
-        attributes: Vec<RouteAttribute>,
-        prefix: u8,
-    ) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
-            address_family: family,
-            destination_prefix_length: prefix,
+            address_family: family(gateway),
             table: RouteHeader::RT_TABLE_MAIN,
             protocol: RouteProtocol::Boot,
             scope: RouteScope::Universe,
-            kind,
+            kind: RouteType::Unicast,
             ..RouteHeader::default()
         };
-        message.attributes = attributes;
+        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)];
         self.change(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The largest packet that leaves over the default route in one piece, in bytes.
+    pub(super) fn way_out_mtu(&self) -> io::Result<Option<u32>> {
+        let routes = self.routes()?;
+        let Some(link) = routes.iter().find_map(|route| route.link.filter(|_| route.destination.is_none()))
+        else {
+            return Ok(None);
+        };
+        let mut asked = LinkMessage::default();
+        asked.header.index = link;
+        let answers = self.request(Message::GetLink(asked), NLM_F_ACK)?;
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            Message::NewLink(link) => link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(mtu),
+                _ => None,
+            }),
+            _ => None,
+        }))
     }
 
     /// Every route to somewhere else.
@@ -239,8 +245,13 @@ fn route(answer: &Message) -> Option<Route> {
         RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     });
+    let link = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        _ => None,
+    });
     let prefix = message.header.destination_prefix_length;
     Some(Route {
+        link,
         destination: destination.map(|address| Subnet::containing(address, prefix)),
         is_ipv6: message.header.address_family == AddressFamily::Inet6,
         announced: message.header.protocol == RouteProtocol::Ra,

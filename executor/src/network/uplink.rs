@@ -15,9 +15,6 @@ use super::relay::Relay;
 use super::subnet::{self, Subnet};
 use super::support::{Lack, Missing};
 
-/// What no process in a namespace of ours may reach; the packet filter says the same of the machine's own.
-const METADATA: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 0, 0)), 16);
-
 /// The namespace with the bridges.
 #[derive(Debug)]
 pub(super) struct Uplink {
@@ -51,7 +48,6 @@ impl Uplink {
         let open = || {
             let leases = Leases::open(directory.join(format!("{OWN_NAMESPACE}{}", namespace.id()?)))?;
             sweep_namespaces(directory)?;
-            namespace.netlink.add_unreachable(Subnet::containing(METADATA.0, METADATA.1))?;
             Ok(leases)
         };
         let leases = open().map_err(no_namespace)?;
