@@ -68,6 +68,12 @@ pub enum Error {
     /// There are no networks but the machine's own and none.
     #[error("a network of its own cannot be made: {0}")]
     NoNetwork(Lack),
+    /// Somebody is on a network that was to be removed.
+    #[error("the network `{name}` is in use")]
+    NetworkInUse {
+        /// Its name.
+        name: String,
+    },
     /// A port of the machine cannot be had.
     #[error("failed to publish the port `{port}`: {source}")]
     PublishPort {

@@ -116,9 +116,13 @@ impl Bridge {
         })?
     }
 
-    /// Removes a network, whoever is on it.
+    /// Removes a network; `ResourceBusy` when somebody is on it.
     pub(super) fn remove(place: Place<'_>, config: &NetworkConfig) -> io::Result<()> {
         place.leases.exclusively(|| {
+            let tenants = place.leases.tenants()?;
+            if tenants.iter().any(|(_, tenant)| tenant.network == config.bridge) {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
             place.namespace.run(|| firewall::apply(&firewall::removed(&config.bridge)))?;
             place.namespace.netlink.delete_link(&config.bridge)
         })?

@@ -136,11 +136,15 @@ impl Networks {
     ///
     /// # Errors
     ///
-    /// As for [`Networks::connect`].
+    /// [`Error::NetworkInUse`] when somebody is, else as for [`Networks::connect`].
     pub fn remove(&self, network: &NetworkConfig) -> Result<(), Error> {
         let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
-        Bridge::remove(uplink.place(), network)
-            .map_err(|error| Error::setup_at("remove the network", &network.name, error))
+        match Bridge::remove(uplink.place(), network) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Err(Error::NetworkInUse { name: network.name.clone() })
+            }
+            other => other.map_err(|error| Error::setup_at("remove the network", &network.name, error)),
+        }
     }
 
     /// What networks can be had here. Makes the default one where it can be made.

@@ -161,6 +161,7 @@ fn named_networks(networks: &Networks) {
     connection.join(&open, &[]).unwrap();
     assert!(inside(&connection, outside));
     assert!(connection.addresses().iter().any(|address| open.subnets[0].contains(*address)));
+    assert!(networks.remove(&open).unwrap_err().to_string().contains("in use"));
     connection.leave(&open).unwrap();
     assert!(!inside(&connection, outside));
     drop(connection);
