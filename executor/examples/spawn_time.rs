@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use rbuild_executor::{Container, Error, Executor, ExecutorOptions, Network, Networks, Process, Root, Stdio};
 
+type MakeNetwork<'a> = &'a dyn Fn() -> Result<Network, Error>;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     rbuild_executor::init_hook();
     let privilege = rbuild_executor::rootless::enter()?;
@@ -20,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join("rbuild-spawn-time");
     let networks = Networks::new(directory.clone());
     println!("{:?}", networks.support());
-    let kinds: [(&str, &dyn Fn() -> Result<Network, Error>); 3] = [
+    let kinds: [(&str, MakeNetwork<'_>); 3] = [
         ("host network", &|| Ok(Network::Host)),
         ("no network", &|| Ok(Network::None)),
         ("own network", &|| networks.connect().map(Network::Own)),

@@ -4,7 +4,6 @@
 //! speaks to the outside as an ordinary process does (`relay`). All else is the same in both.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use super::bridge::{Bridge, NetworkConfig, Place, clean};
