@@ -21,7 +21,7 @@ say() { printf '\n== %s\n' "$*"; }
 # What the tests call that rbuild itself does not need, and the package that it comes from.
 install_needs() {
     local needs=(busybox:busybox-static debootstrap:debootstrap docker-registry:docker-registry skopeo:skopeo
-        umoci:umoci podman:podman git:git newuidmap:uidmap nft:nftables pasta:passt
+        umoci:umoci podman:podman git:git newuidmap:uidmap ip:iproute2 nft:nftables pasta:passt
         slirp4netns:slirp4netns) missing=() need
     for need in "${needs[@]}"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")

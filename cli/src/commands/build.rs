@@ -142,7 +142,7 @@ fn build(
             blame.progress.finish();
             debug::after_failure(&worker, &definition, |vertex| recorder.key(vertex), &mut error);
         }
-        failure::without_network(blame.solve(error), worker.network_lack())
+        failure::without_network(blame.solve(error), worker.network_lack(), settings)
     })?;
     let snapshots = solved.outputs.into_iter().map(|output| output.unwrap_or_else(Snapshot::empty));
     let mut built: Vec<Built> = lowered.into_iter().zip(snapshots).map(Built::from).collect();

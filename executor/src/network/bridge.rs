@@ -100,6 +100,7 @@ impl Bridge {
                 Some(index) => index,
                 None => {
                     netlink.add_bridge(&config.bridge)?;
+                    place.namespace.run(|| refuse_announcements(&config.bridge))?;
                     netlink.link_index(&config.bridge)?.ok_or(io::ErrorKind::NotFound)?
                 }
             };
@@ -228,7 +229,11 @@ fn addresses(place: Place<'_>, bridge: LinkIndex, config: &NetworkConfig) -> io:
         return Ok(present);
     }
     let mut added = Vec::new();
-    for subnet in if config.subnets.is_empty() { choose(place)? } else { config.subnets.clone() } {
+    let subnets = match config.subnets.as_slice() {
+        [] => &[free_subnet(netlink, place.reserved)?, subnet::unique_local(random()?)],
+        given => given,
+    };
+    for &subnet in subnets {
         match netlink.add_address(bridge, subnet.address(1), subnet.prefix()) {
             Ok(()) => added.push(subnet),
             // A machine without IPv6, or with it switched off.
@@ -239,12 +244,12 @@ fn addresses(place: Place<'_>, bridge: LinkIndex, config: &NetworkConfig) -> io:
     Ok(added)
 }
 
-fn choose(place: Place<'_>) -> io::Result<Vec<Subnet>> {
-    let routes = place.namespace.netlink.routes()?;
-    let reserved = place.reserved.iter().map(|address| Subnet::containing(*address, 128));
+/// A network that hides nothing of what can be reached now, name servers behind the default route included.
+pub(super) fn free_subnet(netlink: &Netlink, reserved: &[IpAddr]) -> io::Result<Subnet> {
+    let routes = netlink.routes()?;
+    let reserved = reserved.iter().map(|address| Subnet::containing(*address, 128));
     let taken: Vec<Subnet> = routes.iter().filter_map(|route| route.destination).chain(reserved).collect();
-    let v4 = subnet::free(&taken).ok_or_else(|| io::Error::other("no private network is free"))?;
-    Ok(vec![v4, subnet::unique_local(random()?)])
+    subnet::free(&taken).ok_or_else(|| io::Error::other("no private network is free"))
 }
 
 /// Lets the machine pass on packets, as far as that takes nothing from it. Whether there is a way out, for each family.
@@ -262,6 +267,16 @@ fn forward(namespace: &Namespace, config: &NetworkConfig) -> io::Result<[bool; 2
         let is_on = fs::read_to_string(FORWARD_V6).is_ok_and(|text| text.trim() == "1");
         Ok([true, has_v6 && (is_on || v6 && switch_on(FORWARD_V6).is_ok())])
     })
+}
+
+/// Has the machine take no announcements of routers from a bridge: a step may send raw packets, and would become the machine's way out
+/// (CVE-2020-13401).
+fn refuse_announcements(bridge: &str) -> io::Result<()> {
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra"), "0") {
+        // A machine without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn switch_on(path: &str) -> io::Result<()> {

@@ -6,12 +6,11 @@
 use std::io;
 use std::path::Path;
 
-use super::bridge::{Bridge, NetworkConfig, Place, clean};
+use super::bridge::{Bridge, NetworkConfig, Place, clean, free_subnet};
 use super::hosts::NameServers;
 use super::lease::{HOST_NAMESPACE, Leases, OWN_NAMESPACE, sweep_namespaces};
 use super::namespace::Namespace;
 use super::relay::Relay;
-use super::subnet::{self, Subnet};
 use super::support::{Lack, Missing};
 
 /// The namespace with the bridges.
@@ -43,16 +42,16 @@ impl Uplink {
     fn own(directory: &Path, refused: io::Error) -> Result<(Self, Bridge), Lack> {
         let no_namespace = |error: io::Error| Lack::new(Missing::Permission, &error);
         let namespace = Namespace::new().map_err(|_| no_namespace(refused))?;
-        let relay = Some(Relay::start(&namespace, free_on_host().map_err(no_namespace)?)?);
+        let name_servers = NameServers::of_host();
+        let free = || free_subnet(&Namespace::current()?.netlink, &name_servers.outward);
+        let relay = Some(Relay::start(&namespace, free().map_err(no_namespace)?)?);
         let open = || {
             let leases = Leases::open(directory.join(format!("{OWN_NAMESPACE}{}", namespace.id()?)))?;
             sweep_namespaces(directory)?;
             Ok(leases)
         };
         let leases = open().map_err(no_namespace)?;
-        Self { namespace, leases, name_servers: NameServers::of_host(), relay }
-            .with_bridge()
-            .map_err(Lack::of_bridge)
+        Self { namespace, leases, name_servers, relay }.with_bridge().map_err(Lack::of_bridge)
     }
 
     fn with_bridge(self) -> io::Result<(Self, Bridge)> {
@@ -69,11 +68,4 @@ impl Uplink {
     pub(super) const fn is_host(&self) -> bool {
         self.relay.is_none()
     }
-}
-
-/// A network for the relay that hides nothing of what the machine itself can reach.
-fn free_on_host() -> io::Result<Subnet> {
-    let routes = Namespace::current()?.netlink.routes()?;
-    let taken: Vec<Subnet> = routes.iter().filter_map(|route| route.destination).collect();
-    subnet::free(&taken).ok_or_else(|| io::Error::other("no private network is free"))
 }

@@ -69,6 +69,12 @@ fn cases(world: &World, tally: &mut Tally) {
     tally.case("networks::named_networks", || named_networks(&networks));
     tally.case("networks::published_ports", || published_ports(&networks, world));
     tally.case("networks::what_a_container_sees", || what_a_container_sees(&networks));
+    if world.is_some() {
+        tally.case("networks::the_machine_hears_no_router_on_a_bridge", || {
+            let accepted = std::fs::read_to_string("/proc/sys/net/ipv6/conf/rbuild0/accept_ra").unwrap();
+            assert_eq!(accepted, "0\n");
+        });
+    }
     drop(networks);
     tally.case("networks::nothing_is_left", || assert_eq!(leases(path), [] as [PathBuf; 0]));
     if world.is_some() {

@@ -156,9 +156,9 @@ pub(crate) fn network_warning(lack: Option<&Lack>, settings: &Settings) -> Strin
 }
 
 /// A step that fails for want of a network should not leave its user to guess.
-pub(crate) fn without_network(failure: Failure, lack: Option<&Lack>) -> Failure {
+pub(crate) fn without_network(failure: Failure, lack: Option<&Lack>, settings: &Settings) -> Failure {
     match (lack, failure.kind) {
-        (Some(lack), Kind::Step) => failure
+        (Some(lack), Kind::Step) if !settings.steps.may_use_host_network() => failure
             .hint(format!("the step had no network of its own: {lack}"))
             .hint("`--allow network.host` lets steps use the machine's then, `--network host` always"),
         _ => failure,
