@@ -96,18 +96,18 @@ impl Bridge {
         place.leases.exclusively(|| {
             let has_table = place.namespace.run(|| firewall::has_table(&config.bridge))?;
             let netlink = &place.namespace.netlink;
-            let index = match netlink.link_index(&config.bridge)? {
-                Some(index) => index,
-                None => {
-                    netlink.add_bridge(&config.bridge)?;
-                    place.namespace.run(|| refuse_announcements(&config.bridge))?;
-                    netlink.link_index(&config.bridge)?.ok_or(io::ErrorKind::NotFound)?
-                }
-            };
+            let found = netlink.link_index(&config.bridge)?;
+            if found.is_none() {
+                netlink.add_bridge(&config.bridge)?;
+            }
+            place.namespace.run(|| refuse_announcements(&config.bridge))?;
+            let index = found.map_or_else(|| netlink.link_index(&config.bridge), |index| Ok(Some(index)))?;
+            let index = index.ok_or(io::ErrorKind::NotFound)?;
             let subnets = addresses(place, index, config)?;
             let outward = forward(place.namespace, config)?;
             let mtu = netlink.way_out_mtu()?;
-            if !has_table {
+            // A table without its bridge is of one that somebody removed, with other addresses perhaps.
+            if !has_table || found.is_none() {
                 let table = firewall::network_table(&config.bridge, &subnets, config.internal);
                 place.namespace.run(|| firewall::apply(&table))?;
             }

@@ -31,7 +31,7 @@ impl Published {
     ///
     /// # Errors
     ///
-    /// [`Error::PortInUse`], or the kernel's.
+    /// [`Error::PublishPort`], or the kernel's.
     pub(super) fn open(
         uplink: &Arc<Uplink>,
         bridge: &str,

@@ -76,6 +76,9 @@ fn cases(world: &World, tally: &mut Tally) {
         });
     }
     drop(networks);
+    if world.is_some() {
+        tally.case("networks::a_bridge_that_somebody_removed", || a_bridge_that_somebody_removed(path));
+    }
     tally.case("networks::nothing_is_left", || assert_eq!(leases(path), [] as [PathBuf; 0]));
     if world.is_some() {
         tally.case("networks::a_killed_process_holds_nothing", || a_killed_process(path));
@@ -216,6 +219,16 @@ fn what_a_container_sees(networks: &Networks) {
     let seen = succeeded(fixture.run(container));
     assert!(seen.starts_with(&format!("eth0\nlo\n{address}/")), "{seen}");
     assert!(seen.contains(&format!("{machine}\thost.docker.internal\n")), "{seen}");
+}
+
+/// The bridge gets other addresses when it is made again, and its table with it.
+fn a_bridge_that_somebody_removed(directory: &Path) {
+    ip("link delete rbuild0").unwrap();
+    ip("addr add 10.90.7.1/24 dev e0").unwrap();
+    let networks = Networks::new(directory.to_owned());
+    let connection = networks.connect().unwrap();
+    assert!(connection.addresses()[0].to_string().starts_with("10.91."), "{connection:?}");
+    assert!(inside(&connection, || ask(OUTSIDE)).starts_with(MACHINE));
 }
 
 /// A process that holds a connection with ports is killed; the next that uses networks removes what it left.
