@@ -5,6 +5,13 @@
 //! away is the newest rows, which are then unreferenced files. Ids are never used twice (`AUTOINCREMENT`), so that a directory
 //! named by one cannot be mistaken.
 //!
+//! # Versions
+//!
+//! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Who changes
+//! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
+//! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
+//! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
+//!
 //! The log is not folded into the database when a handle closes, as that costs several flushes: only once it has
 //! grown past [`LOG_KEPT_BYTES_MAX`].
 
@@ -19,8 +26,12 @@ use crate::fail_point::FailPoint;
 use crate::root_dir::{At, PathError};
 use crate::{Error, Result};
 
-/// The version of the tables, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i32 = 2;
+/// The oldest version of the tables that is read.
+const FIRST_VERSION: u32 = 3;
+/// What makes each version of the one before it, from the first on.
+const MIGRATIONS: [&str; 0] = [];
+/// The version of [`SCHEMA`].
+const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
 
 /// How long a write waits for other processes' writes. Each takes well under a millisecond, so this is for a machine that
 /// hangs, not for a queue.
@@ -220,9 +231,12 @@ impl Database {
     /// Opens the metadata of a store, which [`Database::create`] has made.
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
         let this = Self::connect(path, OpenFlags::empty())?;
-        let found: i32 = this
-            .read("read the version", |db| Ok(db.query_row("PRAGMA user_version", (), |row| row.get(0))?))?;
+        let found = this.read("read the version", |db| Ok(version(db)?))?;
         if found == SCHEMA_VERSION {
+            return Ok(this);
+        }
+        if (FIRST_VERSION..SCHEMA_VERSION).contains(&found) {
+            this.write("migrate the tables", |db| Ok(migrate(db, &MIGRATIONS)?))?;
             return Ok(this);
         }
         let supported = format!("tables {SCHEMA_VERSION}");
@@ -247,7 +261,7 @@ impl Database {
         }
     }
 
-    fn create_with(path: PathBuf, version: i32, schema: &str) -> Result<Self> {
+    fn create_with(path: PathBuf, wanted: u32, schema: &str) -> Result<Self> {
         let this = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         this.on_connection("switch to a log", |db| {
             let mode: String = db.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
@@ -255,10 +269,9 @@ impl Database {
             Ok(())
         })?;
         this.write("create the tables", |db| {
-            let found: i32 = db.query_row("PRAGMA user_version", (), |row| row.get(0))?;
-            if found != version {
+            if version(db)? != wanted {
                 db.execute_batch(schema)?;
-                db.pragma_update(None, "user_version", version)?;
+                db.pragma_update(None, "user_version", wanted)?;
             }
             Ok(())
         })?;
@@ -353,6 +366,22 @@ impl Drop for Database {
     }
 }
 
+fn version(db: &Connection) -> rusqlite::Result<u32> {
+    db.query_row("PRAGMA user_version", (), |row| row.get(0))
+}
+
+/// Brings tables to the newest version, from whatever version they have by now: another process may have done it.
+fn migrate(db: &Transaction<'_>, migrations: &[&str]) -> rusqlite::Result<()> {
+    let found = version(db)?;
+    for (version, migration) in (FIRST_VERSION + 1..).zip(migrations) {
+        if version > found {
+            db.execute_batch(migration)?;
+            db.pragma_update(None, "user_version", version)?;
+        }
+    }
+    Ok(())
+}
+
 /// Folds the log into the database, as far as nobody is reading from it.
 fn fold_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -371,3 +400,6 @@ pub(crate) fn unpack(table: &'static str, bytes: &[u8]) -> Result<Vec<i64>> {
     }
     Ok(ids.iter().map(|id| i64::from_le_bytes(*id)).collect())
 }
+
+#[cfg(test)]
+mod tests;
