@@ -3,7 +3,7 @@
 #
 #   scripts/crash.sh [KILLS]
 #
-# KILLS is how many random moments are tried (500). Takes a quarter of an hour or more; scripts/test.sh tries a few of each.
+# KILLS is how many kills at random moments have to hit a running rbuild (500); it says how many it took. Takes a quarter of an hour or more; scripts/test.sh tries a few of each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RBUILD_TEST_REQUIRE_KERNEL=1 RBUILD_TEST_ALL_KILLS=1 RBUILD_TEST_KILLS=${1:-500}

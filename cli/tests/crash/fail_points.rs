@@ -6,7 +6,7 @@ use super::Scene;
 use crate::common::Outcome;
 
 /// Killed by SIGKILL.
-const KILLED: i32 = 137;
+pub(super) const KILLED: i32 = 137;
 
 /// Which passes of a fail point are tried. `RBUILD_TEST_ALL_KILLS=1` tries all.
 const PASSES: [u32; 2] = [1, 3];
