@@ -322,6 +322,7 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         ImageError::NotFound { .. }
         | ImageError::Ambiguous { .. }
         | ImageError::NotPulled { .. }
+        | ImageError::OtherArtifact { .. }
         | ImageError::Import(_)
         | ImageError::NotAnArchive
         | ImageError::DamagedArchive { .. }

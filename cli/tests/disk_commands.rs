@@ -213,3 +213,25 @@ fn images_and_containers_are_pruned_in_dockers_words() {
     assert_eq!((count(), test.store_entries("layers"), test.store_entries("containers")), (0, 0, 0));
     test.assert_sound();
 }
+
+#[test]
+fn images_are_pruned_by_type_and_by_label() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    for team in ["one", "two", "three"] {
+        let context = test.dockerfile(&format!("FROM busybox\nLABEL team={team}\nRUN echo {team} >/x\n"));
+        test.build(&context, &["-t", "app"]).succeeds();
+    }
+    let count = || test.rbuild(&["images", "-q"]).outcome().succeeds().stdout.lines().count();
+    test.rbuild(&["image", "prune", "-f", "--filter", "label=team=none"]).outcome().succeeds();
+    test.rbuild(&["image", "prune", "-f", "--filter", "type=step"]).outcome().exits(2).says(&["label=NAME"]);
+    assert_eq!(count(), 4);
+    let filter = ["system", "prune", "-f", "--filter", "label=team=one"];
+    prints(&test.rbuild(&filter).outcome().succeeds(), &["Deleted Images:"], &[]);
+    assert_eq!((count(), du(&test, "type=step").len()), (3, 3), "what is cached has no labels");
+    let prune = |option: &str| test.rbuild(&["prune", option, "--filter", "type=image"]).outcome().succeeds();
+    prints(&prune("--dry-run"), &[" image ", "Would free:", "selected"], &["app:latest", "regular"]);
+    assert_eq!(count(), 3);
+    prints(&prune("-f"), &[" image ", "Total:"], &["app:latest", "regular"]);
+    assert_eq!(count(), 2);
+    test.assert_sound();
+}

@@ -255,3 +255,31 @@ fn skopeo(test: &TestEnvironment, arguments: &[&str]) -> String {
     assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+#[test]
+fn cache_mounts_are_carried_through_a_registry() {
+    let Some((mut test, registry)) = with_base() else { return };
+    let fill = "mkdir /c/d && echo carried >/c/d/x && ln -s d/x /c/link";
+    let context = test.dockerfile(&format!("FROM busybox\nRUN --mount=type=cache,target=/c {fill}\n"));
+    test.build(&context, &[]).succeeds();
+    let name = registry.name("caches/c:1");
+    let said = test.rbuild(&["cache-mount", "export", "/c", "--to", &name]).outcome().succeeds().stdout;
+    assert!(said.starts_with(&registry.name("caches/c@sha256:")), "{said}");
+    let import = |test: &TestEnvironment, from: &str| {
+        test.rbuild(&["cache-mount", "import", "/c", "--from", from]).outcome()
+    };
+    test.set_store(test.path("other"));
+    assert!(test.import_base());
+    import(&test, &name).succeeds();
+    let context = test.dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c cat /c/link >/seen\n");
+    assert_eq!(test.build_tree(&context, &[]).text("seen"), "carried\n");
+    // What is refused changes nothing.
+    import(&test, &registry.name("base"))
+        .exits(2)
+        .says(&["is of type `application/vnd.oci.image.config.v1+json`"]);
+    import(&test, &registry.name("nosuch")).exits(4).says(&["manifest unknown"]);
+    test.rbuild(&["cache-mount", "import", "/c"]).outcome().exits(2).says(&["--from"]);
+    test.rbuild(&["cache-mount", "export", "/c", "-o", "x", "--to", "y"]).outcome().exits(2);
+    assert_eq!(test.rbuild(&["cache-mount", "ls", "-q"]).outcome().succeeds().stdout.lines().count(), 1);
+    test.assert_sound();
+}

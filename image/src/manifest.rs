@@ -41,6 +41,9 @@ pub struct Manifest {
     /// The manifest's own type. Optional in OCI documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
+    /// What this is when it is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<MediaType>,
     /// The image config.
     pub config: Descriptor,
     /// The layers, bottom first.
@@ -56,6 +59,7 @@ impl Manifest {
         Self {
             schema_version: 2,
             media_type: Some(MediaType::OciManifest),
+            artifact_type: None,
             config,
             layers,
             annotations: BTreeMap::new(),

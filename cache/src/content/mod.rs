@@ -17,7 +17,7 @@ pub use self::writer::BlobWriter;
 use crate::layout::Layout;
 use crate::prune::Growth;
 use crate::root_dir::At;
-use crate::{Error, Result};
+use crate::{Error, Result, Store};
 
 /// How much is moved at a time when a stream is taken in.
 const COPY_BUFFER_BYTES: usize = 256 * 1024;
@@ -162,6 +162,16 @@ impl ContentStore {
     pub fn copy_to(&self, digest: Digest, writer: &mut dyn Write) -> Result<u64> {
         let mut file = self.open(digest)?.ok_or(Error::BlobMissing(digest))?;
         Ok(io::copy(&mut file, writer).at("copy", self.layout.blob(digest))?)
+    }
+}
+
+impl Store {
+    /// Removes a blob that only passed through.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn discard_blob(&self, digest: Digest) -> Result<()> {
+        self.discard(&self.0.layout.blob(digest))
     }
 }
 

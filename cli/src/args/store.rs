@@ -96,22 +96,28 @@ pub(crate) enum CacheMountCommand {
         #[command(flatten)]
         filter: FilterArgs,
     },
-    /// Writes the content of a cache mount as a tar.
+    /// Writes the content of a cache mount as a tar, or sends it to a registry.
     Export {
         /// The file to write [default: standard output].
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// The name in a registry to send it to, as an OCI artifact.
+        #[arg(long, value_name = "REFERENCE", conflicts_with = "output")]
+        to: Option<String>,
         /// The cache mount, by id or by the name that a Dockerfile gives it.
         #[arg(value_name = "ID")]
         mount: String,
     },
-    /// Replaces the content of a cache mount by that of a tar; makes one of that name where there is none.
+    /// Replaces the content of a cache mount by that of a tar, or of one in a registry; makes one of that name where there is none.
     Import {
+        /// The name in a registry to fetch it from.
+        #[arg(long, value_name = "REFERENCE", required_unless_present = "file", conflicts_with = "file")]
+        from: Option<String>,
         /// The cache mount, by id or by the name that a Dockerfile gives it.
         #[arg(value_name = "ID")]
         mount: String,
         /// The tar, plain or compressed; `-` for standard input.
-        file: PathBuf,
+        file: Option<PathBuf>,
     },
 }
 
@@ -131,7 +137,7 @@ pub(crate) struct ImagePruneArgs {
     /// Does not ask.
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Only what matches: `until=24h` (repeatable).
+    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=NAME[=VALUE]` (repeatable).
     #[arg(long = "filter", value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
 }
@@ -172,7 +178,7 @@ pub(crate) struct SystemPruneArgs {
     /// Does not ask.
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Only what matches: `until=24h` (repeatable).
+    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=NAME[=VALUE]` (repeatable).
     #[arg(long = "filter", value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
 }

@@ -3,27 +3,32 @@
 //! One cache mount of a Dockerfile can have several instances: one for each thing that it began as, and for each step that wanted
 //! it for itself at the same time. An id names one of them, a name all.
 
-use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, BufReader, BufWriter, IsTerminal as _, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::{fs, sync::atomic::AtomicBool};
 
-use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Owners, apply, compression, export};
+use rbuild_cache::layer::{self, ApplyOptions, ArchiveOptions, Owners, apply, compression, export};
 use rbuild_cache::prune::{Item, ItemKind};
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{CacheMount, CacheMountSharing, CacheMountSpec, Mutable, MutableKind, PrunePolicy, Store};
+use rbuild_image::MediaType;
+use rbuild_solver::images::Watch;
 use rbuild_solver::local::cache_mount_key;
 use serde_json::json;
 
 use super::filter::Filters;
 use super::prune::confirm;
 use super::save::write_file;
-use super::{import, io_failure, print};
+use super::{import, io_failure, print, reference};
 use crate::app::{App, unix_now};
 use crate::args::{CacheMountCommand, FilterArgs};
 use crate::format::{ago, rfc3339, size, table};
 use crate::report::{Failure, Kind};
+use crate::transfers::Transfers;
 
+/// What a cache mount is in a registry.
+const ARTIFACT_TYPE: &str = "application/vnd.rbuild.cache-mount.v1";
 /// The mode of a cache mount that nobody gave another.
 const MODE_DEFAULT: u32 = 0o755;
 
@@ -34,8 +39,10 @@ pub(crate) fn run(app: &App, command: &CacheMountCommand) -> Result<u8, Failure>
         CacheMountCommand::Inspect { mounts } => inspect(store, mounts),
         CacheMountCommand::Rm { mounts } => rm(store, mounts),
         CacheMountCommand::Prune { force, filter } => prune(store, *force, filter),
-        CacheMountCommand::Export { output, mount } => export_mount(store, mount, output.as_deref()),
-        CacheMountCommand::Import { mount, file } => import_mount(app, mount, file),
+        CacheMountCommand::Export { to: Some(to), mount, .. } => push(app, mount, to),
+        CacheMountCommand::Export { to: None, output, mount } => write(store, mount, output.as_deref()),
+        CacheMountCommand::Import { from: Some(from), mount, .. } => pull(app, mount, from),
+        CacheMountCommand::Import { from: None, mount, file } => read(app, mount, file.as_deref()),
     }?;
     Ok(0)
 }
@@ -100,10 +107,16 @@ fn prune(store: &Store, force: bool, filter: &FilterArgs) -> Result<(), Failure>
     print(&format!("{ids}Total reclaimed space: {}\n", size(report.freed_bytes())))
 }
 
-fn export_mount(store: &Store, name: &str, output: Option<&Path>) -> Result<(), Failure> {
+/// A cache mount, and what it holds, which nobody replaces meanwhile.
+fn open(store: &Store, name: &str) -> Result<(CacheMount, RootDir), Failure> {
     let mount = find(store, name)?;
     let taken = store.take_cache_mount(&mount, CacheMountSharing::Shared)?.ok_or_else(|| in_use(&mount))?;
     let root = RootDir::open(taken.path()).map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    Ok((taken, root))
+}
+
+fn write(store: &Store, name: &str, output: Option<&Path>) -> Result<(), Failure> {
+    let (_taken, root) = open(store, name)?;
     let write = |out: &mut dyn io::Write| {
         let exported = export(&root, &ArchiveOptions::default(), out);
         exported.map(drop).map_err(|error| Failure::caused_by(Kind::Environment, &error))
@@ -112,7 +125,7 @@ fn export_mount(store: &Store, name: &str, output: Option<&Path>) -> Result<(), 
         Some(path) => write_file(path, |out| write(out)),
         None if io::stdout().is_terminal() => {
             let message = "cowardly refusing to write an archive to a terminal";
-            Err(Failure::new(Kind::Input, message).hint("use -o FILE or redirect"))
+            Err(Failure::new(Kind::Input, message).hint("use -o FILE, --to REFERENCE or redirect"))
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
@@ -122,14 +135,59 @@ fn export_mount(store: &Store, name: &str, output: Option<&Path>) -> Result<(), 
     }
 }
 
-/// A name that no cache mount has makes one, so that a fresh machine can be given what another has collected.
-fn import_mount(app: &App, name: &str, file: &Path) -> Result<(), Failure> {
-    let store = app.store()?;
-    let failed = |error| {
-        let doing = format!("failed to import `{}`", file.display());
-        Failure::caused_by(Kind::Input, &error).while_doing(&doing)
+fn push(app: &App, name: &str, to: &str) -> Result<(), Failure> {
+    let to = reference(to)?;
+    let (_taken, root) = open(app.store()?, name)?;
+    let write = |out: &mut dyn io::Write| {
+        export(&root, &ArchiveOptions::default(), out).map(drop).map_err(io::Error::other)
     };
+    let digest = transferring(app, |watch| {
+        Ok(app.images()?.push_artifact(&to, &MediaType::from(ARTIFACT_TYPE), write, watch)?)
+    })?;
+    print(&format!("{}@{digest}\n", to.familiar_name()))
+}
+
+fn transferring<T>(app: &App, work: impl FnOnce(Watch<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    let cancel = app.cancel_on_interrupt()?;
+    let transfers = Transfers::start(false);
+    let done = work(Watch { transfers: &|transfer| transfers.show(transfer), cancel: &cancel });
+    transfers.finish();
+    done
+}
+
+fn read(app: &App, name: &str, file: Option<&Path>) -> Result<(), Failure> {
+    let file = file.unwrap_or(Path::new("-"));
+    let failed = |error| failed_import(&file.to_string_lossy(), &error);
     let mut archive = compression::decompress(BufReader::new(import::open(file)?)).map_err(failed)?;
+    replace(app, name, |unpack| unpack(&mut archive).map_err(failed))
+}
+
+fn pull(app: &App, name: &str, from: &str) -> Result<(), Failure> {
+    let from = reference(from)?;
+    let kind = MediaType::from(ARTIFACT_TYPE);
+    replace(app, name, |unpack| {
+        let mut unpack = |tar: &mut (dyn Read + Send)| {
+            unpack(tar).map_err(|error| failed_import(&from.familiar(), &error))
+        };
+        transferring(app, |watch| app.images()?.pull_artifact(&from, &kind, &mut unpack, watch))
+    })
+}
+
+fn failed_import(what: &str, error: &layer::Error) -> Failure {
+    Failure::caused_by(Kind::Input, error).while_doing(&format!("failed to import `{what}`"))
+}
+
+/// Unpacks a tar over what was unpacked before it.
+type Unpack<'a> = &'a mut dyn FnMut(&mut (dyn Read + Send)) -> Result<(), layer::Error>;
+
+/// Gives a cache mount other content, which `fill` unpacks. A name that no cache mount has makes one, so that a fresh machine can
+/// be given what another has collected.
+fn replace(
+    app: &App,
+    name: &str,
+    fill: impl FnOnce(Unpack<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let store = app.store()?;
     let taken = match find(store, name) {
         Ok(mount) => {
             store.take_cache_mount(&mount, CacheMountSharing::Locked)?.ok_or_else(|| in_use(&mount))?
@@ -142,7 +200,7 @@ fn import_mount(app: &App, name: &str, file: &Path) -> Result<(), Failure> {
         make_like(path, &taken.path())?;
         let options = ApplyOptions { owners, ..ApplyOptions::literal() };
         let root = RootDir::open(path).map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-        apply(&mut archive, &root, &options).map(drop).map_err(failed)
+        fill(&mut |tar| apply(tar, &root, &options).map(drop))
     })
 }
 

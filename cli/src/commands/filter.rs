@@ -1,11 +1,86 @@
 //! `--filter` of the commands that show and remove what is stored, and the sizes and times in them.
 
+use std::collections::BTreeMap;
+
 use rbuild_cache::prune::{Item, ItemKind, SpaceLimits};
 use rbuild_frontend::parse_size_bytes;
 
 use crate::args::SpaceArgs;
 use crate::format::parse_rfc3339;
 use crate::report::{Failure, Kind};
+
+/// The filters of commands with Docker's words, which look at when a thing was made and at its labels.
+#[derive(Debug, Default)]
+pub(crate) struct ObjectFilters {
+    /// Only what was made before then, Unix seconds.
+    pub(crate) created_before: Option<i64>,
+    labels: Vec<LabelRule>,
+}
+
+#[derive(Debug)]
+struct LabelRule {
+    name: String,
+    value: Option<String>,
+    negated: bool,
+}
+
+impl ObjectFilters {
+    /// What was made before a time, Unix seconds.
+    pub(crate) fn made_before(created_before: Option<i64>) -> Self {
+        Self { created_before, labels: Vec::new() }
+    }
+
+    /// Reads filters, at a time in Unix seconds.
+    ///
+    /// # Errors
+    /// When one is none.
+    pub(crate) fn parse(texts: &[String], now: i64) -> Result<Self, Failure> {
+        let mut filters = Self::default();
+        for text in texts {
+            let malformed = || {
+                Failure::new(Kind::Input, format!("invalid filter `{text}`"))
+                    .hint("filters here are until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]")
+            };
+            if let Some(age) = text.strip_prefix("until=") {
+                let before = age_limit(age, now).ok_or_else(malformed)?;
+                filters.created_before =
+                    Some(filters.created_before.map_or(before, |other| other.min(before)));
+            } else {
+                filters.labels.push(LabelRule::parse(text).ok_or_else(malformed)?);
+            }
+        }
+        Ok(filters)
+    }
+
+    /// Whether a thing is meant.
+    pub(crate) fn selects(&self, created: i64, labels: &BTreeMap<String, String>) -> bool {
+        self.created_before.is_none_or(|before| created < before)
+            && self.labels.iter().all(|rule| rule.is_met(labels))
+    }
+
+    /// Whether labels are asked for, which what is cached has none of.
+    pub(crate) fn names_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+}
+
+impl LabelRule {
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("label")?;
+        let (label, negated) = match rest.strip_prefix("!=") {
+            Some(label) => (label, true),
+            None => (rest.strip_prefix('=')?, false),
+        };
+        let (name, value) = label.split_once('=').map_or((label, None), |(name, value)| (name, Some(value)));
+        (!name.is_empty()).then(|| Self { name: name.to_owned(), value: value.map(str::to_owned), negated })
+    }
+
+    fn is_met(&self, labels: &BTreeMap<String, String>) -> bool {
+        let found = labels.get(&self.name);
+        let has = found.is_some_and(|found| self.value.as_ref().is_none_or(|value| found == value));
+        has != self.negated
+    }
+}
 
 /// What all filters of a command line ask for together.
 #[derive(Debug, Default)]
@@ -226,6 +301,30 @@ mod tests {
         }
         for text in ["", "type=", "type=x", "until=x", "nosuch=1", "nosuch", "until="] {
             assert!(Filters::parse(&[text.to_owned()], 0).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_are_selected_by_age_and_label() {
+        let labels = BTreeMap::from([("env".to_owned(), "ci".to_owned())]);
+        let cases: [(&[&str], bool); 9] = [
+            (&[], true),
+            (&["label=env"], true),
+            (&["label=env=ci"], true),
+            (&["label=env=prod"], false),
+            (&["label!=env=prod"], true),
+            (&["label!=env"], false),
+            (&["label=env", "label=team"], false),
+            (&["label=env", "until=10s"], true),
+            (&["until=11s"], false),
+        ];
+        for (texts, expected) in cases {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            let filters = ObjectFilters::parse(&texts, 100).unwrap();
+            assert_eq!(filters.selects(89, &labels), expected, "{texts:?}");
+        }
+        for text in ["", "label", "label=", "label!", "type=step", "until=x"] {
+            assert!(ObjectFilters::parse(&[text.to_owned()], 0).is_err(), "{text}");
         }
     }
 

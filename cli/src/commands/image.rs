@@ -1,15 +1,18 @@
 //! `rbuild image prune`: removes images that nothing needs.
 
+use std::collections::BTreeMap;
+
 use rbuild_cache::{ImageRecord, PrunePolicy};
 use rbuild_container::Containers;
+use rbuild_image::Platform;
 
-use super::filter::Filters;
+use super::filter::ObjectFilters;
 use super::print;
 use super::prune::confirm;
 use crate::app::{App, unix_now};
 use crate::args::{ImageCommand, ImagePruneArgs};
 use crate::format::size;
-use crate::report::{Failure, Kind};
+use crate::report::Failure;
 
 pub(crate) fn run(app: &App, command: &ImageCommand) -> Result<u8, Failure> {
     let ImageCommand::Prune(args) = command;
@@ -17,11 +20,11 @@ pub(crate) fn run(app: &App, command: &ImageCommand) -> Result<u8, Failure> {
 }
 
 fn prune(app: &App, args: &ImagePruneArgs) -> Result<u8, Failure> {
-    let created_before = until(&args.filters)?;
+    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let what = if args.all { "all images without at least one container" } else { "all dangling images" };
     confirm(args.force, &format!("This will remove {what}."))?;
     let free_before = app.store()?.usage()?.total_bytes();
-    let lines = remove_unused(app, args.all, created_before)?;
+    let lines = remove(app, &unused(app, args.all, &filters)?)?;
     if !lines.is_empty() {
         print(&format!("Deleted Images:\n{lines}\n"))?;
     }
@@ -30,36 +33,48 @@ fn prune(app: &App, args: &ImagePruneArgs) -> Result<u8, Failure> {
     print(&format!("Total reclaimed space: {}\n", size(freed))).map(|()| 0)
 }
 
-/// The only filter that commands with Docker's words take: age.
-///
-/// # Errors
-/// When there is another.
-pub(crate) fn until(filters: &[String]) -> Result<Option<i64>, Failure> {
-    let filters = Filters::parse(filters, unix_now())?;
-    if filters.has_rules() {
-        return Err(Failure::new(Kind::Input, "the only filter here is until=AGE"));
-    }
-    Ok(filters.unused_since)
-}
-
-/// Removes images that no container uses: those without a name, or all. Says what went, in Docker's words.
+/// The images that no container uses: those without a name, or all.
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) fn remove_unused(app: &App, all: bool, created_before: Option<i64>) -> Result<String, Failure> {
+pub(crate) fn unused(app: &App, all: bool, filters: &ObjectFilters) -> Result<Vec<ImageRecord>, Failure> {
     let store = app.store()?;
     let containers = Containers::new(store.clone()).list().map_err(super::containers::failure)?;
-    let mut lines = String::new();
+    let mut unused = Vec::new();
     for image in store.images().list()? {
-        let id = image.config.unwrap_or(image.target.digest).to_string();
-        let is_used = containers.iter().any(|container| container.state.image_id == id);
-        let is_old = created_before.is_none_or(|before| image.created < before);
-        if (all || image.names.is_empty()) && is_old && !is_used {
-            store.images().remove_target(image.target.digest)?;
-            lines += &removed(&image, &id);
+        let is_used = containers.iter().any(|container| container.state.image_id == id(&image));
+        if (all || image.names.is_empty()) && !is_used && selects(app, filters, &image)? {
+            unused.push(image);
         }
     }
+    Ok(unused)
+}
+
+/// The documents are read only if they matter: those of a broken image are not there.
+fn selects(app: &App, filters: &ObjectFilters, image: &ImageRecord) -> Result<bool, Failure> {
+    let labels = if filters.names_labels() {
+        app.images()?.open(&image.target, &Platform::host())?.config.config.labels
+    } else {
+        BTreeMap::new()
+    };
+    Ok(filters.selects(image.created, &labels))
+}
+
+/// Removes images. Says what went, in Docker's words.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) fn remove(app: &App, images: &[ImageRecord]) -> Result<String, Failure> {
+    let mut lines = String::new();
+    for image in images {
+        app.store()?.images().remove_target(image.target.digest)?;
+        lines += &removed(image, &id(image));
+    }
     Ok(lines)
+}
+
+fn id(image: &ImageRecord) -> String {
+    image.config.unwrap_or(image.target.digest).to_string()
 }
 
 fn removed(image: &ImageRecord, id: &str) -> String {

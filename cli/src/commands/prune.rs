@@ -2,10 +2,10 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use rbuild_cache::prune::{Item, ItemKind, SpaceLimits};
-use rbuild_cache::{PrunePolicy, PruneReport};
+use rbuild_cache::prune::{Item, ItemKind, Removal, SpaceLimits};
+use rbuild_cache::{ImageRecord, PrunePolicy, PruneReport};
 
-use super::filter::{Filters, space_limits, type_name};
+use super::filter::{Filters, ObjectFilters, space_limits, type_name};
 use super::{image, print};
 use crate::app::{App, unix_now};
 use crate::args::PruneArgs;
@@ -27,17 +27,41 @@ pub(crate) fn run(app: &App, args: &PruneArgs) -> Result<u8, Failure> {
         all: args.all || filters.has_rules(),
     };
     let store = app.store()?;
-    let (verb, report) = if args.dry_run {
+    let dangling = if filters.names_images() { dangling(app, &filters)? } else { Dangling::default() };
+    let (verb, mut report) = if args.dry_run {
         ("Would free:", store.plan_prune(&[policy])?)
     } else {
         confirm(args.force, "This will remove all that is cached and selected, and not in use.")?;
-        if filters.names_images() {
-            image::remove_unused(app, false, filters.unused_since)?;
+        image::remove(app, &dangling.images)?;
+        let report = store.prune(&[policy])?;
+        if !dangling.images.is_empty() {
+            image::sweep(app)?;
         }
-        ("Total:", store.prune(&[policy])?)
+        ("Total:", report)
     };
     let why = why(&policy, filters.has_rules());
+    report.removals.splice(..0, dangling.removals);
     print(&(list(&report, &why, now) + &format!("{verb}\t{}\n", size(report.freed_bytes())))).map(|()| 0)
+}
+
+/// Images without a name that nobody uses: as they are in the store, and in a list.
+#[derive(Default)]
+struct Dangling {
+    images: Vec<ImageRecord>,
+    removals: Vec<Removal>,
+}
+
+fn dangling(app: &App, filters: &Filters) -> Result<Dangling, Failure> {
+    let mut images = image::unused(app, false, &ObjectFilters::made_before(filters.unused_since))?;
+    let items = app.store()?.usage()?.items.into_iter();
+    let items = items.filter(|item| item.kind == ItemKind::Image && filters.selects(item));
+    let is_image = |item: &Item, image: &ImageRecord| {
+        image.config.unwrap_or(image.target.digest).hex().starts_with(&item.id)
+    };
+    let meant: Vec<Item> = items.filter(|item| images.iter().any(|image| is_image(item, image))).collect();
+    images.retain(|image| meant.iter().any(|item| is_image(item, image)));
+    let removal = |item: Item| Removal { freed_bytes: item.private_bytes, item, policy: 0 };
+    Ok(Dangling { images, removals: meant.into_iter().map(removal).collect() })
 }
 
 /// Why a policy takes what it takes.

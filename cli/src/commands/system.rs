@@ -1,13 +1,17 @@
 //! `rbuild system`: looks after the store.
 
+use std::collections::BTreeMap;
+
 use rbuild_cache::prune::{Item, ItemKind, Usage};
 use rbuild_cache::{CheckReport, Problem, PrunePolicy, set_damaged_metadata_aside};
 use rbuild_container::{Containers, Status};
+use rbuild_image::Platform;
 use serde_json::json;
 
+use super::filter::ObjectFilters;
 use super::prune::confirm;
 use super::{containers, image, print};
-use crate::app::App;
+use crate::app::{App, unix_now};
 use crate::args::{DfArgs, ListFormatArg, SystemCheckArgs, SystemCommand, SystemPruneArgs};
 use crate::format::{size, table};
 use crate::report::{Failure, Kind};
@@ -154,7 +158,7 @@ fn show(lines: &[Line]) -> String {
 }
 
 fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
-    let before = image::until(&args.filters)?;
+    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let images = if args.all { "all images without at least one container" } else { "all dangling images" };
     confirm(
         args.force,
@@ -164,16 +168,19 @@ fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
     )?;
     let store = app.store()?;
     let mut text = String::new();
-    let containers = remove_stopped(app, before)?;
+    let containers = remove_stopped(app, &filters)?;
     if !containers.is_empty() {
         text += &format!("Deleted Containers:\n{containers}\n");
     }
     let total_before = store.usage()?.total_bytes();
-    let images = image::remove_unused(app, args.all, before)?;
+    let images = image::remove(app, &image::unused(app, args.all, &filters)?)?;
     if !images.is_empty() {
         text += &format!("Deleted Images:\n{images}\n");
     }
-    let report = store.prune(&[PrunePolicy { unused_since: before, ..PrunePolicy::default() }])?;
+    // What is cached has no labels: who asks for some means other things.
+    let selects = |item: &Item| !filters.names_labels() || item.kind == ItemKind::Leftover;
+    let (selects, unused_since) = (Some(&selects as _), filters.created_before);
+    let report = store.prune(&[PrunePolicy { selects, unused_since, ..PrunePolicy::default() }])?;
     if !report.removals.is_empty() {
         let ids: String = report.removals.iter().map(|removal| format!("{}\n", removal.item.id)).collect();
         text += &format!("Deleted build cache objects:\n{ids}\n");
@@ -183,15 +190,26 @@ fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
 }
 
 /// Removes containers that do not run; their ids, a line each.
-fn remove_stopped(app: &App, created_before: Option<i64>) -> Result<String, Failure> {
+fn remove_stopped(app: &App, filters: &ObjectFilters) -> Result<String, Failure> {
     let containers = Containers::new(app.store()?.clone());
     let mut ids = String::new();
     for container in containers.list().map_err(containers::failure)? {
-        let is_old = created_before.is_none_or(|before| container.created < before);
-        if is_old && !matches!(container.state.status, Status::Running { .. }) {
+        let labels = image_labels(app, &container.state.image_id)?;
+        if filters.selects(container.created, &labels)
+            && !matches!(container.state.status, Status::Running { .. })
+        {
             containers.remove(&container).map_err(containers::failure)?;
             ids += &format!("{}\n", container.id);
         }
     }
     Ok(ids)
+}
+
+/// The labels of a container: those of its image.
+fn image_labels(app: &App, image_id: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let images = app.images()?;
+    let Some(record) = images.store().images().by_id_prefix(image_id)?.pop() else {
+        return Ok(BTreeMap::new());
+    };
+    Ok(images.open(&record.target, &Platform::host())?.config.config.labels)
 }

@@ -1,6 +1,6 @@
 //! What goes wrong with images.
 
-use rbuild_image::{DiffId, Digest, ManifestError, Platform};
+use rbuild_image::{DiffId, Digest, ManifestError, MediaType, Platform};
 use thiserror::Error;
 
 /// Why something could not be done with an image.
@@ -71,6 +71,16 @@ pub enum ImageError {
     NotPulled {
         /// The image.
         name: String,
+    },
+    /// The reference leads to something of another type.
+    #[error("`{name}` is of type `{found}` (expected `{expected}`)")]
+    OtherArtifact {
+        /// The reference.
+        name: String,
+        /// What it leads to.
+        found: MediaType,
+        /// What was asked for.
+        expected: MediaType,
     },
     /// The archive is no image.
     #[error("the archive holds no image: it has neither `index.json` nor `manifest.json`")]

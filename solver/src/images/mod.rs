@@ -5,6 +5,7 @@
 //! by its *uncompressed* tar, which exists only while it is written somewhere; `compress::Blob` is either of the two.
 
 mod archive;
+mod artifact;
 mod assemble;
 mod compress;
 mod error;

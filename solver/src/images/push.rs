@@ -94,7 +94,7 @@ impl Images {
         target.with_layers(|image, index| Ok(became[&image.manifest.layers[index].digest].clone()))
     }
 
-    fn push_one(
+    pub(super) fn push_one(
         &self,
         reference: &Reference,
         parcel: &Parcel<'_>,
