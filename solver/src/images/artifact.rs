@@ -30,7 +30,7 @@ impl Images {
         watch: Watch<'_>,
     ) -> Result<Digest, ImageError> {
         let layer = self.store_tar(write)?;
-        let pushed = self.push_stored(reference, artifact_type, &layer, watch);
+        let pushed = self.push_tar(reference, artifact_type, &layer, watch);
         self.store.discard_blob(layer.digest)?;
         pushed
     }
@@ -67,7 +67,7 @@ impl Images {
         Ok(Descriptor { digest, size_bytes, ..Descriptor::of(MediaType::OciLayerZstd, &[]) })
     }
 
-    fn push_stored(
+    fn push_tar(
         &self,
         reference: &Reference,
         artifact_type: &MediaType,
@@ -77,7 +77,7 @@ impl Images {
         let config = Descriptor::of(EMPTY_TYPE.into(), EMPTY);
         self.store.content().put(EMPTY)?;
         for blob in [&config, layer] {
-            self.push_one(reference, blob, &Blob::Stored(blob.digest), watch)?;
+            self.push_stored(reference, blob, watch)?;
         }
         let manifest = Manifest {
             artifact_type: Some(artifact_type.clone()),

@@ -94,7 +94,7 @@ impl Images {
         target.with_layers(|image, index| Ok(became[&image.manifest.layers[index].digest].clone()))
     }
 
-    pub(super) fn push_one(
+    fn push_one(
         &self,
         reference: &Reference,
         parcel: &Parcel<'_>,
@@ -141,7 +141,7 @@ impl Images {
         Ok(self.store.blob_places()?.get(digest, reference.registry())?)
     }
 
-    fn push_stored(
+    pub(super) fn push_stored(
         &self,
         reference: &Reference,
         descriptor: &Descriptor,
