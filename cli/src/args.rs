@@ -173,6 +173,10 @@ pub(crate) struct BuildArgs {
     /// Lets RUN steps ask for `network.host` or `security.insecure` (repeatable).
     #[arg(help_heading = STEPS, long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Holds RUN steps otherwise: `seccomp=FILE|unconfined`, `no-new-privileges`, `apparmor=PROFILE`, `systempaths=unconfined`
+    /// (repeatable).
+    #[arg(help_heading = STEPS, long = "security-opt", value_name = "OPTION")]
+    pub(crate) security_opts: Vec<String>,
     /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
     #[arg(help_heading = STEPS, long = "secret", value_name = "SPEC")]
     pub(crate) secrets: Vec<String>,

@@ -3,6 +3,9 @@
 //! ```toml
 //! [cache]
 //! size = "20GB"
+//!
+//! [security]
+//! options = ["seccomp=/etc/rbuild/seccomp.json"]
 //! ```
 
 use std::path::Path;
@@ -19,6 +22,18 @@ pub(crate) struct Config {
     /// What holds for the cache.
     #[serde(default)]
     pub(crate) cache: CacheConfig,
+    /// What holds the processes of steps and containers.
+    #[serde(default)]
+    pub(crate) security: SecurityConfig,
+}
+
+/// What holds the processes of steps and containers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecurityConfig {
+    /// What `--security-opt` takes, before what is on the command line.
+    #[serde(default)]
+    pub(crate) options: Vec<String>,
 }
 
 /// What holds for the cache.

@@ -71,6 +71,8 @@ pub(crate) struct NewPlace {
     pub readonly_root: bool,
     /// Whether device files of the root cannot be opened.
     pub nodev: bool,
+    /// Whether what in `/proc` and `/sys` is the machine's is hidden.
+    pub masked: bool,
     pub mounts: Vec<MountSpec>,
     pub hostname: String,
     pub hosts: String,
@@ -311,6 +313,7 @@ mod tests {
             root: 0,
             readonly_root: false,
             nodev: false,
+            masked: true,
             mounts: vec![mount],
             hostname: "box".to_owned(),
             hosts: String::new(),

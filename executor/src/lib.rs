@@ -20,6 +20,7 @@
 
 mod capability;
 pub mod cgroup;
+mod confinement;
 mod error;
 mod handshake;
 mod init;
@@ -36,6 +37,7 @@ mod sys;
 pub mod user;
 
 pub use capability::Capabilities;
+pub use confinement::{Confinement, ConfinementError};
 pub use error::{Error, Note};
 pub use init::init_hook;
 pub use memory::Access;
@@ -44,4 +46,5 @@ pub use network::{Connection, Dns, Network, Networks};
 pub use output::{OutputSink, Stdio, Stream, TerminalSize};
 pub use process::{Exit, Process, Resource, Ulimit};
 pub use running::{Handle, Running};
+pub use seccomp::{ProfileError, Seccomp};
 pub use spawn::{Container, Executor, ExecutorOptions, Security};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Capabilities;
+use crate::{Capabilities, Confinement};
 
 /// The process of a container. It is PID 1 of its PID namespace, as runc makes it: no init of ours stays behind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Process {
     pub ulimits: Vec<Ulimit>,
     /// The bounding set: what a process of user 0 holds, and the most any process can gain.
     pub capabilities: Capabilities,
+    /// What else holds it.
+    pub confinement: Confinement,
 }
 
 /// As a rule nothing of a process may reach a log whole: its environment can hold secrets.
@@ -53,6 +55,7 @@ impl Process {
             umask: 0o022,
             ulimits: Vec::new(),
             capabilities: Capabilities::DEFAULT,
+            confinement: Confinement::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use rustix::mount::OpenTreeFlags;
 
 use crate::capability::Capabilities;
 use crate::cgroup::{Cgroup, CgroupSpec, unique_name};
+use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
 use crate::mount::{Mount, MountSource, Root};
@@ -22,6 +23,7 @@ use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
 use crate::rootless;
 use crate::running::{Devices, Group, Handle, Running};
+use crate::seccomp::Seccomp;
 use crate::{seccomp, sys};
 
 /// Docker's size of `/dev/shm`.
@@ -187,7 +189,7 @@ impl Executor {
     fn spec(
         &self,
         place: Place,
-        process: Process,
+        mut process: Process,
         security: Security,
         wired: &mut Wired,
     ) -> Result<Spec, Error> {
@@ -195,8 +197,10 @@ impl Executor {
             return Err(Error::NoProgram);
         }
         let insecure = security == Security::Insecure;
-        let filter =
-            if self.options.seccomp && !insecure { self.filter(process.capabilities)? } else { None };
+        process.confinement.apparmor =
+            if insecure { None } else { process.confinement.apparmor_profile(apparmor_profiles()) };
+        let filtered = self.options.seccomp && !insecure;
+        let filter = if filtered { self.filter(&process)? } else { None };
         Ok(Spec {
             place,
             process,
@@ -239,17 +243,17 @@ impl Executor {
         Ok(running)
     }
 
-    fn filter(&self, capabilities: Capabilities) -> Result<Option<OwnedFd>, Error> {
+    fn filter(&self, process: &Process) -> Result<Option<OwnedFd>, Error> {
         let failed = |error| Error::setup("store the system call filter", error);
-        if capabilities != Capabilities::DEFAULT {
-            return seccomp::compile_to_file(capabilities).map_err(failed);
+        let Process { capabilities, confinement: Confinement { seccomp, .. }, .. } = process;
+        let compile = || seccomp::compile_to_file(seccomp, *capabilities).map_err(failed);
+        if (*capabilities, seccomp) != (Capabilities::DEFAULT, &Seccomp::Default) {
+            return compile();
         }
         if let Some(filter) = self.filter.get() {
             return filter.try_clone().map(Some).map_err(failed);
         }
-        let Some(filter) = seccomp::compile_to_file(capabilities).map_err(failed)? else {
-            return Ok(None);
-        };
+        let Some(filter) = compile()? else { return Ok(None) };
         // Two threads may both have compiled it; the loser's equal copy goes.
         self.filter.get_or_init(|| filter).try_clone().map(Some).map_err(failed)
     }
@@ -313,6 +317,7 @@ fn describe(
         root,
         readonly_root: container.readonly_root,
         nodev: false,
+        masked: container.security == Security::Sandbox && !container.process.confinement.unmasked,
         mounts,
         hosts: hosts_file(&container.hostname, &container.extra_hosts, machine),
         resolv_conf: Resolver::of_host().file(&dns, own),
@@ -414,6 +419,18 @@ fn clone_open(open: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
 fn detached_clone(directory: BorrowedFd<'_>, path: &Path, flags: OpenTreeFlags) -> Result<OwnedFd, Errno> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(directory, path, clone | flags)
+}
+
+/// The AppArmor profiles of this machine, a line each; empty where only others may see them. None without AppArmor.
+fn apparmor_profiles() -> Option<&'static str> {
+    static PROFILES: OnceLock<Option<String>> = OnceLock::new();
+    let look = || {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").ok()?;
+        let profiles =
+            || std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+        enabled.starts_with('Y').then(profiles)
+    };
+    PROFILES.get_or_init(look).as_deref()
 }
 
 /// A copy of a descriptor that is out of the way of those that a new init overwrites.

@@ -199,6 +199,7 @@ fn worker_options(
         pins: Arc::clone(pins),
         networks: app.networks(),
         may_use_host_network: settings.steps.may_use_host_network(),
+        confinement: settings.steps.confinement.clone(),
         limits: settings.steps.limits.clone(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),

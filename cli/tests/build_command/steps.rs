@@ -126,6 +126,29 @@ fn what_steps_use_is_limited() {
 }
 
 #[test]
+fn steps_are_held_as_asked_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}"#;
+    let context = test.dockerfile(
+        "FROM busybox\nRUN grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cut -f2 | tr -d '\\n' >/held; mkdir /made || echo no >>/held\n",
+    );
+    context.write("profile.json", profile);
+    let file = format!("seccomp={}", context.path.join("profile.json").display());
+    let held = |options: &[&str]| {
+        let options: Vec<&str> = options.iter().flat_map(|option| ["--security-opt", *option]).collect();
+        test.build_tree(&context, &[&["--no-cache"], &options[..]].concat()).text("held").to_owned()
+    };
+    assert_eq!(held(&[]), "02");
+    assert_eq!(held(&["no-new-privileges", "seccomp=unconfined"]), "10");
+    assert_eq!(held(&[&file]), "02no\n");
+    test.build(&context, &["--security-opt", "x=1"]).exits(2).says(&["unknown security option `x=1`"]);
+    test.build(&context, &["--security-opt", "seccomp=/none.json"])
+        .exits(2)
+        .says(&["failed to read the profile of system calls `/none.json`"]);
+}
+
+#[test]
 fn steps_end_when_their_time_is_up() {
     let Some(test) = TestEnvironment::with_base() else { return };
     let context = test.dockerfile("FROM busybox\nRUN sleep 1000 & sleep 1000\n");

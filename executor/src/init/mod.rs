@@ -26,6 +26,7 @@ use nix::sched::CloneFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Rlimit, getrlimit, setrlimit};
+use rustix::thread::set_no_new_privs;
 
 use crate::handshake::{Channel, Failure, Message, NetworkSpec, NewPlace, Place, Spec, Step, StepExt as _};
 use crate::process::Ulimit;
@@ -81,9 +82,16 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(spec.process.umask));
 
-    if let Some(filter) = filter {
-        seccomp::install(&filter, channel)?;
+    if let Some(profile) = &spec.process.confinement.apparmor {
+        apparmor(profile)?;
     }
+    let no_new_privileges = spec.process.confinement.no_new_privileges;
+    if no_new_privileges {
+        set_no_new_privs(true).step("give up gaining privileges")?;
+    }
+    // With that given up nobody needs a right to install it, and what is in between need not be allowed by it.
+    let (now, at_last) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    now.map_or(Ok(()), |filter| seccomp::install(&filter, channel))?;
     if !spec.insecure {
         capabilities::limit_bounding_set(spec.process.capabilities)?;
     }
@@ -93,7 +101,16 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
         capabilities::limit(spec.process.capabilities)?;
     }
     die_with_parent(channel)?;
+    at_last.map_or(Ok(()), |filter| seccomp::install(&filter, channel))?;
     exec::execute(&spec.process.args, &environment, channel)
+}
+
+/// The profile holds from the next `execve` on.
+fn apparmor(profile: &str) -> Step<()> {
+    let command = format!("exec {profile}");
+    std::fs::write("/proc/self/attr/apparmor/exec", &command)
+        .or_else(|_| std::fs::write("/proc/self/attr/exec", &command))
+        .step(&format!("choose the AppArmor profile `{profile}`"))
 }
 
 /// Makes the container that this process is the first of.

@@ -106,7 +106,7 @@ pub(super) fn set_up(
     container.proc()?;
     container.sys()?;
     let dev = container.dev(place.shm_size_bytes)?;
-    if !insecure {
+    if place.masked {
         container.protect(&dev)?;
     }
     container.etc(place.resolv_conf.is_some())?;

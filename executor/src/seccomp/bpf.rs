@@ -1,11 +1,11 @@
 //! Emits classic BPF over `struct seccomp_data`.
 
 use libc::{
-    BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    SECCOMP_RET_KILL_PROCESS, sock_filter,
 };
 
-use super::profile::{Condition, Verdict};
+use super::profile::{Comparison, Condition, Verdict};
 
 /// Where `struct seccomp_data` has the number.
 const NUMBER_OFFSET: u32 = 0;
@@ -13,6 +13,8 @@ const NUMBER_OFFSET: u32 = 0;
 const ARCH_OFFSET: u32 = 4;
 /// Where it has the low half of the first argument, on a little-endian machine.
 const ARGUMENT_OFFSET: u32 = 16;
+/// How far it is to the next argument.
+const ARGUMENT_SIZE_BYTES: u32 = 8;
 
 /// The farthest a conditional jump goes.
 const JUMP_MAX: usize = u8::MAX as usize;
@@ -67,30 +69,75 @@ fn search(entries: &[Entry]) -> Vec<sock_filter> {
     code
 }
 
-/// Ends in a return on every path. Arguments that are looked at are 32 bits wide in the kernel, which ignores the upper half,
-/// and so must the filter: otherwise a process could hide a value behind it.
+/// Ends in a return on every path.
 fn decide(verdict: &Verdict) -> Vec<sock_filter> {
-    let refuse = errno(libc::EPERM);
-    match verdict {
-        Verdict::Allow => vec![ret(SECCOMP_RET_ALLOW)],
-        Verdict::Errno(number) => vec![errno(*number)],
-        Verdict::AllowIf(Condition::In(values)) => compare(values, ret(SECCOMP_RET_ALLOW), refuse),
-        Verdict::AllowIf(Condition::NotIn(values)) => compare(values, refuse, ret(SECCOMP_RET_ALLOW)),
-        Verdict::AllowIf(Condition::HasNone(mask)) => {
-            vec![load(ARGUMENT_OFFSET), jump(BPF_JSET, *mask, 1, 0), ret(SECCOMP_RET_ALLOW), refuse]
+    let mut code = Vec::new();
+    for (conditions, action) in &verdict.rules {
+        // From the end, as a condition that does not hold leads behind all that follows it.
+        let mut rule = vec![ret(*action)];
+        for condition in conditions.iter().rev() {
+            let mut test = test(condition, rule.len());
+            test.append(&mut rule);
+            rule = test;
+        }
+        code.append(&mut rule);
+    }
+    code.push(ret(verdict.otherwise));
+    code
+}
+
+/// Falls through where the condition holds, else skips `rest` instructions more than it has.
+///
+/// An instruction compares 32 bits, so an argument is looked at in halves, the upper one first.
+fn test(condition: &Condition, rest: usize) -> Vec<sock_filter> {
+    let Condition { index, mask, comparison, value } = *condition;
+    let upper = half(index, upper(mask), 4);
+    let lower = half(index, lower(mask), 0);
+    let (high, low) = (self::upper(value), self::lower(value));
+    let lower_only = |last| [lower.clone(), vec![last]].concat();
+    match comparison {
+        Comparison::NotEqual if self::upper(mask) == 0 => lower_only(jump(BPF_JEQ, low, rest, 0)),
+        Comparison::NotEqual => {
+            let last = lower_only(jump(BPF_JEQ, low, rest, 0));
+            [upper, vec![jump(BPF_JEQ, high, 0, last.len())], last].concat()
+        }
+        Comparison::Equal | Comparison::MaskedEqual => {
+            let last = lower_only(jump(BPF_JEQ, low, 0, rest));
+            [upper, vec![jump(BPF_JEQ, high, 0, rest + last.len())], last].concat()
+        }
+        Comparison::Greater | Comparison::GreaterOrEqual => {
+            let kind = if comparison == Comparison::Greater { BPF_JGT } else { BPF_JGE };
+            let last = lower_only(jump(kind, low, 0, rest));
+            let above = jump(BPF_JGT, high, last.len() + 1, 0);
+            [upper, vec![above, jump(BPF_JEQ, high, 0, rest + last.len())], last].concat()
+        }
+        Comparison::Less | Comparison::LessOrEqual => {
+            let kind = if comparison == Comparison::Less { BPF_JGE } else { BPF_JGT };
+            let last = lower_only(jump(kind, low, rest, 0));
+            let above = jump(BPF_JGT, high, rest + last.len() + 1, 0);
+            [upper, vec![above, jump(BPF_JEQ, high, 0, last.len())], last].concat()
         }
     }
 }
 
-/// `found` when the first argument is one of `values`.
-fn compare(values: &[u32], found: sock_filter, otherwise: sock_filter) -> Vec<sock_filter> {
-    let mut code = vec![load(ARGUMENT_OFFSET)];
-    for (index, value) in values.iter().enumerate() {
-        // Over the comparisons left and over `otherwise`.
-        code.push(jump(BPF_JEQ, *value, values.len() - index, 0));
-    }
-    code.extend([otherwise, found]);
-    code
+/// Loads the masked half of an argument.
+fn half(index: u32, mask: u32, offset: u32) -> Vec<sock_filter> {
+    let load = load(ARGUMENT_OFFSET + index * ARGUMENT_SIZE_BYTES + offset);
+    if mask == u32::MAX { vec![load] } else { vec![load, and(mask)] }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the upper half has 32 bits")]
+const fn upper(value: u64) -> u32 {
+    (value >> 32) as u32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+const fn lower(value: u64) -> u32 {
+    value as u32
+}
+
+fn and(mask: u32) -> sock_filter {
+    instruction(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0)
 }
 
 fn load(offset: u32) -> sock_filter {
@@ -106,10 +153,6 @@ fn jump(condition: u32, operand: u32, then: usize, otherwise: usize) -> sock_fil
 fn skip(count: usize) -> sock_filter {
     #[expect(clippy::cast_possible_truncation, reason = "programs are shorter than 4096 instructions")]
     instruction(BPF_JMP | BPF_JA, count as u32, 0, 0)
-}
-
-fn errno(number: i32) -> sock_filter {
-    ret(SECCOMP_RET_ERRNO | number.unsigned_abs())
 }
 
 fn ret(value: u32) -> sock_filter {

@@ -1,11 +1,12 @@
-//! The filter for system calls: `profile.rs` says what is allowed, this module turns it into one classic BPF program.
+//! The filter for system calls: a profile (`profile.rs`, `default.json`) says what is allowed, this module turns it into one classic
+//! BPF program.
 //!
 //! ```text
 //! load the calling convention → one block each; an unknown convention kills the process
 //! block: load the number → binary search over ranges of numbers with one verdict → return, or look at an argument
 //! ```
 //!
-//! A number above the highest that the profile knows gives `ENOSYS`, so that a C library newer than the profile falls back
+//! A number above the highest that the profile knows gives `ENOSYS` where it refuses what it does not know, so that a C library newer than the profile falls back
 //! to older calls instead of failing. That also refuses x32, whose numbers start at 2^30.
 //! The program is compiled in the parent, once, and handed to init in a sealed file.
 
@@ -15,12 +16,16 @@ mod profile;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use libc::sock_filter;
+use libc::{SECCOMP_RET_ERRNO, sock_filter};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+use serde::{Deserialize, Serialize};
 
 use crate::Capabilities;
 use bpf::{Block, Entry};
-use profile::Verdict;
+use profile::{DEFAULT, Profile, Verdict, Verdicts};
+
+pub use profile::ProfileError;
 
 /// The most instructions the kernel takes (`BPF_MAXINSNS`).
 const INSTRUCTIONS_MAX: usize = 4096;
@@ -29,15 +34,54 @@ const INSTRUCTION_SIZE_BYTES: usize = 8;
 /// Above are private calls of 32-bit ARM, far from all others.
 const REGULAR_NUMBER_MAX: u32 = 0xffff;
 
-/// A calling convention: `AUDIT_ARCH_*`, and the numbers and names of its calls in order.
+/// As if the kernel had no such call.
+const NO_SUCH_CALL: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+/// The most conditions of one rule: a jump over all of them must fit.
+const CONDITIONS_MAX: usize = 32;
+
+/// Which filter a process has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The text of a profile in Docker's format.
+    Profile(String),
+}
+
+impl Seccomp {
+    /// A profile of one's own.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn profile(text: String) -> Result<Self, ProfileError> {
+        Profile::parse(&text)?;
+        Ok(Self::Profile(text))
+    }
+
+    /// Compiles it for a process with these capabilities, or nothing where there is no filter for this machine.
+    fn compile(&self, capabilities: Capabilities) -> Result<Option<Vec<sock_filter>>, ProfileError> {
+        match self {
+            Self::Default => compile(&DEFAULT, capabilities),
+            Self::Unconfined => Ok(None),
+            Self::Profile(text) => compile(&Profile::parse(text)?, capabilities),
+        }
+    }
+}
+
+/// A calling convention: its name in profiles, `AUDIT_ARCH_*`, and the numbers and names of its calls in order.
 struct Convention {
+    name: &'static str,
     audit_arch: u32,
     calls: Vec<(u32, &'static str)>,
 }
 
 macro_rules! convention {
-    ($audit_arch:literal, $module:ident) => {
+    ($name:literal, $audit_arch:literal, $module:ident) => {
         Convention {
+            name: $name,
             audit_arch: $audit_arch,
             calls: syscalls::$module::Sysno::iter()
                 .filter_map(|call| Some((u32::try_from(call.id()).ok()?, call.name())))
@@ -46,12 +90,15 @@ macro_rules! convention {
     };
 }
 
-/// Those that this machine's kernel serves; none where the profile does not know the machine.
+/// Those that this machine's kernel serves, its own first; none where the profile does not know the machine.
 fn conventions() -> Vec<Convention> {
     if cfg!(target_arch = "x86_64") {
-        vec![convention!(0xc000_003e, x86_64), convention!(0x4000_0003, x86)]
+        vec![
+            convention!("SCMP_ARCH_X86_64", 0xc000_003e, x86_64),
+            convention!("SCMP_ARCH_X86", 0x4000_0003, x86),
+        ]
     } else if cfg!(target_arch = "aarch64") {
-        vec![convention!(0xc000_00b7, aarch64), arm()]
+        vec![convention!("SCMP_ARCH_AARCH64", 0xc000_00b7, aarch64), arm()]
     } else {
         Vec::new()
     }
@@ -61,31 +108,35 @@ fn conventions() -> Vec<Convention> {
 fn arm() -> Convention {
     const PRIVATE: [(u32, &str); 3] =
         [(0xf_0001, "breakpoint"), (0xf_0002, "cacheflush"), (0xf_0005, "set_tls")];
-    let mut convention = convention!(0x4000_0028, arm);
+    let mut convention = convention!("SCMP_ARCH_ARM", 0x4000_0028, arm);
     convention.calls.extend(PRIVATE);
     convention
 }
 
-/// Compiles the filter for a process with these capabilities, or nothing where there is none for this machine.
-fn compile(capabilities: Capabilities) -> Option<Vec<sock_filter>> {
-    let blocks: Vec<Block> =
-        conventions().into_iter().map(|convention| block(convention, capabilities)).collect();
-    (!blocks.is_empty()).then(|| bpf::program(&blocks))
+fn compile(profile: &Profile, capabilities: Capabilities) -> Result<Option<Vec<sock_filter>>, ProfileError> {
+    let verdicts = profile.verdicts(capabilities)?;
+    let mut conventions = conventions();
+    let native = conventions.first().map_or("", |first| first.name);
+    conventions.retain(|convention| profile.has_architecture(convention.name, native));
+    let blocks: Vec<Block> = conventions.into_iter().map(|convention| block(convention, &verdicts)).collect();
+    let program = (!blocks.is_empty()).then(|| bpf::program(&blocks));
+    match program {
+        Some(program) if program.len() > INSTRUCTIONS_MAX => Err(ProfileError::TooLarge),
+        program => Ok(program),
+    }
 }
 
-fn block(convention: Convention, capabilities: Capabilities) -> Block {
-    let mut calls: Vec<(u32, Option<Verdict>)> = convention
-        .calls
-        .into_iter()
-        .map(|(number, name)| (number, profile::verdict(name, capabilities)))
-        .collect();
+fn block(convention: Convention, verdicts: &Verdicts<'_>) -> Block {
+    let mut calls: Vec<(u32, Option<&Verdict>)> =
+        convention.calls.into_iter().map(|(number, name)| (number, verdicts.get(name))).collect();
     calls.sort_by_key(|(number, _)| *number);
-    let known = |&(number, ref verdict): &(u32, Option<Verdict>)| {
+    let known = |&(number, verdict): &(u32, Option<&Verdict>)| {
         (verdict.is_some() && number <= REGULAR_NUMBER_MAX).then_some(number)
     };
     let highest = calls.iter().filter_map(known).max().unwrap_or(0);
     let missing = |number: u32| {
-        if number <= highest { Verdict::Errno(libc::EPERM) } else { Verdict::Errno(libc::ENOSYS) }
+        let unknown = number > highest && verdicts.refuses();
+        Verdict::always(if unknown { NO_SUCH_CALL } else { verdicts.default })
     };
 
     let mut entries: Vec<Entry> = Vec::new();
@@ -95,7 +146,7 @@ fn block(convention: Convention, capabilities: Capabilities) -> Block {
         for gap in [next, highest + 1].into_iter().filter(|gap| (next..number).contains(gap)) {
             push(&mut entries, gap, missing(gap));
         }
-        push(&mut entries, number, verdict.unwrap_or_else(|| missing(number)));
+        push(&mut entries, number, verdict.cloned().unwrap_or_else(|| missing(number)));
         next = number + 1;
     }
     for gap in [next, highest + 1].into_iter().filter(|gap| *gap >= next) {
@@ -112,8 +163,8 @@ fn push(entries: &mut Vec<Entry>, first: u32, verdict: Verdict) {
 }
 
 /// Compiles into a sealed file in memory.
-pub(crate) fn compile_to_file(capabilities: Capabilities) -> io::Result<Option<OwnedFd>> {
-    let Some(program) = compile(capabilities) else { return Ok(None) };
+pub(crate) fn compile_to_file(seccomp: &Seccomp, capabilities: Capabilities) -> io::Result<Option<OwnedFd>> {
+    let Some(program) = seccomp.compile(capabilities).map_err(io::Error::other)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(program.len() * INSTRUCTION_SIZE_BYTES);
     for instruction in &program {
         bytes.extend(instruction.code.to_ne_bytes());

@@ -1,129 +1,296 @@
-//! What a sandboxed process may ask of the kernel: Docker's default profile, as data.
+//! What a sandboxed process may ask of the kernel, in the JSON format of Docker's profiles; Docker's default is `default.json`.
 //!
-//! An allow-list: what is not here gives `EPERM`, so that a call the kernel gains later is not open by accident.
+//! The default is an allow-list: what is not in it gives `EPERM`, so that a call the kernel gains later is not open by accident.
 //! Names of calls that a calling convention does not have are without effect there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use libc::{
+    SECCOMP_RET_ACTION_FULL, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+};
+use serde::Deserialize;
+
+use super::CONDITIONS_MAX;
 use crate::Capabilities;
 
-/// What happens to one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Allow,
-    Errno(i32),
-    /// `EPERM` otherwise.
-    AllowIf(Condition),
+/// The profile that holds where none is asked for.
+pub(super) static DEFAULT: LazyLock<Profile> =
+    LazyLock::new(|| Profile::parse(include_str!("default.json")).unwrap_or_default());
+
+/// The error that a profile means when it names none.
+const EPERM: u16 = 1;
+/// Arguments of a system call.
+const ARGUMENTS_MAX: u32 = 6;
+
+/// Why a profile cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// It is no profile.
+    #[error("not a profile of system calls: {0}")]
+    Syntax(String),
+    /// It asks for something that only a program beside the container could do.
+    #[error("the action `{0}` is not supported")]
+    Action(String),
+    /// A capability that does not exist.
+    #[error("unknown capability `{0}`")]
+    Capability(String),
+    /// The kernel takes 4096 instructions.
+    #[error("it has too many rules")]
+    TooLarge,
+    /// A system call has six arguments.
+    #[error("there is no argument {0}")]
+    Argument(u32),
 }
 
-/// A condition on the first argument. All those that are looked at have 32 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
-    In(&'static [u32]),
-    NotIn(&'static [u32]),
-    /// None of these bits is set.
-    HasNone(u32),
+/// A profile. Lists that are `null` are empty.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Profile {
+    default_action: ActionName,
+    default_errno_ret: Option<u16>,
+    #[serde(default)]
+    arch_map: Option<Vec<ArchMap>>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    #[serde(default)]
+    syscalls: Option<Vec<Rule>>,
 }
 
-/// The execution domains that are only about how addresses look: `PER_LINUX`, `PER_LINUX32`, both with
-/// `UNAME26`, and the question which it is.
-const PERSONALITIES: &[u32] = &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ArchMap {
+    architecture: String,
+    #[serde(default)]
+    sub_architectures: Option<Vec<String>>,
+}
 
-/// `AF_ALG`, whose kernel code is large and rarely needed, and `AF_VSOCK`, which no network namespace confines.
-const REFUSED_SOCKET_FAMILIES: &[u32] = &[38, 40];
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    #[serde(default)]
+    names: Vec<String>,
+    /// The older way to name one call.
+    name: Option<String>,
+    action: ActionName,
+    errno_ret: Option<u16>,
+    #[serde(default)]
+    args: Option<Vec<Argument>>,
+    #[serde(default)]
+    includes: Option<Filter>,
+    #[serde(default)]
+    excludes: Option<Filter>,
+}
 
-/// All `CLONE_NEW*` that `clone` takes.
-const CLONE_NAMESPACES: u32 = 0x7e02_0000;
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Filter {
+    caps: Option<Vec<String>>,
+    arches: Option<Vec<String>>,
+    min_kernel: Option<String>,
+}
 
-/// The verdict on the call of that name, or `None` for one that the profile does not have.
-pub(super) fn verdict(name: &str, capabilities: Capabilities) -> Option<Verdict> {
-    let granted = |(capability, calls): &(&str, &str)| {
-        Capabilities::from_name(capability).is_some_and(|one| capabilities.contains(one))
-            && calls.split_whitespace().any(|call| call == name)
-    };
-    if ALLOWED.contains(name) || WITH_CAPABILITY.iter().any(granted) {
-        return Some(Verdict::Allow);
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Argument {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: Comparison,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) enum Comparison {
+    #[serde(rename = "SCMP_CMP_NE")]
+    NotEqual,
+    #[serde(rename = "SCMP_CMP_LT")]
+    Less,
+    #[serde(rename = "SCMP_CMP_LE")]
+    LessOrEqual,
+    #[serde(rename = "SCMP_CMP_EQ")]
+    Equal,
+    #[serde(rename = "SCMP_CMP_GE")]
+    GreaterOrEqual,
+    #[serde(rename = "SCMP_CMP_GT")]
+    Greater,
+    #[serde(rename = "SCMP_CMP_MASKED_EQ")]
+    MaskedEqual,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+struct ActionName(String);
+
+impl ActionName {
+    /// What the filter returns.
+    fn code(&self, errno: Option<u16>) -> Result<u32, ProfileError> {
+        let errno = u32::from(errno.unwrap_or(EPERM));
+        Ok(match self.0.as_str() {
+            "SCMP_ACT_ALLOW" => SECCOMP_RET_ALLOW,
+            "SCMP_ACT_ERRNO" => SECCOMP_RET_ERRNO | errno,
+            "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => SECCOMP_RET_KILL_THREAD,
+            "SCMP_ACT_KILL_PROCESS" => SECCOMP_RET_KILL_PROCESS,
+            "SCMP_ACT_TRAP" => SECCOMP_RET_TRAP,
+            "SCMP_ACT_TRACE" => SECCOMP_RET_TRACE | errno,
+            "SCMP_ACT_LOG" => SECCOMP_RET_LOG,
+            other => return Err(ProfileError::Action(other.to_owned())),
+        })
     }
-    Some(match name {
-        "personality" => Verdict::AllowIf(Condition::In(PERSONALITIES)),
-        "socket" => Verdict::AllowIf(Condition::NotIn(REFUSED_SOCKET_FAMILIES)),
-        "clone" => Verdict::AllowIf(Condition::HasNone(CLONE_NAMESPACES)),
-        // Its flags are in memory, where a filter cannot look; C libraries fall back to `clone`.
-        "clone3" => Verdict::Errno(libc::ENOSYS),
-        _ => return None,
-    })
 }
 
-/// Allowed to every process.
-static ALLOWED: LazyLock<HashSet<&str>> = LazyLock::new(|| ALWAYS.split_whitespace().collect());
+/// What a filter returns for one call: that of the first rule whose conditions all hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) rules: Vec<(Vec<Condition>, u32)>,
+    pub(super) otherwise: u32,
+}
 
-const ALWAYS: &str = "
-    _llseek _newselect accept accept4 access adjtimex alarm arch_prctl arm_fadvise64_64
-    arm_sync_file_range bind breakpoint brk cacheflush cachestat capget capset chdir chmod chown
-    chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime
-    clock_gettime64 clock_nanosleep clock_nanosleep_time64 close close_range connect copy_file_range
-    creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2
-    epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2
-    fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32
-    fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat
-    fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex futex_requeue futex_time64
-    futex_wait futex_waitv futex_wake futimesat get_robust_list get_thread_area getcpu getcwd
-    getdents getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32
-    getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresgid32
-    getresuid getresuid32 getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday
-    getuid getuid32 getxattr getxattrat inotify_add_watch inotify_init inotify_init1
-    inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup
-    io_submit ioctl ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset
-    landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount listxattr
-    listxattrat llistxattr lremovexattr lseek lsetxattr lsm_get_self_attr lsm_list_modules
-    lsm_set_self_attr lstat lstat64 madvise map_shadow_stack membarrier memfd_create memfd_secret
-    mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2 modify_ldt mprotect
-    mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend
-    mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall
-    munmap name_to_handle_at nanosleep newfstatat open openat openat2 pause pidfd_open
-    pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl
-    pread64 preadv preadv2 prlimit64 process_mrelease process_vm_readv process_vm_writev pselect6
-    pselect6_time64 ptrace pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recv
-    recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr removexattrat rename
-    renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
-    rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64
-    rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
-    sched_getparam sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64
-    sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp select
-    semctl semget semop semtimedop semtimedop_time64 send sendfile sendfile64 sendmmsg sendmsg
-    sendto set_robust_list set_thread_area set_tid_address set_tls setfsgid setfsgid32 setfsuid
-    setfsuid32 setgid setgid32 setgroups setgroups32 setitimer setpgid setpriority setregid
-    setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid
-    setsockopt setuid setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack
-    signalfd signalfd4 sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs
-    statfs64 statmount statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs sysinfo
-    tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64
-    timer_settime timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime
-    timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname unlink unlinkat
-    uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write
-    writev
-";
+impl Verdict {
+    pub(super) const fn always(action: u32) -> Self {
+        Self { rules: Vec::new(), otherwise: action }
+    }
 
-/// Allowed to processes whose capabilities include the one before it.
-const WITH_CAPABILITY: &[(&str, &str)] = &[
-    ("CAP_BPF", "bpf"),
-    ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
-    ("CAP_PERFMON", "perf_event_open"),
-    (
-        "CAP_SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount
-         mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname
-         sethostname setns syslog umount umount2 unshare",
-    ),
-    ("CAP_SYS_BOOT", "reboot"),
-    ("CAP_SYS_CHROOT", "chroot"),
-    ("CAP_SYS_MODULE", "delete_module finit_module init_module"),
-    ("CAP_SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
-    ("CAP_SYS_PACCT", "acct"),
-    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
-    ("CAP_SYS_RAWIO", "ioperm iopl"),
-    ("CAP_SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
-    ("CAP_SYS_TTY_CONFIG", "vhangup"),
-    ("CAP_SYSLOG", "syslog"),
-];
+    fn add(&mut self, conditions: Vec<Condition>, action: u32) {
+        // A rule without conditions is stronger than those with some, wherever it stands.
+        if conditions.is_empty() {
+            *self = Self::always(action);
+        } else {
+            self.rules.push((conditions, action));
+        }
+    }
+}
+
+/// A condition on an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) index: u32,
+    /// Which of its bits are looked at.
+    pub(super) mask: u64,
+    pub(super) comparison: Comparison,
+    pub(super) value: u64,
+}
+
+impl Argument {
+    fn condition(&self) -> Condition {
+        let Self { index, value, value_two, op } = *self;
+        let (mask, value) = match op {
+            Comparison::MaskedEqual => (value, value_two),
+            // Where the kernel takes 32 bits it ignores the upper half, and so must the filter: otherwise a process could hide
+            // the value behind it.
+            Comparison::NotEqual if value <= u64::from(u32::MAX) => (u64::from(u32::MAX), value),
+            _ => (u64::MAX, value),
+        };
+        Condition { index, mask, comparison: op, value }
+    }
+}
+
+/// A profile for one process.
+pub(super) struct Verdicts<'a> {
+    by_name: HashMap<&'a str, Verdict>,
+    /// What happens to a call that no rule names.
+    pub(super) default: u32,
+}
+
+impl Verdicts<'_> {
+    /// Whether what the profile does not know is refused with an error.
+    pub(super) const fn refuses(&self) -> bool {
+        self.default & SECCOMP_RET_ACTION_FULL == SECCOMP_RET_ERRNO
+    }
+
+    /// The verdict on the call of that name, or `None` for one that the profile does not have.
+    pub(super) fn get(&self, name: &str) -> Option<&Verdict> {
+        self.by_name.get(name)
+    }
+}
+
+impl Profile {
+    pub(super) fn parse(text: &str) -> Result<Self, ProfileError> {
+        let profile: Self =
+            serde_json::from_str(text).map_err(|error| ProfileError::Syntax(error.to_string()))?;
+        // All that can be wrong is found now, and not when a process is to be started.
+        profile.verdicts(Capabilities::ALL)?;
+        profile.verdicts(Capabilities::NONE)?;
+        Ok(profile)
+    }
+
+    /// Whether programs of a calling convention may run at all. One that names none means the machine's own.
+    pub(super) fn has_architecture(&self, name: &str, native: &str) -> bool {
+        let mapped = self.arch_map.iter().flatten().find(|map| map.architecture == native);
+        let listed = self.architectures.iter().flatten().any(|one| one == name);
+        let sub = mapped.is_some_and(|map| map.sub_architectures.iter().flatten().any(|one| one == name));
+        name == native || listed || sub
+    }
+
+    pub(super) fn verdicts(&self, capabilities: Capabilities) -> Result<Verdicts<'_>, ProfileError> {
+        let default = self.default_action.code(self.default_errno_ret)?;
+        let mut by_name: HashMap<&str, Verdict> = HashMap::new();
+        for rule in self.syscalls.iter().flatten() {
+            let action = rule.action.code(rule.errno_ret)?;
+            let conditions = rule.conditions()?;
+            if !rule.holds(capabilities)? || action == default {
+                continue;
+            }
+            for name in rule.names.iter().chain(&rule.name) {
+                let verdict = by_name.entry(name).or_insert_with(|| Verdict::always(default));
+                // One that is decided already, without conditions, stays so.
+                if !verdict.rules.is_empty() || verdict.otherwise == default {
+                    verdict.add(conditions.clone(), action);
+                }
+            }
+        }
+        Ok(Verdicts { by_name, default })
+    }
+}
+
+impl Rule {
+    fn conditions(&self) -> Result<Vec<Condition>, ProfileError> {
+        let arguments = self.args.iter().flatten();
+        if arguments.clone().count() > CONDITIONS_MAX {
+            return Err(ProfileError::TooLarge);
+        }
+        let condition = |argument: &Argument| match argument.index {
+            0..ARGUMENTS_MAX => Ok(argument.condition()),
+            index => Err(ProfileError::Argument(index)),
+        };
+        arguments.map(condition).collect()
+    }
+
+    fn holds(&self, capabilities: Capabilities) -> Result<bool, ProfileError> {
+        let includes = self.includes.as_ref().map_or(Ok(true), |filter| filter.holds(capabilities, true))?;
+        let excludes =
+            self.excludes.as_ref().map_or(Ok(false), |filter| filter.holds(capabilities, false))?;
+        Ok(includes && !excludes)
+    }
+}
+
+impl Filter {
+    /// Whether all (or any) of what it names is so.
+    fn holds(&self, capabilities: Capabilities, all: bool) -> Result<bool, ProfileError> {
+        let mut facts = Vec::new();
+        for name in self.caps.iter().flatten() {
+            let one = Capabilities::from_name(name).ok_or_else(|| ProfileError::Capability(name.clone()))?;
+            facts.push(capabilities.contains(one));
+        }
+        if let Some(arches) = self.arches.as_ref().filter(|arches| !arches.is_empty()) {
+            facts.push(arches.iter().any(|arch| arch == go_architecture()));
+        }
+        if let Some(least) = &self.min_kernel {
+            facts.push(kernel_is_at_least(least));
+        }
+        Ok(if all { facts.iter().all(|fact| *fact) } else { facts.contains(&true) })
+    }
+}
+
+/// This machine as profiles call it.
+const fn go_architecture() -> &'static str {
+    if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
+}
+
+fn kernel_is_at_least(least: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        let digits = text.split(|character: char| !character.is_ascii_digit());
+        digits.take(2).filter_map(|part| part.parse().ok()).collect()
+    };
+    numbers(&rustix::system::uname().release().to_string_lossy()) >= numbers(least)
+}

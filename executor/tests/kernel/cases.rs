@@ -15,7 +15,7 @@ pub(crate) fn run(fixture: &Fixture, tally: &mut Tally) {
         lifecycle: exit_codes signals output_is_whole_and_in_order stdin_is_empty environment_and_directory
             missing_programs programs_that_cannot_run scripts cancellation killing_and_dropping
             terminal the_parents_death many_at_once inherited_files;
-        isolation: nothing_of_the_host only_three_descriptors first_process_of_its_own_namespace capabilities system_calls
+        isolation: nothing_of_the_host only_three_descriptors first_process_of_its_own_namespace capabilities system_calls confinement_as_asked_for
             masked_and_protected network_without_interfaces host_name insecure limits limits_that_cannot_be signals_are_reset;
         files: devices hosts_and_resolv_conf binds_and_tmpfs links_cannot_lead_out missing_targets_come_and_go
             order_of_mounts readonly_root errors_name_the_step detached_root flags

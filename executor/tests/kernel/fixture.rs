@@ -14,8 +14,8 @@ use rbuild_executor::{
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls",
-    "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "seq", "sh", "sleep", "sort", "stat",
-    "stty", "test", "touch", "tr", "true", "tty", "ulimit", "umount", "unshare", "wc",
+    "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "rmdir", "seq", "sh", "sleep", "sort",
+    "stat", "stty", "test", "touch", "tr", "true", "tty", "ulimit", "umount", "unshare", "wc",
 ];
 const PASSWD: &str =
     "root:x:0:0:root:/root:/bin/sh\nada:x:1234:2345::/home/ada:/bin/sh\nhighest:x:2147480000:1::/:/bin/sh\n";

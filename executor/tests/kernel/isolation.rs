@@ -61,6 +61,34 @@ pub(crate) fn system_calls(fixture: &Fixture) {
     assert_eq!(fixture.run(fixture.shell("hostname other")).exit.code(), 1);
 }
 
+pub(crate) fn confinement_as_asked_for(fixture: &Fixture) {
+    let confined = |option: &str, script: &str| {
+        let mut container = fixture.shell(script);
+        let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}"#;
+        container.process.confinement.set(option, |_| Ok(profile.to_owned())).unwrap();
+        fixture.run(container)
+    };
+    let status = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cut -f2";
+    assert_eq!(succeeded(confined("no-new-privileges", status)), "1\n2\n");
+    assert_eq!(succeeded(confined("seccomp=unconfined", status)), "0\n0\n");
+    assert_eq!(
+        succeeded(confined("systempaths=unconfined", "grep -c ' /proc/' /proc/self/mountinfo; true")),
+        "0\n"
+    );
+    for option in ["seccomp=mine.json", "no-new-privileges"] {
+        let output = confined(option, "mkdir /tmp/made && rmdir /tmp/made && unshare -U true");
+        let expected = if option.starts_with("seccomp") { "can't create directory" } else { "unshare" };
+        assert!(output.stderr.contains(expected), "{output:?}");
+    }
+    if !std::path::Path::new("/sys/module/apparmor").exists() {
+        let mut container = fixture.shell("true");
+        container.process.confinement.set("apparmor=mine", |_| Ok(String::new())).unwrap();
+        let error = fixture.try_run(container).unwrap_err().to_string();
+        assert_eq!(error, "failed to choose the AppArmor profile `mine`");
+    }
+}
+
 pub(crate) fn masked_and_protected(fixture: &Fixture) {
     assert_eq!(
         fixture.sh(

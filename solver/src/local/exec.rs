@@ -97,7 +97,10 @@ impl LocalWorker<'_> {
             cgroup: self.cgroup(op),
             ..Container::new(
                 Root::Detached(mounted.into()),
-                process(op, std::mem::take(&mut mounts.secret_env)),
+                Process {
+                    confinement: self.options.confinement.clone(),
+                    ..process(op, std::mem::take(&mut mounts.secret_env))
+                },
             )
         };
         Ok(SetUp { container: Some(container), active, mounts })

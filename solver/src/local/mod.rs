@@ -30,7 +30,7 @@ use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
 use rbuild_executor::network::Lack;
-use rbuild_executor::{Executor, Networks};
+use rbuild_executor::{Confinement, Executor, Networks};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
@@ -62,6 +62,8 @@ pub struct LocalWorkerOptions {
     pub networks: Networks,
     /// Whether a step gets the machine's network where none of its own can be had; else it gets none.
     pub may_use_host_network: bool,
+    /// What holds the processes of steps.
+    pub confinement: Confinement,
     /// What each process of a step may use.
     pub limits: StepLimits,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.

@@ -1,5 +1,6 @@
 //! What the command line says of RUN steps: what they are given, what they may do, and what they are limited to.
 
+use rbuild_executor::Confinement;
 use rbuild_executor::cgroup::CgroupSupport;
 use rbuild_frontend::{Options, parse_size_bytes};
 use rbuild_llb::{ExtraHost, Network, Ulimit};
@@ -10,7 +11,7 @@ use rbuild_solver::secrets::Secrets;
 
 use super::ssh::Agents;
 use super::{limits, secret, ssh, ulimit, volume};
-use crate::app::{environment, environment_os};
+use crate::app::{self, environment, environment_os};
 use crate::args::{BuildArgs, BuildNetworkArg};
 use crate::report::{Failure, Kind};
 
@@ -27,6 +28,7 @@ pub(crate) struct Steps {
     shm_size_bytes: Option<u64>,
     cgroup_parent: Option<String>,
     pub(crate) limits: StepLimits,
+    pub(crate) confinement: Confinement,
     /// What was asked for and is not done, a line each.
     pub(crate) warnings: String,
 }
@@ -49,6 +51,7 @@ impl Steps {
         Ok(Self {
             limits,
             warnings,
+            confinement: confinement(&args.security_opts)?,
             secrets: secret::secrets(&args.secrets, &environment_os)?,
             ssh: ssh::agents(&args.ssh, &environment)?,
             volumes: args.volumes.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?,
@@ -77,6 +80,21 @@ impl Steps {
     pub(crate) const fn may_use_host_network(&self) -> bool {
         self.entitlements.allows(Entitlement::NetworkHost)
     }
+}
+
+/// What `--security-opt` says, over what the config file says.
+///
+/// # Errors
+/// When an option or its value is unknown, or a profile cannot be used.
+pub(crate) fn confinement(options: &[String]) -> Result<Confinement, Failure> {
+    let configured = app::config()?.security.options;
+    let mut confinement = Confinement::default();
+    for option in configured.iter().chain(options) {
+        confinement
+            .set(option, |path| std::fs::read_to_string(path))
+            .map_err(|error| Failure::caused_by(Kind::Input, &error))?;
+    }
+    Ok(confinement)
 }
 
 /// What `--allow` gives. Asking for the host's network on the command line allows it.
