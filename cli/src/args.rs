@@ -86,6 +86,8 @@ pub(crate) enum Command {
     /// Looks after images.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Shows what this machine offers, what rbuild does with it, and what would improve it.
+    Doctor(DoctorArgs),
     /// Looks after the store.
     #[command(subcommand)]
     System(SystemCommand),
@@ -335,6 +337,17 @@ pub(crate) struct BuildsRmArgs {
     /// Builds, by id or unique prefix.
     #[arg(required_unless_present = "all", value_name = "BUILD")]
     pub(crate) builds: Vec<String>,
+}
+
+/// `rbuild doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A table, or JSON.
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    pub(crate) format: FormatArg,
+    /// The same as `--format=json`.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `rbuild explain`.

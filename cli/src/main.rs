@@ -54,6 +54,10 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         commands::print(&format!("rbuild {}\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(0);
     }
+    // It is to say why nothing else can run.
+    if let Command::Doctor(args) = &cli.command {
+        return commands::doctor::run(&cli.global, args);
+    }
     app::arm_fail_point()?;
     let privilege = enter_user_namespace()?;
     let app = App::new(&cli.global, &privilege);
@@ -80,7 +84,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CacheMount(command) => commands::cache_mount::run(&app, &command),
         Command::Image(command) => commands::image::run(&app, &command),
         Command::System(args) => commands::system::run(&app, &args),
-        Command::Version => Ok(0),
+        Command::Doctor(_) | Command::Version => Ok(0),
     }
 }
 
@@ -88,8 +92,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
 fn enter_user_namespace() -> Result<Privilege, Failure> {
     let privilege = rootless::enter().map_err(|error| {
         Failure::caused_by(Kind::Environment, &error)
-            .hint("a user other than root needs user namespaces: `sysctl user.max_user_namespaces` must not be 0")
-            .hint("on Ubuntu 24.04, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them")
+            .hint("a user other than root needs user namespaces: `rbuild doctor` says what forbids them")
     })?;
     if let Privilege::UserNamespace { single: Some(reason), .. } = &privilege {
         report::eprint(&format!(

@@ -7,6 +7,7 @@ mod common;
 mod conformance;
 mod crash;
 mod disk_commands;
+mod doctor;
 mod images_command;
 mod interop;
 mod registry;

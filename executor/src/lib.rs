@@ -28,6 +28,7 @@ mod memory;
 mod mount;
 pub mod network;
 mod output;
+pub mod probe;
 mod process;
 pub mod rootless;
 mod running;

@@ -199,6 +199,25 @@ pub(crate) fn attach_device_program(group: &OwnedFd, program: &OwnedFd) -> io::R
     check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<BpfAttach>()) })
 }
 
+/// Whether the kernel can filter system calls: whether it knows what such a filter answers.
+pub(crate) fn has_seccomp_filter() -> bool {
+    const SECCOMP_GET_ACTION_AVAIL: libc::c_uint = 2;
+    let action = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: the kernel reads one word there, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) }).is_ok()
+}
+
+/// The version of Landlock, where it is there and on.
+pub(crate) fn landlock_version() -> Option<u32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: with this flag the kernel reads nothing.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, LANDLOCK_CREATE_RULESET_VERSION)
+    };
+    u32::try_from(version).ok()
+}
+
 /// Leaves the caller's session keyring for a new, empty one.
 pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;

@@ -5,6 +5,7 @@ pub(crate) mod builds;
 pub(crate) mod cache_mount;
 pub(crate) mod containers;
 pub(crate) mod debug;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod filter;

@@ -126,7 +126,6 @@ fn half(index: u32, mask: u32, offset: u32) -> Vec<sock_filter> {
     if mask == u32::MAX { vec![load] } else { vec![load, and(mask)] }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half has 32 bits")]
 const fn upper(value: u64) -> u32 {
     (value >> 32) as u32
 }

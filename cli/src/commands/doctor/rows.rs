@@ -1,0 +1,243 @@
+//! The rows: what each thing found means for rbuild, in words.
+
+use std::path::{Path, PathBuf};
+
+use rbuild_cache::{Area, Snapshot, Store};
+use rbuild_executor::cgroup::{CgroupSupport, Controller, Limits, Refusal, Version};
+use rbuild_executor::probe::Probe;
+use rbuild_executor::rootless::{Error, Privilege, SingleId};
+use rbuild_solver::local::make_stubs;
+
+use super::State::{Less, Missing, Ok as Fine};
+use super::{Row, single};
+use crate::app::App;
+use crate::format::size;
+
+/// A store on less is full soon.
+const FREE_BYTES_MIN: u64 = 5_000_000_000;
+
+pub(super) fn kernel(probe: &Probe) -> Row {
+    let found = format!("Linux {} ({})", probe.kernel, std::env::consts::ARCH);
+    Row::new("kernel", Fine, found, "what it can do is tried below")
+}
+
+/// Who rbuild is, and how it becomes root of something.
+pub(super) fn user(uid: u32, privilege: &Result<Privilege, Error>) -> Row {
+    let privilege = match privilege {
+        Ok(privilege) => privilege,
+        Err(error) => return no_user_namespace(uid, error),
+    };
+    match (privilege, single(privilege)) {
+        (Privilege::Root { in_user_namespace: false }, _) => {
+            Row::new("user", Fine, "root", "steps run as root, with Docker's capabilities")
+        }
+        (Privilege::Root { in_user_namespace: true }, _) => {
+            Row::new("user", Fine, "root of a user namespace", "steps run as that root")
+        }
+        (_, Some(reason)) => {
+            let effect = "a user namespace with one id: all files belong to one user, and a step that gives files to others fails";
+            Row::new("user", Less, format!("user {uid}; {reason}"), effect)
+                .remedy(remedy_for_single(uid, reason))
+        }
+        (Privilege::UserNamespace { uids, gids, .. }, None) => {
+            let found = format!("user {uid}, with {uids} user and {gids} group ids");
+            Row::new("user", Fine, found, "a user namespace, in which steps run as root")
+        }
+    }
+}
+
+fn remedy_for_single(uid: u32, reason: SingleId) -> String {
+    match reason {
+        SingleId::NoRanges => format!(
+            "as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -nu {uid})`"
+        ),
+        SingleId::NoHelper => {
+            "as root: install newuidmap and newgidmap (Debian: `apt-get install uidmap`)".to_owned()
+        }
+    }
+}
+
+fn no_user_namespace(uid: u32, error: &Error) -> Row {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let found = format!("user {uid}; {error}{source}");
+    Row::new("user", Missing, found, "nothing: steps need a user namespace, or root")
+        .remedy(remedy_for_namespaces())
+}
+
+/// The switch that is off.
+fn remedy_for_namespaces() -> String {
+    let is = |name: &str, value: &str| {
+        std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")))
+            .is_ok_and(|text| text.trim() == value)
+    };
+    let switches = [
+        ("user.max_user_namespaces", "0", "15000"),
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ];
+    let off = switches.into_iter().find(|(name, off, _)| is(name, off));
+    off.map_or_else(
+        || "run it as root, or outside of the container that forbids user namespaces".to_owned(),
+        |(name, _, on)| format!("as root: `sysctl -w {name}={on}`"),
+    )
+}
+
+/// The store: whether steps can have a writable layer on it, and how much room there is.
+pub(super) fn store(app: &App) -> Vec<Row> {
+    let place = app.root().display().to_string();
+    let store = match app.store() {
+        Ok(store) => store,
+        Err(failure) => {
+            return vec![
+                Row::new("store", Missing, format!("{place}: {}", failure.message), "nothing")
+                    .remedy("`--root DIR` or `RBUILD_ROOT` names another place"),
+            ];
+        }
+    };
+    let mut rows = vec![overlay(store, place)];
+    if let Ok(disk) = store.disk() {
+        let found = format!("{} free of {}", size(disk.free_bytes), size(disk.size_bytes));
+        let state = if disk.free_bytes < FREE_BYTES_MIN { Less } else { Fine };
+        let row = Row::new(
+            "disk",
+            state,
+            found,
+            "the cache keeps to a tenth of it, unless `--cache-size` says otherwise",
+        );
+        rows.push(if state == Less {
+            row.remedy("`rbuild prune`, or `--root` on another disk")
+        } else {
+            row
+        });
+    }
+    rows
+}
+
+/// The very mount that a step gets.
+fn overlay(store: &Store, place: String) -> Row {
+    let tried = make_stubs(&store.area(Area::Stubs))
+        .map_err(|error| with_sources(&error))
+        .and_then(|stubs| try_mount(store, &stubs).map_err(|error| with_sources(&error)));
+    match tried {
+        Ok(()) => Row::new("overlay", Fine, format!("works on {place}"), "layers are directories that are joined, never copied"),
+        Err(error) => Row::new("overlay", Missing, error, "nothing: steps need an overlay file system")
+            .remedy("Linux 6.7 or newer, and a store (`--root`) on ext4, xfs, btrfs or tmpfs, not on an overlay or a network"),
+    }
+}
+
+fn try_mount(store: &Store, stubs: &Path) -> rbuild_cache::Result<()> {
+    store.prepare(&Snapshot::empty())?.mount(Some(stubs)).map(drop)
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+/// What the kernel has to confine and limit with.
+pub(super) fn machine(probe: &Probe, is_root: bool) -> Vec<Row> {
+    let seccomp = if probe.seccomp {
+        Row::new("seccomp", Fine, "filters", "steps make the system calls of Docker's default profile only")
+    } else {
+        Row::new("seccomp", Less, "no filters", "system calls are not filtered")
+            .remedy("a kernel with CONFIG_SECCOMP_FILTER")
+    };
+    let landlock = probe.landlock.map_or_else(|| "none".to_owned(), |version| format!("version {version}"));
+    let label = match (probe.apparmor, probe.selinux) {
+        (true, _) => ("AppArmor", "steps have `docker-default` where that profile is loaded"),
+        (_, true) => ("SELinux", "steps have no labels of their own"),
+        _ => ("none", "namespaces, capabilities and the filter hold steps"),
+    };
+    let erofs = if probe.erofs { "can be mounted" } else { "none" };
+    vec![
+        cgroups(&probe.cgroups, is_root),
+        seccomp,
+        Row::new("Landlock", Fine, landlock, "not used yet"),
+        Row::new("labels", Fine, label.0, label.1),
+        Row::new("EROFS", Fine, erofs, "not used yet"),
+        emulators(probe),
+        device("/dev/fuse", probe.fuse, "only `RUN --security=insecure` sees it"),
+    ]
+}
+
+fn cgroups(support: &CgroupSupport, is_root: bool) -> Row {
+    let name = "control groups";
+    if let Some(refusal) = support.refusal() {
+        let row = Row::new(name, Less, refusal.to_string(), "no limits: asking for one is a warning");
+        return match refusal {
+            Refusal::NotDelegated if !is_root => row.remedy(
+                "`systemd-run --user --scope -p Delegate=yes rbuild …`, where systemd runs and has version 2",
+            ),
+            Refusal::NotDelegated | Refusal::ReadOnly => row.remedy(
+                "run the container that rbuild is in with `--cgroupns=private` and a writable /sys/fs/cgroup",
+            ),
+            Refusal::NotMounted => row.remedy("as root: `mount -t cgroup2 none /sys/fs/cgroup`"),
+        };
+    }
+    let controllers = support.controllers();
+    let version = match (controllers.iter().any(|(_, one)| *one == Version::V1), controllers.is_empty()) {
+        (_, true) => "no controllers",
+        (true, false) => "version 1",
+        (false, false) => "version 2",
+    };
+    let names: Vec<&str> = controllers.iter().map(|(controller, _)| controller.name()).collect();
+    let missing: Vec<&str> =
+        [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::CpuSet, Controller::Io]
+            .into_iter()
+            .filter(|one| !controllers.iter().any(|(controller, _)| controller == one))
+            .map(Controller::name)
+            .collect();
+    let found = format!("{version}: {}", names.join(" "));
+    if missing.is_empty() {
+        let swap =
+            support.keep(Limits { memory_bytes: Some(1), ..Limits::default() }).0.memory_swap.is_some();
+        let effect = if swap { "limits are kept" } else { "limits are kept, but swap is not counted" };
+        return Row::new(name, Fine, found, effect);
+    }
+    Row::new(name, Less, found, format!("no limits of {}", missing.join(", ")))
+}
+
+fn emulators(probe: &Probe) -> Row {
+    if probe.emulators.is_empty() {
+        return Row::new("emulators", Fine, "none", "steps for other machines do not run")
+            .remedy("as root, for other platforms: `apt-get install qemu-user-static binfmt-support`");
+    }
+    Row::new("emulators", Fine, probe.emulators.join(" "), "steps for these machines run, slowly")
+}
+
+fn device(name: &'static str, there: bool, effect: &str) -> Row {
+    Row::new(name, Fine, if there { "can be opened" } else { "none for this user" }, effect)
+}
+
+/// What rbuild runs, where it is asked for something that needs it.
+pub(super) fn programs(directories: &[PathBuf], is_root: bool, tun: bool) -> Vec<Row> {
+    let has = |name: &str| directories.iter().any(|directory| is_program(&directory.join(name)));
+    let git = if has("git") {
+        Row::new("git", Fine, "there", "git sources are fetched with it")
+    } else {
+        Row::new("git", Less, "not found", "git sources are refused").remedy("as root: `apt-get install git`")
+    };
+    let helper = ["pasta", "slirp4netns"].into_iter().find(|name| has(name));
+    let network = match (is_root, helper, tun) {
+        (true, ..) => Row::new("network", Fine, "root", "bridges and addresses are made as root"),
+        (false, Some(helper), true) => {
+            Row::new("network", Fine, helper, "a network of one's own goes through it")
+        }
+        (false, Some(helper), false) => Row::new(
+            "network",
+            Less,
+            format!("{helper}, but /dev/net/tun cannot be opened"),
+            "no network of one's own",
+        )
+        .remedy("as root: `chmod 0666 /dev/net/tun`"),
+        (false, None, _) => {
+            Row::new("network", Less, "neither pasta nor slirp4netns", "no network of one's own")
+                .remedy("as root: `apt-get install passt`")
+        }
+    };
+    vec![git, network]
+}
+
+fn is_program(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+}
