@@ -13,12 +13,12 @@ use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
 use rbuild_executor::Networks;
-use rbuild_executor::rootless::Privilege;
+use rbuild_executor::rootless::{Isolation, Privilege};
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
 use rbuild_solver::local::GitOptions;
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, IsolationArg};
 use crate::config::Config;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::{Palette, Terminal};
@@ -237,6 +237,26 @@ pub(crate) fn config() -> Result<Config, Failure> {
     let users = path("XDG_CONFIG_HOME").or_else(home).map(|directory| directory.join("rbuild/rbuild.toml"));
     let found = users.into_iter().chain([CONFIG.into()]).find(|file| file.is_file());
     found.map_or_else(|| Ok(Config::default()), |file| Config::read(&file))
+}
+
+/// How steps and containers are set apart: what the command line, the environment or the config file says.
+///
+/// # Errors
+/// When the config file is none, or asks for what there is not.
+pub(crate) fn isolation(global: &GlobalArgs) -> Result<Isolation, Failure> {
+    let asked = match global.isolation {
+        Some(isolation) => Some(isolation),
+        None => config()?.security.isolation,
+    };
+    match asked {
+        None | Some(IsolationArg::Auto) => Ok(Isolation::Auto),
+        Some(IsolationArg::User) => Ok(Isolation::User),
+        Some(IsolationArg::Root) => Ok(Isolation::Root),
+        Some(IsolationArg::Chroot) => {
+            Err(Failure::new(Kind::Environment, "isolation `chroot` is not supported yet")
+                .hint("`rbuild doctor` says what forbids user namespaces here"))
+        }
+    }
 }
 
 fn credential_files() -> CredentialFiles {

@@ -15,6 +15,8 @@ pub(crate) use self::store::{
     SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
 };
 use crate::commands::build::Call;
+use serde::Deserialize;
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles and runs them. No daemon.
@@ -33,6 +35,23 @@ pub(crate) struct GlobalArgs {
     /// Where images, containers and the cache are kept [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild].
     #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT")]
     pub(crate) root: Option<PathBuf>,
+    /// How steps and containers are set apart from the machine [default: auto].
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", env = "RBUILD_ISOLATION")]
+    pub(crate) isolation: Option<IsolationArg>,
+}
+
+/// How steps and containers are set apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IsolationArg {
+    /// As root if rbuild is, else in a user namespace.
+    Auto,
+    /// In a user namespace, even as root; with a store of its own.
+    User,
+    /// As the machine's root, or not at all.
+    Root,
+    /// Without namespaces.
+    Chroot,
 }
 
 /// What to do.
@@ -628,8 +647,8 @@ fn command_at(line: &[OsString]) -> usize {
     let mut at = 1;
     while let Some(word) = line.get(at).and_then(|word| word.to_str()) {
         match word {
-            "--root" => at += 2,
-            word if word.starts_with("--root=") => at += 1,
+            "--root" | "--isolation" => at += 2,
+            word if word.starts_with("--root=") || word.starts_with("--isolation=") => at += 1,
             _ => break,
         }
     }

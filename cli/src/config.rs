@@ -6,12 +6,14 @@
 //!
 //! [security]
 //! options = ["seccomp=/etc/rbuild/seccomp.json"]
+//! isolation = "user"
 //! ```
 
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::args::IsolationArg;
 use crate::commands::io_failure;
 use crate::report::{Failure, Kind};
 
@@ -34,6 +36,8 @@ pub(crate) struct SecurityConfig {
     /// What `--security-opt` takes, before what is on the command line.
     #[serde(default)]
     pub(crate) options: Vec<String>,
+    /// What `--isolation` takes.
+    pub(crate) isolation: Option<IsolationArg>,
 }
 
 /// What holds for the cache.

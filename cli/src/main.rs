@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use app::App;
 use args::{Cli, Command};
-use rbuild_executor::rootless::{self, Privilege};
+use rbuild_executor::rootless::{self, Isolation, Privilege};
 use report::{Failure, Kind};
 
 fn main() -> ExitCode {
@@ -59,7 +59,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         return commands::doctor::run(&cli.global, args);
     }
     app::arm_fail_point()?;
-    let privilege = enter_user_namespace()?;
+    let privilege = enter_user_namespace(app::isolation(&cli.global)?)?;
     let app = App::new(&cli.global, &privilege);
     match cli.command {
         Command::Build(args) => commands::build::run(&app, &args),
@@ -89,10 +89,13 @@ fn run(cli: Cli) -> Result<u8, Failure> {
 }
 
 /// Where we are not root, become root of a user namespace; all that follows is then one code path.
-fn enter_user_namespace() -> Result<Privilege, Failure> {
-    let privilege = rootless::enter().map_err(|error| {
-        Failure::caused_by(Kind::Environment, &error)
-            .hint("a user other than root needs user namespaces: `rbuild doctor` says what forbids them")
+fn enter_user_namespace(isolation: Isolation) -> Result<Privilege, Failure> {
+    let privilege = rootless::enter(isolation).map_err(|error| match error {
+        rootless::Error::NotRoot(_) => {
+            Failure::caused_by(Kind::Environment, &error).hint("`--isolation auto` takes a user namespace")
+        }
+        error => Failure::caused_by(Kind::Environment, &error)
+            .hint("a user other than root needs user namespaces: `rbuild doctor` says what forbids them"),
     })?;
     if let Privilege::UserNamespace { single: Some(reason), .. } = &privilege {
         report::eprint(&format!(

@@ -26,6 +26,7 @@ fn what_builds_is_found_fit() {
 
 /// In a user namespace that allows no others, as a user who is not its root.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the system's way into namespaces")]
 fn a_machine_without_user_namespaces_is_told_what_is_off() {
     if !is_root("forbidding user namespaces") {
         return;

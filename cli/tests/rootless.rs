@@ -45,6 +45,29 @@ fn files_of_a_local_output_are_the_user_s() {
     assert_eq!(test.read("out/etc/file"), "content\n");
 }
 
+#[test]
+fn isolation_is_what_was_asked_for() {
+    let Some(mut test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN tr -s ' ' </proc/self/uid_map >/map\n");
+    let map = |level: &str, test: &TestEnvironment| {
+        test.build_tree(&context, &["--no-cache", "--isolation", level]).text("map").to_owned()
+    };
+    const MACHINE: &str = " 0 0 4294967295\n";
+    if is_root("isolation without a user namespace") {
+        assert_eq!((map("root", &test).as_str(), map("auto", &test).as_str()), (MACHINE, MACHINE));
+    } else {
+        test.build(&context, &["--isolation", "root"]).exits(3).says(&["is not root"]);
+    }
+    test.build(&context, &["--isolation", "chroot"])
+        .exits(3)
+        .says(&["isolation `chroot` is not supported yet"]);
+    // A store of its own, as the files in it have other owners.
+    test.set_store(test.path("user"));
+    let tar = test.path("busybox.tar").display().to_string();
+    test.rbuild(&["--isolation", "user", "import", &tar, "busybox"]).outcome().succeeds();
+    assert_ne!(map("user", &test), MACHINE);
+}
+
 /// A user of whom `/etc/subuid` knows nothing.
 const STRANGER: u32 = 54_321;
 

@@ -13,7 +13,7 @@ type MakeNetwork<'a> = &'a dyn Fn() -> Result<Network, Error>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     rbuild_executor::init_hook();
-    let privilege = rbuild_executor::rootless::enter()?;
+    let privilege = rbuild_executor::rootless::enter(rbuild_executor::rootless::Isolation::Auto)?;
     let mut args = std::env::args().skip(1);
     let root = PathBuf::from(args.next().ok_or("usage: spawn_time ROOT [ROUNDS]")?);
     let rounds: usize = args.next().map_or(Ok(200), |rounds| rounds.parse())?;

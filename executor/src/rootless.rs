@@ -44,6 +44,9 @@ pub enum Error {
     /// The process could not become user 0 of its namespace.
     #[error("failed to become root of the user namespace")]
     BecomeRoot(#[source] io::Error),
+    /// Root was asked for, and this is not root.
+    #[error("user {0} is not root")]
+    NotRoot(u32),
     /// The helper could not be started; more than one thread is running, as a rule.
     #[error("failed to start the helper that maps ids")]
     Helper(#[source] io::Error),
@@ -93,15 +96,31 @@ struct Range {
     count: u32,
 }
 
-/// Makes this process root of a user namespace, unless it is root already.
+/// How steps and containers are set apart from the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// As root where this process is, else in a user namespace.
+    #[default]
+    Auto,
+    /// In a user namespace, even as root: the root inside then has no right outside, beyond root's own files.
+    User,
+    /// As root of the machine, or not at all.
+    Root,
+}
+
+/// Makes this process root, of a user namespace where `isolation` says so.
 ///
 /// Must be called before any thread exists: at the start of `main`, after [`crate::init_hook`].
 ///
 /// # Errors
 ///
-/// The machine allows no user namespaces, or a thread is running.
-pub fn enter() -> Result<Privilege, Error> {
-    if nix::unistd::geteuid().is_root() {
+/// The machine allows no user namespaces, or a thread is running; or [`Isolation::Root`] is not to be had.
+pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
+    let is_root = nix::unistd::geteuid().is_root();
+    if isolation == Isolation::Root && !is_root {
+        return Err(Error::NotRoot(nix::unistd::geteuid().as_raw()));
+    }
+    if is_root && isolation != Isolation::User {
         return Ok(Privilege::Root { in_user_namespace: in_user_namespace() });
     }
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());

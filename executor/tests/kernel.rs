@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 /// Every case, as whoever this process is: root, or root of a user namespace from here on.
 fn all_cases(tally: &mut Tally) {
-    let privilege = match rbuild_executor::rootless::enter() {
+    let privilege = match rbuild_executor::rootless::enter(rbuild_executor::rootless::Isolation::Auto) {
         Ok(privilege) => privilege,
         Err(error) => return tally.skip("the kernel tier", &format!("{error}: {error:?}")),
     };

@@ -56,13 +56,15 @@ impl Row {
 /// Exits with 3 where nothing can be built, else with 0.
 pub(crate) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<u8, Failure> {
     let uid = rustix::process::getuid().as_raw();
-    let privilege = rootless::enter();
+    let privilege = rootless::enter(app::isolation(global)?);
     let mut rows = vec![rows::kernel(Probe::get()), rows::user(uid, &privilege)];
     if let Ok(privilege) = &privilege {
-        rows.extend(rows::store(&App::new(global, privilege)));
+        let app = App::new(global, privilege);
+        rows.extend(rows::store(&app));
+        rows.push(rows::network(&app));
     }
     rows.extend(rows::machine(Probe::get(), uid == 0));
-    rows.extend(rows::programs(&directories(), uid == 0, Probe::get().tun));
+    rows.extend(rows::programs(&directories()));
     let json = args.json || args.format == FormatArg::Json;
     print(&if json { format!("{}\n", serde_json::json!(rows)) } else { show(&rows) })?;
     Ok(if rows.iter().any(|row| row.state == State::Missing) { 3 } else { 0 })

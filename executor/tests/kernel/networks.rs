@@ -33,7 +33,7 @@ type World = Option<OwnedFd>;
 /// In this process, and as root in another one that is an ordinary user in the same world.
 pub(crate) fn all(tally: &mut Tally) {
     let root = is_root();
-    if let Err(error) = rootless::enter() {
+    if let Err(error) = rootless::enter(rootless::Isolation::Auto) {
         return tally.skip("networks", &error.to_string());
     }
     match make_world() {
@@ -47,7 +47,7 @@ pub(crate) fn all(tally: &mut Tally) {
 
 /// As a user in the world of the process that started this one.
 pub(crate) fn as_user(tally: &mut Tally) {
-    match rootless::enter() {
+    match rootless::enter(rootless::Isolation::Auto) {
         Ok(_) => cases(&None, tally),
         Err(error) => tally.skip("networks", &error.to_string()),
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_cache::{Area, Snapshot, Store};
 use rbuild_executor::cgroup::{CgroupSupport, Controller, Limits, Refusal, Version};
+use rbuild_executor::network::{Missing as Unmet, NetworkSupport};
 use rbuild_executor::probe::Probe;
 use rbuild_executor::rootless::{Error, Privilege, SingleId};
 use rbuild_solver::local::make_stubs;
@@ -210,32 +211,40 @@ fn device(name: &'static str, there: bool, effect: &str) -> Row {
 }
 
 /// What rbuild runs, where it is asked for something that needs it.
-pub(super) fn programs(directories: &[PathBuf], is_root: bool, tun: bool) -> Vec<Row> {
+pub(super) fn programs(directories: &[PathBuf]) -> Vec<Row> {
     let has = |name: &str| directories.iter().any(|directory| is_program(&directory.join(name)));
     let git = if has("git") {
         Row::new("git", Fine, "there", "git sources are fetched with it")
     } else {
         Row::new("git", Less, "not found", "git sources are refused").remedy("as root: `apt-get install git`")
     };
-    let helper = ["pasta", "slirp4netns"].into_iter().find(|name| has(name));
-    let network = match (is_root, helper, tun) {
-        (true, ..) => Row::new("network", Fine, "root", "bridges and addresses are made as root"),
-        (false, Some(helper), true) => {
-            Row::new("network", Fine, helper, "a network of one's own goes through it")
+    vec![git]
+}
+
+/// The network that a step gets.
+pub(super) fn network(app: &App) -> Row {
+    let name = "network";
+    match app.networks().support() {
+        NetworkSupport::Host => {
+            Row::new(name, Fine, "bridges", "steps have a network of their own, on a bridge")
         }
-        (false, Some(helper), false) => Row::new(
-            "network",
-            Less,
-            format!("{helper}, but /dev/net/tun cannot be opened"),
-            "no network of one's own",
-        )
-        .remedy("as root: `chmod 0666 /dev/net/tun`"),
-        (false, None, _) => {
-            Row::new("network", Less, "neither pasta nor slirp4netns", "no network of one's own")
-                .remedy("as root: `apt-get install passt`")
+        NetworkSupport::Relayed => Row::new(
+            name,
+            Fine,
+            "a relay",
+            "steps have a network of their own, behind a program of the user's",
+        ),
+        NetworkSupport::Lacking(lack) => {
+            let effect = "steps have none, or with `--allow network.host` the machine's";
+            let row = Row::new(name, Less, lack.to_string(), effect);
+            match lack.missing {
+                Unmet::Nft => row.remedy("as root: `apt-get install nftables`"),
+                Unmet::Relay => row.remedy("as root: `apt-get install passt`"),
+                Unmet::Tun => row.remedy("as root: `chmod 0666 /dev/net/tun`"),
+                Unmet::Permission | Unmet::Kernel => row,
+            }
         }
-    };
-    vec![git, network]
+    }
 }
 
 fn is_program(path: &Path) -> bool {
