@@ -162,7 +162,7 @@ fn steps_end_when_their_time_is_up() {
 #[test]
 fn hosts_are_added_and_only_their_names_matter() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let context = test.dockerfile("FROM busybox\nRUN tail -n +3 /etc/hosts >/hosts\n");
+    let context = test.dockerfile("FROM busybox\nRUN --network=none tail -n +3 /etc/hosts >/hosts\n");
     let hosts = ["--add-host", "a:1.2.3.4", "--add-host", "b=[::1]", "--add-host", "host:host-gateway"];
     assert_eq!(test.build_tree(&context, &hosts).text("hosts"), "1.2.3.4\ta\n::1\tb\n127.0.0.1\thost\n");
     let moved = ["--add-host", "a:4.3.2.1", "--add-host", "b=[::2]", "--add-host", "host:1.1.1.1"];
