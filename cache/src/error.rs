@@ -19,6 +19,14 @@ pub enum Error {
     /// A file of the store could not be worked on.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// What a container has written could not be read.
+    #[error("failed to copy the layer `{}`", path.display())]
+    CopyLayer {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::layer::Error,
+    },
     /// A query on the metadata failed.
     #[error("failed to {verb} in `{}`", path.display())]
     Database {

@@ -131,6 +131,11 @@ impl App {
         &self.root
     }
 
+    /// Whether this process is in a user namespace, so that the store marks its layers in another way.
+    pub(crate) const fn in_user_namespace(&self) -> bool {
+        self.in_user_namespace
+    }
+
     /// Whether only one user id is mapped, so that files cannot be given to others.
     pub(crate) const fn single_id(&self) -> bool {
         self.single_id

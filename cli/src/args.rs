@@ -3,12 +3,18 @@
 //! `rbuild [build] [OPTIONS] PATH`: a command line whose first word is not a command is a build, so that
 //! `rbuild -t app .` works.
 
+mod containers;
 mod limits;
 mod store;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub(crate) use self::containers::{
+    AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainerPruneArgs, ContainersArgs,
+    ContainersCommand, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs,
+    PsArgs, RenameArgs, RmArgs, RunArgs, StartArgs, StopArgs,
+};
 pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::store::{
     CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
@@ -68,13 +74,11 @@ pub(crate) enum Command {
     /// Opens a shell in a step of a past build: in its file system, with its environment, user and mounts.
     #[command(override_usage = "rbuild debug [OPTIONS] [BUILD] STEP")]
     Debug(DebugArgs),
-    /// Creates a container from an image and runs a command in it.
-    #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]")]
-    Run(Box<RunArgs>),
-    /// Lists containers.
-    Ps(PsArgs),
-    /// Removes containers.
-    Rm(RmArgs),
+    #[command(flatten)]
+    Containers(ContainersCommand),
+    /// Looks after containers.
+    #[command(subcommand)]
+    Container(ContainerCommand),
     /// Lists images.
     Images(ImagesArgs),
     /// Shows the layers of an image and the instructions that made them.
@@ -400,65 +404,6 @@ pub(crate) enum BuildNetworkArg {
     None,
 }
 
-/// `rbuild run`.
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// Removes the container when it stops.
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Keeps standard input open.
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Gives the container a terminal.
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// A name for the container.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Sets an environment variable; without a value it is taken from the environment (repeatable).
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// The directory to start in.
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// The user to run as.
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Replaces the image's entrypoint.
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) entrypoint: Option<String>,
-    /// The container's host name [default: its short id].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// The container's network.
-    #[arg(long, value_enum, default_value_t = RunNetworkArg::Host)]
-    pub(crate) network: RunNetworkArg,
-    /// Adds a line to /etc/hosts (repeatable).
-    #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub(crate) add_hosts: Vec<String>,
-    /// Makes the root file system read-only.
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// When to ask a registry for the image.
-    #[arg(long, value_enum, default_value_t = PullArg::Missing)]
-    pub(crate) pull: PullArg,
-    /// The image, the command and its arguments: all that follows the image is the command's, whatever it looks like.
-    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
-    image_and_command: Vec<String>,
-}
-
-impl RunArgs {
-    /// The image.
-    pub(crate) fn image(&self) -> &str {
-        self.image_and_command.first().map_or("", String::as_str)
-    }
-
-    /// The command and its arguments; empty for the image's own.
-    pub(crate) fn command(&self) -> &[String] {
-        self.image_and_command.get(1..).unwrap_or_default()
-    }
-}
-
 /// The network of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RunNetworkArg {
@@ -479,25 +424,6 @@ pub(crate) enum PullArg {
     Missing,
     /// Never.
     Never,
-}
-
-/// `rbuild ps`.
-#[derive(Debug, Args)]
-pub(crate) struct PsArgs {
-    /// Shows stopped containers as well.
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Shows ids only.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-/// `rbuild rm`.
-#[derive(Debug, Args)]
-pub(crate) struct RmArgs {
-    /// Containers, by name, id or unique prefix.
-    #[arg(required = true, value_name = "CONTAINER")]
-    pub(crate) containers: Vec<String>,
 }
 
 /// `rbuild images`.
@@ -535,6 +461,15 @@ pub(crate) struct HistoryArgs {
 /// `rbuild inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
+    /// `json`, or a Go template.
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+    /// Shows what containers take on disk.
+    #[arg(short, long)]
+    pub(crate) size: bool,
+    /// Only things of this kind: `container` or `image`.
+    #[arg(long = "type", value_name = "KIND")]
+    pub(crate) kind: Option<String>,
     /// Images or containers.
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
@@ -637,9 +572,11 @@ pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(with_default_command(line))
 }
 
-/// Whether a command line is to run a container: its mistakes have an exit code that cannot be the container's.
+/// Whether a command line is to run something in a container: its mistakes have an exit code that cannot be the container's.
 pub(crate) fn is_run(line: &[OsString]) -> bool {
-    line.get(command_at(line)).is_some_and(|word| word == "run")
+    let is_container = line.get(command_at(line)).is_some_and(|word| word == "container");
+    let word = line.get(command_at(line) + usize::from(is_container));
+    word.is_some_and(|word| word == "run" || word == "create" || word == "exec")
 }
 
 /// Where the command is, if the line has one.
@@ -706,7 +643,10 @@ mod tests {
             ("rbuild run -it app --rm -e --root x -- y", &["--rm", "-e", "--root", "x", "--", "y"]),
         ];
         for (line, command) in cases {
-            let Command::Run(run) = parse(words(line)).unwrap().command else { panic!("not a run") };
+            let Command::Containers(ContainersCommand::Run(run)) = parse(words(line)).unwrap().command else {
+                panic!("not a run")
+            };
+            let run = run.options;
             assert!(run.interactive && run.tty && !run.rm, "{line}");
             assert_eq!(
                 (run.image(), run.command()),

@@ -1,7 +1,7 @@
 //! The rbuild command: parse, run, report, exit.
 //!
-//! Before anything else, two things that must happen while the process has one thread: it may be the init of a container (then
-//! it becomes that, and never comes back), and it may not be root (then it enters a user namespace in which it is).
+//! Before anything else, three things that must happen while the process has one thread: it may be the init of a container (then
+//! it becomes that, and never comes back), it may be the monitor of one, and it may not be root (then it enters a user namespace in which it is).
 #![forbid(unsafe_code)]
 
 mod app;
@@ -15,6 +15,7 @@ mod output_spec;
 mod progress;
 mod report;
 mod signal;
+mod template;
 mod transfers;
 
 use std::ffi::OsString;
@@ -27,8 +28,12 @@ use report::{Failure, Kind};
 
 fn main() -> ExitCode {
     rbuild_executor::init_hook();
+    if commands::container::monitor_hook() {
+        return ExitCode::SUCCESS;
+    }
     let line: Vec<OsString> = std::env::args_os().collect();
-    let mistake = if args::is_run(&line) { Kind::Run(commands::run::EXIT_CANNOT_RUN) } else { Kind::Input };
+    let mistake =
+        if args::is_run(&line) { Kind::Run(commands::container::EXIT_CANNOT_RUN) } else { Kind::Input };
     let cli = match args::parse(line) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, mistake),
@@ -66,9 +71,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Builds(command) => commands::builds::run(&app, &command),
         Command::Explain(args) => commands::explain::run(&app, &args),
         Command::Debug(args) => commands::debug::run(&app, &args),
-        Command::Run(args) => commands::run::run(&app, &args),
-        Command::Ps(args) => commands::containers::ps(&app, &args),
-        Command::Rm(args) => commands::containers::rm(&app, &args),
+        Command::Containers(command) => commands::container::run(&app, &command),
+        Command::Container(command) => commands::container::container(&app, &command),
         Command::Images(args) => commands::images::run(&app, &args),
         Command::History(args) => commands::history::run(&app, &args),
         Command::Inspect(args) => commands::inspect::run(&app, &args),

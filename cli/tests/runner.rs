@@ -5,6 +5,7 @@ mod archives;
 mod build_command;
 mod common;
 mod conformance;
+mod containers_command;
 mod crash;
 mod disk_commands;
 mod doctor;

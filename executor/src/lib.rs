@@ -21,6 +21,7 @@
 mod capability;
 pub mod cgroup;
 mod confinement;
+pub mod detached;
 mod error;
 mod handshake;
 mod init;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Capabilities, Confinement};
 
-/// The process of a container. It is PID 1 of its PID namespace, as runc makes it: no init of ours stays behind.
+/// The process of a container. It is PID 1 of its PID namespace, as runc makes it, unless [`Process::init`] is asked for.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// The program, looked up in the container's `PATH` unless it has a slash, and its arguments.
@@ -25,6 +25,8 @@ pub struct Process {
     pub capabilities: Capabilities,
     /// What else holds it.
     pub confinement: Confinement,
+    /// Whether this program stays as PID 1, passes on signals, and reaps what nobody else does.
+    pub init: bool,
 }
 
 /// As a rule nothing of a process may reach a log whole: its environment can hold secrets.
@@ -56,6 +58,7 @@ impl Process {
             ulimits: Vec::new(),
             capabilities: Capabilities::DEFAULT,
             confinement: Confinement::default(),
+            init: false,
         }
     }
 }

@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// The directories of a snapshot, top first, with `stubs` below all. At least one.
-    fn lowers(&self, snapshot: &Snapshot, stubs: Option<&Path>) -> Result<Vec<PathBuf>> {
+    pub(super) fn lowers(&self, snapshot: &Snapshot, stubs: Option<&Path>) -> Result<Vec<PathBuf>> {
         let layers = self.mountable_layers(snapshot)?;
         let mut lowers: Vec<_> = layers.iter().rev().map(|layer| self.0.layout.layer(*layer)).collect();
         lowers.extend(stubs.map(Path::to_owned));

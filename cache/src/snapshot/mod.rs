@@ -15,6 +15,7 @@
 //! something else that overlayfs can take.
 
 mod active;
+mod container;
 mod content;
 mod flatten;
 mod layers;

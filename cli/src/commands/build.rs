@@ -16,7 +16,7 @@ mod secret;
 mod settings;
 mod ssh;
 mod steps;
-mod ulimit;
+pub(crate) mod ulimit;
 mod volume;
 
 use std::sync::Arc;

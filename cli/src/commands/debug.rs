@@ -12,7 +12,7 @@ use rbuild_solver::{CacheKey, SolveError, VertexRef};
 use rustix::fs::{FileType, fstat};
 
 use super::build::failure::worker;
-use super::run::attended;
+use super::container::attended;
 use crate::app::{self, App};
 use crate::args::DebugArgs;
 use crate::history::find;

@@ -39,10 +39,10 @@ fn prune(app: &App, args: &ImagePruneArgs) -> Result<u8, Failure> {
 /// When the store fails.
 pub(crate) fn unused(app: &App, all: bool, filters: &ObjectFilters) -> Result<Vec<ImageRecord>, Failure> {
     let store = app.store()?;
-    let containers = Containers::new(store.clone()).list().map_err(super::containers::failure)?;
+    let containers = Containers::new(store.clone()).list().map_err(super::container::failure)?;
     let mut unused = Vec::new();
     for image in store.images().list()? {
-        let is_used = containers.iter().any(|container| container.state.image_id == id(&image));
+        let is_used = containers.iter().any(|container| container.state.spec.image_id == id(&image));
         if (all || image.names.is_empty()) && !is_used && selects(app, filters, &image)? {
             unused.push(image);
         }

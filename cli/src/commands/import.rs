@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use rbuild_frontend::{Options, lower};
-use rbuild_image::{ImageConfig, Platform};
-use rbuild_llb::{FileAction, FileStep, Op, Vertex};
+use rbuild_frontend::{ImageResolver, Options, ResolveError, ResolvedImage, lower};
+use rbuild_image::{ImageConfig, Platform, Reference};
+use rbuild_llb::{FileAction, FileStep, Op, ResolveMode, Vertex};
 use rbuild_solver::images::ImportOptions;
 
 use super::{io_failure, print, reference};
@@ -38,9 +38,26 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
 
 /// What `--change` makes of an empty config: the instructions are those of a Dockerfile, so they are read as one.
 fn changed_config(changes: &[String], created: &str) -> Result<ImageConfig, Failure> {
-    let dockerfile = format!("FROM scratch\n{}\n", changes.join("\n"));
+    lowered(&format!("FROM scratch\n{}\n", changes.join("\n")), created, &NoImages)
+}
+
+/// What `--change` makes of the config of an image; its history stays as it is.
+pub(crate) fn changed(
+    config: ImageConfig,
+    changes: &[String],
+    created: &str,
+) -> Result<ImageConfig, Failure> {
+    if changes.is_empty() {
+        return Ok(config);
+    }
+    let base = OneImage(config);
+    let changed = lowered(&format!("FROM base\n{}\n", changes.join("\n")), created, &base)?;
+    Ok(ImageConfig { config: changed.config, ..base.0 })
+}
+
+fn lowered(dockerfile: &str, created: &str, images: &dyn ImageResolver) -> Result<ImageConfig, Failure> {
     let options = Options::new(Platform::host(), created);
-    let lowered = lower(dockerfile.as_bytes(), &options, &NoImages)
+    let lowered = lower(dockerfile.as_bytes(), &options, images)
         .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("--change"))?;
     if !lowered.definition.vertices().iter().all(only_makes_directories) {
         return Err(Failure::new(
@@ -51,8 +68,27 @@ fn changed_config(changes: &[String], created: &str) -> Result<ImageConfig, Fail
     Ok(lowered.config)
 }
 
+/// Knows one image, whatever it is called.
+struct OneImage(ImageConfig);
+
+impl ImageResolver for OneImage {
+    fn resolve(
+        &self,
+        reference: &Reference,
+        _: &Platform,
+        _: ResolveMode,
+    ) -> Result<ResolvedImage, ResolveError> {
+        Ok(ResolvedImage { reference: reference.clone(), config: self.0.clone() })
+    }
+}
+
 /// `WORKDIR` in a build makes its directory; here that is left to whoever runs the image, as in Docker.
 fn only_makes_directories(vertex: &Vertex) -> bool {
     let is_mkdir = |step: &FileStep| matches!(step.action, FileAction::Mkdir(_));
-    matches!(&vertex.op, Op::File(op) if op.steps.iter().all(is_mkdir))
+    match &vertex.op {
+        Op::File(op) => op.steps.iter().all(is_mkdir),
+        // The image itself.
+        Op::Source(_) => true,
+        _ => false,
+    }
 }

@@ -2,29 +2,58 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_container::{Container, ContainerError, Containers, Status};
+use rbuild_container::{Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status};
 use rbuild_image::{Platform, Reference};
 use serde_json::{Value, json};
 
 use super::print;
 use crate::app::App;
 use crate::args::InspectArgs;
-use crate::format::rfc3339;
-use crate::report::Failure;
+use crate::format::{rfc3339, rfc3339_ns};
+use crate::report::{Failure, Kind};
+use crate::template;
 
 pub(crate) fn run(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
-    let found = args.names.iter().map(|name| inspect(app, name)).collect::<Result<Vec<_>, _>>()?;
-    let text = serde_json::to_string_pretty(&found).expect("a JSON value is JSON");
-    print(&format!("{text}\n")).map(|()| 0)
+    match args.kind.as_deref() {
+        None => show(app, args, inspect),
+        Some("container") => containers(app, args),
+        Some("image") => show(app, args, |app, _, name| image_json(app, name)),
+        Some(kind) => Err(Failure::new(Kind::Input, format!("\"{kind}\" is not a valid value for --type"))),
+    }
+}
+
+/// Containers only.
+pub(crate) fn containers(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
+    show(app, args, container)
+}
+
+type Inspect = fn(&App, &InspectArgs, &str) -> Result<Value, Failure>;
+
+/// Shows what there is, and fails when something is missing.
+fn show(app: &App, args: &InspectArgs, inspect: Inspect) -> Result<u8, Failure> {
+    let found = args.names.iter().map(|name| inspect(app, args, name)).collect::<Result<Vec<_>, _>>()?;
+    let text = match args.format.as_deref() {
+        None | Some("json") => serde_json::to_string_pretty(&found).expect("a JSON value is JSON") + "\n",
+        Some(format) => template::list(format, &Value::Null, &found)
+            .map_err(|error| Failure::caused_by(Kind::Run(1), &error))?,
+    };
+    print(&text).map(|()| 0)
 }
 
 /// A container of this name comes before an image, as in Docker.
-fn inspect(app: &App, name: &str) -> Result<Value, Failure> {
-    match Containers::new(app.store()?.clone()).find(name) {
-        Ok(container) => Ok(container_json(&container)),
+fn inspect(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
+    let store = Containers::new(app.store()?.clone());
+    match store.find(name) {
+        Ok(found) => container_json(&store, &found, args.size),
         Err(ContainerError::NotFound { .. }) => image_json(app, name),
-        Err(error) => Err(super::containers::failure(error)),
+        Err(error) => Err(super::container::failure(error)),
     }
+}
+
+fn container(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
+    let store = Containers::new(app.store()?.clone());
+    let found = store.find(name).map_err(super::container::failure)?;
+    container_json(&store, &found, args.size)
 }
 
 fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
@@ -50,28 +79,134 @@ fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
     }))
 }
 
-fn container_json(container: &Container) -> Value {
-    let (status, pid, code, started, finished) = match container.state.status {
-        Status::Created => ("created", 0, 0, None, None),
-        Status::Running { pid, started } => ("running", pid, 0, Some(started), None),
-        Status::Exited { code, finished } => ("exited", 0, code, None, Some(finished)),
-    };
-    let (path, args) = container.state.args.split_first().map_or(("", &[][..]), |(path, args)| (path, args));
-    json!({
+fn container_json(store: &Containers, container: &Container, with_size: bool) -> Result<Value, Failure> {
+    let spec = &container.state.spec;
+    let args = spec.args();
+    let (path, args) = args.split_first().map_or(("", &[][..]), |(path, args)| (path, args));
+    let directory = store.directory(&container.id);
+    let mut json = json!({
         "Id": container.id,
         "Name": format!("/{}", container.name),
         "Created": rfc3339(container.created),
         "Path": path,
         "Args": args,
-        "Image": container.state.image_id,
-        "State": {
-            "Status": status,
-            "Running": status == "running",
-            "Pid": pid,
-            "ExitCode": code,
-            "StartedAt": started.map(rfc3339),
-            "FinishedAt": finished.map(rfc3339),
-        },
-        "Config": { "Image": container.state.image },
+        "Image": spec.image_id,
+        "State": state_json(container),
+        "RestartCount": container.state.restart_count,
+        "LogPath": directory.join("json.log"),
+        "Driver": "overlayfs",
+        "Platform": "linux",
+        "Mounts": mounts_json(spec),
+        "Config": config_json(container),
+        "HostConfig": host_config_json(spec),
+        "NetworkSettings": { "Ports": {}, "Networks": { (spec.network.to_string()): {} } },
+    });
+    if with_size {
+        let size = store.disk_size_bytes(container).map_err(super::container::failure)?;
+        json["SizeRw"] = size.into();
+    }
+    Ok(json)
+}
+
+fn state_json(container: &Container) -> Value {
+    let status = &container.state.status;
+    let ended = status.ended().cloned().unwrap_or_default();
+    let pid = match status {
+        Status::Running(run) | Status::Paused(run) => run.pid,
+        _ => 0,
+    };
+    let code = if let Status::Restarting { code, .. } = status { *code } else { ended.code };
+    let started = status.run().map_or(ended.started, |run| run.started);
+    // Go's zero time, for what has not happened.
+    let time = |ns: i64| if ns == 0 { "0001-01-01T00:00:00Z".to_owned() } else { rfc3339_ns(ns) };
+    let mut json = json!({
+        "Status": status.name(),
+        "Running": status.is_active(),
+        "Paused": matches!(status, Status::Paused(_)),
+        "Restarting": matches!(status, Status::Restarting { .. }),
+        "OOMKilled": ended.oom_killed,
+        "Dead": false,
+        "Pid": pid,
+        "ExitCode": code,
+        "Error": ended.error,
+        "StartedAt": time(started),
+        "FinishedAt": time(ended.finished),
+    });
+    if let Some(health) = &container.state.health {
+        json["Health"] = json!({
+            "Status": health.status.name(),
+            "FailingStreak": health.failing_streak,
+            "Log": health.log,
+        });
+    }
+    json
+}
+
+/// All of Docker's fields, whether they are set or not: templates ask for them.
+fn config_json(container: &Container) -> Value {
+    let spec = &container.state.spec;
+    let hostname = if spec.hostname.is_empty() { container.short_id() } else { &spec.hostname };
+    let mut json = json!({
+        "Hostname": hostname,
+        "User": "",
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": [],
+        "Cmd": null,
+        "Image": spec.image,
+        "Volumes": null,
+        "WorkingDir": "",
+        "Entrypoint": null,
+        "Labels": {},
+        "StopTimeout": spec.stop_timeout,
+    });
+    let own = serde_json::to_value(&spec.config).expect("a config is JSON");
+    if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
+        json.extend(own);
+    }
+    json
+}
+
+fn host_config_json(spec: &ContainerSpec) -> Value {
+    let binds: Vec<String> =
+        spec.binds.iter().map(|bind| format!("{}:{}", bind.source, bind.target)).collect();
+    let retries = if let RestartPolicy::OnFailure { max_retries } = spec.restart { max_retries } else { 0 };
+    let hosts: Vec<String> = spec.extra_hosts.iter().map(|(host, ip)| format!("{host}:{ip}")).collect();
+    let nano_cpus =
+        spec.limits.cpu_quota.and_then(|quota| Some(quota.quota_us? * 1_000_000_000 / quota.period_us));
+    json!({
+        "Binds": binds,
+        "NetworkMode": spec.network.to_string(),
+        "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": retries },
+        "AutoRemove": spec.auto_remove,
+        "CapAdd": spec.cap_add,
+        "CapDrop": spec.cap_drop,
+        "Dns": spec.dns,
+        "ExtraHosts": hosts,
+        "Init": spec.init,
+        "Memory": spec.limits.memory_bytes.unwrap_or(0),
+        "NanoCpus": nano_cpus.unwrap_or(0),
+        "PidsLimit": spec.limits.pids,
+        "Privileged": spec.privileged,
+        "ReadonlyRootfs": spec.readonly_root,
+        "ShmSize": spec.shm_size_bytes.unwrap_or(64 << 20),
+        "LogConfig": { "Type": if spec.log.discard { "none" } else { "json-file" }, "Config": {} },
     })
+}
+
+fn mounts_json(spec: &ContainerSpec) -> Vec<Value> {
+    let binds = spec.binds.iter().map(|bind| {
+        json!({
+            "Type": "bind", "Source": bind.source, "Destination": bind.target, "Mode": "", "RW": !bind.readonly,
+            "Propagation": "rprivate",
+        })
+    });
+    let tmpfs = spec.tmpfs.iter().map(|tmpfs| {
+        json!({
+            "Type": "tmpfs", "Source": "", "Destination": tmpfs.target, "Mode": "", "RW": !tmpfs.readonly,
+            "Propagation": "",
+        })
+    });
+    binds.chain(tmpfs).collect()
 }

@@ -3,7 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod builds;
 pub(crate) mod cache_mount;
-pub(crate) mod containers;
+pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod doctor;
 pub(crate) mod du;
@@ -19,7 +19,6 @@ pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rmi;
-pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod system;
 pub(crate) mod tag;

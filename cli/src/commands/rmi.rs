@@ -51,8 +51,8 @@ fn remove(app: &App, name: &str, force: bool) -> Result<(), Failure> {
 /// An image that a container stands on stays, unless the user insists.
 fn refuse_used(app: &App, found: &rbuild_cache::ImageRecord) -> Result<(), Failure> {
     let id = found.config.map(|digest| digest.to_string());
-    let containers = Containers::new(app.store()?.clone()).list().map_err(super::containers::failure)?;
-    match containers.iter().find(|container| Some(&container.state.image_id) == id.as_ref()) {
+    let containers = Containers::new(app.store()?.clone()).list().map_err(super::container::failure)?;
+    match containers.iter().find(|container| Some(&container.state.spec.image_id) == id.as_ref()) {
         None => Ok(()),
         Some(user) => {
             let message = format!("image is used by container `{}` (use --force to remove it)", user.name);

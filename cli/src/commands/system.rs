@@ -1,16 +1,13 @@
 //! `rbuild system`: looks after the store.
 
-use std::collections::BTreeMap;
-
 use rbuild_cache::prune::{Item, ItemKind, Usage};
 use rbuild_cache::{CheckReport, Problem, PrunePolicy, set_damaged_metadata_aside};
-use rbuild_container::{Containers, Status};
-use rbuild_image::Platform;
+use rbuild_container::Containers;
 use serde_json::json;
 
 use super::filter::ObjectFilters;
 use super::prune::confirm;
-use super::{containers, image, print};
+use super::{container, image, print};
 use crate::app::{App, unix_now};
 use crate::args::{DfArgs, ListFormatArg, SystemCheckArgs, SystemCommand, SystemPruneArgs};
 use crate::format::{size, table};
@@ -88,8 +85,9 @@ fn df(app: &App, args: &DfArgs) -> Result<u8, Failure> {
 
 fn images_line(usage: &Usage, containers: &Containers) -> Result<Line, Failure> {
     let images: Vec<&Item> = usage.items.iter().filter(|item| item.kind == ItemKind::Image).collect();
-    let containers = containers.list().map_err(containers::failure)?;
-    let is_active = |item: &&&Item| containers.iter().any(|it| it.state.image_id.contains(item.id.as_str()));
+    let containers = containers.list().map_err(container::failure)?;
+    let is_active =
+        |item: &&&Item| containers.iter().any(|it| it.state.spec.image_id.contains(item.id.as_str()));
     let idle = images.iter().filter(|item| !is_active(item));
     Ok(Line {
         kind: "Images",
@@ -102,9 +100,9 @@ fn images_line(usage: &Usage, containers: &Containers) -> Result<Line, Failure> 
 
 fn containers_line(containers: &Containers) -> Result<Line, Failure> {
     let mut line = Line { kind: "Containers", total: 0, active: 0, size_bytes: 0, reclaimable_bytes: 0 };
-    for container in containers.list().map_err(containers::failure)? {
-        let size_bytes = containers.disk_size_bytes(&container).map_err(containers::failure)?;
-        let is_active = matches!(container.state.status, Status::Running { .. });
+    for container in containers.list().map_err(container::failure)? {
+        let size_bytes = containers.disk_size_bytes(&container).map_err(container::failure)?;
+        let is_active = container.state.status.is_active();
         line.total += 1;
         line.active += usize::from(is_active);
         line.size_bytes += size_bytes;
@@ -193,23 +191,12 @@ fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
 fn remove_stopped(app: &App, filters: &ObjectFilters) -> Result<String, Failure> {
     let containers = Containers::new(app.store()?.clone());
     let mut ids = String::new();
-    for container in containers.list().map_err(containers::failure)? {
-        let labels = image_labels(app, &container.state.image_id)?;
-        if filters.selects(container.created, &labels)
-            && !matches!(container.state.status, Status::Running { .. })
-        {
-            containers.remove(&container).map_err(containers::failure)?;
+    for container in containers.list().map_err(container::failure)? {
+        let selected = filters.selects(container.created, &container.state.spec.config.labels);
+        if selected && !container.state.status.is_active() {
+            containers.remove(&container).map_err(container::failure)?;
             ids += &format!("{}\n", container.id);
         }
     }
     Ok(ids)
-}
-
-/// The labels of a container: those of its image.
-fn image_labels(app: &App, image_id: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let images = app.images()?;
-    let Some(record) = images.store().images().by_id_prefix(image_id)?.pop() else {
-        return Ok(BTreeMap::new());
-    };
-    Ok(images.open(&record.target, &Platform::host())?.config.config.labels)
 }

@@ -9,28 +9,52 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ContainerError {
     /// There is no such container.
-    #[error("no such container: `{name}`")]
+    #[error("No such container: {name}")]
     NotFound {
         /// What was asked for.
         name: String,
     },
     /// Several ids begin so.
-    #[error("`{prefix}` is the beginning of several container ids")]
+    #[error("multiple IDs found with provided prefix: {prefix}")]
     Ambiguous {
         /// What was asked for.
         prefix: String,
     },
-    /// It runs, and must not for this.
-    #[error("cannot {verb} container `{name}`: it is running")]
-    IsRunning {
-        /// The container.
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or \
+         rename) that container to be able to reuse that name."
+    )]
+    NameInUse {
+        /// The name.
         name: String,
-        /// What was asked for.
-        verb: &'static str,
+        /// Who has it.
+        id: String,
+    },
+    /// A name that containers cannot have.
+    #[error("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// The state of the container is in the way. The words are Docker's.
+    #[error("{message}")]
+    Illegal {
+        /// What is in the way.
+        message: String,
     },
     /// Neither the image nor the command line says what to run.
-    #[error("no command specified: the image has neither `CMD` nor `ENTRYPOINT`")]
+    #[error("no command specified")]
     NoCommand,
+    /// There is no capability of that name.
+    #[error("invalid capability: {name}")]
+    UnknownCapability {
+        /// As given.
+        name: String,
+    },
+    /// A limit is to change, and the container has no control group.
+    #[error("the container has no control group whose limits could change")]
+    NoCgroup,
     /// Its row cannot be read.
     #[error("failed to read the state of container `{name}`")]
     State {
@@ -49,6 +73,23 @@ pub enum ContainerError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The monitor went away, and the container with it.
+    #[error("the monitor of the container was lost")]
+    MonitorLost,
+    /// The monitor speaks another version of the protocol.
+    #[error("the monitor of the container is one of another version of rbuild")]
+    ForeignMonitor,
+    /// The socket between client and monitor failed.
+    #[error("failed to talk to the monitor of the container")]
+    Talk(#[source] io::Error),
+    /// The monitor could not do it.
+    #[error("{message}")]
+    Refused {
+        /// Why.
+        message: String,
+        /// 127 and 126 for a program that is not there or cannot be executed.
+        exit_code: Option<i32>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_cache::Error),
@@ -61,5 +102,14 @@ impl ContainerError {
     pub(crate) fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { verb, path, source }
+    }
+
+    /// The exit code of a program that is not there or cannot be executed.
+    pub fn program_exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Refused { exit_code, .. } => *exit_code,
+            Self::Executor(error) => error.exit_code(),
+            _ => None,
+        }
     }
 }

@@ -1,40 +1,61 @@
 //! Containers: an image plus one writable layer, and at most one process space.
 //!
-//! ```text
-//! create ──► Created ──start──► Running ──exit──► Exited ──start──► Running …
-//!               └──────────────── remove ───────────┘
-//! ```
-//!
 //! A container exists without running, and keeps its writable layer when it stops. What the store keeps of it is a
 //! row (its [`ContainerState`] as JSON, the snapshot it stands on) and a directory:
 //!
 //! ```text
-//! containers/<id>/upper   the writable layer, in overlayfs's form
-//! containers/<id>/work    overlayfs's own
-//! containers/<id>/lock    locked by the process that runs it, as long as it does
+//! containers/<id>/upper      the writable layer, in overlayfs's form
+//! containers/<id>/work       overlayfs's own
+//! containers/<id>/json.log   what its process printed
+//! containers/<id>/lock       locked by its monitor, as long as it runs
+//! containers/<id>/monitor    the socket of its monitor
 //! ```
 //!
-//! Whether a container runs is decided by that lock, not by its row: a process that was killed holds none, so the container
-//! it ran is known to have stopped. Every change of state is checked against the table above ([`Status`]).
+//! One that runs has a [`monitor`]: a process of its own, which outlives the command that started it. Clients talk to it
+//! over the socket ([`client`]); who only wants to know reads the row. Whether a container runs is decided by the lock and not by its
+//! row: a monitor that was killed holds none, the kernel killed its container, and after a restart of the machine nobody holds any.
+//! Every change of state is checked against one table ([`Status`]).
 #![forbid(unsafe_code)]
 
+pub mod client;
 mod error;
+mod files;
+mod log;
+pub mod monitor;
 mod name;
-mod run;
+mod processes;
+mod protocol;
+mod signal;
+mod spec;
 mod state;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::{Area, ContainerRecord, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
+pub use client::{Event, Session, StartOptions, Started};
 pub use error::ContainerError;
+pub use files::{ChangeKind, Files};
+pub use log::{LogLine, LogReader, LogTail};
 pub use name::{generate_id, generate_name};
-pub use run::{RunOptions, StartIo, Started};
-pub use state::{ContainerState, Status};
+pub use protocol::{Attach, Exec, Stop, Update};
+pub use signal::{KILL, parse_signal};
+pub use spec::{Bind, ContainerSpec, LogOptions, NetworkMode, RestartPolicy, Tmpfs};
+pub use state::{Action, ContainerState, Ended, Health, HealthResult, HealthStatus, Run, Status};
+
+/// The file that a monitor locks.
+const LOCK: &str = "lock";
+/// How often the lock is tried: who looks whether it is held holds it for an instant.
+const LOCK_TRIES_MAX: u32 = 10;
+/// How long to wait between.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+/// The socket of a monitor.
+const SOCKET: &str = "monitor";
 
 /// A container of the store.
 #[derive(Debug, Clone)]
@@ -70,17 +91,22 @@ impl Containers {
         Self { store }
     }
 
-    /// Creates a container. Nothing runs yet.
+    /// Creates a container. Nothing runs yet. Without a name it gets one.
     ///
     /// # Errors
-    /// When the name is taken, or the store fails.
+    /// When the name is taken or none, or the store fails.
     pub fn create(
         &self,
-        name: String,
+        name: Option<&str>,
         snapshot: &Snapshot,
-        state: ContainerState,
+        spec: ContainerSpec,
     ) -> Result<Container, ContainerError> {
         let id = generate_id()?;
+        let name = name.map_or_else(|| generate_name(&id), str::to_owned);
+        check_name(&name)?;
+        let state = ContainerState::new(spec);
+        let directory = self.directory(&id);
+        fs::create_dir_all(&directory).map_err(ContainerError::io("make", &directory))?;
         let record = ContainerRecord {
             id: id.clone(),
             name: name.clone(),
@@ -88,10 +114,22 @@ impl Containers {
             snapshot: snapshot.clone(),
             created: 0,
         };
-        self.store.containers().create(&record)?;
-        let directory = self.directory(&id);
-        fs::create_dir_all(&directory).map_err(ContainerError::io("make", &directory))?;
-        Ok(Container { id, name, created: record.created, snapshot: snapshot.clone(), state })
+        if let Err(error) = self.store.containers().create(&record) {
+            // Without a row it is garbage, and would be removed as such.
+            drop(fs::remove_dir(&directory));
+            return Err(self.name_error(error));
+        }
+        let created = self.store.containers().get(&id)?.map_or(0, |record| record.created);
+        Ok(Container { id, name, created, snapshot: snapshot.clone(), state })
+    }
+
+    /// The container with this whole id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, id: &str) -> Result<Container, ContainerError> {
+        let record = self.store.containers().get(id)?;
+        record.ok_or_else(|| not_found(id)).and_then(|record| self.complete(record))
     }
 
     /// The container that a person means: by name, by id, or by the unique beginning of an id.
@@ -99,6 +137,7 @@ impl Containers {
     /// # Errors
     /// When there is none, or several.
     pub fn find(&self, name: &str) -> Result<Container, ContainerError> {
+        let name = name.strip_prefix('/').unwrap_or(name);
         if let Some(record) = self.store.containers().by_name(name)? {
             return self.complete(record);
         }
@@ -107,7 +146,7 @@ impl Containers {
         match (found.pop(), found.len()) {
             (Some(record), 0) => self.complete(record),
             (Some(_), _) => Err(ContainerError::Ambiguous { prefix: name.to_owned() }),
-            (None, _) => Err(ContainerError::NotFound { name: name.to_owned() }),
+            (None, _) => Err(not_found(name)),
         }
     }
 
@@ -124,26 +163,37 @@ impl Containers {
     /// # Errors
     /// When it runs, or its files cannot be removed.
     pub fn remove(&self, container: &Container) -> Result<(), ContainerError> {
-        if let Status::Running { .. } = container.state.status {
-            return Err(ContainerError::IsRunning { name: container.name.clone(), verb: "remove" });
+        let now = self.get(&container.id)?;
+        // One that is half removed is removed again.
+        if now.state.status != Status::Removing {
+            now.check(Action::Remove)?;
         }
-        let directory = self.directory(&container.id);
+        // Whoever holds it has just started the container, or removes it as well.
+        let _lock = self.lock(&now)?;
+        self.change(&now.id, |state| state.status = Status::Removing)?;
+        let directory = self.directory(&now.id);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(ContainerError::io("remove", &directory)(error));
             }
             _ => {}
         }
-        self.store.containers().remove(&container.id)?;
+        self.store.containers().remove(&now.id)?;
         Ok(())
     }
 
-    /// Removes a container by its whole id.
+    /// Gives a container another name.
     ///
     /// # Errors
-    /// As [`remove`](Self::remove).
-    pub fn remove_by_id(&self, id: &str) -> Result<(), ContainerError> {
-        self.find(id).and_then(|container| self.remove(&container))
+    /// When it is taken or none.
+    pub fn rename(&self, container: &Container, name: &str) -> Result<(), ContainerError> {
+        check_name(name)?;
+        let renamed = self.store.containers().rename(&container.id, name);
+        if renamed.map_err(|error| self.name_error(error))? {
+            Ok(())
+        } else {
+            Err(not_found(&container.name))
+        }
     }
 
     /// What a container's writable layer and logs take on disk, in bytes.
@@ -154,15 +204,80 @@ impl Containers {
         Ok(disk_size_bytes(&self.directory(&container.id))?)
     }
 
-    fn directory(&self, id: &str) -> PathBuf {
+    /// The log of a container.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self, container: &Container, tail: LogTail) -> Result<LogReader, ContainerError> {
+        let directory = self.directory(&container.id);
+        LogReader::open(&directory, tail).map_err(ContainerError::io("read the log in", &directory))
+    }
+
+    /// The directory of a container.
+    pub fn directory(&self, id: &str) -> PathBuf {
         self.store.area(Area::Containers).join(id)
+    }
+
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Changes what is kept of a container, in one step with reading it.
+    pub(crate) fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut ContainerState),
+    ) -> Result<(), ContainerError> {
+        let mut unread = None;
+        let found = self.store.containers().update(id, |json| match ContainerState::from_json(json) {
+            Ok(mut state) => {
+                change(&mut state);
+                Some(state.to_json())
+            }
+            Err(source) => {
+                unread = Some(ContainerError::State { name: id.to_owned(), source });
+                None
+            }
+        })?;
+        match unread {
+            Some(error) => Err(error),
+            None if found => Ok(()),
+            None => Err(not_found(id)),
+        }
+    }
+
+    /// Takes the lock of a container, which says that it runs or is being removed.
+    pub(crate) fn lock(&self, container: &Container) -> Result<File, ContainerError> {
+        let path = self.directory(&container.id).join(LOCK);
+        let file = match File::create(&path) {
+            // Without its directory it has been removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found(&container.name)),
+            file => file.map_err(ContainerError::io("make", &path))?,
+        };
+        let mut tries = 1;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES_MAX => tries += 1,
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let message = format!("container {} is already running", container.name);
+                    return Err(ContainerError::Illegal { message });
+                }
+                Err(error) => return Err(ContainerError::io("lock", &path)(error.into())),
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
     }
 
     /// Reads a row, and sees whether what it calls running still runs.
     fn complete(&self, record: ContainerRecord) -> Result<Container, ContainerError> {
         let mut state = ContainerState::from_json(&record.state)
             .map_err(|source| ContainerError::State { name: record.name.clone(), source })?;
-        if matches!(state.status, Status::Running { .. }) && !self.is_locked(&record.id) {
+        if state.status.is_active() && !self.is_locked(&record.id) {
+            // Its monitor may have noted the end between the look at the row and the look at the lock.
+            let again = self.store.containers().get(&record.id)?;
+            let again = again.and_then(|record| ContainerState::from_json(&record.state).ok());
+            state = again.unwrap_or(state);
             state.status = state.status.lost();
         }
         let ContainerRecord { id, name, created, snapshot, .. } = record;
@@ -170,7 +285,21 @@ impl Containers {
     }
 
     fn is_locked(&self, id: &str) -> bool {
-        fs::File::open(self.directory(id).join("lock"))
+        File::open(self.directory(id).join(LOCK))
             .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     }
+
+    fn name_error(&self, error: rbuild_cache::Error) -> ContainerError {
+        let rbuild_cache::Error::NameInUse(name) = error else { return error.into() };
+        let owner = self.store.containers().by_name(&name).ok().flatten();
+        ContainerError::NameInUse { name, id: owner.map(|owner| owner.id).unwrap_or_default() }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ContainerError> {
+    if name::is_name(name) { Ok(()) } else { Err(ContainerError::BadName { name: name.to_owned() }) }
+}
+
+fn not_found(name: &str) -> ContainerError {
+    ContainerError::NotFound { name: name.to_owned() }
 }

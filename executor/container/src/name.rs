@@ -33,6 +33,14 @@ pub fn generate_name(id: &str) -> String {
     format!("{}_{}_{}", pick(&ADJECTIVES, 0), pick(&NOUNS, 4), id.get(8..12).unwrap_or("0"))
 }
 
+/// Whether containers can have this name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, as with Docker.
+pub(crate) fn is_name(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.len() > 1
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '-'))
+}
+
 fn random<const N: usize>() -> Result<[u8; N], ContainerError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; N];

@@ -14,6 +14,7 @@ mod capabilities;
 mod exec;
 mod join;
 mod mounts;
+mod reaper;
 mod seccomp;
 mod targets;
 mod terminal;
@@ -102,7 +103,8 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     }
     die_with_parent(channel)?;
     at_last.map_or(Ok(()), |filter| seccomp::install(&filter, channel))?;
-    exec::execute(&spec.process.args, &environment, channel)
+    let program = |channel: &mut Channel| exec::execute(&spec.process.args, &environment, channel);
+    if spec.process.init { reaper::run(channel, program) } else { program(channel) }
 }
 
 /// The profile holds from the next `execve` on.

@@ -22,7 +22,7 @@ enum ParseUlimitError {
 ///
 /// # Errors
 /// When it is malformed.
-pub(super) fn parse(text: &str) -> Result<Ulimit, Failure> {
+pub(crate) fn parse(text: &str) -> Result<Ulimit, Failure> {
     read(text).map_err(|error| {
         Failure::caused_by(Kind::Input, &error).while_doing(&format!("invalid --ulimit `{text}`"))
     })

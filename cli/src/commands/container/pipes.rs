@@ -60,7 +60,7 @@ pub(super) fn relay(from: BorrowedFd<'_>, to: BorrowedFd<'_>, buffer: &mut [u8])
 }
 
 /// Writes all, to a descriptor that may not block as well.
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(count) => bytes = &bytes[count..],

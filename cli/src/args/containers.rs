@@ -1,0 +1,472 @@
+//! The commands that work on containers.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{InspectArgs, PullArg, RunNetworkArg};
+
+/// `rbuild container`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    #[command(flatten)]
+    Same(ContainersCommand),
+    /// Lists containers.
+    #[command(alias = "list")]
+    Ls(PsArgs),
+    /// Shows what is known of containers, as JSON.
+    Inspect(InspectArgs),
+    /// Removes all containers that do not run.
+    Prune(ContainerPruneArgs),
+}
+
+/// The commands on containers that have one name each, alone and after `container`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainersCommand {
+    /// Creates a container from an image and runs a command in it.
+    #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]")]
+    Run(Box<RunArgs>),
+    /// Creates a container, and starts nothing.
+    #[command(override_usage = "rbuild create [OPTIONS] IMAGE [COMMAND [ARG]...]")]
+    Create(Box<CreateArgs>),
+    /// Starts containers that do not run.
+    Start(StartArgs),
+    /// Runs a further command in a container that runs.
+    #[command(override_usage = "rbuild exec [OPTIONS] CONTAINER COMMAND [ARG]...")]
+    Exec(ExecArgs),
+    /// Takes part in the input and output of a container that runs.
+    Attach(AttachArgs),
+    /// Lists containers.
+    Ps(PsArgs),
+    /// Shows what a container has printed.
+    Logs(LogsArgs),
+    /// Stops containers: in good order, or else by force.
+    Stop(StopArgs),
+    /// Sends a signal to the process of containers.
+    Kill(KillArgs),
+    /// Freezes all processes of containers.
+    Pause(ContainersArgs),
+    /// Lets frozen containers go on.
+    Unpause(ContainersArgs),
+    /// Stops containers and starts them again.
+    Restart(StopArgs),
+    /// Waits until containers have stopped, and prints their exit codes.
+    Wait(ContainersArgs),
+    /// Removes containers.
+    Rm(RmArgs),
+    /// Gives a container another name.
+    Rename(RenameArgs),
+    /// Lists what differs between a container and its image.
+    Diff(ContainerArg),
+    /// Makes an image of a container.
+    Commit(CommitArgs),
+    /// Writes the file system of a container to a tar.
+    Export(ExportArgs),
+}
+
+/// What a new container is.
+#[derive(Debug, Args)]
+pub(crate) struct CreateOptions {
+    /// Removes the container when it stops.
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Keeps standard input open.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Gives the container a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// A name for the container.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Sets an environment variable; without a value it is taken from the environment (repeatable).
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Sets environment variables from the lines of a file (repeatable).
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// The directory to start in.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user to run as.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Replaces the image's entrypoint.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) entrypoint: Option<String>,
+    /// The container's host name [default: its short id].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// The container's network.
+    #[arg(long, visible_alias = "net", value_enum, default_value_t = RunNetworkArg::Host)]
+    pub(crate) network: RunNetworkArg,
+    /// Adds a line to /etc/hosts (repeatable).
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) add_hosts: Vec<String>,
+    /// A name server in place of the host's (repeatable).
+    #[arg(long = "dns", value_name = "IP")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Shows a path of this machine to the container (repeatable).
+    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// The same, word by word: `type=bind|tmpfs,source=PATH,target=PATH[,readonly]` (repeatable).
+    #[arg(long = "mount", value_name = "SPEC")]
+    pub(crate) mounts: Vec<String>,
+    /// Mounts a file system in memory: `PATH[:size=64m,ro,exec]` (repeatable).
+    #[arg(long = "tmpfs", value_name = "SPEC")]
+    pub(crate) tmpfs: Vec<String>,
+    /// Makes the root file system read-only.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Runs a small init as PID 1, which passes on signals and reaps processes.
+    #[arg(long)]
+    pub(crate) init: bool,
+    /// What happens when the process ends: `no`, `on-failure[:N]`, `always` or `unless-stopped`.
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    pub(crate) restart: String,
+    /// Gives the container a capability (repeatable).
+    #[arg(long = "cap-add", value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<String>,
+    /// Takes a capability from the container (repeatable).
+    #[arg(long = "cap-drop", value_name = "CAPABILITY")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Lets the container do all that rbuild itself may do.
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The most memory: `512m`.
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// The most processor time, in processors: `1.5`.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<String>,
+    /// The most processes; -1 is unlimited.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Limits a resource of each process; -1 is unlimited (repeatable).
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
+    /// The size of /dev/shm [default: 64m].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Adds a label (repeatable).
+    #[arg(short, long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// The signal that `stop` sends [default: the image's, or SIGTERM].
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// How long `stop` waits before it kills, in seconds [default: 10].
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    pub(crate) stop_timeout: Option<i64>,
+    /// A command that tells whether the container is well.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    /// The time between two health checks: `30s`.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) health_interval: Option<String>,
+    /// How long one health check may take.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) health_timeout: Option<String>,
+    /// How many health checks have to fail in a row.
+    #[arg(long, value_name = "N")]
+    pub(crate) health_retries: Option<i64>,
+    /// How long failures do not count after the start.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) health_start_period: Option<String>,
+    /// The time between two health checks during the start.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) health_start_interval: Option<String>,
+    /// Runs no health check, whatever the image says.
+    #[arg(long)]
+    pub(crate) no_healthcheck: bool,
+    /// How output is kept: `json-file` or `none`.
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    pub(crate) log_driver: String,
+    /// `max-size=10m`, `max-file=3` (repeatable).
+    #[arg(long = "log-opt", value_name = "NAME=VALUE")]
+    pub(crate) log_opts: Vec<String>,
+    /// When to ask a registry for the image.
+    #[arg(long, value_enum, default_value_t = PullArg::Missing)]
+    pub(crate) pull: PullArg,
+    /// Writes the container's id to a file, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// The image, the command and its arguments: all that follows the image is the command's, whatever it looks like.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
+    image_and_command: Vec<String>,
+}
+
+impl CreateOptions {
+    /// The image.
+    pub(crate) fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// The command and its arguments; empty for the image's own.
+    pub(crate) fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
+}
+
+/// `rbuild create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    pub(crate) options: CreateOptions,
+}
+
+/// `rbuild run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Leaves the container running in the background, and prints its id.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) leave: LeaveArgs,
+    #[command(flatten)]
+    pub(crate) options: CreateOptions,
+}
+
+/// How a client that takes part in a container leaves it.
+#[derive(Debug, Args)]
+pub(crate) struct LeaveArgs {
+    /// The keys that leave a container with a terminal running.
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
+    /// Passes on signals to the process.
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
+}
+
+/// `rbuild start`.
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Takes part in the output of the container, and exits with its code.
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Takes part in its input as well.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    #[command(flatten)]
+    pub(crate) leave: LeaveArgs,
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// `rbuild exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Waits for nothing.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Keeps standard input open.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Gives the command a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Sets an environment variable; without a value it is taken from the environment (repeatable).
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Sets environment variables from the lines of a file (repeatable).
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// The user to run as.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// The directory to start in.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Lets the command do all that rbuild itself may do.
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The keys that leave a command with a terminal running.
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
+    /// The container, the command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["CONTAINER", "COMMAND"], num_args = 2..)]
+    words: Vec<String>,
+}
+
+impl ExecArgs {
+    /// The container.
+    pub(crate) fn container(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// The command and its arguments.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
+}
+
+/// `rbuild attach`.
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Takes no part in the input.
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    #[command(flatten)]
+    pub(crate) leave: LeaveArgs,
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+}
+
+/// `rbuild ps`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PsArgs {
+    /// Shows stopped containers as well.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Shows ids only.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Shows the last so many that were created, whatever their state.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) last: Option<usize>,
+    /// Shows the one that was created last, whatever its state.
+    #[arg(short, long)]
+    pub(crate) latest: bool,
+    /// Shows what they take on disk.
+    #[arg(short, long)]
+    pub(crate) size: bool,
+    /// Does not shorten ids and commands.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Only what matches: `id=`, `name=`, `label=`, `exited=`, `status=`, `ancestor=`, `before=`, `since=`, `health=` (repeatable).
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// `table`, `json`, or a Go template.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Goes on as the container prints.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Shows times.
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Shows the last so many lines.
+    #[arg(short = 'n', long, value_name = "N", default_value = "all")]
+    pub(crate) tail: String,
+    /// Only lines since a time, or so long ago: `2026-01-02T13:23:37Z`, `42m`.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only lines before a time, or so long ago.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+}
+
+/// `rbuild stop` and `restart`.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// How long to wait before killing, in seconds; -1 is for ever [default: the container's, or 10].
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
+    pub(crate) time: Option<i64>,
+    /// The signal to send first [default: the container's, or SIGTERM].
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// `rbuild kill`.
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The signal to send.
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    pub(crate) signal: String,
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Containers and nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct ContainersArgs {
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// A container and nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerArg {
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+}
+
+/// `rbuild rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Kills those that run, and says nothing of missing ones.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Removes their anonymous volumes.
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// `rbuild rename`.
+#[derive(Debug, Args)]
+pub(crate) struct RenameArgs {
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+    /// Its new name.
+    pub(crate) name: String,
+}
+
+/// `rbuild commit`.
+#[derive(Debug, Args)]
+pub(crate) struct CommitArgs {
+    /// Who made it.
+    #[arg(short, long)]
+    pub(crate) author: Option<String>,
+    /// A Dockerfile instruction that sets configuration, such as `CMD ["sh"]` (repeatable).
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub(crate) changes: Vec<String>,
+    /// A comment for the image's history.
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// Freezes the container meanwhile.
+    #[arg(short, long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) pause: bool,
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+    /// A name for the image.
+    pub(crate) name: Option<String>,
+}
+
+/// `rbuild export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file to write [default: standard output].
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+}
+
+/// `rbuild container prune`.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerPruneArgs {
+    /// Asks nothing. Nothing is ever asked here.
+    #[arg(short, long)]
+    _force: bool,
+    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=…` (repeatable).
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+}

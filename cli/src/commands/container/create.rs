@@ -1,0 +1,378 @@
+//! From the flags of `run` and `create` to a container: what the image says, under what the user says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rbuild_cache::Snapshot;
+use rbuild_container::{
+    Container, ContainerSpec, Containers, LogOptions, NetworkMode, RestartPolicy, parse_signal,
+};
+use rbuild_executor::cgroup::{CpuQuota, Limits};
+use rbuild_executor::{Resource, Ulimit};
+use rbuild_frontend::parse_size_bytes;
+use rbuild_image::{ContainerConfig, Healthcheck, Platform};
+use rbuild_solver::images::{ImageError, PullPolicy, StoredImage, Watch};
+
+use super::{EXIT_CANNOT_RUN, containers, run_failure, volumes};
+use crate::app::{App, environment};
+use crate::args::{CreateArgs, CreateOptions, PullArg, RunNetworkArg};
+use crate::commands::build::{extra_host, ulimit};
+use crate::commands::{io_failure, print, reference, silent};
+use crate::report::{Failure, Kind, image_kind};
+
+/// How many microseconds of processor time a processor has in a period of a quota.
+const CPU_PERIOD_US: f64 = 100_000.0;
+
+pub(super) fn create(app: &App, args: &CreateArgs) -> Result<u8, Failure> {
+    let created = Created::new(app, &args.options, true)?;
+    print(&format!("{}\n", created.container.id)).map(|()| 0)
+}
+
+/// A container that is ready to start.
+pub(super) struct Created {
+    pub(super) containers: Containers,
+    pub(super) container: Container,
+}
+
+impl Created {
+    /// `attended` containers have an input that ends with their user's.
+    pub(super) fn new(app: &App, options: &CreateOptions, attended: bool) -> Result<Self, Failure> {
+        let cidfile = options.cidfile.as_ref();
+        if let Some(file) = cidfile.filter(|file| file.exists()) {
+            let message = "container ID file found, make sure the other container isn't running or delete";
+            return Err(invalid(format!("{message} {}", file.display())));
+        }
+        let (image, snapshot) = image(app, options)?;
+        let mut spec = spec(options, image.config.config.clone())?;
+        spec.image_id = image.id().to_string();
+        spec.stdin_once = options.interactive && attended;
+        if spec.args().is_empty() {
+            return Err(run_failure(rbuild_container::ContainerError::NoCommand));
+        }
+        let containers = containers(app)?;
+        let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(run_failure)?;
+        if let Some(file) = cidfile {
+            fs::write(file, &container.id).map_err(io_failure("write", file))?;
+        }
+        Ok(Self { containers, container })
+    }
+
+    /// Removes the container where it could not be started and is not to stay.
+    pub(super) fn or_removed<T>(&self, started: Result<T, Failure>) -> Result<T, Failure> {
+        if started.is_err() && self.container.state.spec.auto_remove {
+            // The first error is the one that tells.
+            drop(self.containers.remove(&self.container));
+        }
+        started
+    }
+}
+
+/// The image, fetched where that is needed and wanted.
+fn image(app: &App, options: &CreateOptions) -> Result<(StoredImage, Snapshot), Failure> {
+    let images = app.images()?;
+    let name = options.image();
+    let reference = reference(name).ok();
+    let policy = match options.pull {
+        PullArg::Always => PullPolicy::Always,
+        PullArg::Missing => PullPolicy::Missing,
+        PullArg::Never => PullPolicy::Never,
+    };
+    let cancel = Arc::clone(app.cancel());
+    let watch = Watch { transfers: &silent, cancel: &cancel };
+    let not_found = || cannot_pull(ImageError::NotFound { name: name.to_owned() });
+    let by_id = if policy == PullPolicy::Always { None } else { images.find(name).ok() };
+    let Some(record) = by_id else {
+        let reference = reference.ok_or_else(not_found)?;
+        return images.pull(&reference, &Platform::host(), policy, watch).map_err(cannot_pull);
+    };
+    let image = images.open(&record.target, &Platform::host())?;
+    if let Some(snapshot) = images.snapshot(&image)? {
+        return Ok((image, snapshot));
+    }
+    let name = record.names.first().cloned().or(reference).ok_or_else(not_found)?;
+    let snapshot = images.unpack(&name, &image, watch).map_err(cannot_pull)?;
+    Ok((image, snapshot))
+}
+
+fn cannot_pull(error: ImageError) -> Failure {
+    let kind = match image_kind(&error) {
+        Kind::Cancelled => Kind::Cancelled,
+        _ => Kind::Run(EXIT_CANNOT_RUN),
+    };
+    Failure { kind, ..Failure::from(error) }
+}
+
+fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec, Failure> {
+    let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
+    let (binds, tmpfs) = volumes::parse(options)?;
+    Ok(ContainerSpec {
+        image: options.image().to_owned(),
+        config: config(options, image)?,
+        hostname: options.hostname.clone().unwrap_or_default(),
+        tty: options.tty,
+        open_stdin: options.interactive,
+        auto_remove: options.rm,
+        init: options.init,
+        readonly_root: options.read_only,
+        privileged: options.privileged,
+        cap_add: options.cap_add.clone(),
+        cap_drop: options.cap_drop.clone(),
+        tmpfs,
+        binds,
+        network: match options.network {
+            RunNetworkArg::Host => NetworkMode::Host,
+            RunNetworkArg::None => NetworkMode::None,
+        },
+        extra_hosts: options.add_hosts.iter().map(host).collect::<Result<_, _>>()?,
+        dns: options.dns.clone(),
+        limits: limits(options)?,
+        ulimits: options.ulimits.iter().map(|text| own_ulimit(text)).collect::<Result<_, _>>()?,
+        shm_size_bytes: options.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
+        restart: restart(options)?,
+        stop_timeout: options.stop_timeout,
+        log: log(options)?,
+        ..ContainerSpec::default()
+    })
+}
+
+fn own_ulimit(text: &str) -> Result<Ulimit, Failure> {
+    let parsed = ulimit::parse(text).map_err(|failure| invalid(failure.message))?;
+    // -1 is unlimited.
+    let limit = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+    let resource =
+        Resource::from_name(&parsed.name).ok_or_else(|| invalid(format!("invalid --ulimit `{text}`")))?;
+    Ok(Ulimit { resource, soft: limit(parsed.soft), hard: limit(parsed.hard) })
+}
+
+fn restart(options: &CreateOptions) -> Result<RestartPolicy, Failure> {
+    let policy: RestartPolicy = options.restart.parse().map_err(invalid::<String>)?;
+    if options.rm && policy != RestartPolicy::No {
+        return Err(invalid("conflicting options: cannot specify both --restart and --rm"));
+    }
+    Ok(policy)
+}
+
+/// The image's config with what the user changes.
+fn config(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerConfig, Failure> {
+    let mut config = image;
+    for pair in environment_of(&options.env, &options.env_files)? {
+        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+        config.env_set(name, value);
+    }
+    if let Some(word) = &options.entrypoint {
+        // It takes the image's command away as well.
+        config.entrypoint = Some(if word.is_empty() { Vec::new() } else { vec![word.clone()] });
+        config.cmd = None;
+    }
+    if !options.command().is_empty() {
+        config.cmd = Some(options.command().to_vec());
+    }
+    if let Some(relative) = options.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
+        return Err(invalid(format!("the working directory `{relative}` is not absolute")));
+    }
+    config.working_dir = options.workdir.clone().unwrap_or(config.working_dir);
+    config.user = options.user.clone().unwrap_or(config.user);
+    config.labels.extend(labels(&options.labels));
+    if let Some(name) = &options.stop_signal {
+        stop_signal(Some(name))?;
+        config.stop_signal.clone_from(name);
+    }
+    config.healthcheck = healthcheck(options, config.healthcheck)?;
+    config.on_build = Vec::new();
+    Ok(config)
+}
+
+fn labels(texts: &[String]) -> BTreeMap<String, String> {
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// `--env-file` and then `--env`; a name without a value is that of the user's environment, if it is there.
+pub(super) fn environment_of(pairs: &[String], files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).map_err(io_failure("read", file))?;
+        let lines = text.lines().map(str::trim_start);
+        all.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+    }
+    all.extend_from_slice(pairs);
+    let known = |pair: String| {
+        if pair.contains('=') {
+            Some(pair)
+        } else {
+            environment(&pair).map(|value| format!("{pair}={value}"))
+        }
+    };
+    Ok(all.into_iter().filter_map(known).collect())
+}
+
+/// A signal that the user named.
+///
+/// # Errors
+/// When there is none of that name.
+pub(super) fn stop_signal(name: Option<&String>) -> Result<Option<i32>, Failure> {
+    let parse = |name: &String| {
+        parse_signal(name)
+            .ok_or_else(|| Failure::new(Kind::Run(super::EXIT_FAILED), format!("Invalid signal: {name}")))
+    };
+    name.map(parse).transpose()
+}
+
+fn healthcheck(options: &CreateOptions, image: Option<Healthcheck>) -> Result<Option<Healthcheck>, Failure> {
+    if options.no_healthcheck {
+        return Ok(Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }));
+    }
+    let mut check = image.clone().unwrap_or_default();
+    if let Some(command) = &options.health_cmd {
+        check.test = vec!["CMD-SHELL".to_owned(), command.clone()];
+    }
+    let durations = [
+        (&options.health_interval, &mut check.interval_ns),
+        (&options.health_timeout, &mut check.timeout_ns),
+        (&options.health_start_period, &mut check.start_period_ns),
+        (&options.health_start_interval, &mut check.start_interval_ns),
+    ];
+    for (text, duration) in durations {
+        if let Some(text) = text {
+            *duration = duration_ns(text).ok_or_else(|| invalid(format!("invalid duration `{text}`")))?;
+        }
+    }
+    check.retries = options.health_retries.unwrap_or(check.retries);
+    Ok(if check.test.is_empty() { image } else { Some(check) })
+}
+
+/// `1m30s`, `500ms`, in nanoseconds.
+fn duration_ns(text: &str) -> Option<i64> {
+    let span: jiff::SignedDuration = text.parse().ok()?;
+    i64::try_from(span.as_nanos()).ok().filter(|ns| *ns >= 0)
+}
+
+fn limits(options: &CreateOptions) -> Result<Limits, Failure> {
+    let cpus = |text: &String| {
+        let number: f64 = text.parse().ok().filter(|number| *number > 0.0)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a quota is whole microseconds, and no larger than the type"
+        )]
+        CpuQuota::new((number * CPU_PERIOD_US) as i64, 0)
+    };
+    let quota = |text: &String| cpus(text).ok_or_else(|| invalid(format!("invalid --cpus `{text}`")));
+    Ok(Limits {
+        memory_bytes: options.memory.as_deref().map(|text| size("--memory", text)).transpose()?,
+        cpu_quota: options.cpus.as_ref().map(quota).transpose()?,
+        pids: options
+            .pids_limit
+            .map(|limit| u64::try_from(limit).ok().filter(|n| *n > 0).unwrap_or(u64::MAX)),
+        ..Limits::default()
+    })
+}
+
+fn log(options: &CreateOptions) -> Result<LogOptions, Failure> {
+    let mut log = LogOptions::default();
+    match options.log_driver.as_str() {
+        "json-file" | "local" => {}
+        "none" => log.discard = true,
+        driver => {
+            return Err(invalid(format!("unknown log driver `{driver}`: there are json-file and none")));
+        }
+    }
+    for option in &options.log_opts {
+        match option.split_once('=') {
+            Some(("max-size", text)) => log.max_size_bytes = Some(size("--log-opt max-size", text)?),
+            Some(("max-file", text)) => {
+                let count = text.parse().ok().filter(|count| *count > 0);
+                log.max_files = Some(count.ok_or_else(|| invalid(format!("invalid max-file `{text}`")))?);
+            }
+            _ => return Err(invalid(format!("unknown log opt `{option}` for the json-file log driver"))),
+        }
+    }
+    Ok(log)
+}
+
+/// A size that the user typed.
+pub(super) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
+    parse_size_bytes(text).ok_or_else(|| invalid(format!("invalid {flag} `{text}` (expected 512m, 2g)")))
+}
+
+/// What the user typed is wrong.
+pub(super) fn invalid<T: Into<String>>(message: T) -> Failure {
+    Failure::new(Kind::Run(EXIT_CANNOT_RUN), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command, ContainersCommand};
+
+    fn options(line: &str) -> CreateOptions {
+        let words = std::iter::once("rbuild").chain(line.split(' '));
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Containers(ContainersCommand::Create(args)) => args.options,
+            _ => panic!("no create"),
+        }
+    }
+
+    fn made(line: &str) -> ContainerSpec {
+        let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+        let image = ContainerConfig {
+            entrypoint: list(&["/init"]),
+            cmd: list(&["serve"]),
+            env: vec!["A=1".to_owned()],
+            ..ContainerConfig::default()
+        };
+        spec(&options(line), image).unwrap()
+    }
+
+    #[test]
+    fn command_lines_are_put_together_as_docker_does() {
+        let cases: [(&str, &[&str]); 5] = [
+            ("create x", &["/init", "serve"]),
+            ("create x sh", &["/init", "sh"]),
+            ("create --entrypoint /bin/x x", &["/bin/x"]),
+            ("create --entrypoint /bin/x x -v", &["/bin/x", "-v"]),
+            ("create --entrypoint= x sh", &["sh"]),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(made(line).args(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_change_what_the_image_says() {
+        let spec = made("create -e A=2 -e B=3 -m 64m --cpus 1.5 --pids-limit -1 --health-cmd true x");
+        assert_eq!(spec.config.env, ["A=2", "B=3"]);
+        assert_eq!(spec.limits.memory_bytes, Some(64 << 20));
+        assert_eq!(spec.limits.cpu_quota, CpuQuota::new(150_000, 0));
+        assert_eq!(spec.limits.pids, Some(u64::MAX));
+        assert_eq!(spec.config.healthcheck.unwrap().test, ["CMD-SHELL", "true"]);
+        let spec = made("create --health-interval 1m30s --no-healthcheck x");
+        assert_eq!(spec.config.healthcheck.unwrap().test, ["NONE"]);
+    }
+
+    #[test]
+    fn mistakes_are_docker_s() {
+        for line in [
+            "create --rm --restart always x",
+            "create --restart sometimes x",
+            "create --memory lots x",
+            "create --cpus -1 x",
+            "create --log-driver syslog x",
+            "create --log-opt nosuch=1 x",
+            "create --stop-signal NOSUCH x",
+            "create -w here x",
+        ] {
+            let Ok(cli) = Cli::try_parse_from(std::iter::once("rbuild").chain(line.split(' '))) else {
+                continue;
+            };
+            let Command::Containers(ContainersCommand::Create(args)) = cli.command else { panic!() };
+            assert!(spec(&args.options, ContainerConfig::default()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The commands on the files of a container: `diff`, `commit`, `export`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+
+use rbuild_cache::layer::{self, ArchiveOptions};
+use rbuild_container::{ChangeKind, Container, Containers, Status};
+use rbuild_image::{History, Platform};
+use rbuild_solver::images::AssembleOptions;
+
+use super::{EXIT_FAILED, containers, failure};
+use crate::app::{App, unix_now};
+use crate::args::{CommitArgs, ContainerArg, ExportArgs};
+use crate::commands::import::changed;
+use crate::commands::{io_failure, print, reference};
+use crate::format::rfc3339;
+use crate::report::{Failure, Kind};
+
+pub(super) fn diff(app: &App, args: &ContainerArg) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    let mut text = String::new();
+    for (kind, path) in containers.changes(&container).map_err(failure)? {
+        let letter = match kind {
+            ChangeKind::Added => 'A',
+            ChangeKind::Changed => 'C',
+            ChangeKind::Deleted => 'D',
+        };
+        text += &format!("{letter} /{}\n", path.display());
+    }
+    print(&text).map(|()| 0)
+}
+
+pub(super) fn export(app: &App, args: &ExportArgs) -> Result<u8, Failure> {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        let message = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
+        return Err(Failure::new(Kind::Run(EXIT_FAILED), message));
+    }
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    let root = containers.view(&container).map_err(failure)?;
+    let mut out: Box<dyn Write> = match &args.output {
+        Some(path) => Box::new(File::create(path).map_err(io_failure("create", path))?),
+        None => Box::new(io::stdout()),
+    };
+    let mut out = io::BufWriter::new(&mut out);
+    layer::export(&root, &ArchiveOptions::default(), &mut out)
+        .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    out.flush().map_err(io_failure("write", "the archive".as_ref())).map(|()| 0)
+}
+
+pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
+    let name = args.name.as_deref().map(reference).transpose()?;
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    let _frozen = args.pause.then(|| Frozen::new(&containers, &container)).transpose()?.flatten();
+    let snapshot = containers.commit(&container).map_err(failure)?;
+    let images = app.images()?;
+    let spec = &container.state.spec;
+    let base = images.find(&spec.image_id)?;
+    let mut config = images.open(&base.target, &Platform::host())?.config;
+    let created = rfc3339(unix_now());
+    config.config = spec.config.clone();
+    config.created = Some(created.clone());
+    config.author = args.author.clone().or(config.author);
+    let mut config = changed(config, &args.changes, &created)?;
+    config.history.push(History {
+        created: Some(created),
+        created_by: Some(spec.args().join(" ")),
+        author: args.author.clone(),
+        comment: args.message.clone(),
+        empty_layer: snapshot == container.snapshot,
+    });
+    let image = images.assemble(config, &snapshot, &AssembleOptions::default())?;
+    images.name(&image.target, &[snapshot], name.as_slice())?;
+    print(&format!("{}\n", image.id())).map(|()| 0)
+}
+
+/// A container that was frozen for a while.
+struct Frozen<'a>(&'a Containers, &'a Container);
+
+impl<'a> Frozen<'a> {
+    /// Freezes a container that runs; `None` for others.
+    fn new(containers: &'a Containers, container: &'a Container) -> Result<Option<Self>, Failure> {
+        if !matches!(container.state.status, Status::Running(_)) {
+            return Ok(None);
+        }
+        containers.pause(container).map_err(failure)?;
+        Ok(Some(Self(containers, container)))
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // One that has ended meanwhile needs no thaw.
+        drop(self.0.get(&self.1.id).and_then(|container| self.0.unpause(&container)));
+    }
+}

@@ -1,0 +1,117 @@
+//! The commands that change how containers fare: `stop`, `kill`, `pause`, `unpause`, `wait`, `rm`, `rename`, `prune`.
+
+use rbuild_container::{Container, ContainerError, Containers, KILL, Stop};
+
+use super::create::stop_signal;
+use super::{containers, each, failure, for_each};
+use crate::app::{App, unix_now};
+use crate::args::{ContainerPruneArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StopArgs};
+use crate::commands::filter::ObjectFilters;
+use crate::commands::print;
+use crate::format::size;
+use crate::report::{Failure, eprint};
+
+pub(super) fn stop(app: &App, args: &StopArgs) -> Result<u8, Failure> {
+    let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
+    for_each(app, &args.containers, |containers, container| containers.stop(container, stop))
+}
+
+pub(super) fn kill(app: &App, args: &KillArgs) -> Result<u8, Failure> {
+    let signal = stop_signal(Some(&args.signal))?.unwrap_or(KILL);
+    for_each(app, &args.containers, |containers, container| {
+        containers.kill(container, signal)?;
+        // Who sends this one wants it gone, and finds it gone.
+        if signal == KILL { gone(containers.wait(container)) } else { Ok(()) }
+    })
+}
+
+/// A container that removes itself is as good as one that has stopped.
+fn gone(waited: Result<i32, ContainerError>) -> Result<(), ContainerError> {
+    match waited {
+        Err(ContainerError::NotFound { .. }) => Ok(()),
+        waited => waited.map(drop),
+    }
+}
+
+pub(super) fn pause(app: &App, args: &ContainersArgs) -> Result<u8, Failure> {
+    for_each(app, &args.containers, |containers, container| {
+        if let Some(note) = containers.pause(container)? {
+            eprint(&format!("WARNING: {note}\n"));
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn unpause(app: &App, args: &ContainersArgs) -> Result<u8, Failure> {
+    for_each(app, &args.containers, Containers::unpause)
+}
+
+pub(super) fn wait(app: &App, args: &ContainersArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    each(&args.containers, |name| {
+        let container = containers.find(name).map_err(failure)?;
+        let code = containers.wait(&container).map_err(failure)?;
+        print(&format!("{code}\n"))
+    })
+}
+
+pub(super) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    each(&args.containers, |name| {
+        let removed = containers.find(name).and_then(|container| remove(&containers, &container, args.force));
+        match removed {
+            Err(ContainerError::NotFound { .. }) if args.force => Ok(()),
+            removed => removed.map_err(failure).and_then(|()| print(&format!("{name}\n"))),
+        }
+    })
+}
+
+fn remove(containers: &Containers, container: &Container, force: bool) -> Result<(), ContainerError> {
+    if force && container.state.status.is_active() {
+        containers.stop(container, Stop { signal: Some(KILL), timeout_seconds: None })?;
+    }
+    match containers.remove(container) {
+        // It has removed itself, or somebody else was faster.
+        Err(ContainerError::NotFound { .. }) if force => Ok(()),
+        removed => removed,
+    }
+}
+
+pub(super) fn rename(app: &App, args: &RenameArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    containers.rename(&container, &args.name).map_err(failure).map(|()| 0)
+}
+
+pub(super) fn prune(app: &App, args: &ContainerPruneArgs) -> Result<u8, Failure> {
+    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
+    let containers = containers(app)?;
+    let (mut ids, mut freed) = (String::new(), 0);
+    for container in containers.list().map_err(failure)? {
+        let selected = filters.selects(container.created, &container.state.spec.config.labels);
+        if container.state.status.is_active() || !selected {
+            continue;
+        }
+        let size_bytes = containers.disk_size_bytes(&container).map_err(failure)?;
+        match containers.remove(&container) {
+            // Somebody has started it meanwhile, or was faster.
+            Err(ContainerError::Illegal { .. } | ContainerError::NotFound { .. }) => {}
+            removed => {
+                removed.map_err(failure)?;
+                ids += &format!("{}\n", container.id);
+                freed += size_bytes;
+            }
+        }
+    }
+    let list = if ids.is_empty() { ids } else { format!("Deleted Containers:\n{ids}\n") };
+    print(&format!("{list}Total reclaimed space: {}\n", size(freed))).map(|()| 0)
+}
+
+/// Whether a container has a label, with that value where one is given.
+pub(super) fn has_label(container: &Container, label: &str) -> bool {
+    let labels = &container.state.spec.config.labels;
+    match label.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+        None => labels.contains_key(label),
+    }
+}

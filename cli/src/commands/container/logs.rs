@@ -1,0 +1,140 @@
+//! `rbuild logs`: what a container has printed, and prints.
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+
+use rbuild_container::{Container, ContainerError, Containers, LogLine, LogReader, LogTail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+
+use super::{EXIT_FAILED, containers, failure};
+use crate::app::{App, unix_now};
+use crate::args::LogsArgs;
+use crate::commands::filter::age_limit;
+use crate::commands::io_failure;
+use crate::report::{Failure, Kind};
+
+const NS_PER_SECOND: i64 = 1_000_000_000;
+/// How long to wait for a change before looking whether the container is there at all: its monitor may have been killed.
+const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    if container.state.spec.log.discard {
+        let message = "configured logging driver does not support reading";
+        return Err(Failure::new(Kind::Run(EXIT_FAILED), message));
+    }
+    let shown = Shown {
+        timestamps: args.timestamps,
+        since: args.since.as_deref().map(time_ns).transpose()?,
+        until: args.until.as_deref().map(time_ns).transpose()?,
+    };
+    let reader = containers.log(&container, tail(&args.tail)?).map_err(failure)?;
+    let written = if args.follow {
+        follow(&containers, &container, reader, &shown)
+    } else {
+        print_rest(reader, &shown)
+    };
+    match written {
+        Err(Stopped::ReaderGone) | Ok(()) => Ok(0),
+        Err(Stopped::Failed(failure)) => Err(*failure),
+    }
+}
+
+fn tail(text: &str) -> Result<LogTail, Failure> {
+    if text == "all" || text.starts_with('-') {
+        return Ok(LogTail::All);
+    }
+    let invalid = |_| Failure::new(Kind::Run(EXIT_FAILED), format!("invalid --tail `{text}`"));
+    text.parse().map(LogTail::Lines).map_err(invalid)
+}
+
+/// A time, or how long ago it was, in Unix nanoseconds.
+fn time_ns(text: &str) -> Result<i64, Failure> {
+    let seconds = text.parse().ok().or_else(|| age_limit(text, unix_now()));
+    let exact =
+        || text.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
+    exact()
+        .or(seconds.map(|seconds: i64| seconds.saturating_mul(NS_PER_SECOND)))
+        .ok_or_else(|| Failure::new(Kind::Run(EXIT_FAILED), format!("invalid value for a time: `{text}`")))
+}
+
+/// Which lines are shown, and how.
+struct Shown {
+    timestamps: bool,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+/// Why nothing more is shown.
+enum Stopped {
+    /// The reader of standard output went away, which is no failure.
+    ReaderGone,
+    Failed(Box<Failure>),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+fn print_rest(mut reader: LogReader, shown: &Shown) -> Result<(), Stopped> {
+    print_lines(&mut reader, shown)
+}
+
+fn print_lines(reader: &mut LogReader, shown: &Shown) -> Result<(), Stopped> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut err = io::BufWriter::new(io::stderr().lock());
+    let read = |error| Stopped::from(io_failure("read", "the log".as_ref())(error));
+    while let Some(line) = reader.next_line().map_err(read)? {
+        if line.stream == "stderr" { shown.write(&line, &mut err) } else { shown.write(&line, &mut out) }
+            .map_err(|_| Stopped::ReaderGone)?;
+    }
+    out.flush().and_then(|()| err.flush()).map_err(|_| Stopped::ReaderGone)
+}
+
+impl Shown {
+    fn write(&self, line: &LogLine, out: &mut dyn io::Write) -> io::Result<()> {
+        let time = line.time_ns().unwrap_or_default();
+        if self.since.is_some_and(|since| time < since) || self.until.is_some_and(|until| time > until) {
+            return Ok(());
+        }
+        if self.timestamps {
+            write!(out, "{} ", line.time)?;
+        }
+        out.write_all(line.log.as_bytes())
+    }
+}
+
+/// Prints what is there, and what comes until the container has ended.
+fn follow(
+    containers: &Containers,
+    container: &Container,
+    mut reader: LogReader,
+    shown: &Shown,
+) -> Result<(), Stopped> {
+    let directory = containers.directory(&container.id);
+    let watch = io_failure("watch", &directory);
+    let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE;
+    let watched = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
+    let watched =
+        watched.and_then(|inotify| inotify::add_watch(&inotify, &directory, flags).map(|_| inotify));
+    let inotify = watched.map_err(|error| watch(error.into()))?;
+    loop {
+        // In this order: what was written before the end is there when the end is seen.
+        let active = match containers.get(&container.id) {
+            Err(ContainerError::NotFound { .. }) => false,
+            found => found.map_err(failure)?.state.status.is_active(),
+        };
+        print_lines(&mut reader, shown)?;
+        if !active {
+            return Ok(());
+        }
+        let mut events = [0; 4096];
+        // A signal and nothing to read are as good as a change.
+        let _ = poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&LOOK_INTERVAL));
+        let _ = rustix::io::read(inotify.as_fd(), &mut events);
+    }
+}

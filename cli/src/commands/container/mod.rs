@@ -1,0 +1,109 @@
+//! The commands on containers: Docker's names, words and exit codes.
+
+mod attended;
+mod create;
+mod exec;
+mod files;
+mod lifecycle;
+mod logs;
+mod monitor;
+mod pipes;
+mod ps;
+mod run;
+mod session;
+mod terminal;
+mod volumes;
+
+use rbuild_container::{Container, ContainerError, Containers};
+
+pub(crate) use self::attended::attended;
+pub(crate) use self::monitor::monitor_hook;
+use super::print;
+use crate::app::App;
+use crate::args::{ContainerCommand, ContainersCommand};
+use crate::report::{Failure, Kind};
+
+/// Docker's exit code for a container that could not be created.
+pub(crate) const EXIT_CANNOT_RUN: u8 = 125;
+/// Docker's exit code for everything else that fails.
+const EXIT_FAILED: u8 = 1;
+
+/// `rbuild container …`.
+pub(crate) fn container(app: &App, command: &ContainerCommand) -> Result<u8, Failure> {
+    match command {
+        ContainerCommand::Same(command) => run(app, command),
+        ContainerCommand::Ls(args) => ps::ps(app, args),
+        ContainerCommand::Inspect(args) => super::inspect::containers(app, args),
+        ContainerCommand::Prune(args) => lifecycle::prune(app, args),
+    }
+}
+
+pub(crate) fn run(app: &App, command: &ContainersCommand) -> Result<u8, Failure> {
+    match command {
+        ContainersCommand::Run(args) => run::run(app, args),
+        ContainersCommand::Create(args) => create::create(app, args),
+        ContainersCommand::Start(args) => run::start(app, args),
+        ContainersCommand::Exec(args) => exec::exec(app, args),
+        ContainersCommand::Attach(args) => run::attach(app, args),
+        ContainersCommand::Ps(args) => ps::ps(app, args),
+        ContainersCommand::Logs(args) => logs::logs(app, args),
+        ContainersCommand::Stop(args) => lifecycle::stop(app, args),
+        ContainersCommand::Kill(args) => lifecycle::kill(app, args),
+        ContainersCommand::Pause(args) => lifecycle::pause(app, args),
+        ContainersCommand::Unpause(args) => lifecycle::unpause(app, args),
+        ContainersCommand::Restart(args) => run::restart(app, args),
+        ContainersCommand::Wait(args) => lifecycle::wait(app, args),
+        ContainersCommand::Rm(args) => lifecycle::rm(app, args),
+        ContainersCommand::Rename(args) => lifecycle::rename(app, args),
+        ContainersCommand::Diff(args) => files::diff(app, args),
+        ContainersCommand::Commit(args) => files::commit(app, args),
+        ContainersCommand::Export(args) => files::export(app, args),
+    }
+}
+
+/// The containers of the store.
+fn containers(app: &App) -> Result<Containers, Failure> {
+    Ok(Containers::new(app.store()?.clone()))
+}
+
+/// Does something with each container that was named, and says which. All are tried; the last failure counts, the others are shown.
+fn for_each(
+    app: &App,
+    names: &[String],
+    mut action: impl FnMut(&Containers, &Container) -> Result<(), ContainerError>,
+) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    each(names, |name| {
+        let container = containers.find(name).map_err(failure)?;
+        action(&containers, &container).map_err(failure)?;
+        print(&format!("{name}\n"))
+    })
+}
+
+/// The same, for what is not only a container.
+fn each(names: &[String], mut action: impl FnMut(&str) -> Result<(), Failure>) -> Result<u8, Failure> {
+    let mut failed: Option<Failure> = None;
+    for name in names {
+        if let Err(failure) = action(name)
+            && let Some(before) = failed.replace(failure)
+        {
+            before.show(crate::app::color());
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+/// As Docker: 1, or the code of a program that is not there or cannot be executed.
+pub(crate) fn failure(error: ContainerError) -> Failure {
+    coded(error, EXIT_FAILED)
+}
+
+/// The same of a container that is to be run.
+fn run_failure(error: ContainerError) -> Failure {
+    coded(error, EXIT_CANNOT_RUN)
+}
+
+fn coded(error: ContainerError, otherwise: u8) -> Failure {
+    let code = error.program_exit_code().and_then(|code| u8::try_from(code).ok());
+    Failure::caused_by(Kind::Run(code.unwrap_or(otherwise)), &error)
+}

@@ -1,0 +1,203 @@
+//! `rbuild ps`: the list of containers.
+
+use rbuild_container::{Container, Containers, HealthStatus, Status};
+use serde_json::{Value, json};
+
+use super::lifecycle::has_label;
+use super::{EXIT_FAILED, containers, failure};
+use crate::app::{App, unix_now};
+use crate::args::PsArgs;
+use crate::commands::print;
+use crate::format::{ago, duration, rfc3339, shorten, size};
+use crate::report::{Failure, Kind};
+use crate::template;
+
+/// How much of a command line a list shows.
+const COMMAND_CHARS_MAX: usize = 20;
+const NS_PER_SECOND: i64 = 1_000_000_000;
+
+/// Docker's columns.
+const TABLE: &str =
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+
+pub(super) fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    let all = containers.list().map_err(failure)?;
+    let filters = Filters::parse(&args.filters, &all)?;
+    let shows_all = args.all || args.last.is_some() || args.latest || filters.names_status();
+    let limit = if args.latest { 1 } else { args.last.unwrap_or(usize::MAX) };
+    let shown = all.iter().filter(|container| shows_all || container.state.status.is_active());
+    let shown: Vec<_> = shown.filter(|container| filters.select(container)).take(limit).collect();
+    let format = match (&args.format, args.quiet) {
+        (_, true) => "{{.ID}}".to_owned(),
+        (Some(format), _) if format != "table" => format.clone(),
+        _ if args.size => format!("{TABLE}\t{{{{.Size}}}}"),
+        _ => TABLE.to_owned(),
+    };
+    let with_size = args.size || format.contains(".Size") || format.contains("json");
+    let rows = shown.iter().map(|container| row(&containers, container, args.no_trunc, with_size));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let text = template::list(&format, &headings(), &rows)
+        .map_err(|error| Failure::caused_by(Kind::Run(EXIT_FAILED), &error))?;
+    print(&text).map(|()| 0)
+}
+
+fn headings() -> Value {
+    json!({
+        "ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
+        "RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Size": "SIZE",
+        "Names": "NAMES", "Labels": "LABELS", "Mounts": "MOUNTS", "Networks": "NETWORKS",
+        "LocalVolumes": "LOCAL VOLUMES",
+    })
+}
+
+fn row(
+    containers: &Containers,
+    container: &Container,
+    whole: bool,
+    with_size: bool,
+) -> Result<Value, Failure> {
+    let now = unix_now();
+    let spec = &container.state.spec;
+    let command = spec.args().join(" ");
+    let labels: Vec<String> =
+        spec.config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let binds: Vec<&str> = spec.binds.iter().map(|bind| bind.source.as_str()).collect();
+    let command = if whole { command } else { shorten(&command, COMMAND_CHARS_MAX) };
+    let size = if with_size {
+        let layer = containers.disk_size_bytes(container).map_err(failure)?;
+        size(layer)
+    } else {
+        "0B".to_owned()
+    };
+    Ok(json!({
+        "ID": if whole { container.id.as_str() } else { container.short_id() },
+        "Image": spec.image,
+        "Command": format!("\"{command}\""),
+        "CreatedAt": rfc3339(container.created),
+        "RunningFor": ago(now, container.created),
+        "Ports": "",
+        "State": container.state.status.name(),
+        "Status": status(container, now),
+        "Size": size,
+        "Names": container.name,
+        "Labels": labels.join(","),
+        "Mounts": binds.join(","),
+        "Networks": spec.network.to_string(),
+        "LocalVolumes": "0",
+    }))
+}
+
+/// As Docker words it: `Up 3 minutes (healthy)`, `Exited (0) 2 hours ago`.
+pub(super) fn status(container: &Container, now: i64) -> String {
+    let since = |nanoseconds: i64| duration((now - nanoseconds / NS_PER_SECOND).max(0));
+    match &container.state.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running(run) => format!("Up {}{}", since(run.started), health(container)),
+        Status::Paused(run) => format!("Up {} (Paused)", since(run.started)),
+        Status::Restarting { code, run } => format!("Restarting ({code}) {} ago", since(run.started)),
+        Status::Exited(ended) => format!("Exited ({}) {} ago", ended.code, since(ended.finished)),
+        Status::Removing => "Removal In Progress".to_owned(),
+    }
+}
+
+fn health(container: &Container) -> &'static str {
+    match container.state.health.as_ref().map(|health| health.status) {
+        None => "",
+        Some(HealthStatus::Starting) => " (health: starting)",
+        Some(HealthStatus::Healthy) => " (healthy)",
+        Some(HealthStatus::Unhealthy) => " (unhealthy)",
+    }
+}
+
+/// `--filter`: values of one name are alternatives, names are all to be met.
+#[derive(Debug, Default)]
+struct Filters(Vec<(String, Vec<Rule>)>);
+
+#[derive(Debug)]
+enum Rule {
+    Id(String),
+    Name(String),
+    Label(String),
+    Exited(i32),
+    Status(String),
+    Ancestor(String),
+    Health(String),
+    /// Created before this time, or after; of the same second, the list's order tells.
+    Before(i64),
+    Since(i64),
+    Network(String),
+}
+
+impl Filters {
+    fn parse(texts: &[String], all: &[Container]) -> Result<Self, Failure> {
+        let mut filters = Self::default();
+        for text in texts {
+            let invalid = || Failure::new(Kind::Run(EXIT_FAILED), format!("invalid filter '{text}'"));
+            let (name, value) = text.split_once('=').ok_or_else(invalid)?;
+            let rule = Rule::parse(name, value, all).ok_or_else(invalid)?;
+            match filters.0.iter_mut().find(|(known, _)| known == name) {
+                // Labels are all to be there.
+                Some((_, rules)) if name != "label" => rules.push(rule),
+                _ => filters.0.push((name.to_owned(), vec![rule])),
+            }
+        }
+        Ok(filters)
+    }
+
+    /// Whether they speak of what does not run.
+    fn names_status(&self) -> bool {
+        self.0.iter().any(|(name, _)| name == "status" || name == "exited")
+    }
+
+    fn select(&self, container: &Container) -> bool {
+        self.0.iter().all(|(_, rules)| rules.iter().any(|rule| rule.is_met(container)))
+    }
+}
+
+impl Rule {
+    fn parse(name: &str, value: &str, all: &[Container]) -> Option<Self> {
+        let created = || {
+            let meant = |it: &&Container| it.name == value || it.id.starts_with(value);
+            all.iter().find(meant).map(|container| container.created)
+        };
+        let value = value.to_owned();
+        Some(match name {
+            "id" => Self::Id(value),
+            "name" => Self::Name(value),
+            "label" => Self::Label(value),
+            "exited" => Self::Exited(value.parse().ok()?),
+            "status" => Self::Status(value),
+            "ancestor" => Self::Ancestor(value),
+            "health" => Self::Health(value),
+            "network" => Self::Network(value),
+            "before" => Self::Before(created()?),
+            "since" => Self::Since(created()?),
+            _ => return None,
+        })
+    }
+
+    fn is_met(&self, container: &Container) -> bool {
+        let spec = &container.state.spec;
+        match self {
+            Self::Id(id) => container.id.starts_with(id.as_str()),
+            Self::Name(name) => container.name.contains(name.as_str()),
+            Self::Label(label) => has_label(container, label),
+            Self::Exited(code) => container.state.status.ended().is_some_and(|ended| ended.code == *code),
+            Self::Status(name) => container.state.status.name() == name,
+            Self::Ancestor(image) => {
+                let bare = spec.image_id.strip_prefix("sha256:").unwrap_or(&spec.image_id);
+                spec.image == *image
+                    || spec.image.strip_suffix(":latest") == Some(image)
+                    || spec.image_id == *image
+                    || bare.starts_with(image.as_str())
+            }
+            Self::Health(name) => {
+                container.state.health.as_ref().map_or("none", |health| health.status.name()) == name
+            }
+            Self::Before(time) => container.created < *time,
+            Self::Since(time) => container.created > *time,
+            Self::Network(name) => spec.network.to_string() == *name,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `rbuild run`, `start`, `restart` and `attach`: containers that run, and the user's part in them.
+
+use std::io::{self, IsTerminal as _};
+
+use rbuild_container::{Attach, Container, Containers, StartOptions, Started, Status, Stop};
+
+use super::create::{Created, stop_signal};
+use super::session::{Outcome, Part, attend, forward_signals, parse_detach_keys};
+use super::terminal::{self, RawTerminal};
+use super::{EXIT_CANNOT_RUN, EXIT_FAILED, containers, each, failure, run_failure};
+use crate::app::App;
+use crate::args::{AttachArgs, LeaveArgs, RunArgs, StartArgs, StopArgs};
+use crate::commands::print;
+use crate::report::{Failure, Kind, eprint};
+
+/// The exit code of a container whose monitor was lost, and with it the container.
+const EXIT_LOST: i32 = 137;
+
+pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
+    let options = &args.options;
+    need_terminal(options.tty && options.interactive && !args.detach, EXIT_CANNOT_RUN)?;
+    let part = part(&args.leave, options.tty, options.interactive)?;
+    // Before any thread, as they inherit the mask; so the session that signals go to comes later.
+    let target = forward_signals(options.tty, args.leave.sig_proxy)?;
+    let created = Created::new(app, options, !args.detach)?;
+    let Created { containers, container } = &created;
+    if args.detach {
+        created.or_removed(start_one(app, containers, container, None))?;
+        return print(&format!("{}\n", container.id)).map(|()| 0);
+    }
+    let attach = Attach { stdin: options.interactive, stdout: true, stderr: true };
+    let raw = (options.tty && options.interactive).then(RawTerminal::enter).flatten();
+    let started = created.or_removed(start_one(app, containers, container, Some(attach)))?;
+    let session = target.get_or_init(|| started.session);
+    match attend(session, &part, raw) {
+        Ok(outcome) => Ok(exit_code(outcome)),
+        // The kernel has killed the container together with its monitor.
+        Err(error) => {
+            if options.rm {
+                // What is left of it is seen by `ps -a`.
+                drop(containers.remove(container));
+            }
+            Err(Failure::caused_by(Kind::Run(clamped(EXIT_LOST)), &error))
+        }
+    }
+}
+
+pub(super) fn start(app: &App, args: &StartArgs) -> Result<u8, Failure> {
+    if !args.attach && !args.interactive {
+        let containers = containers(app)?;
+        return each(&args.containers, |name| {
+            let container = containers.find(name).map_err(failure)?;
+            start_stopped(app, &containers, &container)?;
+            print(&format!("{name}\n"))
+        });
+    }
+    let [name] = args.containers.as_slice() else {
+        let message = "you cannot start and attach multiple containers at once";
+        return Err(Failure::new(Kind::Run(EXIT_FAILED), message));
+    };
+    let target = forward_signals(true, args.leave.sig_proxy)?;
+    let containers = containers(app)?;
+    let container = containers.find(name).map_err(failure)?;
+    let spec = &container.state.spec;
+    let part = part(&args.leave, spec.tty, args.interactive && spec.open_stdin)?;
+    need_terminal(part.tty && part.stdin, EXIT_FAILED)?;
+    let attach = Attach { stdin: part.stdin, stdout: true, stderr: true };
+    let raw = (part.tty && part.stdin).then(RawTerminal::enter).flatten();
+    let session = if container.is_running() {
+        containers.attach(&container, attach).map_err(failure)?
+    } else {
+        start_one(app, &containers, &container, Some(attach))?.session
+    };
+    attend(target.get_or_init(|| session), &part, raw).map(exit_code).map_err(failure)
+}
+
+pub(super) fn attach(app: &App, args: &AttachArgs) -> Result<u8, Failure> {
+    let target = forward_signals(true, args.leave.sig_proxy)?;
+    let containers = containers(app)?;
+    let container = containers.find(&args.container).map_err(failure)?;
+    let spec = &container.state.spec;
+    let part = part(&args.leave, spec.tty, spec.open_stdin && !args.no_stdin)?;
+    container.check(rbuild_container::Action::Attach).map_err(failure)?;
+    need_terminal(part.tty && part.stdin, EXIT_FAILED)?;
+    let attach = Attach { stdin: part.stdin, stdout: true, stderr: true };
+    let session = containers.attach(&container, attach).map_err(failure)?;
+    let session = target.get_or_init(|| session);
+    if part.tty {
+        // A terminal of another size is drawn anew; one that is gone needs no size.
+        drop(session.resize(terminal::size()));
+    }
+    let raw = (part.tty && part.stdin).then(RawTerminal::enter).flatten();
+    attend(session, &part, raw).map(exit_code).map_err(failure)
+}
+
+pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
+    let containers = containers(app)?;
+    let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
+    each(&args.containers, |name| {
+        let container = containers.find(name).map_err(failure)?;
+        containers.stop(&container, stop).map_err(failure)?;
+        let stopped = containers.get(&container.id).map_err(failure)?;
+        start_one(app, &containers, &stopped, None)?;
+        print(&format!("{name}\n"))
+    })
+}
+
+/// Starts a container that does not run; one that does is what is wanted.
+fn start_stopped(app: &App, containers: &Containers, container: &Container) -> Result<(), Failure> {
+    container.check(rbuild_container::Action::Start).map_err(failure)?;
+    match container.state.status {
+        Status::Created | Status::Exited(_) => start_one(app, containers, container, None).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn start_one(
+    app: &App,
+    containers: &Containers,
+    container: &Container,
+    attach: Option<Attach>,
+) -> Result<Started, Failure> {
+    let store = app.store()?;
+    let stubs = rbuild_solver::local::make_stubs(&store.area(rbuild_cache::Area::Stubs))
+        .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    let options = StartOptions {
+        user_xattrs: app.in_user_namespace(),
+        squash_owners: app.single_id(),
+        stubs,
+        size: terminal::size(),
+        attach,
+    };
+    let started = containers.start(container, options).map_err(run_failure)?;
+    for warning in &started.warnings {
+        eprint(&format!("WARNING: {warning}\n"));
+    }
+    Ok(started)
+}
+
+fn part(leave: &LeaveArgs, tty: bool, stdin: bool) -> Result<Part, Failure> {
+    Ok(Part { tty, stdin, detach_keys: parse_detach_keys(&leave.detach_keys)? })
+}
+
+/// A terminal inside needs one outside, or its user sees nothing of what is typed.
+pub(super) fn need_terminal(needed: bool, code: u8) -> Result<(), Failure> {
+    if !needed || io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Run(code), "standard input is not a terminal")
+        .hint("`-i` without `-t` reads from a file or a pipe"))
+}
+
+/// The exit code of rbuild. Whoever leaves a process running has not failed.
+pub(super) fn exit_code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Exited(code) => clamped(code),
+        Outcome::Left => 0,
+    }
+}
+
+fn clamped(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}

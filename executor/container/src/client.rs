@@ -1,0 +1,300 @@
+//! The client's side: starting a monitor, and asking one.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rbuild_executor::{Stream, TerminalSize};
+
+use crate::monitor::MONITOR_NAME;
+use crate::protocol::{
+    self, Attach, Exec, Frame, Input, Launch, Opening, Reply, Request, Stop, Update, VERSION, expect, send,
+};
+use crate::spec::overlay;
+use crate::state::{Action, Status};
+use crate::{Container, ContainerError, Containers, SOCKET};
+
+/// How a container is started.
+#[derive(Debug, Clone)]
+pub struct StartOptions {
+    /// Whether the store marks its layers with `user.` attributes, as in user namespaces.
+    pub user_xattrs: bool,
+    /// Whether files cannot be given to others than their maker.
+    pub squash_owners: bool,
+    /// The directory of mount-point stubs.
+    pub stubs: std::path::PathBuf,
+    /// The size of the container's terminal, if it has one.
+    pub size: TerminalSize,
+    /// How the caller takes part, if it does.
+    pub attach: Option<Attach>,
+}
+
+/// A container, or a further process, that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// What the machine could not do.
+    pub warnings: Vec<String>,
+    /// Where the caller takes part.
+    pub session: Session,
+}
+
+/// A client's part in a process: its output comes, its input goes, and last comes how it ended.
+#[derive(Debug, Clone)]
+pub struct Session {
+    socket: Arc<UnixStream>,
+}
+
+/// What comes of a process.
+#[derive(Debug)]
+pub enum Event {
+    /// Output.
+    Output(Stream, Vec<u8>),
+    /// It has ended so.
+    Exited(i32),
+}
+
+impl Session {
+    /// The next of what comes.
+    ///
+    /// # Errors
+    /// [`ContainerError::MonitorLost`] when the monitor is gone.
+    pub fn next_event(&self) -> Result<Event, ContainerError> {
+        match protocol::receive(&self.socket) {
+            Ok(Some(Frame::Output(stream, bytes))) => Ok(Event::Output(stream, bytes)),
+            Ok(Some(Frame::Message(Reply::Exited { code }))) => Ok(Event::Exited(code)),
+            Ok(_) | Err(_) => Err(ContainerError::MonitorLost),
+        }
+    }
+
+    /// Sends input.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        protocol::send_stdin(&self.socket, bytes)
+    }
+
+    /// Ends the input.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn end_input(&self) -> io::Result<()> {
+        send(&self.socket, &Input::StdinEnd)
+    }
+
+    /// Says that nobody reads this output any more.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn close_output(&self, stream: Stream) -> io::Result<()> {
+        send(&self.socket, &Input::OutputClosed { stderr: stream == Stream::Stderr })
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        send(&self.socket, &Input::Signal(signal))
+    }
+
+    /// Sets the size of the terminal.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
+        send(&self.socket, &Input::Resize(size))
+    }
+
+    /// Leaves: nothing more comes.
+    pub fn leave(&self) {
+        // One that is closed already is left.
+        drop(self.socket.shutdown(std::net::Shutdown::Both));
+    }
+}
+
+impl Containers {
+    /// Starts the process of a container, under a monitor that outlives the caller.
+    ///
+    /// # Errors
+    /// When its state forbids it, or it cannot be run. Its state is then what it was.
+    pub fn start(&self, container: &Container, options: StartOptions) -> Result<Started, ContainerError> {
+        container.check(Action::Start)?;
+        // A person starts it: restarts count from here.
+        self.change(&container.id, |state| state.restart_count = 0)?;
+        let (socket, _child) = rbuild_executor::detached::start(MONITOR_NAME)?;
+        let launch = Launch {
+            root: self.store().root().to_owned(),
+            user_xattrs: options.user_xattrs,
+            squash_owners: options.squash_owners,
+            id: container.id.clone(),
+            stubs: options.stubs,
+            size: options.size,
+            attach: options.attach,
+        };
+        begin(socket, Request::Launch(Box::new(launch)))
+    }
+
+    /// Takes part in a container that runs.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn attach(&self, container: &Container, attach: Attach) -> Result<Session, ContainerError> {
+        container.check(Action::Attach)?;
+        Ok(begin(self.connect(container)?, Request::Attach(attach))?.session)
+    }
+
+    /// Runs a further process in a container that runs.
+    ///
+    /// # Errors
+    /// When it does not run, or the process cannot be run.
+    pub fn exec(&self, container: &Container, exec: Exec) -> Result<Session, ContainerError> {
+        container.check(Action::Exec)?;
+        Ok(begin(self.connect(container)?, Request::Exec(Box::new(exec)))?.session)
+    }
+
+    /// Sends a signal to the process of a container.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, container: &Container, signal: i32) -> Result<(), ContainerError> {
+        container.check(Action::Kill)?;
+        self.ask(container, Request::Signal(signal)).map(drop)
+    }
+
+    /// Ends the process of a container in good order, or else by force. One that does not run has ended already.
+    ///
+    /// # Errors
+    /// When the monitor fails.
+    pub fn stop(&self, container: &Container, stop: Stop) -> Result<(), ContainerError> {
+        if !container.state.status.is_active() {
+            return Ok(());
+        }
+        self.ask_or_gone(container, Request::Stop(stop))
+    }
+
+    /// Waits until a container runs no more, and will not by itself. Returns its exit code.
+    ///
+    /// # Errors
+    /// When the container is gone.
+    pub fn wait(&self, container: &Container) -> Result<i32, ContainerError> {
+        if container.state.status.is_active() {
+            self.ask_or_gone(container, Request::Wait)?;
+        }
+        let status = self.get(&container.id)?.state.status;
+        Ok(status.ended().map_or(0, |ended| ended.code))
+    }
+
+    /// Freezes a container. A word on how, where it is not as it should be.
+    ///
+    /// # Errors
+    /// When its state forbids it.
+    pub fn pause(&self, container: &Container) -> Result<Option<String>, ContainerError> {
+        container.check(Action::Pause)?;
+        self.ask(container, Request::Pause)
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// When its state forbids it.
+    pub fn unpause(&self, container: &Container) -> Result<(), ContainerError> {
+        container.check(Action::Unpause)?;
+        self.ask(container, Request::Unpause).map(drop)
+    }
+
+    /// Changes what may change of a container, running or not.
+    ///
+    /// # Errors
+    /// When the machine refuses a limit.
+    pub fn update(&self, container: &Container, update: &Update) -> Result<(), ContainerError> {
+        if container.state.status.is_active() {
+            self.ask(container, Request::Update(update.clone()))?;
+        }
+        self.change(&container.id, |state| {
+            overlay(&mut state.spec.limits, &update.limits);
+            state.spec.restart = update.restart.unwrap_or(state.spec.restart);
+        })
+    }
+
+    /// The root directory of a container that runs, as its processes see it.
+    pub(crate) fn live_root(&self, container: &Container) -> Result<OwnedFd, ContainerError> {
+        let socket = self.connect(container)?;
+        send(&socket, &Opening { version: VERSION, request: Request::Root }).map_err(ContainerError::Talk)?;
+        done(&socket)?;
+        protocol::receive_descriptor(&socket).map_err(ContainerError::Talk)
+    }
+
+    fn connect(&self, container: &Container) -> Result<UnixStream, ContainerError> {
+        let directory = self.directory(&container.id);
+        let connect = || {
+            let open = File::open(&directory)?;
+            UnixStream::connect(rbuild_cache::root_dir::proc_path(open.as_fd()).join(SOCKET))
+        };
+        // Its monitor has gone between the look at the row and now.
+        connect().map_err(|_| ContainerError::Illegal {
+            message: format!("container {} is not running", container.id),
+        })
+    }
+
+    fn ask(&self, container: &Container, request: Request) -> Result<Option<String>, ContainerError> {
+        let socket = self.connect(container)?;
+        send(&socket, &Opening { version: VERSION, request }).map_err(ContainerError::Talk)?;
+        done(&socket)
+    }
+
+    /// Asks for something that is done as well when the container has ended meanwhile.
+    fn ask_or_gone(&self, container: &Container, request: Request) -> Result<(), ContainerError> {
+        match self.ask(container, request) {
+            Err(error) => match self.get(&container.id) {
+                Ok(now) if now.state.status.is_active() => Err(error),
+                _ => Ok(()),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+fn begin(socket: UnixStream, request: Request) -> Result<Started, ContainerError> {
+    send(&socket, &Opening { version: VERSION, request }).map_err(ContainerError::Talk)?;
+    match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
+        Reply::Started { warnings } => {
+            Ok(Started { warnings, session: Session { socket: Arc::new(socket) } })
+        }
+        reply => Err(refusal(reply)),
+    }
+}
+
+fn done(socket: &UnixStream) -> Result<Option<String>, ContainerError> {
+    match expect(socket).map_err(|_| ContainerError::MonitorLost)? {
+        Reply::Done { note } => Ok(note),
+        reply => Err(refusal(reply)),
+    }
+}
+
+fn refusal(reply: Reply) -> ContainerError {
+    match reply {
+        Reply::Failed(failed) if failed.illegal => ContainerError::Illegal { message: failed.message },
+        Reply::Failed(failed) => {
+            ContainerError::Refused { message: failed.message, exit_code: failed.exit_code }
+        }
+        _ => ContainerError::ForeignMonitor,
+    }
+}
+
+impl Container {
+    /// Whether an action is legal now.
+    ///
+    /// # Errors
+    /// [`ContainerError::Illegal`] when it is not.
+    pub fn check(&self, action: Action) -> Result<(), ContainerError> {
+        self.state.status.check(action, &self.name, &self.id)
+    }
+
+    /// Whether its process runs, frozen or not.
+    pub const fn is_running(&self) -> bool {
+        matches!(self.state.status, Status::Running(_) | Status::Paused(_))
+    }
+}

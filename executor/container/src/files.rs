@@ -1,0 +1,131 @@
+//! The files of a container, for who reads and writes them from outside.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use rbuild_cache::Snapshot;
+use rbuild_cache::layer::whiteout::{is_opaque, is_whiteout};
+use rbuild_cache::root_dir::{RootDir, list};
+use rustix::fs::{AtFlags, FileType, statat};
+
+use crate::{Container, ContainerError, Containers};
+
+/// The file system of a container as its processes see it, or would.
+#[derive(Debug)]
+pub struct Files {
+    /// Its root.
+    pub root: RootDir,
+    /// Keeps a container from being started meanwhile.
+    _lock: Option<File>,
+}
+
+/// How a path of a container differs from its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is not in the image.
+    Added,
+    /// It is in the image as well.
+    Changed,
+    /// It is in the image only.
+    Deleted,
+}
+
+impl Containers {
+    /// The files of a container, to read and write; with all its mounts where it runs.
+    ///
+    /// # Errors
+    /// When they cannot be mounted.
+    pub fn files(&self, container: &Container) -> Result<Files, ContainerError> {
+        if container.is_running() {
+            return Ok(Files { root: RootDir::from_fd(self.live_root(container)?), _lock: None });
+        }
+        let lock = self.lock(container)?;
+        let directory = self.directory(&container.id);
+        let mounted = self.store().mount_writable(&container.snapshot, &directory, None)?;
+        Ok(Files { root: RootDir::from_fd(mounted.into()), _lock: Some(lock) })
+    }
+
+    /// The files of a container without its mounts, to read, whether it runs or not.
+    ///
+    /// # Errors
+    /// When they cannot be mounted.
+    pub fn view(&self, container: &Container) -> Result<RootDir, ContainerError> {
+        let directory = self.directory(&container.id);
+        let mounted = self.store().view_writable(&container.snapshot, &directory)?;
+        Ok(RootDir::from_fd(mounted.into()))
+    }
+
+    /// Makes a snapshot of a container's files as they are. Nothing should write to them meanwhile.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn commit(&self, container: &Container) -> Result<Snapshot, ContainerError> {
+        let upper = self.directory(&container.id).join("upper");
+        if !upper.exists() {
+            return Ok(container.snapshot.clone());
+        }
+        Ok(self.store().commit_copy(&container.snapshot, &upper)?)
+    }
+
+    /// What differs from the image, in the order of paths.
+    ///
+    /// # Errors
+    /// When the layers cannot be read.
+    pub fn changes(&self, container: &Container) -> Result<Vec<(ChangeKind, PathBuf)>, ContainerError> {
+        let upper = self.directory(&container.id).join("upper");
+        let mut changes = Vec::new();
+        if upper.exists() {
+            let image = RootDir::from_fd(self.store().view(&container.snapshot)?.into());
+            let upper = RootDir::open(&upper).map_err(rbuild_cache::Error::from)?;
+            let compare = Compare { upper, image, xattrs: self.store().xattrs() };
+            compare.directory(Path::new(""), &mut changes)?;
+        }
+        Ok(changes)
+    }
+}
+
+struct Compare {
+    upper: RootDir,
+    image: RootDir,
+    xattrs: rbuild_cache::OverlayXattrs,
+}
+
+impl Compare {
+    fn directory(&self, path: &Path, changes: &mut Vec<(ChangeKind, PathBuf)>) -> Result<(), ContainerError> {
+        let failed = |error: rustix::io::Errno| ContainerError::io("read", path)(error.into());
+        let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let open = self.upper.open_dir(here).map_err(rbuild_cache::Error::from)?;
+        let mut entries = list(open.as_fd()).map_err(failed)?;
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, kind) in entries {
+            let path = path.join(&name);
+            let in_image = self.image.lstat(&path).is_ok();
+            let stat = statat(&open, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            if is_whiteout(open.as_fd(), &name, &stat, self.xattrs).map_err(failed)? {
+                if in_image {
+                    changes.push((ChangeKind::Deleted, path));
+                }
+                continue;
+            }
+            changes.push((if in_image { ChangeKind::Changed } else { ChangeKind::Added }, path.clone()));
+            if kind == FileType::Directory {
+                if in_image && is_opaque(open.as_fd(), &name, self.xattrs).map_err(failed)? {
+                    self.hidden(&path, changes);
+                }
+                self.directory(&path, changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an opaque directory hides of the image's and does not have itself.
+    fn hidden(&self, path: &Path, changes: &mut Vec<(ChangeKind, PathBuf)>) {
+        for entry in self.image.read_dir(path).into_iter().flatten() {
+            let path = path.join(&entry.name);
+            if self.upper.lstat(&path).is_err() {
+                changes.push((ChangeKind::Deleted, path));
+            }
+        }
+    }
+}
