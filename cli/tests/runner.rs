@@ -9,6 +9,7 @@ mod containers_command;
 mod crash;
 mod disk_commands;
 mod doctor;
+mod escape;
 mod images_command;
 mod interop;
 mod registry;

@@ -50,13 +50,18 @@ impl TestEnvironment {
 
     /// Makes the image `busybox` in the store; says so where that cannot be.
     pub(crate) fn import_base(&self) -> bool {
+        self.import_base_with(&[])
+    }
+
+    /// With these options of rbuild's own.
+    pub(crate) fn import_base_with(&self, options: &[&str]) -> bool {
         let tar = match base::tar() {
             Ok(tar) => tar,
             Err(reason) => return skip(&reason),
         };
         let path = self.write("busybox.tar", tar);
         let arguments = ["import", "-c", r#"CMD ["sh"]"#, path.to_str().unwrap(), "busybox"];
-        let outcome = self.rbuild(&arguments).outcome();
+        let outcome = self.rbuild(options).args(&arguments).outcome();
         if outcome.code == 3 && outcome.stderr.contains("user namespace") {
             return skip(&outcome.stderr);
         }
