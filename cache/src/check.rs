@@ -203,7 +203,9 @@ impl Store {
         if let Some(missing) = documents.map(|blob| blob.digest).find(|digest| !self.has_blob(*digest)) {
             return Ok(Some(missing));
         }
-        if image.target.media_type.is_manifest() { self.missing_layer_of(target) } else { Ok(None) }
+        // What was never unpacked may be elsewhere.
+        let unpacked = image.target.media_type.is_manifest() && !image.snapshots.is_empty();
+        if unpacked { self.missing_layer_of(target) } else { Ok(None) }
     }
 
     /// The first layer of an image that has neither a directory nor a blob that it can be unpacked from.

@@ -264,11 +264,11 @@ pub(crate) fn isolation(global: &GlobalArgs) -> Result<Isolation, Failure> {
     }
 }
 
-fn credential_files() -> CredentialFiles {
+pub(crate) fn credential_files() -> CredentialFiles {
     CredentialFiles::from_environment(path)
 }
 
-fn client_options() -> ClientOptions {
+pub(crate) fn client_options() -> ClientOptions {
     let either = |upper: &str, lower: &str| {
         environment(lower).or_else(|| environment(upper)).filter(|value| !value.is_empty())
     };

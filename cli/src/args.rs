@@ -99,6 +99,17 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Sends an image to a registry.
     Push(PushArgs),
+    /// Copies an image from one name to another at registries, without keeping it.
+    Copy(CopyArgs),
+    /// Shows what a registry has under a name.
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
+    /// Lists the repositories of a registry whose names have a word.
+    Search(SearchArgs),
+    /// Keeps a user name and a password for a registry.
+    Login(LoginArgs),
+    /// Forgets what was kept for a registry.
+    Logout(LogoutArgs),
     /// Shows what the cache and the images take on disk.
     Du(DuArgs),
     /// Removes what is cached and not in use.
@@ -228,6 +239,14 @@ pub(crate) struct BuildArgs {
     /// What is done when a RUN step fails: `shell` opens one in what the step left.
     #[arg(help_heading = STEPS, long, value_enum, value_name = "ACTION")]
     pub(crate) on_error: Option<OnErrorArg>,
+    /// Looks in a shared cache for what other machines built: `type=registry,ref=REF`, `type=local,src=DIR`, `type=s3,bucket=B`, `gcs`,
+    /// `azblob` (repeatable).
+    #[arg(help_heading = CACHE, long = "cache-from", value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Writes what was built to a shared cache: as `--cache-from`, with `dest=` for `src=`; `,mode=max` for all stages
+    /// (repeatable).
+    #[arg(help_heading = CACHE, long = "cache-to", value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
     /// Runs every step, whatever is cached.
     #[arg(help_heading = CACHE, long)]
     pub(crate) no_cache: bool,
@@ -424,6 +443,8 @@ pub(crate) enum PullArg {
     Missing,
     /// Never.
     Never,
+    /// Always, unless the registry cannot be reached and the image is in the store.
+    Newer,
 }
 
 /// `rbuild images`.
@@ -563,8 +584,77 @@ pub(crate) struct PushArgs {
     /// Prints nothing.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// How layers are compressed that are not yet: `gzip`, `zstd` or `none`; with a level, `zstd,9`.
+    #[arg(long, value_name = "FORM[,LEVEL]")]
+    pub(crate) compression: Option<String>,
+    /// Brings layers into that form that are compressed in another.
+    #[arg(long)]
+    pub(crate) force_compression: bool,
     /// The image.
     pub(crate) image: String,
+}
+
+/// `rbuild copy`.
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Prints nothing.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// What to copy.
+    pub(crate) source: String,
+    /// Its new name.
+    pub(crate) destination: String,
+}
+
+/// `rbuild manifest`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestCommand {
+    /// Shows the manifest or index of a name, as JSON.
+    Inspect(ManifestInspectArgs),
+}
+
+/// `rbuild manifest inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct ManifestInspectArgs {
+    /// Shows it byte for byte.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Shows nothing but its digest.
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) digest: bool,
+    /// The image.
+    pub(crate) image: String,
+}
+
+/// `rbuild search`.
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// How many names are shown at most.
+    #[arg(long, default_value_t = 25)]
+    pub(crate) limit: usize,
+    /// The registry, and a part of names.
+    #[arg(value_name = "REGISTRY/WORD")]
+    pub(crate) term: String,
+}
+
+/// `rbuild login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// The user.
+    #[arg(short, long)]
+    pub(crate) username: Option<String>,
+    /// Reads the password from standard input.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// The registry [default: docker.io].
+    pub(crate) server: Option<String>,
+}
+
+/// `rbuild logout`.
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// The registry [default: docker.io].
+    pub(crate) server: Option<String>,
 }
 
 /// Parses the command line. Help is an error too.

@@ -3,6 +3,7 @@
 //! ```toml
 //! [cache]
 //! size = "20GB"
+//! shared = "type=registry,ref=registry.example/team/cache"
 //!
 //! [security]
 //! options = ["seccomp=/etc/rbuild/seccomp.json"]
@@ -46,6 +47,9 @@ pub(crate) struct SecurityConfig {
 pub(crate) struct CacheConfig {
     /// How much it may take, as `--cache-size` takes it.
     pub(crate) size: Option<String>,
+    /// A cache shared with other machines, as `--cache-from` and `--cache-to` take it: every build that says nothing else of
+    /// shared caches reads it before and writes all of its steps to it after.
+    pub(crate) shared: Option<String>,
 }
 
 impl Config {

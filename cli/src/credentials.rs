@@ -8,14 +8,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use crate::commands::io_failure;
+use crate::report::{Failure, Kind};
+
+/// How long a credential helper may take.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The user name that says the password is an identity token (docker-credential-helpers).
 const TOKEN_USER: &str = "<token>";
 /// How Docker Hub is called in credential files.
@@ -31,7 +41,18 @@ pub(crate) enum Login {
 /// The credential files of a user.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CredentialFiles {
+    /// In the order in which they are looked at.
     paths: Vec<PathBuf>,
+    /// Where logins are kept.
+    writable: Option<PathBuf>,
+}
+
+/// Where a login is kept now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) place: String,
+    /// Whether all who can read the file can read the password.
+    pub(crate) is_plain: bool,
 }
 
 /// Docker's `config.json` and containers' `auth.json`, as far as they matter here.
@@ -67,13 +88,66 @@ impl CredentialFiles {
             variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
             docker_config(&variable),
         ];
-        Self { paths: paths.into_iter().flatten().collect() }
+        let writable = variable("REGISTRY_AUTH_FILE").or_else(|| docker_config(&variable));
+        Self { paths: paths.into_iter().flatten().collect(), writable }
     }
 
     /// The login for a registry, by host and port, and the repository within it.
     pub(crate) fn login(&self, registry: &str, repository: &str) -> Option<Login> {
         let read = |path: &PathBuf| serde_json::from_slice::<AuthFile>(&fs::read(path).ok()?).ok();
         self.paths.iter().filter_map(read).find_map(|file| file.login(registry, repository))
+    }
+
+    /// Keeps a login: with the helper that the file names for the registry, or else in the file itself.
+    ///
+    /// # Errors
+    /// When there is no place for it, or it cannot be written.
+    pub(crate) fn store(&self, registry: &str, user: &str, password: &str) -> Result<Kept, Failure> {
+        let (path, mut document) = self.document()?;
+        let key = file_key(registry);
+        if let Some(helper) = helper_of(&document, key) {
+            let login = json!({ "ServerURL": key, "Username": user, "Secret": password });
+            helper_says(&helper, "store", &login.to_string()).ok_or_else(|| helper_failed(&helper))?;
+            return Ok(Kept { place: format!("docker-credential-{helper}"), is_plain: false });
+        }
+        document["auths"][key] = json!({ "auth": STANDARD.encode(format!("{user}:{password}")) });
+        write(path, &document)?;
+        Ok(Kept { place: path.display().to_string(), is_plain: true })
+    }
+
+    /// Forgets the login for a registry.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn erase(&self, registry: &str) -> Result<(), Failure> {
+        let (path, mut document) = self.document()?;
+        let key = file_key(registry);
+        if let Some(helper) = helper_of(&document, key) {
+            helper_says(&helper, "erase", key).ok_or_else(|| helper_failed(&helper))?;
+        }
+        let removed = document["auths"].as_object_mut().and_then(|auths| auths.remove(key));
+        removed.map_or(Ok(()), |_| write(path, &document))
+    }
+
+    /// The file that is written: the one that was asked for, or else Docker's. What else is in it stays.
+    fn document(&self) -> Result<(&Path, Value), Failure> {
+        let none = || Failure::new(Kind::Environment, "there is no place for logins: HOME is not set");
+        let path = self.writable.as_deref().ok_or_else(none)?;
+        let mut document = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::new(Kind::Input, format!("failed to read `{}`: {error}", path.display()))
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => json!({}),
+            Err(error) => return Err(io_failure("read", path)(error)),
+        };
+        if !document.is_object() {
+            let message = format!("failed to read `{}`: it is not a JSON object", path.display());
+            return Err(Failure::new(Kind::Input, message));
+        }
+        if !document["auths"].is_object() {
+            document["auths"] = json!({});
+        }
+        Ok((path, document))
     }
 }
 
@@ -124,8 +198,48 @@ fn keys(registry: &str, repository: &str) -> Vec<String> {
     keys
 }
 
-/// Runs `docker-credential-NAME get`, which is how Docker and Podman keep passwords out of files.
+/// How Docker calls a registry in its file.
+fn file_key(registry: &str) -> &str {
+    if registry == "docker.io" { DOCKER_HUB_KEYS[0] } else { registry }
+}
+
+/// The helper that keeps the logins for a registry.
+fn helper_of(document: &Value, key: &str) -> Option<String> {
+    let named = document["credHelpers"][key].as_str();
+    let helper = named.or_else(|| document["credsStore"].as_str())?;
+    Some(helper.to_owned()).filter(|helper| !helper.is_empty())
+}
+
+fn helper_failed(name: &str) -> Failure {
+    Failure::new(Kind::Environment, format!("`docker-credential-{name}` failed"))
+}
+
+/// Replaces the file at once; only its owner may read it.
+fn write(path: &Path, document: &Value) -> Result<(), Failure> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(io_failure("create", directory))?;
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
+    let text = format!("{document:#}\n");
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(io_failure("write", &partial))?;
+    // A link leads to where the user keeps the file.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    fs::rename(&partial, &target).map_err(io_failure("write", path))
+}
+
+/// Asks `docker-credential-NAME`, which is how Docker and Podman keep passwords out of files.
 fn ask_helper(name: &str, key: &str) -> Option<Login> {
+    let answer: HelperAnswer = serde_json::from_slice(&helper_says(name, "get", key)?).ok()?;
+    Some(if answer.username == TOKEN_USER {
+        Login::IdentityToken(answer.secret)
+    } else {
+        Login::Password { user: answer.username, password: answer.secret }
+    })
+}
+
+/// Runs `docker-credential-NAME VERB` on `input`. One that takes too long, as for a prompt that nobody sees, is ended.
+fn helper_says(name: &str, verb: &str, input: &str) -> Option<Vec<u8>> {
     if name.is_empty() || name.contains('/') {
         return None;
     }
@@ -134,20 +248,27 @@ fn ask_helper(name: &str, key: &str) -> Option<Login> {
         reason = "credential helpers are programs by definition; this is their one wrapper"
     )]
     let mut child = Command::new(format!("docker-credential-{name}"))
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    child.stdin.take()?.write_all(key.as_bytes()).ok()?;
-    let output = child.wait_with_output().ok().filter(|output| output.status.success())?;
-    let answer: HelperAnswer = serde_json::from_slice(&output.stdout).ok()?;
-    Some(if answer.username == TOKEN_USER {
-        Login::IdentityToken(answer.secret)
-    } else {
-        Login::Password { user: answer.username, password: answer.secret }
-    })
+    child.stdin.take()?.write_all(input.as_bytes()).ok()?;
+    let mut stdout = child.stdout.take()?;
+    let (sender, output) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stdout.read_to_end(&mut bytes);
+        // Nobody waits any longer when it took too long.
+        drop(sender.send(read.map(|_| bytes)));
+    });
+    let Ok(Ok(bytes)) = output.recv_timeout(HELPER_TIMEOUT) else {
+        child.kill().ok();
+        child.wait().ok();
+        return None;
+    };
+    child.wait().ok().filter(std::process::ExitStatus::success).map(|_| bytes)
 }
 
 #[cfg(test)]
@@ -182,5 +303,28 @@ mod tests {
         let json =
             r#"{"credHelpers": {"h.example": "does-not-exist"}, "auths": {"h.example": {"auth": "YTpi"}}}"#;
         assert_eq!(login(json, "h.example", "x"), Some(("a".into(), "b".into())));
+    }
+
+    #[test]
+    fn a_login_is_kept_and_forgotten_and_the_rest_of_the_file_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker/config.json");
+        let files = CredentialFiles { paths: vec![path.clone()], writable: Some(path.clone()) };
+        files.store("docker.io", "u", "p:w").unwrap();
+        let found = |registry: &str| match files.login(registry, "a/b")? {
+            Login::Password { user, password } => Some((user, password)),
+            Login::IdentityToken(_) => None,
+        };
+        assert_eq!(found("docker.io"), Some(("u".into(), "p:w".into())));
+        let mut document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        document["proxies"] = json!({ "default": {} });
+        fs::write(&path, document.to_string()).unwrap();
+        assert_eq!(files.store("r.example:5000", "v", "q").unwrap().place, path.display().to_string());
+        files.erase("docker.io").unwrap();
+        assert_eq!((found("docker.io"), found("r.example:5000")), (None, Some(("v".into(), "q".into()))));
+        let document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert!(document["proxies"].is_object());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

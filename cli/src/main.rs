@@ -6,9 +6,11 @@
 
 mod app;
 mod args;
+mod cache_spec;
 mod commands;
 mod config;
 mod credentials;
+mod fields;
 mod format;
 mod history;
 mod output_spec;
@@ -83,6 +85,11 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Load(args) => commands::load::run(&app, &args),
         Command::Pull(args) => commands::pull::run(&app, &args),
         Command::Push(args) => commands::push::run(&app, &args),
+        Command::Copy(args) => commands::manifest::copy(&app, &args),
+        Command::Manifest(command) => commands::manifest::run(&app, &command),
+        Command::Search(args) => commands::manifest::search(&app, &args),
+        Command::Login(args) => commands::login::run(&app, &args),
+        Command::Logout(args) => commands::login::out(&args),
         Command::Du(args) => commands::du::run(&app, &args),
         Command::Prune(args) => commands::prune::run(&app, &args),
         Command::CacheMount(command) => commands::cache_mount::run(&app, &command),

@@ -7,6 +7,7 @@
 //! type=local,dest=DIR          the root file system as files
 //! type=image[,name=REF]        the store; with push=true the registry as well
 //! type=registry[,name=REF]     the same as type=image,push=true
+//!                              images and layouts: compression=gzip|zstd|uncompressed, compression-level=N, force-compression=true
 //! DIR                          type=local,dest=DIR
 //! -                            type=tar,dest=-
 //! ```
@@ -15,17 +16,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use rbuild_image::Reference;
+use rbuild_solver::images::CompressionConfig;
 use thiserror::Error;
+
+use crate::fields::{FieldError, Fields};
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutputSpec {
     /// Into the store, under further names.
-    Image { names: Vec<Reference>, push: bool, rewrite_timestamp: bool },
+    Image { names: Vec<Reference>, push: bool, rewrite_timestamp: bool, compression: CompressionConfig },
     /// An OCI layout.
-    OciArchive { dest: Dest, as_directory: bool },
+    OciArchive { dest: Dest, as_directory: bool, compression: CompressionConfig },
     /// An OCI layout that Docker can load.
-    DockerArchive { dest: Dest },
+    DockerArchive { dest: Dest, compression: CompressionConfig },
     /// The root file system as one tar.
     Tar { dest: Dest },
     /// The root file system as files.
@@ -48,12 +52,10 @@ pub(crate) enum ParseOutputError {
     NoType(String),
     #[error("unknown output type `{0}` (expected oci, docker, tar, local, image, registry or cacheonly)")]
     UnknownType(String),
-    #[error("output type `{kind}` has no key `{key}`")]
-    UnknownKey { kind: String, key: String },
     #[error("output type `{0}` needs `dest=`")]
     NoDest(String),
-    #[error("output key `{key}` cannot be `{value}`")]
-    Value { key: String, value: String },
+    #[error(transparent)]
+    Field(#[from] FieldError),
     #[error("output type `local` cannot be written to standard output")]
     LocalToStdout,
 }
@@ -62,7 +64,7 @@ impl OutputSpec {
     /// Whether this output is written to standard output.
     pub(crate) fn uses_stdout(&self) -> bool {
         match self {
-            Self::OciArchive { dest, .. } | Self::DockerArchive { dest } | Self::Tar { dest } => {
+            Self::OciArchive { dest, .. } | Self::DockerArchive { dest, .. } | Self::Tar { dest } => {
                 *dest == Dest::Stdout
             }
             Self::Image { .. } | Self::Local { .. } | Self::CacheOnly => false,
@@ -80,18 +82,25 @@ impl FromStr for OutputSpec {
                 dir => Self::Local { dest: dir.into() },
             });
         }
-        let mut fields = Fields::split(text);
+        let mut fields = Fields::split("output", text);
         let kind = fields.take("type").ok_or_else(|| ParseOutputError::NoType(text.to_owned()))?;
         let spec = match kind.as_str() {
             "image" | "registry" => Self::Image {
-                names: fields.references("name")?,
+                names: fields.parse("name", |name| name.parse().ok())?.into_iter().collect(),
                 push: fields.flag("push", kind == "registry")?,
                 rewrite_timestamp: fields.flag("rewrite-timestamp", true)?,
+                compression: fields.compression()?,
             },
-            "oci" => Self::OciArchive { as_directory: !fields.flag("tar", true)?, dest: fields.dest(&kind)? },
-            "docker" => Self::DockerArchive { dest: fields.dest(&kind)? },
-            "tar" => Self::Tar { dest: fields.dest(&kind)? },
-            "local" => match fields.dest(&kind)? {
+            "oci" => Self::OciArchive {
+                as_directory: !fields.flag("tar", true)?,
+                dest: dest(&mut fields, &kind)?,
+                compression: fields.compression()?,
+            },
+            "docker" => {
+                Self::DockerArchive { dest: dest(&mut fields, &kind)?, compression: fields.compression()? }
+            }
+            "tar" => Self::Tar { dest: dest(&mut fields, &kind)? },
+            "local" => match dest(&mut fields, &kind)? {
                 Dest::File(dest) => Self::Local { dest },
                 Dest::Stdout => return Err(ParseOutputError::LocalToStdout),
             },
@@ -103,56 +112,18 @@ impl FromStr for OutputSpec {
     }
 }
 
-struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    fn split(text: &str) -> Self {
-        let pair = |field: &str| {
-            let (key, value) = field.split_once('=').unwrap_or((field, ""));
-            (key.trim().to_ascii_lowercase(), value.to_owned())
-        };
-        Self(text.split(',').map(pair).collect())
-    }
-
-    fn take(&mut self, key: &str) -> Option<String> {
-        let at = self.0.iter().position(|(found, _)| found == key)?;
-        Some(self.0.remove(at).1)
-    }
-
-    fn dest(&mut self, kind: &str) -> Result<Dest, ParseOutputError> {
-        match self.take("dest") {
-            None => Err(ParseOutputError::NoDest(kind.to_owned())),
-            Some(dest) if dest == "-" => Ok(Dest::Stdout),
-            Some(dest) => Ok(Dest::File(dest.into())),
-        }
-    }
-
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool, ParseOutputError> {
-        match self.take(key).as_deref() {
-            None => Ok(default),
-            Some("true" | "1" | "") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(value) => Err(ParseOutputError::Value { key: key.to_owned(), value: value.to_owned() }),
-        }
-    }
-
-    fn references(&mut self, key: &str) -> Result<Vec<Reference>, ParseOutputError> {
-        let parse = |value: String| {
-            value.parse().map_err(|_| ParseOutputError::Value { key: key.to_owned(), value: value.clone() })
-        };
-        self.take(key).into_iter().map(parse).collect()
-    }
-
-    fn nothing_left(&self, kind: &str) -> Result<(), ParseOutputError> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((key, _)) => Err(ParseOutputError::UnknownKey { kind: kind.to_owned(), key: key.clone() }),
-        }
+fn dest(fields: &mut Fields, kind: &str) -> Result<Dest, ParseOutputError> {
+    match fields.take("dest") {
+        None => Err(ParseOutputError::NoDest(kind.to_owned())),
+        Some(dest) if dest == "-" => Ok(Dest::Stdout),
+        Some(dest) => Ok(Dest::File(dest.into())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rbuild_solver::images::Compression;
+
     use super::*;
 
     fn file(path: &str) -> Dest {
@@ -161,10 +132,22 @@ mod tests {
 
     #[test]
     fn outputs_are_parsed() {
+        let gzip = CompressionConfig::default();
+        let zstd = CompressionConfig { compression: Compression::Zstd, level: Some(9), force: true };
         let cases = [
-            ("type=oci,dest=a.tar", OutputSpec::OciArchive { dest: file("a.tar"), as_directory: false }),
-            ("dest=d,type=oci,tar=false", OutputSpec::OciArchive { dest: file("d"), as_directory: true }),
-            ("type=docker,dest=-", OutputSpec::DockerArchive { dest: Dest::Stdout }),
+            (
+                "type=oci,dest=a.tar",
+                OutputSpec::OciArchive { dest: file("a.tar"), as_directory: false, compression: gzip },
+            ),
+            (
+                "dest=d,type=oci,tar=false",
+                OutputSpec::OciArchive { dest: file("d"), as_directory: true, compression: gzip },
+            ),
+            ("type=docker,dest=-", OutputSpec::DockerArchive { dest: Dest::Stdout, compression: gzip }),
+            (
+                "type=docker,dest=-,compression=zstd,compression-level=9,force-compression=true",
+                OutputSpec::DockerArchive { dest: Dest::Stdout, compression: zstd },
+            ),
             ("type=tar,dest=r.tar", OutputSpec::Tar { dest: file("r.tar") }),
             ("type=local,dest=out", OutputSpec::Local { dest: "out".into() }),
             ("out", OutputSpec::Local { dest: "out".into() }),
@@ -175,6 +158,7 @@ mod tests {
                     names: vec!["a:1".parse().unwrap()],
                     push: false,
                     rewrite_timestamp: true,
+                    compression: gzip,
                 },
             ),
             ("type=cacheonly", OutputSpec::CacheOnly),

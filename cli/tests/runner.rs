@@ -13,6 +13,8 @@ mod escape;
 mod images_command;
 mod interop;
 mod registry;
+mod registry_commands;
 mod rootless;
 mod run_command;
+mod shared_cache;
 mod tidy;

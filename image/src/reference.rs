@@ -78,6 +78,12 @@ impl Reference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
+    /// The same repository, and in it what has this tag.
+    #[must_use]
+    pub fn with_tag(&self, tag: &str) -> Self {
+        Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
+    }
+
     /// The short form that people type: without `docker.io/library/` where that is implied.
     pub fn familiar(&self) -> String {
         let full = self.to_string();

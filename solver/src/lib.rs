@@ -13,7 +13,7 @@
 //!    inputs' keys. They are looked up in one go.
 //! 4. **Plan**. From the result down: a step that was found needs no inputs; one that was not needs all of its own.
 //!    A build in which nothing changed ends here. Sources are steps too: an image is pulled only for a step that has
-//!    to run on top of it.
+//!    to run on top of it. What would have to run is asked of shared caches first ([`shared`]), in one go.
 //! 5. **Run** (`scheduler`, `pool`). A step begins as soon as its inputs are there, beside all others whose are. Before it
 //!    runs, its content key is tried: what it does and what its inputs really contain. So where an input was made anew
 //!    and came out the same, the rebuild stops. When no record does the same as the step, there is nothing to find: it
@@ -56,6 +56,7 @@ pub mod pool;
 pub mod progress;
 pub mod scheduler;
 pub mod secrets;
+pub mod shared;
 pub mod ssh;
 mod state;
 #[cfg(any(test, feature = "testing"))]
@@ -71,4 +72,4 @@ pub use cache_map::{CacheMap, InputRequest, SelectedPath, Selection};
 pub use entitlements::Entitlements;
 pub use error::SolveError;
 pub use graph::Graph;
-pub use worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
+pub use worker::{Context, Found, Input, NewRecord, VertexRef, Wanted, Worker};

@@ -2,7 +2,8 @@
 //!
 //! 1. Sources are pinned and what steps take of local sources is digested, all at once.
 //! 2. Definition keys follow, inputs first, and are looked up in one go.
-//! 3. From the results down: what was found needs no inputs, what was not found needs all of its own.
+//! 3. From the results down: what was found needs no inputs, what was not found needs all of its own. Shared caches are
+//!    asked, in one go, for what would have to run.
 //!
 //! A vertex that ignores the cache is not looked up, nor is any that depends on it: the definition key of such a one
 //! would lead to what was made of the old result.
@@ -189,9 +190,38 @@ impl<O: Clone, E: std::error::Error + 'static> Scheduler<'_, O, E> {
             // A record that lacks an output that is needed here is as good as none.
             self.nodes[position].found = found.filter(|outputs| outputs.len() >= needed);
         }
+        let steps: Vec<_> = self
+            .missing()
+            .into_iter()
+            .filter_map(|position| Some((self.graph.id(position), self.nodes[position].trace.clone()?)))
+            .collect();
+        if steps.is_empty() {
+            self.settle_all();
+        } else {
+            self.begin(Job::LookupShared { steps });
+        }
+    }
+
+    pub(crate) fn looked_up_shared(&mut self, found: Vec<Found<O>>) {
+        for (position, found) in self.missing().into_iter().zip(found) {
+            let needed = self.graph.outputs_needed(position);
+            self.nodes[position].found = found.filter(|outputs| outputs.len() >= needed);
+        }
+        self.settle_all();
+    }
+
+    /// The steps that would have to run, and could have been found. What sources are is known where they are.
+    fn missing(&self) -> Vec<Position> {
         let needed = self.needed();
+        let is_missing = |position: &Position| {
+            needed[*position] && self.nodes[*position].found.is_none() && !self.graph.is_source(*position)
+        };
+        self.may_be_found().filter(is_missing).collect()
+    }
+
+    fn settle_all(&mut self) {
         // Inputs first, so that a vertex that is found is there when its users look.
-        for (position, needed) in (0..).zip(needed) {
+        for (position, needed) in (0..).zip(self.needed()) {
             self.settle(position, needed);
         }
     }

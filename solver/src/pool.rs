@@ -22,7 +22,7 @@ use crate::error::SolveError;
 use crate::graph::Graph;
 use crate::progress::{Event, EventSink, NoEvents};
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
-use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
+use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Wanted, Worker};
 
 /// How often the caller's cancel flag is looked at while nothing else happens.
 const CANCEL_POLL: Duration = Duration::from_millis(20);
@@ -136,6 +136,13 @@ impl<'a, W: Worker> Desk<'a, W> {
                 Ok(found) => Report::LookedUp { found },
                 Err(error) => Report::Failed { vertex: None, error },
             },
+            Job::LookupShared { steps } => {
+                let wanted: Vec<Wanted<'_>> = steps
+                    .iter()
+                    .map(|(vertex, trace)| Wanted { vertex: self.vertex(*vertex), trace })
+                    .collect();
+                Report::LookedUpShared { found: self.worker.lookup_shared(&wanted, &self.stop) }
+            }
             Job::Probe(step) => {
                 report(step.vertex, self.probe(&step), |probe| Report::Probed { vertex: step.vertex, probe })
             }

@@ -93,10 +93,14 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
             Report::Identified { vertex, identity } => self.identified(self.graph.position(vertex), identity),
             Report::Digested { local, digests } => self.digested(self.graph.position(local), &digests),
             Report::LookedUp { found } if self.stopped.is_none() => self.looked_up(found),
+            Report::LookedUpShared { found } if self.stopped.is_none() => self.looked_up_shared(found),
             Report::Probed { vertex, probe } if self.stopped.is_none() => {
                 self.probed(self.graph.position(vertex), probe);
             }
-            Report::LookedUp { .. } | Report::Probed { .. } | Report::ContentKeyStored => {}
+            Report::LookedUp { .. }
+            | Report::LookedUpShared { .. }
+            | Report::Probed { .. }
+            | Report::ContentKeyStored => {}
             Report::Ran { vertex, made } => self.ran(self.graph.position(vertex), made),
             Report::InputsDigested { vertex, content_key } => {
                 self.inputs_digested(self.graph.position(vertex), content_key);

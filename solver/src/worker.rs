@@ -79,6 +79,12 @@ pub trait Worker: Sync {
     /// When the store cannot be read.
     fn has_op(&self, op: OpDigest) -> Result<bool, Self::Error>;
 
+    /// Finds what other machines made of steps that would have to run here, all in one go. The answers are in the order of the
+    /// steps; a failure to ask is no answer. What is given need not be here yet: whoever is given it as an input sees to that.
+    fn lookup_shared(&self, steps: &[Wanted<'_>], _cancel: &AtomicBool) -> Vec<Found<Self::Output>> {
+        steps.iter().map(|_| None).collect()
+    }
+
     /// Finds a record by content key.
     ///
     /// # Errors
@@ -148,6 +154,15 @@ impl<'a> VertexRef<'a> {
         let edge = self.vertex().inputs.get(input.index())?;
         Some(Self { definition: self.definition, id: edge.vertex })
     }
+}
+
+/// A step that would have to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The step.
+    pub vertex: VertexRef<'a>,
+    /// What its definition key is made of.
+    pub trace: &'a KeyTrace,
 }
 
 /// What a step is given as an input, or what is to be digested.

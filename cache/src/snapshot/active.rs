@@ -133,7 +133,7 @@ impl ActiveSnapshot {
     /// # Errors
     /// When the metadata cannot be written; the layer is discarded then.
     pub fn commit(self) -> Result<Snapshot> {
-        self.commit_as(None)
+        self.commit_as(None, None)
     }
 
     /// Gives a layer that was made on top of nothing its place.
@@ -141,12 +141,13 @@ impl ActiveSnapshot {
         self.parent = parent.clone();
     }
 
-    /// Commits a layer that came as an archive, or was made here.
-    pub(super) fn commit_as(self, archive: Option<&Archive>) -> Result<Snapshot> {
+    /// Commits a layer that came as an archive, or was made here; `created` is when, Unix seconds, where that was not now.
+    pub(super) fn commit_as(self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
         let store = &self.directory.store;
         let stamp = store.stamp();
+        let created = created.unwrap_or_else(|| store.now_seconds());
         let snapshot = store.0.db.write("commit a layer", |db| {
-            let layer = insert_layer(db, stamp)?;
+            let layer = insert_layer(db, created)?;
             archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
             move_in(store, &self.directory.upper, layer)?;
             let mut layers = self.parent.layers.to_vec();
@@ -158,8 +159,8 @@ impl ActiveSnapshot {
     }
 }
 
-fn insert_layer(db: &Transaction<'_>, stamp: i64) -> Result<LayerId, Failure> {
-    db.prepare_cached("INSERT INTO layer (created) VALUES (?1)")?.execute([stamp])?;
+fn insert_layer(db: &Transaction<'_>, created: i64) -> Result<LayerId, Failure> {
+    db.prepare_cached("INSERT INTO layer (created) VALUES (?1)")?.execute([created])?;
     Ok(LayerId(db.last_insert_rowid()))
 }
 

@@ -28,12 +28,20 @@ pub struct UnpackedLayer {
     tar_size_bytes: u64,
     /// Directories that the archive does not mention.
     implied: Vec<PathBuf>,
+    /// When it was made, Unix seconds, where that was not now.
+    created: Option<i64>,
 }
 
 impl UnpackedLayer {
     /// The digest of the archive.
     pub const fn diff_id(&self) -> DiffId {
         self.diff_id
+    }
+
+    /// The same, made at a time in Unix seconds, if there is one.
+    #[must_use]
+    pub fn made_at(self, created: Option<i64>) -> Self {
+        Self { created, ..self }
     }
 
     /// Where it is.
@@ -118,7 +126,7 @@ impl Store {
         let Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
         match expected {
             Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
-            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied }),
+            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied, created: None }),
         }
     }
 
@@ -128,13 +136,14 @@ impl Store {
         base: Option<[u8; 32]>,
         blob: Option<&Descriptor>,
     ) -> Result<Snapshot> {
-        let snapshot = unpacked.active.commit_as(Some(&Archive {
+        let archive = Archive {
             diff_id: unpacked.diff_id,
             size_bytes: unpacked.tar_size_bytes,
             base,
             mtime_max: None,
             made: false,
-        }))?;
+        };
+        let snapshot = unpacked.active.commit_as(Some(&archive), unpacked.created)?;
         self.record_blobs(unpacked.diff_id, blob)?;
         Ok(snapshot)
     }

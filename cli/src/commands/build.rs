@@ -14,6 +14,7 @@ mod output;
 mod proxy;
 mod secret;
 mod settings;
+mod shared;
 mod ssh;
 mod steps;
 pub(crate) mod ulimit;
@@ -24,9 +25,12 @@ use std::sync::Arc;
 use rbuild_cache::Snapshot;
 use rbuild_cache::prune::{CacheLimit, Overflow};
 use rbuild_executor::{Executor, ExecutorOptions};
-use rbuild_frontend::lower;
+use rbuild_frontend::{Lowered, lower};
+use rbuild_image::Reference;
 use rbuild_llb::{Definition, without_credentials};
+use rbuild_solver::images::Images;
 use rbuild_solver::local::{History, LocalWorker, LocalWorkerOptions, Pins};
+use rbuild_solver::shared::{Finished, Tree};
 use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
@@ -37,6 +41,7 @@ use self::failure::Blame;
 use self::input::{Input, Remote, Trees};
 use self::output::Built;
 use self::settings::Settings;
+use self::shared::{Need, Shared};
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::commands::debug;
@@ -134,26 +139,55 @@ fn build(
     let pool = app.pool()?;
     recorder.define(&definition);
     let history = History { project: project(settings, input), build: recorder.build().cloned() };
-    let worker = worker_options(app, settings, &input.trees, remote.pins(), history);
+    let shared = Shared::open(app, settings)?;
+    let worker = LocalWorkerOptions {
+        shared: Arc::clone(&shared.from),
+        ..worker_options(app, settings, &input.trees, remote.pins(), history)
+    };
     let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
-    let solved = solve(&definition, &worker, &options, recorder, cancel).map_err(|mut error| {
+    let names = output::names(settings);
+    let need = need(settings, &lowered, images, &names);
+    let solved = Shared::solve(&worker, need, cancel, || {
+        solve(&definition, &worker, &options, recorder, cancel).map_err(Box::new)
+    })
+    .map_err(|mut error| {
         if settings.shell_on_error {
             blame.progress.finish();
             debug::after_failure(&worker, &definition, |vertex| recorder.key(vertex), &mut error);
         }
-        failure::without_network(blame.solve(error), worker.network_lack(), settings)
+        failure::without_network(blame.solve(*error), worker.network_lack(), settings)
     })?;
-    let snapshots = solved.outputs.into_iter().map(|output| output.unwrap_or_else(Snapshot::empty));
-    let mut built: Vec<Built> = lowered.into_iter().zip(snapshots).map(Built::from).collect();
+    let empty = || Tree::Here(Snapshot::empty());
+    let trees = solved.outputs.iter().map(|output| output.clone().unwrap_or_else(empty));
+    let mut built: Vec<Built> = lowered.into_iter().zip(trees).map(Built::from).collect();
     if settings.squash {
         built.iter_mut().try_for_each(|built| built.squash(images.store(), &settings.created))?;
     }
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
+    let results: Vec<&Tree> = solved.outputs.iter().flatten().collect();
+    let finished = Finished { definition: &definition, vertices: &solved.vertices, results: &results };
+    let warnings = warnings + &shared.export(images, &finished, blame.progress, cancel);
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     let network = failure::network_warning(worker.network_lack(), settings);
     Ok(warnings + &network)
+}
+
+/// What the result is needed for. To give files other times, they have to be here.
+fn need<'a>(
+    settings: &Settings,
+    lowered: &[Lowered],
+    images: &'a Images,
+    names: &'a [Reference],
+) -> Need<'a> {
+    if settings.needs_files() || lowered.iter().any(|lowered| lowered.source_date_epoch.is_some()) {
+        Need::Files
+    } else if settings.pushes() {
+        Need::Push(images, names)
+    } else {
+        Need::Nothing
+    }
 }
 
 /// How much the cache may take: what the command line or the environment says, or the config file, or a part of the disk.
@@ -192,6 +226,7 @@ fn worker_options(
 ) -> LocalWorkerOptions {
     LocalWorkerOptions {
         keep_failed: settings.shell_on_error,
+        shared: Default::default(),
         history,
         contexts: trees.contexts.clone(),
         layouts: trees.layouts.clone(),

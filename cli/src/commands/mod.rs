@@ -15,6 +15,8 @@ pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod manifest;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;

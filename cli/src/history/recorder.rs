@@ -130,7 +130,8 @@ impl Recorder {
     fn take(&self, event: &Event) {
         let (vertex, now) = match event {
             Event::Planned { vertices } => {
-                self.lock().steps.extend(vertices.iter().map(planned));
+                // A build that begins again plans the same steps.
+                self.lock().steps = vertices.iter().map(planned).collect();
                 return;
             }
             Event::Output { .. } | Event::Transfer { .. } | Event::Task { .. } => return,

@@ -199,6 +199,22 @@ pub enum Error {
         /// What the reader says.
         source: io::Error,
     },
+    /// An object store does not do what it is asked.
+    #[error("failed to {verb} {object}")]
+    Object {
+        /// What was being done.
+        verb: &'static str,
+        /// To what.
+        object: String,
+        /// What the object store, or the way to it, says.
+        source: object_store::Error,
+    },
+    /// A place that takes only what has a name was given something that has none yet.
+    #[error("{place} takes no blob before its digest is known")]
+    NeedsName {
+        /// The place.
+        place: String,
+    },
     /// A certificate or proxy of the options is unusable.
     #[error("failed to use the {what} of the settings")]
     Options {
@@ -268,12 +284,17 @@ impl Error {
 
     /// Whether the server says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
-        self.status() == Some(404)
+        let of_object = matches!(self, Self::Object { source: object_store::Error::NotFound { .. }, .. });
+        of_object || self.status() == Some(404)
     }
 
     /// Whether the registry does not take a blob in the form that it was sent in: all at once, in pieces, or without a length.
     pub const fn refuses_form(&self) -> bool {
-        matches!(self, Self::Status(error) if matches!(error.status, 405 | 411 | 413 | 415 | 501))
+        match self {
+            Self::Status(error) => matches!(error.status, 405 | 411 | 413 | 415 | 501),
+            Self::NeedsName { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the same request may well succeed a little later.
@@ -317,6 +338,11 @@ fn is_certificate_error(error: &reqwest::Error) -> bool {
 pub struct ShownUrl(String);
 
 impl ShownUrl {
+    /// Something that has a name, and no address.
+    pub(crate) const fn object(name: String) -> Self {
+        Self(name)
+    }
+
     pub(crate) fn of(url: &Url) -> Self {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         Self(format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()))

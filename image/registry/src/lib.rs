@@ -36,6 +36,7 @@ mod host;
 mod http;
 mod options;
 mod push;
+mod remote_store;
 mod resolve;
 mod session;
 #[cfg(any(test, feature = "testing"))]
@@ -60,6 +61,7 @@ pub use error::{Error, ErrorCode, Result, ShownUrl, StatusError};
 pub use http::{HttpFile, HttpOutcome, HttpRequest};
 pub use options::{ClientOptions, Proxies, Security, WarningSink};
 pub use push::PushOutcome;
+pub use remote_store::{BucketKind, BucketOptions, RemoteStore};
 pub use resolve::{Resolved, ResolvedImage};
 
 use session::Session;
@@ -236,6 +238,14 @@ impl Client {
         self.block_on(cancel, self.session.list_tags(reference))
     }
 
+    /// Whether a registry lets us in.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be asked.
+    pub fn ping(&self, registry: &str, cancel: &AtomicBool) -> Result<()> {
+        self.block_on(cancel, self.session.ping(registry))
+    }
+
     /// The repositories of a registry (`127.0.0.1:5000`). Many registries do not tell.
     ///
     /// # Errors
@@ -255,6 +265,11 @@ impl Client {
         watch: Watch<'_>,
     ) -> Result<HttpOutcome> {
         self.block_on(watch.cancel, self.session.http_get(request, sink, watch))
+    }
+
+    /// What it was made with.
+    pub(crate) const fn options(&self) -> &ClientOptions {
+        &self.session.transport.options
     }
 
     fn block_on<T>(&self, cancel: &AtomicBool, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -91,3 +91,12 @@ pub struct Proxies {
     /// Hosts, domains and networks that are reached directly, separated by commas; `*` is all.
     pub bypass: String,
 }
+
+const PROXY_BYPASS_ALWAYS: &str = "localhost,127.0.0.0/8,::1";
+
+impl Proxies {
+    /// All that is reached directly.
+    pub(crate) fn bypass_with_loopback(&self) -> String {
+        format!("{PROXY_BYPASS_ALWAYS},{}", self.bypass)
+    }
+}

@@ -182,6 +182,14 @@ impl Session {
         self.list(&target, start, |page: Tags| page.tags.unwrap_or_default()).await
     }
 
+    pub(crate) async fn ping(&self, registry: &str) -> Result<()> {
+        let base = self.base(registry).await?;
+        let (registry, repository) = (registry.to_owned(), String::new());
+        let target =
+            Target { base: base.clone(), access: Access { registry, repository, scopes: Vec::new() } };
+        self.request_with_retries(&target, &[200], || Call::new(Method::GET, base.clone())).await.map(drop)
+    }
+
     pub(crate) async fn catalog(&self, registry: &str) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Catalog {

@@ -32,7 +32,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const CONNECT_RETRIES_MAX: u32 = 2;
 /// How many retries all requests of a client may use up before successes have earned new ones.
 const RETRY_BUDGET: u32 = 100;
-const PROXY_BYPASS_ALWAYS: &str = "localhost,127.0.0.0/8,::1";
 
 /// A request before it is sent.
 pub(crate) struct Call {
@@ -265,7 +264,7 @@ fn set_proxies(
     mut builder: reqwest::ClientBuilder,
     options: &ClientOptions,
 ) -> Result<reqwest::ClientBuilder> {
-    let bypass = NoProxy::from_string(&format!("{PROXY_BYPASS_ALWAYS},{}", options.proxies.bypass));
+    let bypass = NoProxy::from_string(&options.proxies.bypass_with_loopback());
     let mut add = |secret: &Option<Secret>, make: fn(&str) -> reqwest::Result<Proxy>| {
         let Some(address) = secret else { return Ok(()) };
         let proxy = make(address.expose())

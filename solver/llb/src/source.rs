@@ -42,6 +42,8 @@ pub enum ResolveMode {
     ForcePull,
     /// Only in the store.
     PreferLocal,
+    /// In the registry, and in the store if the registry cannot be reached.
+    Newer,
 }
 
 /// A local directory as a source.

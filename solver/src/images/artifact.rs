@@ -12,8 +12,8 @@ use super::compress::Blob;
 use super::{ImageError, Images, Watch};
 
 /// What the config of an artifact that needs none is, says the image specification.
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
-const EMPTY: &[u8] = b"{}";
+pub(crate) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const EMPTY: &[u8] = b"{}";
 /// Fast, and most of what can be had.
 const ENCODING: Encoding = Encoding::Zstd { level: 3 };
 
@@ -47,7 +47,7 @@ impl Images {
         watch: Watch<'_>,
     ) -> Result<(), E> {
         for layer in &self.artifact(reference, artifact_type, watch)?.layers {
-            self.fetch_blob(reference, layer, watch)?;
+            self.fetch_blob(&self.repository(reference), layer, watch)?;
             let unpacked = self.open_tar(layer).map_err(E::from).and_then(|mut tar| unpack(&mut tar));
             self.store.discard_blob(layer.digest).map_err(ImageError::from)?;
             unpacked?;
@@ -77,7 +77,7 @@ impl Images {
         let config = Descriptor::of(EMPTY_TYPE.into(), EMPTY);
         self.store.content().put(EMPTY)?;
         for blob in [&config, layer] {
-            self.push_stored(reference, blob, watch)?;
+            self.push_stored(&self.repository(reference), blob, watch)?;
         }
         let manifest = Manifest {
             artifact_type: Some(artifact_type.clone()),

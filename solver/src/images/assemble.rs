@@ -9,23 +9,45 @@ use rbuild_image::{Descriptor, DiffId, History, ImageConfig, Manifest, MediaType
 
 use super::compress::plain_descriptor;
 use super::{ImageError, Images, StoredImage};
+use crate::shared::{SharedLayer, Tree};
 
 impl Images {
-    /// Makes the documents of an image whose layers are those of `snapshot`, and stores them. It has no name yet.
+    /// The layers of a tree as an image has them, bottom first. With a clamp, those that a build added are given no times later
+    /// than one; a tree that is elsewhere has to be [fetched](Self::fetch_tree) for that.
     ///
     /// # Errors
     /// When a layer cannot be read or the store fails.
+    pub fn describe(
+        &self,
+        tree: &Tree,
+        clamp: Option<MtimeClamp>,
+    ) -> Result<Vec<DescribedLayer>, ImageError> {
+        let snapshot = match tree {
+            Tree::Here(snapshot) => snapshot,
+            Tree::Elsewhere(tree) => return Ok(tree.layers().iter().map(DescribedLayer::from).collect()),
+        };
+        let created = self.store.layer_infos(snapshot)?.into_iter().map(|layer| layer.created);
+        let described = self.store.describe_layers(snapshot, clamp)?;
+        let layer = |((diff_id, size_bytes), created)| {
+            let descriptor = self.kept_blob(diff_id, size_bytes)?;
+            Ok(DescribedLayer { diff_id, descriptor, created })
+        };
+        described.into_iter().zip(created).map(layer).collect()
+    }
+
+    /// Makes the documents of an image of these layers, bottom first, and stores them. It has no name yet.
+    ///
+    /// # Errors
+    /// When the store fails.
     pub fn assemble(
         &self,
         mut config: ImageConfig,
-        snapshot: &Snapshot,
+        layers: &[DescribedLayer],
         options: &AssembleOptions,
     ) -> Result<StoredImage, ImageError> {
-        let described = self.store.describe_layers(snapshot, options.clamp)?;
-        let diff_ids = described.iter().map(|(diff_id, _)| *diff_id).collect();
+        let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         config.rootfs = RootFs { diff_ids, ..config.rootfs };
-        let layers = described.into_iter().map(|(diff_id, size_bytes)| self.kept_blob(diff_id, size_bytes));
-        let layers = layers.collect::<Result<_, _>>()?;
+        let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let config_descriptor = self.keep_new(MediaType::OciConfig, &config.to_bytes())?;
         let annotations = options.annotations.clone();
         let manifest = Manifest { annotations, ..Manifest::new(config_descriptor, layers) };
@@ -54,11 +76,8 @@ impl Images {
 
     /// Dates what a build added to the history, and with it the image: a layer by when it was made, an entry without one
     /// by the layer before it. So an image that is built again from the cache is the same image.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn date_history(&self, config: &mut ImageConfig, dating: &Dating<'_>) -> Result<(), ImageError> {
-        let layers = self.store.layer_infos(dating.snapshot)?;
+    pub fn date_history(config: &mut ImageConfig, dating: &Dating<'_>) {
+        let layers = dating.layers;
         let mut layers = layers.iter().rev().map(|layer| (dating.rfc3339)(layer.created));
         let own = config.history.get_mut(dating.inherited..).unwrap_or_default();
         for entry in own.iter_mut().rev().filter(|entry| !entry.empty_layer) {
@@ -76,7 +95,6 @@ impl Images {
             }
         }
         config.created = newest(&config.history).or_else(|| Some(dating.now.to_owned()));
-        Ok(())
     }
 
     fn keep_new(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, ImageError> {
@@ -86,7 +104,7 @@ impl Images {
     }
 
     /// The blob that a layer came as, if the store still has it; its plain tar otherwise.
-    fn kept_blob(&self, diff_id: DiffId, size_bytes: u64) -> Result<Descriptor, ImageError> {
+    pub(super) fn kept_blob(&self, diff_id: DiffId, size_bytes: u64) -> Result<Descriptor, ImageError> {
         for known in self.store.blobs_of(diff_id)? {
             if self.store.content().contains(known.digest)? {
                 return Ok(known);
@@ -96,11 +114,26 @@ impl Images {
     }
 }
 
-/// What an image says beside its config, and how its layers are dated.
+/// A layer as an image has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedLayer {
+    /// What it unpacks to.
+    pub diff_id: DiffId,
+    /// The form it is in.
+    pub descriptor: Descriptor,
+    /// When it was made, Unix seconds.
+    pub created: i64,
+}
+
+impl From<&SharedLayer> for DescribedLayer {
+    fn from(layer: &SharedLayer) -> Self {
+        Self { diff_id: layer.diff_id, descriptor: layer.blob.clone(), created: layer.created }
+    }
+}
+
+/// What an image says beside its config.
 #[derive(Debug, Clone, Default)]
 pub struct AssembleOptions {
-    /// Which layers are given no times later than one.
-    pub clamp: Option<MtimeClamp>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
     /// Annotations of whatever names the manifest: an index, or a layout's.
@@ -110,8 +143,8 @@ pub struct AssembleOptions {
 /// What [`Images::date_history`] goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct Dating<'a> {
-    /// The result.
-    pub snapshot: &'a Snapshot,
+    /// The layers of the result, bottom first.
+    pub layers: &'a [DescribedLayer],
     /// How many entries of the history are the base image's.
     pub inherited: usize,
     /// The time of the build, RFC 3339, where nothing else is known.

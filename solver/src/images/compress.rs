@@ -76,6 +76,24 @@ impl CompressionConfig {
     }
 }
 
+/// A layer that leaves.
+#[derive(Debug, Clone)]
+pub(crate) struct LeavingLayer {
+    /// What it unpacks to.
+    pub(crate) diff_id: DiffId,
+    /// The form that an image has it in.
+    pub(super) descriptor: Descriptor,
+    /// Its tar, if the layer is here.
+    tar: Option<Blob>,
+}
+
+impl LeavingLayer {
+    /// Its tar.
+    pub(super) fn tar(&self) -> Result<&Blob, ImageError> {
+        self.tar.as_ref().ok_or(ImageError::MissingLayer { digest: self.descriptor.digest })
+    }
+}
+
 /// What becomes of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leaving {
@@ -135,19 +153,39 @@ impl Images {
         Ok(())
     }
 
-    /// What becomes of an image's layer when it leaves.
-    pub(super) fn leaving(
+    /// A layer of an image, as it leaves. An image whose layers are elsewhere has none to give.
+    pub(super) fn leaving_layer(
         &self,
         image: &StoredImage,
         index: usize,
+    ) -> Result<LeavingLayer, ImageError> {
+        let diff_id = image.config.rootfs.diff_ids[index];
+        let snapshot = self.snapshot(image)?;
+        let tar = snapshot.map(|snapshot| Blob::Layer { snapshot, index, diff_id });
+        Ok(LeavingLayer { diff_id, descriptor: image.manifest.layers[index].clone(), tar })
+    }
+
+    /// The layers of a snapshot as they leave, bottom first.
+    pub(crate) fn leaving_layers(&self, snapshot: &Snapshot) -> Result<Vec<LeavingLayer>, ImageError> {
+        let described = self.store.describe_layers(snapshot, None)?;
+        let layer = |(index, (diff_id, size_bytes))| {
+            let tar = Some(Blob::Layer { snapshot: snapshot.clone(), index, diff_id });
+            Ok(LeavingLayer { diff_id, descriptor: self.kept_blob(diff_id, size_bytes)?, tar })
+        };
+        described.into_iter().enumerate().map(layer).collect()
+    }
+
+    /// What becomes of a layer when it leaves.
+    pub(super) fn leaving(
+        &self,
+        layer: &LeavingLayer,
         config: &CompressionConfig,
     ) -> Result<Leaving, ImageError> {
-        let descriptor = &image.manifest.layers[index];
-        if config.keeps(&descriptor.media_type) {
+        if config.keeps(&layer.descriptor.media_type) {
             return Ok(Leaving::AsIs);
         }
-        let (diff_id, media_type) = (image.config.rootfs.diff_ids[index], config.compression.media_type());
-        let mut known = self.store.blobs_of(diff_id)?.into_iter();
+        let media_type = config.compression.media_type();
+        let mut known = self.store.blobs_of(layer.diff_id)?.into_iter();
         Ok(known.rfind(|known| known.media_type == media_type).map_or(Leaving::New, Leaving::Known))
     }
 
@@ -157,19 +195,20 @@ impl Images {
     /// When the layer is missing or the store fails.
     pub(super) fn compress(
         &self,
-        image: &StoredImage,
-        index: usize,
+        layer: &LeavingLayer,
         config: &CompressionConfig,
     ) -> Result<Descriptor, ImageError> {
-        match self.leaving(image, index, config)? {
-            Leaving::AsIs => return Ok(image.manifest.layers[index].clone()),
+        match self.leaving(layer, config)? {
+            Leaving::AsIs => return Ok(layer.descriptor.clone()),
             Leaving::Known(known) if self.store.content().contains(known.digest)? => return Ok(known),
             Leaving::Known(_) | Leaving::New => {}
         }
         let mut writer = self.store.content().writer(LAYER_SIZE_BYTES_MAX)?;
-        self.write_compressed(&self.tar(image, index)?, config, &mut writer)?;
+        self.write_compressed(layer.tar()?, config, &mut writer)?;
         let (digest, size_bytes) = writer.commit(None)?;
-        self.compressed_as(image, index, Descriptor::new(config.compression.media_type(), digest, size_bytes))
+        let compressed = Descriptor::new(config.compression.media_type(), digest, size_bytes);
+        self.store.record_blob(layer.diff_id, &compressed)?;
+        Ok(compressed)
     }
 
     /// Writes a tar in a compressed form.
@@ -183,26 +222,6 @@ impl Images {
         let mut encoder = Encoder::new(out, config.encoding(), &self.pool).map_err(failed())?;
         self.write_blob(tar, &mut encoder)?;
         encoder.finish().map(drop).map_err(failed())
-    }
-
-    /// Remembers what a layer was compressed to.
-    pub(super) fn compressed_as(
-        &self,
-        image: &StoredImage,
-        index: usize,
-        descriptor: Descriptor,
-    ) -> Result<Descriptor, ImageError> {
-        self.store.record_blob(image.config.rootfs.diff_ids[index], &descriptor)?;
-        Ok(descriptor)
-    }
-
-    /// The tar of a layer, whatever form the image has it in.
-    pub(super) fn tar(&self, image: &StoredImage, index: usize) -> Result<Blob, ImageError> {
-        let diff_id = image.config.rootfs.diff_ids[index];
-        match self.snapshot(image)? {
-            Some(snapshot) => Ok(Blob::Layer { snapshot, index, diff_id }),
-            None => Err(ImageError::MissingLayer { digest: image.manifest.layers[index].digest }),
-        }
     }
 
     /// A reader over a blob, for senders that want to read. A layer's tar is made on a thread as it is read.

@@ -9,6 +9,7 @@ use rbuild_cache::root_dir::RootDir;
 use rbuild_image::{Digest, History, ImageConfig, Reference};
 
 use super::{AssembleOptions, ImageError, Images};
+use crate::shared::Tree;
 
 /// What an imported file system becomes.
 #[derive(Debug)]
@@ -43,7 +44,8 @@ impl Images {
             comment: Some(options.message.unwrap_or_else(|| "imported by rbuild".to_owned())),
             ..History::default()
         }];
-        let image = self.assemble(config, &snapshot, &AssembleOptions::default())?;
+        let layers = self.describe(&Tree::Here(snapshot.clone()), None)?;
+        let image = self.assemble(config, &layers, &AssembleOptions::default())?;
         self.name(&image.target, &[snapshot], options.name.as_slice())?;
         Ok(image.id())
     }

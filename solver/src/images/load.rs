@@ -174,9 +174,9 @@ impl Images {
         let placeholder = names.first().cloned().unwrap_or_else(unnamed);
         let layers = layers(&placeholder, &image)?;
         let (present, mut snapshot) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
-        for (descriptor, diff_id) in &layers[present..] {
-            let unpacked = self.unpack_blob(descriptor, *diff_id, watch)?;
-            snapshot = self.store.attach(&snapshot, unpacked, Some(descriptor))?;
+        for layer in &layers[present..] {
+            let unpacked = self.unpack_blob(layer, watch)?;
+            snapshot = self.store.attach(&snapshot, unpacked, Some(&layer.blob))?;
         }
         self.name(&image.target, &[snapshot], names)?;
         Ok(image.id())

@@ -8,6 +8,7 @@ mod archive;
 mod artifact;
 mod assemble;
 mod compress;
+mod copy;
 mod error;
 mod import;
 mod layout;
@@ -27,15 +28,19 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use rbuild_cache::{ImageRecord, Snapshot, Store};
 use rbuild_image::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
-use rbuild_registry::Client;
+use rbuild_registry::{Client, RemoteStore};
 
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
-pub use assemble::{AssembleOptions, Dating};
+pub(crate) use artifact::{EMPTY, EMPTY_TYPE};
+pub use assemble::{AssembleOptions, Dating, DescribedLayer};
+pub(crate) use compress::LeavingLayer;
 pub use compress::{Compression, CompressionConfig};
 pub use error::ImageError;
 pub use import::ImportOptions;
 pub use layout::LayoutSelector;
 pub use load::Loaded;
+pub(crate) use parallel::in_parallel;
+pub(crate) use pull::PackedLayer;
 pub use resolve::PullPolicy;
 pub use save::Saved;
 pub use target::Target;
@@ -103,6 +108,16 @@ impl Images {
     /// The store they are in.
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The repository of a name.
+    pub(crate) fn repository(&self, reference: &Reference) -> RemoteStore {
+        RemoteStore::repository(self.registry_handle(), reference.clone())
+    }
+
+    /// The way to registries, to keep.
+    pub fn registry_handle(&self) -> Arc<Client> {
+        Arc::clone(&self.registry)
     }
 
     /// The way to registries, and to other servers.

@@ -6,7 +6,7 @@ use std::thread;
 
 /// Does `work` on each item, at most `threads` at a time. The results are in the order of the items. After a failure nothing new
 /// is begun, and the first failure is the result.
-pub(super) fn in_parallel<T: Sync, R: Send, E: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R, E> + Sync,

@@ -7,16 +7,29 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use rbuild_cache::layer::compression::decompress;
-use rbuild_cache::{Expected, Snapshot, UnpackedLayer};
+use rbuild_cache::{CacheKey, Expected, Snapshot, UnpackedLayer};
 use rbuild_image::{Descriptor, DiffId, Platform, Reference};
+use rbuild_registry::RemoteStore;
 
+use super::push::reporting;
 use super::{ImageError, Images, PullPolicy, StoredImage, Transfer, Watch};
 
 /// How many blobs are fetched at once: more does not help one registry, and Docker's own default is 3.
 const FETCHES_MAX: usize = 4;
 
+/// A layer before it is unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PackedLayer {
+    /// The form it is in.
+    pub(crate) blob: Descriptor,
+    /// What it must unpack to.
+    pub(crate) diff_id: DiffId,
+    /// When it was made, Unix seconds, where that is known.
+    pub(crate) created: Option<i64>,
+}
+
 /// Brings a layer's blob into the content store.
-pub(super) type Fetch<'a> = &'a (dyn Fn(&Descriptor) -> Result<(), ImageError> + Sync);
+pub(crate) type Fetch<'a> = &'a (dyn Fn(&Descriptor) -> Result<(), ImageError> + Sync);
 
 impl Images {
     /// Brings an image, documents and layers, into the store.
@@ -45,7 +58,8 @@ impl Images {
         image: &StoredImage,
         watch: Watch<'_>,
     ) -> Result<Snapshot, ImageError> {
-        self.unpack_from(reference, image, &|layer| self.fetch_blob(reference, layer, watch), watch)
+        let repository = self.repository(reference);
+        self.unpack_from(reference, image, &|layer| self.fetch_blob(&repository, layer, watch), watch)
     }
 
     /// The snapshot of an image; `fetch` brings the blobs of layers that the store lacks into it.
@@ -59,15 +73,25 @@ impl Images {
         if let Some(snapshot) = self.snapshot(image)? {
             return Ok(snapshot);
         }
-        let layers = layers(name, image)?;
-        let (present, below) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
+        self.unpack_layers(&layers(name, image)?, fetch, watch)
+    }
+
+    /// The snapshot of layers, bottom first; `fetch` brings the blobs of those that the store lacks into it.
+    pub(crate) fn unpack_layers(
+        &self,
+        layers: &[PackedLayer],
+        fetch: Fetch<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Snapshot, ImageError> {
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        let (present, below) = self.store.longest_chain(&diff_ids)?;
         self.fetch_and_unpack(&layers[present..], below, fetch, watch)
     }
 
     /// Fetches and unpacks layers side by side, and puts them on top of one another in order as they come in.
     fn fetch_and_unpack(
         &self,
-        layers: &[(Descriptor, DiffId)],
+        layers: &[PackedLayer],
         below: Snapshot,
         fetch: Fetch<'_>,
         watch: Watch<'_>,
@@ -80,9 +104,8 @@ impl Images {
                 scope.spawn(move || {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((index, (descriptor, diff_id))) = next else { break };
-                        let unpacked =
-                            fetch(descriptor).and_then(|()| self.unpack_blob(descriptor, *diff_id, watch));
+                        let Some((index, layer)) = next else { break };
+                        let unpacked = fetch(&layer.blob).and_then(|()| self.unpack_blob(layer, watch));
                         // A receiver that is gone has failed already.
                         if unpacked.is_err() | sender.send((index, unpacked)).is_err() {
                             break;
@@ -97,13 +120,13 @@ impl Images {
 
     fn attach_in_order(
         &self,
-        layers: &[(Descriptor, DiffId)],
+        layers: &[PackedLayer],
         below: Snapshot,
         arrivals: mpsc::Receiver<(usize, Result<UnpackedLayer, ImageError>)>,
     ) -> Result<Snapshot, ImageError> {
         let mut waiting: HashMap<usize, UnpackedLayer> = HashMap::new();
         let mut snapshot = below;
-        for (index, (descriptor, _)) in layers.iter().enumerate() {
+        for (index, layer) in layers.iter().enumerate() {
             let unpacked = loop {
                 if let Some(unpacked) = waiting.remove(&index) {
                     break unpacked;
@@ -111,44 +134,42 @@ impl Images {
                 let (arrived, unpacked) = arrivals.recv().map_err(|_| ImageError::Cancelled)?;
                 waiting.insert(arrived, unpacked?);
             };
-            snapshot = self.store.attach(&snapshot, unpacked, Some(descriptor))?;
+            snapshot = self.store.attach(&snapshot, unpacked, Some(&layer.blob))?;
         }
         Ok(snapshot)
     }
 
-    /// Brings one blob into the content store.
-    pub(super) fn fetch_blob(
+    /// Brings one blob into the content store. Of several who want it at a time, in whatever process, one fetches it.
+    pub(crate) fn fetch_blob(
         &self,
-        reference: &Reference,
+        from: &RemoteStore,
         descriptor: &Descriptor,
         watch: Watch<'_>,
     ) -> Result<(), ImageError> {
         if self.store.content().contains(descriptor.digest)? {
             return Ok(());
         }
+        let _lock = self.store.lock_key(&CacheKey(*descriptor.digest.as_bytes()), watch.cancel)?;
+        if self.store.content().contains(descriptor.digest)? {
+            return Ok(());
+        }
         let mut writer = self.store.content().writer(descriptor.size_bytes)?;
-        let name = descriptor.digest.short();
-        let progress = |current_bytes| {
-            (watch.transfers)(Transfer {
-                name: name.clone(),
-                current_bytes,
-                total_bytes: Some(descriptor.size_bytes),
-            });
-        };
+        let progress = reporting(watch, descriptor.digest.short(), Some(descriptor.size_bytes));
         let transfer = rbuild_registry::Watch { progress: &progress, cancel: watch.cancel };
-        self.registry.fetch_blob(reference, descriptor, &mut writer, transfer)?;
+        from.fetch_blob(descriptor, &mut writer, transfer)?;
         writer.flush().map_err(ImageError::io("write", format!("blob `{}`", descriptor.digest)))?;
         writer.commit(Some(Expected::from(descriptor)))?;
-        Ok(())
+        self.remember_place(from, descriptor.digest)
     }
 
     /// Unpacks a blob of the content store, to be put on top of others.
     pub(super) fn unpack_blob(
         &self,
-        descriptor: &Descriptor,
-        diff_id: DiffId,
+        layer: &PackedLayer,
         watch: Watch<'_>,
     ) -> Result<UnpackedLayer, ImageError> {
+        let PackedLayer { blob: descriptor, diff_id, created } = layer;
+        let (diff_id, created) = (*diff_id, *created);
         let digest = descriptor.digest;
         let blob = self.store.content().open(digest)?.ok_or(ImageError::MissingLayer { digest })?;
         (watch.transfers)(Transfer {
@@ -159,14 +180,15 @@ impl Images {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
         let mut tar = decompress(blob).map_err(|error| failed(error.into()))?;
-        self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| {
+        let unpacked = self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| {
             if error.is_of_archive() { failed(error.into()) } else { ImageError::Store(error) }
-        })
+        })?;
+        Ok(unpacked.made_at(created))
     }
 }
 
 /// The layers of an image, bottom first: what to fetch, and what it must unpack to.
-pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<(Descriptor, DiffId)>, ImageError> {
+pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<PackedLayer>, ImageError> {
     let diff_ids = &image.config.rootfs.diff_ids;
     let layers = &image.manifest.layers;
     if diff_ids.len() != layers.len() {
@@ -176,5 +198,10 @@ pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<(Descr
             diff_ids: diff_ids.len(),
         });
     }
-    Ok(layers.iter().cloned().zip(diff_ids.iter().copied()).collect())
+    let packed = |(blob, diff_id): (&Descriptor, &DiffId)| PackedLayer {
+        blob: blob.clone(),
+        diff_id: *diff_id,
+        created: None,
+    };
+    Ok(layers.iter().zip(diff_ids).map(packed).collect())
 }

@@ -4,11 +4,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
+use std::sync::atomic::AtomicBool;
 
-use rbuild_image::{Descriptor, Digest, Platform, Reference};
-use rbuild_registry::BlobUpload;
+use rbuild_image::{Descriptor, Digest, MediaType, Platform, Reference};
+use rbuild_registry::{BlobUpload, RemoteStore};
 
-use super::compress::{Blob, Leaving};
+use super::compress::{Blob, Leaving, LeavingLayer};
 use super::parallel::in_parallel;
 use super::produced::produced;
 use super::{CompressionConfig, ImageError, Images, StoredImage, Target, Transfer, Watch};
@@ -45,7 +46,7 @@ impl Images {
         config: &CompressionConfig,
         watch: Watch<'_>,
     ) -> Result<Digest, ImageError> {
-        let target = self.push_blobs(reference, target, config, watch)?;
+        let target = self.push_blobs(&self.repository(reference), target, config, watch)?;
         let index = self.index_bytes(&target)?;
         let mut pushed = target.descriptor.digest;
         for image in &target.images {
@@ -80,115 +81,141 @@ impl Images {
     /// Sends the blobs of all images, each once, and says what the layers became.
     fn push_blobs(
         &self,
-        reference: &Reference,
+        to: &RemoteStore,
         target: &Target,
         config: &CompressionConfig,
         watch: Watch<'_>,
     ) -> Result<Target, ImageError> {
         let parcels = parcels(target);
-        let sent =
-            in_parallel(&parcels, PUSHES_MAX, |parcel| self.push_one(reference, parcel, config, watch))?;
+        let sent = in_parallel(&parcels, PUSHES_MAX, |parcel| match parcel {
+            Parcel::Config(descriptor) => self.push_stored(to, descriptor, watch),
+            Parcel::Layer { image, index } => {
+                self.push_layer(to, &self.leaving_layer(image, *index)?, config, watch)
+            }
+        })?;
         let became: HashMap<_, _> = parcels.iter().map(Parcel::digest).zip(sent).collect();
-        let digests: Vec<Digest> = became.values().map(|descriptor| descriptor.digest).collect();
-        self.store.blob_places()?.put(&digests, reference.registry(), reference.repository())?;
         target.with_layers(|image, index| Ok(became[&image.manifest.layers[index].digest].clone()))
     }
 
-    fn push_one(
+    /// Sees to it that a place has a layer, in the form that `config` says, and says what that is.
+    pub(crate) fn push_layer(
         &self,
-        reference: &Reference,
-        parcel: &Parcel<'_>,
+        to: &RemoteStore,
+        layer: &LeavingLayer,
         config: &CompressionConfig,
         watch: Watch<'_>,
     ) -> Result<Descriptor, ImageError> {
-        let (image, index) = match parcel {
-            Parcel::Config(config) => return self.push_stored(reference, config, watch),
-            Parcel::Layer { image, index } => (*image, *index),
-        };
-        match self.leaving(image, index, config)? {
-            Leaving::AsIs => {
-                let descriptor = &image.manifest.layers[index];
-                match self.blob(image, index) {
-                    Ok(blob) => self.push_known(reference, descriptor, &blob, watch),
-                    // An image whose layers are elsewhere can be pushed to where they are.
-                    Err(ImageError::MissingLayer { .. })
-                        if self.is_there(reference, descriptor.digest, watch)? =>
-                    {
-                        Ok(descriptor.clone())
-                    }
-                    Err(error) => Err(error),
-                }
+        match self.leaving(layer, config)? {
+            Leaving::AsIs if self.store.content().contains(layer.descriptor.digest)? => {
+                self.push_stored(to, &layer.descriptor, watch)
             }
             Leaving::Known(known) if self.store.content().contains(known.digest)? => {
-                self.push_stored(reference, &known, watch)
+                self.push_stored(to, &known, watch)
             }
-            Leaving::Known(known) if self.is_there(reference, known.digest, watch)? => Ok(known),
-            Leaving::Known(_) | Leaving::New => {
-                let compressed = self.push_compressing(reference, (image, index), config, watch)?;
-                self.compressed_as(image, index, compressed)
+            Leaving::AsIs if self.is_there(to, layer.descriptor.digest, watch.cancel)? => {
+                Ok(layer.descriptor.clone())
             }
+            Leaving::Known(known) if self.is_there(to, known.digest, watch.cancel)? => Ok(known),
+            // An image that has a layer as its tar has it under its diff-id.
+            Leaving::AsIs if layer.descriptor.digest == layer.diff_id.0 => {
+                self.push_known(to, &layer.descriptor, layer.tar()?, watch)
+            }
+            Leaving::AsIs => Err(ImageError::MissingLayer { digest: layer.descriptor.digest }),
+            Leaving::Known(_) | Leaving::New => self.push_compressing(to, layer, config, watch),
         }
     }
 
-    /// Whether a repository has a blob already, or the registry could take it from another repository.
-    fn is_there(&self, reference: &Reference, digest: Digest, watch: Watch<'_>) -> Result<bool, ImageError> {
-        let places = self.places(reference, digest)?;
-        Ok(self.registry.find_blob(reference, digest, &places, watch.cancel)?.is_some())
+    /// Whether a place has a blob already, or could take it from another repository of its registry.
+    pub(crate) fn is_there(
+        &self,
+        to: &RemoteStore,
+        digest: Digest,
+        cancel: &AtomicBool,
+    ) -> Result<bool, ImageError> {
+        let found = to.find_blob(digest, &self.places(to, digest)?, cancel)?.is_some();
+        if found {
+            self.remember_place(to, digest)?;
+        }
+        Ok(found)
     }
 
-    /// The repositories of the registry that may have a blob.
-    fn places(&self, reference: &Reference, digest: Digest) -> Result<Vec<String>, ImageError> {
+    /// The repositories of a registry that may have a blob.
+    fn places(&self, to: &RemoteStore, digest: Digest) -> Result<Vec<String>, ImageError> {
+        let Some(reference) = to.reference() else { return Ok(Vec::new()) };
         Ok(self.store.blob_places()?.get(digest, reference.registry())?)
+    }
+
+    /// Notes that a place has a blob, where that is of use.
+    pub(crate) fn remember_place(&self, place: &RemoteStore, digest: Digest) -> Result<(), ImageError> {
+        let Some(reference) = place.reference() else { return Ok(()) };
+        Ok(self.store.blob_places()?.put(&[digest], reference.registry(), reference.repository())?)
+    }
+
+    /// Sends a small blob that is at hand.
+    pub(crate) fn push_bytes(
+        &self,
+        to: &RemoteStore,
+        media_type: MediaType,
+        bytes: &'static [u8],
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
+        let descriptor = Descriptor::of(media_type, bytes);
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(bytes)) };
+        let upload = BlobUpload { descriptor: &descriptor, open: &open, mount_from: &[] };
+        let transfer = rbuild_registry::Watch { progress: &|_| {}, cancel: watch.cancel };
+        to.push_blob(&upload, transfer)?;
+        Ok(())
     }
 
     pub(super) fn push_stored(
         &self,
-        reference: &Reference,
+        to: &RemoteStore,
         descriptor: &Descriptor,
         watch: Watch<'_>,
     ) -> Result<Descriptor, ImageError> {
-        self.push_known(reference, descriptor, &Blob::Stored(descriptor.digest), watch)
+        self.push_known(to, descriptor, &Blob::Stored(descriptor.digest), watch)
     }
 
     fn push_known(
         &self,
-        reference: &Reference,
+        to: &RemoteStore,
         descriptor: &Descriptor,
         blob: &Blob,
         watch: Watch<'_>,
     ) -> Result<Descriptor, ImageError> {
         let progress = reporting(watch, descriptor.digest.short(), Some(descriptor.size_bytes));
         let open = || -> io::Result<Box<dyn Read + Send>> { self.read_blob(blob).map_err(io::Error::other) };
-        let places = self.places(reference, descriptor.digest)?;
+        let places = self.places(to, descriptor.digest)?;
         let upload = BlobUpload { descriptor, open: &open, mount_from: &places };
-        let transfer = rbuild_registry::Watch { progress: &progress, cancel: watch.cancel };
-        self.registry.push_blob(reference, &upload, transfer)?;
+        to.push_blob(&upload, rbuild_registry::Watch { progress: &progress, cancel: watch.cancel })?;
+        self.remember_place(to, descriptor.digest)?;
         Ok(descriptor.clone())
     }
 
-    /// Sends a layer while it is compressed: nothing is written here. Only where the registry wants to know the size before, the
+    /// Sends a layer while it is compressed: nothing is written here. Only where a place wants to know what it is given before, the
     /// compressed layer becomes a blob of the store first.
     fn push_compressing(
         &self,
-        reference: &Reference,
-        (image, index): (&StoredImage, usize),
+        to: &RemoteStore,
+        layer: &LeavingLayer,
         config: &CompressionConfig,
         watch: Watch<'_>,
     ) -> Result<Descriptor, ImageError> {
-        let tar = self.tar(image, index)?;
-        let progress = reporting(watch, image.config.rootfs.diff_ids[index].0.short(), None);
+        let tar = layer.tar()?;
+        let progress = reporting(watch, layer.diff_id.0.short(), None);
         let open = || -> io::Result<Box<dyn Read + Send>> {
             let (images, tar, config) = (self.clone(), tar.clone(), *config);
             Ok(Box::new(produced(move |out| images.write_compressed(&tar, &config, out))))
         };
         let transfer = rbuild_registry::Watch { progress: &progress, cancel: watch.cancel };
-        match self.registry.push_unnamed(reference, &open, transfer) {
+        match to.push_unnamed(&open, transfer) {
             Ok((digest, size_bytes)) => {
-                Ok(Descriptor::new(config.compression.media_type(), digest, size_bytes))
+                let compressed = Descriptor::new(config.compression.media_type(), digest, size_bytes);
+                self.store.record_blob(layer.diff_id, &compressed)?;
+                self.remember_place(to, digest)?;
+                Ok(compressed)
             }
-            Err(error) if error.refuses_form() => {
-                self.push_stored(reference, &self.compress(image, index, config)?, watch)
-            }
+            Err(error) if error.refuses_form() => self.push_stored(to, &self.compress(layer, config)?, watch),
             Err(error) => Err(error.into()),
         }
     }

@@ -16,6 +16,8 @@ pub enum PullPolicy {
     Missing,
     /// Never.
     Never,
+    /// Even if the store has it, which does if the registry cannot be asked.
+    Newer,
 }
 
 impl Images {
@@ -30,15 +32,21 @@ impl Images {
         policy: PullPolicy,
         cancel: &AtomicBool,
     ) -> Result<StoredImage, ImageError> {
-        if policy != PullPolicy::Always
-            && let Some(image) = self.get_pinned(reference, platform)?
-        {
-            return Ok(image);
+        let here = match policy {
+            PullPolicy::Always => None,
+            PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => {
+                self.get_pinned(reference, platform)?
+            }
+        };
+        match (policy, here) {
+            (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image),
+            (PullPolicy::Never, None) => Err(ImageError::NotPulled { name: reference.familiar() }),
+            (PullPolicy::Newer, Some(image)) => match self.fetch_documents(reference, platform, cancel) {
+                Err(ImageError::Registry(error)) if error.is_transient() => Ok(image),
+                fetched => fetched,
+            },
+            (_, _) => self.fetch_documents(reference, platform, cancel),
         }
-        if policy == PullPolicy::Never {
-            return Err(ImageError::NotPulled { name: reference.familiar() });
-        }
-        self.fetch_documents(reference, platform, cancel)
     }
 
     /// As `get`, but a reference with a digest is found by that, under whatever name it came.

@@ -138,6 +138,6 @@ impl Images {
         target: &Target,
         config: &CompressionConfig,
     ) -> Result<Target, ImageError> {
-        target.with_layers(|image, index| self.compress(image, index, config))
+        target.with_layers(|image, index| self.compress(&self.leaving_layer(image, index)?, config))
     }
 }

@@ -44,6 +44,14 @@ pub enum WorkerError {
         /// Which.
         id: String,
     },
+    /// What a shared cache said it has could not be had. Without that cache, the build can be done all the same.
+    #[error("failed to fetch a result from the shared cache `{store}`")]
+    SharedCache {
+        /// Which.
+        store: String,
+        /// Why.
+        source: Box<ImageError>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_cache::Error),

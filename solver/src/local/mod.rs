@@ -7,7 +7,8 @@
 //! * `source/http`, `source/git`: what is elsewhere → pinned, fetched, a snapshot;
 //! * `exec`: a process on an active snapshot, and `mounts`, what it sees; `ssh_relay` is its way to an agent;
 //! * `file`: copies and the like;
-//! * `merge`, `diff`: stacks of layers.
+//! * `merge`, `diff`: stacks of layers;
+//! * `shared`: what other machines made, fetched when a step is given it.
 
 mod content;
 mod diff;
@@ -18,6 +19,7 @@ mod file_op;
 mod merge;
 mod mounts;
 mod recipe;
+mod shared;
 mod shell;
 mod source;
 mod ssh_relay;
@@ -25,6 +27,7 @@ mod ssh_relay;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
@@ -48,8 +51,9 @@ use crate::cache_map::Selection;
 use crate::explain::{Cause, Explainer, FirstCause, Recipe};
 use crate::images::Images;
 use crate::secrets::Secrets;
+use crate::shared::{SharedCaches, Tree};
 use crate::ssh::SshAgents;
-use crate::worker::{Context, Input, NewRecord, VertexRef, Worker};
+use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Wanted, Worker};
 
 /// What a [`LocalWorker`] is made of.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub struct LocalWorkerOptions {
     pub keep_failed: bool,
     /// Under what the build is remembered.
     pub history: History,
+    /// What other machines made.
+    pub shared: Arc<SharedCaches>,
     /// What remote sources turned out to be; shared by all workers of one build.
     pub pins: Arc<Pins>,
 }
@@ -150,6 +156,37 @@ impl<'a> LocalWorker<'a> {
         self.options.networks.lack()
     }
 
+    fn run_here(
+        &self,
+        vertex: VertexRef<'_>,
+        inputs: &[Input<'_, Snapshot>],
+        cx: &Context<'_>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        match &vertex.vertex().op {
+            Op::Source(SourceOp::Image(image)) => self.unpack_image(vertex.vertex(), image, cx),
+            Op::Source(SourceOp::OciLayout(layout)) => self.unpack_layout(vertex.vertex(), layout, cx),
+            Op::Source(SourceOp::Http(http)) => self.unpack_http(http, cx),
+            Op::Source(SourceOp::Git(git)) => self.unpack_git(git, cx),
+            Op::Exec(exec) => self.exec(exec, inputs, cx),
+            Op::File(file) => self.file_op(file, inputs, cx),
+            Op::Merge(merge) => self.merge(merge, inputs).map(|snapshot| vec![snapshot]),
+            Op::Diff(diff) => self.diff(diff, inputs).map(|snapshot| vec![snapshot]),
+            op @ Op::Source(SourceOp::Local(_)) => Err(WorkerError::unsupported(op)),
+        }
+    }
+
+    fn digest_input(
+        &self,
+        input: Input<'_, Snapshot>,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        match input {
+            Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
+            Input::Local(vertex) => self.digest_local(vertex, selection, cx),
+        }
+    }
+
     const fn store(&self) -> &Store {
         self.images.store()
     }
@@ -184,13 +221,23 @@ fn ignored_cache(vertex: VertexRef<'_>, input: InputIndex) -> Cause {
     Cause::EarlierStep { step: meta.name, first: meta.ignore_cache.then(|| Box::new(first)) }
 }
 
+/// What is in the store.
+fn here(outputs: Vec<Snapshot>) -> Vec<Tree> {
+    outputs.into_iter().map(Tree::Here).collect()
+}
+
+/// The lists of files that went into a key.
+fn file_lists(trace: &KeyTrace) -> Vec<[u8; 32]> {
+    trace.inputs.iter().filter_map(Contribution::content).collect()
+}
+
 /// Cache keys are computed in `cache_key` and stored by the cache, which derives none: the same bytes on both sides.
 const fn stored(key: CacheKey) -> rbuild_cache::CacheKey {
     rbuild_cache::CacheKey(key.0)
 }
 
 impl Worker for LocalWorker<'_> {
-    type Output = Snapshot;
+    type Output = Tree;
     type Error = WorkerError;
     type Lock = KeyLock;
 
@@ -206,29 +253,33 @@ impl Worker for LocalWorker<'_> {
 
     fn content_digest(
         &self,
-        input: Input<'_, Snapshot>,
+        input: Input<'_, Tree>,
         selection: &Selection,
         cx: &Context<'_>,
     ) -> Result<ContentDigest, WorkerError> {
         match input {
-            Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
-            Input::Local(vertex) => self.digest_local(vertex, selection, cx),
+            Input::Output(tree) => self.digest_input(Input::Output(&self.here(tree, cx)?), selection, cx),
+            Input::Local(vertex) => self.digest_input(Input::Local(vertex), selection, cx),
         }
     }
 
-    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<Vec<Snapshot>>>, WorkerError> {
+    fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Found<Tree>>, WorkerError> {
         let keys: Vec<_> = keys.iter().copied().map(stored).collect();
         let records = self.store().records().lookup_many(&keys)?;
-        Ok(records.into_iter().map(|record| record.map(|record| record.outputs)).collect())
+        Ok(records.into_iter().map(|record| record.map(|record| here(record.outputs))).collect())
+    }
+
+    fn lookup_shared(&self, steps: &[Wanted<'_>], cancel: &AtomicBool) -> Vec<Found<Tree>> {
+        self.find_shared(steps, cancel)
     }
 
     fn has_op(&self, op: OpDigest) -> Result<bool, WorkerError> {
         Ok(self.store().records().has_op(&op.0)?)
     }
 
-    fn lookup_content(&self, key: CacheKey) -> Result<Option<Vec<Snapshot>>, WorkerError> {
+    fn lookup_content(&self, key: CacheKey) -> Result<Found<Tree>, WorkerError> {
         let record = self.store().records().lookup_content(stored(key))?;
-        Ok(record.map(|record| record.outputs))
+        Ok(record.map(|record| here(record.outputs)))
     }
 
     fn lock(&self, key: CacheKey, cx: &Context<'_>) -> Result<KeyLock, WorkerError> {
@@ -238,33 +289,33 @@ impl Worker for LocalWorker<'_> {
     fn run(
         &self,
         vertex: VertexRef<'_>,
-        inputs: &[Input<'_, Snapshot>],
+        inputs: &[Input<'_, Tree>],
         cx: &Context<'_>,
-    ) -> Result<Vec<Snapshot>, WorkerError> {
-        match &vertex.vertex().op {
-            Op::Source(SourceOp::Image(image)) => self.unpack_image(vertex.vertex(), image, cx),
-            Op::Source(SourceOp::OciLayout(layout)) => self.unpack_layout(vertex.vertex(), layout, cx),
-            Op::Source(SourceOp::Http(http)) => self.unpack_http(http, cx),
-            Op::Source(SourceOp::Git(git)) => self.unpack_git(git, cx),
-            Op::Exec(exec) => self.exec(exec, inputs, cx),
-            Op::File(file) => self.file_op(file, inputs, cx),
-            Op::Merge(merge) => self.merge(merge, inputs).map(|snapshot| vec![snapshot]),
-            Op::Diff(diff) => self.diff(diff, inputs).map(|snapshot| vec![snapshot]),
-            op @ Op::Source(SourceOp::Local(_)) => Err(WorkerError::unsupported(op)),
-        }
+    ) -> Result<Vec<Tree>, WorkerError> {
+        let snapshots = self.all_here(inputs, cx)?;
+        let inputs: Vec<Input<'_, Snapshot>> = inputs
+            .iter()
+            .zip(&snapshots)
+            .map(|(input, snapshot)| match input {
+                Input::Output(_) => Input::Output(snapshot),
+                Input::Local(vertex) => Input::Local(*vertex),
+            })
+            .collect();
+        self.run_here(vertex, &inputs, cx).map(here)
     }
 
-    fn record(&self, record: NewRecord<'_, Snapshot>) -> Result<(), WorkerError> {
+    fn record(&self, record: NewRecord<'_, Tree>) -> Result<(), WorkerError> {
         let vertex = record.vertex.vertex();
-        let file_lists: Vec<[u8; 32]> =
-            record.trace.inputs.iter().filter_map(Contribution::content).collect();
+        let file_lists = file_lists(record.trace);
+        let outputs: Vec<Snapshot> = record.outputs.iter().filter_map(Tree::snapshot).cloned().collect();
+        debug_assert_eq!(outputs.len(), record.outputs.len(), "what ran here is here");
         let History { project, build } = &self.options.history;
         let origin = build.as_ref().map(|build| Origin { build: build.clone(), step: record.vertex.id.0 });
         self.store().records().insert(&rbuild_cache::NewRecord {
             key: stored(record.key),
             op_digest: record.trace.op.0,
             content_key: record.content_key.map(stored),
-            outputs: record.outputs,
+            outputs: &outputs,
             description: &vertex.meta.name,
             trace: &recipe::encode(vertex, record.trace),
             file_lists: &file_lists,

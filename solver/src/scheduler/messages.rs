@@ -38,6 +38,11 @@ pub enum Job<O> {
         /// The keys.
         keys: Vec<CacheKey>,
     },
+    /// Ask shared caches for what would have to run.
+    LookupShared {
+        /// The vertices, with what their keys are made of.
+        steps: Vec<(VertexId, KeyTrace)>,
+    },
     /// Make and look up a content key, if any record is of the op.
     Probe(Step<O>),
     /// Run a step and record what it made.
@@ -119,6 +124,11 @@ pub enum Report<O, E> {
     },
     /// Of [`Job::Lookup`]: an answer for each key.
     LookedUp {
+        /// The answers.
+        found: Vec<Found<O>>,
+    },
+    /// Of [`Job::LookupShared`]: an answer for each step.
+    LookedUpShared {
         /// The answers.
         found: Vec<Found<O>>,
     },

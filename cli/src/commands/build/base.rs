@@ -26,6 +26,7 @@ impl ImageResolver for StoreResolver<'_> {
             ResolveMode::Default => PullPolicy::Missing,
             ResolveMode::ForcePull => PullPolicy::Always,
             ResolveMode::PreferLocal => PullPolicy::Never,
+            ResolveMode::Newer => PullPolicy::Newer,
         };
         let image =
             self.images.resolve(reference, platform, policy, self.remote.cancel()).map_err(|error| {

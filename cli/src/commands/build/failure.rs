@@ -178,6 +178,7 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         WorkerError::Git(error) => return git(error),
         WorkerError::Http(HttpError::Fetch(error)) => return fetch(error),
         WorkerError::Http(_) | WorkerError::SecretNotText { .. } => Kind::Input,
+        WorkerError::SharedCache { .. } => Kind::Remote,
         WorkerError::SecretNotFound { id } => {
             return Failure::caused_by(Kind::Input, error)
                 .hint(format!("`--secret id={id},src=FILE` gives it"));

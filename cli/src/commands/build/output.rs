@@ -13,6 +13,7 @@ use rbuild_solver::images::{
     StoredImage, TarSink, Target, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
+use rbuild_solver::shared::Tree;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
@@ -28,12 +29,12 @@ use crate::report::{Failure, Kind};
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) lowered: Lowered,
-    pub(crate) snapshot: Snapshot,
+    pub(crate) tree: Tree,
 }
 
-impl From<(Lowered, Snapshot)> for Built {
-    fn from((lowered, snapshot): (Lowered, Snapshot)) -> Self {
-        Self { lowered, snapshot }
+impl From<(Lowered, Tree)> for Built {
+    fn from((lowered, tree): (Lowered, Tree)) -> Self {
+        Self { lowered, tree }
     }
 }
 
@@ -51,10 +52,11 @@ impl Built {
     /// Makes one layer of what the build added. The history keeps its steps, now without layers of their own, and says so.
     pub(crate) fn squash(&mut self, store: &Store, created: &str) -> Result<(), Failure> {
         let kept = self.layers_inherited();
-        if self.snapshot.layers.len() <= kept + 1 {
+        let Tree::Here(snapshot) = &self.tree else { return Ok(()) };
+        if snapshot.layers.len() <= kept + 1 {
             return Ok(());
         }
-        self.snapshot = store.squash(&self.snapshot, kept)?;
+        self.tree = Tree::Here(store.squash(snapshot, kept)?);
         let history = &mut self.lowered.config.history;
         history[self.lowered.history_inherited..].iter_mut().for_each(|entry| entry.empty_layer = true);
         history.push(History {
@@ -84,7 +86,9 @@ pub(crate) fn write(
         None
     };
     if let Some(target) = target.as_ref().filter(|_| in_store) {
-        let snapshots: Vec<Snapshot> = built.iter().map(|built| built.snapshot.clone()).collect();
+        // Layers that are elsewhere come with the name when they are needed.
+        let snapshots: Vec<Snapshot> =
+            built.iter().filter_map(|built| built.tree.snapshot().cloned()).collect();
         images.name(&target.descriptor, &snapshots, &names)?;
         for name in &names {
             note(progress, &format!("naming to {name}"));
@@ -94,12 +98,13 @@ pub(crate) fn write(
         write_one(app, settings, output, built, target.as_ref(), &names, progress)?;
     }
     if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
-        push(app, target, &names, progress)?;
+        push(app, target, &names, &settings.push_compression(), progress)?;
     }
     target.map_or(Ok(()), |target| report(settings, &target, &names, warnings))
 }
 
-fn names(settings: &Settings) -> Vec<Reference> {
+/// All names of the result.
+pub(super) fn names(settings: &Settings) -> Vec<Reference> {
     let more = settings.outputs.iter().flat_map(|output| match output {
         OutputSpec::Image { names, .. } => names.as_slice(),
         _ => &[],
@@ -135,22 +140,23 @@ fn target(app: &App, settings: &Settings, built: &[Built]) -> Result<Target, Fai
 
 fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, Failure> {
     let images = app.images()?;
-    let Built { lowered, snapshot } = built;
+    let Built { lowered, tree } = built;
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
     let epoch = epoch(settings, built);
-    if epoch.is_none() {
-        let dating = Dating { snapshot, inherited, now: &settings.created, rfc3339 };
-        images.date_history(&mut config, &dating)?;
-    }
     let layers_kept = built.layers_inherited();
     let clamp = epoch.map(|mtime_max| MtimeClamp { layers_kept, mtime_max });
+    let clamp = clamp.filter(|_| settings.rewrites_timestamps());
+    let layers = app.pool()?.install(|| images.describe(tree, clamp))?;
+    if epoch.is_none() {
+        let dating = Dating { layers: &layers, inherited, now: &settings.created, rfc3339 };
+        Images::date_history(&mut config, &dating);
+    }
     let options = AssembleOptions {
-        clamp: clamp.filter(|_| settings.rewrites_timestamps()),
         annotations: settings.annotations.manifest(built.platform()),
         descriptor_annotations: settings.annotations.manifest_descriptor(built.platform()),
     };
-    Ok(app.pool()?.install(|| images.assemble(config, snapshot, &options))?)
+    Ok(images.assemble(config, &layers, &options)?)
 }
 
 /// `SOURCE_DATE_EPOCH`, wherever it was set.
@@ -159,7 +165,13 @@ fn epoch(settings: &Settings, built: &Built) -> Option<i64> {
 }
 
 /// Sends the result to the registry of each of its names.
-fn push(app: &App, target: &Target, names: &[Reference], progress: &Progress) -> Result<(), Failure> {
+fn push(
+    app: &App,
+    target: &Target,
+    names: &[Reference],
+    compression: &CompressionConfig,
+    progress: &Progress,
+) -> Result<(), Failure> {
     if names.is_empty() {
         return Err(Failure::new(Kind::Input, "tag is needed when pushing to registry").hint("add `-t NAME`"));
     }
@@ -167,7 +179,7 @@ fn push(app: &App, target: &Target, names: &[Reference], progress: &Progress) ->
     for name in names {
         let watch = Watch { transfers: &|_| {}, cancel: app.cancel() };
         task(progress, &format!("pushing {name}"), || {
-            Ok(images.push_target(name, target, &CompressionConfig::default(), watch)?)
+            Ok(images.push_target(name, target, compression, watch)?)
         })?;
     }
     Ok(())
@@ -184,27 +196,33 @@ fn write_one(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let images = app.images()?;
-    let archive = |format, sink: &mut dyn LayoutSink| {
+    let archive = |format, compression: &CompressionConfig, sink: &mut dyn LayoutSink| {
         let target = target.expect("an archive was asked for, so the image was made");
-        save(images, target, names, format, sink)
+        save(images, (target, names), format, compression, sink)
     };
     let directories = directories(built);
     let trees = Trees { trees: &directories, mtime: epoch(settings, &built[0]) };
     match output {
         OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(()),
-        OutputSpec::OciArchive { dest: Dest::File(path), as_directory: true } => {
+        OutputSpec::OciArchive { dest: Dest::File(path), as_directory: true, compression } => {
             let mut sink = DirectorySink::new(path).map_err(io_failure("make", path))?;
-            task(progress, "exporting to oci image format", || archive(ArchiveFormat::Oci, &mut sink))
+            task(progress, "exporting to oci image format", || {
+                archive(ArchiveFormat::Oci, compression, &mut sink)
+            })
         }
         OutputSpec::OciArchive { as_directory: true, .. } => {
             Err(Failure::new(Kind::Input, "an OCI layout directory cannot be written to standard output"))
         }
-        OutputSpec::OciArchive { dest, .. } => task(progress, "exporting to oci image format", || {
-            to_dest(dest, |out| archive(ArchiveFormat::Oci, &mut TarSink::new(out)))
-        }),
-        OutputSpec::DockerArchive { dest } => task(progress, "exporting to docker image format", || {
-            to_dest(dest, |out| archive(ArchiveFormat::Docker, &mut TarSink::new(out)))
-        }),
+        OutputSpec::OciArchive { dest, compression, .. } => {
+            task(progress, "exporting to oci image format", || {
+                to_dest(dest, |out| archive(ArchiveFormat::Oci, compression, &mut TarSink::new(out)))
+            })
+        }
+        OutputSpec::DockerArchive { dest, compression } => {
+            task(progress, "exporting to docker image format", || {
+                to_dest(dest, |out| archive(ArchiveFormat::Docker, compression, &mut TarSink::new(out)))
+            })
+        }
         OutputSpec::Tar { dest } => task(progress, "exporting to client tarball", || {
             to_dest(dest, |out| export_tar(images.store(), trees, out).map_err(export_failure))
         }),
@@ -221,21 +239,21 @@ fn directories(built: &[Built]) -> Vec<(PathBuf, &Snapshot)> {
         let name = if several { built.platform().to_string().replace('/', "_") } else { String::new() };
         PathBuf::from(name)
     };
-    built.iter().map(|built| (directory(built), &built.snapshot)).collect()
+    built.iter().filter_map(|built| Some((directory(built), built.tree.snapshot()?))).collect()
 }
 
 fn save(
     images: &Images,
-    target: &Target,
-    names: &[Reference],
+    (target, names): (&Target, &[Reference]),
     format: ArchiveFormat,
+    compression: &CompressionConfig,
     sink: &mut dyn LayoutSink,
 ) -> Result<(), Failure> {
     if format == ArchiveFormat::Docker && target.is_index() {
         let message = "docker exporter does not currently support exporting manifest lists";
         return Err(Failure::new(Kind::Input, message).hint("`type=oci` holds several platforms"));
     }
-    let target = images.compressed_target(target, &CompressionConfig::default())?;
+    let target = images.compressed_target(target, compression)?;
     Ok(images.save(&[Saved { target, names: names.to_vec() }], format, sink)?)
 }
 
@@ -297,7 +315,11 @@ fn metadata(target: &Target, names: &[Reference], warnings: Option<&[Value]>) ->
 }
 
 /// Does something that the progress display shows as a task.
-fn task<T>(progress: &Progress, name: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn task<T>(
+    progress: &Progress,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let emit = |state| progress.emit(Event::Task { name: name.to_owned(), state });
     emit(TaskState::Started);
     let done = work()?;

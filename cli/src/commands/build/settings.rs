@@ -8,6 +8,7 @@ use rbuild_frontend::{NoCache, Options, parse_bool};
 use rbuild_image::{Platform, Reference};
 use rbuild_llb::ResolveMode;
 use rbuild_solver::JOBS_DEFAULT;
+use rbuild_solver::images::CompressionConfig;
 
 use super::annotation::Annotations;
 use super::build_args;
@@ -16,6 +17,7 @@ use super::input::Input;
 use super::steps::Steps;
 use crate::app::{docker_config, environment, unix_now};
 use crate::args::{BuildArgs, OnErrorArg, ProgressArg, PullArg};
+use crate::cache_spec::{CacheSpec, Direction};
 use crate::commands::{platform, reference};
 use crate::format::rfc3339;
 use crate::output_spec::OutputSpec;
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) jobs: NonZeroUsize,
     /// How much the cache may take, as it was typed.
     pub(crate) cache_size: Option<String>,
+    pub(crate) cache_from: Vec<CacheSpec>,
+    pub(crate) cache_to: Vec<CacheSpec>,
     /// When the build began, RFC 3339.
     pub(crate) created: String,
     build_args: BTreeMap<String, String>,
@@ -97,6 +101,8 @@ impl Settings {
             shell_on_error: args.on_error == Some(OnErrorArg::Shell),
             call,
             cache_size: args.cache_size.clone().filter(|size| !size.is_empty()),
+            cache_from: caches(&args.cache_from, Direction::From)?,
+            cache_to: caches(&args.cache_to, Direction::To)?,
             jobs: args.jobs.map_or(Ok(JOBS_DEFAULT), jobs)?,
             created: rfc3339(source_date_epoch.unwrap_or_else(unix_now)),
             build_args,
@@ -164,6 +170,25 @@ impl Settings {
         self.push || self.outputs.iter().any(|output| matches!(output, OutputSpec::Image { push: true, .. }))
     }
 
+    /// In what form layers are pushed.
+    pub(crate) fn push_compression(&self) -> CompressionConfig {
+        let of_image = |output: &OutputSpec| match output {
+            OutputSpec::Image { compression, .. } => Some(*compression),
+            _ => None,
+        };
+        self.outputs.iter().find_map(of_image).unwrap_or_default()
+    }
+
+    /// Whether files of the result are needed here, and not just the word that it is somewhere.
+    pub(crate) fn needs_files(&self) -> bool {
+        let leaves = |output: &OutputSpec| matches!(output, OutputSpec::Image { .. } | OutputSpec::CacheOnly);
+        let is_kept = !self.names.is_empty() || self.quiet || self.iidfile.is_some();
+        self.squash
+            || self.source_date_epoch.is_some()
+            || !self.outputs.iter().all(leaves)
+            || (is_kept && !self.pushes())
+    }
+
     /// Whether one time for all that is made holds for the files in layers as well, as it does unless an output says otherwise:
     /// the same inputs give the same digests.
     pub(crate) fn rewrites_timestamps(&self) -> bool {
@@ -184,6 +209,15 @@ fn outputs(args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
         return Err(Failure::new(Kind::Input, "only one output can be written to standard output"));
     }
     Ok(outputs)
+}
+
+fn caches(words: &[String], direction: Direction) -> Result<Vec<CacheSpec>, Failure> {
+    let parse = |text: &String| {
+        let text = text.trim();
+        CacheSpec::parse(text, direction, &environment)
+            .map_err(|error| Failure::caused_by(Kind::Input, &error))
+    };
+    words.iter().filter(|text| !text.trim().is_empty()).map(parse).collect()
 }
 
 fn name_of(name: &str) -> Result<Reference, Failure> {
@@ -226,6 +260,7 @@ const fn resolve_mode(pull: PullArg) -> ResolveMode {
         PullArg::Always => ResolveMode::ForcePull,
         PullArg::Missing => ResolveMode::Default,
         PullArg::Never => ResolveMode::PreferLocal,
+        PullArg::Newer => ResolveMode::Newer,
     }
 }
 

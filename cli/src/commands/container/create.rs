@@ -78,6 +78,7 @@ fn image(app: &App, options: &CreateOptions) -> Result<(StoredImage, Snapshot), 
         PullArg::Always => PullPolicy::Always,
         PullArg::Missing => PullPolicy::Missing,
         PullArg::Never => PullPolicy::Never,
+        PullArg::Newer => PullPolicy::Newer,
     };
     let cancel = Arc::clone(app.cancel());
     let watch = Watch { transfers: &silent, cancel: &cancel };

@@ -7,6 +7,7 @@ use rbuild_cache::layer::{self, ArchiveOptions};
 use rbuild_container::{ChangeKind, Container, Containers, Status};
 use rbuild_image::{History, Platform};
 use rbuild_solver::images::AssembleOptions;
+use rbuild_solver::shared::Tree;
 
 use super::{EXIT_FAILED, containers, failure};
 use crate::app::{App, unix_now};
@@ -71,7 +72,8 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
         comment: args.message.clone(),
         empty_layer: snapshot == container.snapshot,
     });
-    let image = images.assemble(config, &snapshot, &AssembleOptions::default())?;
+    let layers = images.describe(&Tree::Here(snapshot.clone()), None)?;
+    let image = images.assemble(config, &layers, &AssembleOptions::default())?;
     images.name(&image.target, &[snapshot], name.as_slice())?;
     print(&format!("{}\n", image.id())).map(|()| 0)
 }

@@ -64,6 +64,9 @@ fn answer(state: &mut State, request: &Request, host: &str) -> Answer {
     if let Some(refusal) = refusal(state, request, path, host) {
         return refusal;
     }
+    if path.is_empty() {
+        return Answer::new(200);
+    }
     if path == "_catalog" {
         let names: Vec<_> = state.repositories.keys().collect();
         return json(&serde_json::json!({ "repositories": names }));

@@ -13,10 +13,10 @@ use std::time::Duration;
 use crate::testing::FakeRegistry;
 use crate::{Anonymous, Client, ClientOptions, CredentialSource, Watch};
 
-static NEVER: AtomicBool = AtomicBool::new(false);
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// A transfer that nobody follows and nobody stops.
-fn unwatched() -> Watch<'static> {
+pub(crate) fn unwatched() -> Watch<'static> {
     Watch { progress: &|_| {}, cancel: &NEVER }
 }
 
@@ -31,7 +31,7 @@ fn options() -> ClientOptions {
     }
 }
 
-fn client() -> Client {
+pub(crate) fn client() -> Client {
     Client::new(options(), Arc::new(Anonymous))
 }
 
@@ -39,11 +39,11 @@ fn client_of(credentials: impl CredentialSource + 'static) -> Client {
     Client::new(options(), Arc::new(credentials))
 }
 
-fn registry() -> FakeRegistry {
+pub(crate) fn registry() -> FakeRegistry {
     FakeRegistry::start().expect("loopback is there")
 }
 
 /// Bytes that no two places of are alike, so that a shifted resume shows.
-fn content(size: usize) -> Vec<u8> {
+pub(crate) fn content(size: usize) -> Vec<u8> {
     (0..size as u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(size).collect()
 }

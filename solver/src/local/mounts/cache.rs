@@ -15,7 +15,7 @@ use rbuild_llb::{CacheSharing, CopyAction, ExecOp, FileAction, FileInput, Mount,
 use crate::cache_map::{SelectedPath, Selection};
 use crate::local::file::FileError;
 use crate::local::{LocalWorker, StepError, WorkerError};
-use crate::worker::{Context, Input, Worker as _};
+use crate::worker::{Context, Input};
 
 /// The mode of the directory that a cache begins as where nothing else is said.
 const MODE_DEFAULT: u32 = 0o755;
@@ -65,7 +65,7 @@ impl LocalWorker<'_> {
         let Some(base) = base(mount, inputs) else { return Ok(None) };
         let (path, contents_only) = (selector(mount).to_owned(), mount.selector.is_empty());
         let part = SelectedPath { path, contents_only, ..SelectedPath::default() };
-        Ok(Some(self.content_digest(base, &Selection::Paths(vec![part]), cx)?.0))
+        Ok(Some(self.digest_input(base, &Selection::Paths(vec![part]), cx)?.0))
     }
 
     /// Makes `path` what a new instance begins as: a copy of what the mount names, or an empty directory.

@@ -57,7 +57,7 @@ impl LocalWorker<'_> {
 }
 
 /// Tells of a transfer as one of the vertex.
-pub(super) fn emit_transfer(cx: &Context<'_>, transfer: Transfer) {
+pub(in crate::local) fn emit_transfer(cx: &Context<'_>, transfer: Transfer) {
     let Transfer { name, current_bytes, total_bytes } = transfer;
     cx.emit(Event::Transfer { vertex: cx.vertex, name, current_bytes, total_bytes });
 }
@@ -74,5 +74,6 @@ const fn policy(mode: ResolveMode) -> PullPolicy {
         ResolveMode::Default => PullPolicy::Missing,
         ResolveMode::ForcePull => PullPolicy::Always,
         ResolveMode::PreferLocal => PullPolicy::Never,
+        ResolveMode::Newer => PullPolicy::Newer,
     }
 }

@@ -9,6 +9,7 @@ mod pins;
 
 pub use git::{GitError, GitOptions};
 pub use http::HttpError;
+pub(super) use image::emit_transfer;
 pub(super) use layout::identify_layout;
 pub use pins::Pins;
 

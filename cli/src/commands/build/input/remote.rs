@@ -82,7 +82,10 @@ impl<'a> Remote<'a> {
         let snapshot = self.with_worker(&Trees::default(), |worker| {
             let solved = solve(&definition, worker, &SolveOptions::default(), &NoEvents, self.cancel());
             solved
-                .map(|solved| solved.outputs.into_iter().flatten().next().unwrap_or_else(Snapshot::empty))
+                .map(|solved| {
+                    let tree = solved.outputs.into_iter().flatten().next();
+                    tree.and_then(|tree| tree.snapshot().cloned()).unwrap_or_else(Snapshot::empty)
+                })
                 .map_err(solve_failure)
         })??;
         task(TaskState::Completed);

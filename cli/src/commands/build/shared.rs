@@ -1,0 +1,162 @@
+//! The shared caches of a build: read before, written after. Nothing that goes wrong with one fails the build.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rbuild_registry::RemoteStore;
+use rbuild_solver::images::{Images, Watch};
+use rbuild_solver::local::{LocalWorker, WorkerError};
+use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, SharedCaches, Tree};
+use rbuild_solver::{SolveError, Solved};
+
+use super::output::task;
+use super::settings::Settings;
+use crate::app::{self, App};
+use crate::cache_spec::{CachePlace, CacheSpec, Direction};
+use crate::progress::Progress;
+use crate::report::{Failure, Kind};
+
+/// The shared caches of a build.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) from: Arc<SharedCaches>,
+    to: Vec<(CacheSpec, RemoteStore)>,
+}
+
+/// What a build came to.
+pub(super) type Attempt = Result<Solved<Tree>, Box<SolveError<WorkerError>>>;
+
+/// What a result is needed for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Need<'a> {
+    /// Its files.
+    Files,
+    /// To be at the registries of its names.
+    Push(&'a Images, &'a [rbuild_image::Reference]),
+    /// To be there somewhere.
+    Nothing,
+}
+
+impl Shared {
+    /// Those of the command line; those of the config file where it names none.
+    ///
+    /// # Errors
+    /// When one cannot be what it is said to be.
+    pub(super) fn open(app: &App, settings: &Settings) -> Result<Self, Failure> {
+        let mut from = settings.cache_from.clone();
+        let mut to = settings.cache_to.clone();
+        if from.is_empty()
+            && to.is_empty()
+            && let Some(text) = app::config()?.cache.shared
+        {
+            let read = |direction| {
+                CacheSpec::parse(&text, direction, &app::environment)
+                    .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("cache.shared"))
+            };
+            from.push(read(Direction::From)?);
+            to.push(CacheSpec { mode: ExportMode::Max, ..read(Direction::To)? });
+        }
+        let store = |spec: &CacheSpec| remote_store(app, &spec.place);
+        let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
+        let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));
+        Ok(Self { from: Arc::new(SharedCaches::new(opened)), to: to.collect::<Result<_, _>>()? })
+    }
+
+    /// Solves, and sees to it that the results are where they are needed. A shared cache that fails on the way is given up,
+    /// and the build begins again: what it made so far is found in the store.
+    ///
+    /// # Errors
+    /// Those of `solve`.
+    pub(super) fn solve(
+        worker: &LocalWorker<'_>,
+        need: Need<'_>,
+        cancel: &AtomicBool,
+        solve: impl Fn() -> Attempt,
+    ) -> Attempt {
+        loop {
+            let solved = solve().and_then(|mut solved| {
+                for output in solved.outputs.iter_mut().flatten() {
+                    let settled = settle(output, worker, need, cancel);
+                    settled.map_err(|source| Box::new(SolveError::Lookup { source }))?;
+                }
+                Ok(solved)
+            });
+            match solved {
+                Err(error) if is_lost(&error) => {}
+                solved => return solved,
+            }
+        }
+    }
+
+    /// Writes a build to the shared caches, and says what went wrong with any.
+    pub(super) fn export(
+        &self,
+        images: &Images,
+        build: &Finished<'_>,
+        progress: &Progress,
+        cancel: &AtomicBool,
+    ) -> String {
+        let mut said: String = self
+            .from
+            .failures()
+            .iter()
+            .map(|failure| {
+                format!("warning: the shared cache `{}` was not used: {}\n", failure.store, failure.reason)
+            })
+            .collect();
+        for (spec, store) in &self.to {
+            let watch = Watch { transfers: &|_| {}, cancel };
+            let exported = task(progress, &format!("exporting cache to {store}"), || {
+                let options = ExportOptions { to: store, mode: spec.mode, config: &spec.compression };
+                Ok(images.export_cache(build, &options, watch)?)
+            });
+            if let Err(failure) = exported
+                && !spec.ignore_error
+            {
+                said +=
+                    &format!("warning: the shared cache `{store}` was not written: {}\n", failure.message);
+            }
+        }
+        said
+    }
+}
+
+/// Whether a build failed for want of what a shared cache said it has.
+const fn is_lost(error: &SolveError<WorkerError>) -> bool {
+    matches!(
+        error,
+        SolveError::Vertex { source: WorkerError::SharedCache { .. }, .. }
+            | SolveError::Lookup { source: WorkerError::SharedCache { .. } }
+    )
+}
+
+/// Fetches a result that is not where it is needed.
+fn settle(
+    output: &mut Tree,
+    worker: &LocalWorker<'_>,
+    need: Need<'_>,
+    cancel: &AtomicBool,
+) -> Result<(), WorkerError> {
+    let there = match (&*output, need) {
+        (Tree::Here(_), _) | (_, Need::Nothing) => true,
+        (Tree::Elsewhere(tree), Need::Push(images, names)) => {
+            // What cannot be asked can be fetched.
+            images.is_pushed(tree, names, cancel).unwrap_or(false)
+        }
+        (Tree::Elsewhere(_), Need::Files) => false,
+    };
+    if !there {
+        *output = Tree::Here(worker.fetch_result(output, cancel)?);
+    }
+    Ok(())
+}
+
+fn remote_store(app: &App, place: &CachePlace) -> Result<RemoteStore, Failure> {
+    let client = app.images()?.registry_handle();
+    let opened = match place {
+        CachePlace::Repository(reference) => Ok(RemoteStore::repository(client, reference.clone())),
+        CachePlace::Directory(path) => RemoteStore::directory(client, path),
+        CachePlace::Bucket(options) => RemoteStore::bucket(client, options),
+    };
+    opened.map_err(|error| Failure::caused_by(Kind::Input, &error))
+}

@@ -1,0 +1,102 @@
+//! `login`, `logout`, `copy`, `manifest inspect`, `search`, and the form in which layers are pushed.
+
+use rbuild_registry::testing::{Door, FakeRegistry};
+use serde_json::Value;
+
+use crate::common::{Rbuild, TestEnvironment};
+
+/// A registry that has `busybox` as `base`.
+fn with_base() -> Option<(TestEnvironment, FakeRegistry, String)> {
+    let (test, registry) = (TestEnvironment::with_base()?, FakeRegistry::start().unwrap());
+    let base = format!("{}/team/base:1", registry.name());
+    test.rbuild(&["tag", "busybox", &base]).outcome().succeeds();
+    test.rbuild(&["push", &base]).outcome().succeeds();
+    Some((test, registry, base))
+}
+
+fn manifest(test: &TestEnvironment, name: &str) -> Value {
+    test.rbuild(&["manifest", "inspect", name]).outcome().succeeds().json()
+}
+
+#[test]
+fn what_a_registry_has_is_shown_and_copied_without_being_kept() {
+    let Some((mut test, registry, base)) = with_base() else { return };
+    test.set_store(test.path("second"));
+    let digest = test.rbuild(&["manifest", "inspect", "--digest", &base]).outcome().succeeds().stdout;
+    assert_eq!(manifest(&test, &base)["schemaVersion"], 2);
+    let found = test.rbuild(&["search", &format!("{}/eam", registry.name())]).outcome().succeeds().stdout;
+    assert_eq!(found, format!("{}/team/base\n", registry.name()));
+    test.rbuild(&["search", "word"]).outcome().exits(2).says(&["names no registry"]);
+
+    let fetched = registry.count("GET", "/blobs/sha256");
+    let here = format!("{}/other:2", registry.name());
+    let said = test.rbuild(&["copy", &base, &here]).outcome().succeeds().stdout;
+    assert_eq!(said, format!("{}/other@{digest}", registry.name()));
+    assert_eq!(registry.count("GET", "/blobs/sha256"), fetched, "the registry takes blobs itself");
+    let elsewhere = FakeRegistry::start().unwrap();
+    let there = format!("{}/a/b:3", elsewhere.name());
+    test.rbuild(&["copy", "-q", &here, &there]).outcome().succeeds();
+    assert_eq!(manifest(&test, &there), manifest(&test, &base));
+    assert_eq!(test.rbuild(&["run", "--rm", &there, "echo", "hi"]).outcome().succeeds().stdout, "hi\n");
+    test.rbuild(&["copy", &format!("{}/nosuch", registry.name()), &there]).outcome().exits(4);
+    test.assert_sound();
+}
+
+#[test]
+fn layers_are_pushed_in_the_form_that_is_asked_for() {
+    let Some((mut test, registry, base)) = with_base() else { return };
+    let types = |test: &TestEnvironment, name: &str| -> Vec<String> {
+        let manifest = manifest(test, name);
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| layer["mediaType"].as_str().unwrap().rsplit('.').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(types(&test, &base), ["tar+gzip"]);
+    test.rbuild(&["push", "--compression", "zstd,7", &base]).outcome().succeeds();
+    assert_eq!(types(&test, &base), ["tar+zstd"]);
+    test.rbuild(&["push", "--compression", "none", &base]).outcome().succeeds();
+    assert_eq!(types(&test, &base), ["tar"]);
+    test.rbuild(&["push", "--compression", "lzma", &base]).outcome().exits(2).says(&["lzma"]);
+
+    let context = test.dockerfile(&format!("FROM {base}\nRUN echo >/x\n"));
+    let name = format!("{}/app:1", registry.name());
+    test.rbuild(&["push", &base]).outcome().succeeds();
+    test.set_store(test.path("second"));
+    test.build(&context, &["-t", &name]).succeeds();
+    let zstd = format!("type=image,push=true,name={name},compression=zstd");
+    test.build(&context, &["-o", &zstd]).succeeds();
+    assert_eq!(types(&test, &name), ["tar+gzip", "tar+zstd"], "what is compressed stays");
+    test.build(&context, &["-o", &format!("{zstd},force-compression=true")]).succeeds();
+    assert_eq!(types(&test, &name), ["tar+zstd", "tar+zstd"]);
+    assert_eq!(test.run(&name, "cat /x"), "\n");
+    test.assert_sound();
+}
+
+#[test]
+fn a_login_opens_the_door_until_the_logout() {
+    let Some((test, registry, base)) = with_base() else { return };
+    registry.set_door(Door::Basic("user".to_owned(), "secret word".to_owned()));
+    let server = registry.name();
+    let login = |password: &str| -> Rbuild {
+        test.rbuild(&["login", "-u", "user", "--password-stdin", &server]).stdin(format!("{password}\n"))
+    };
+    test.rbuild(&["pull", &base]).outcome().exits(4).says(&["401"]);
+    login("wrong").outcome().exits(4).says(&["refuses the login"]).says_nothing_of(&["wrong\n"]);
+    test.rbuild(&["pull", &base]).outcome().exits(4);
+    login("secret word").outcome().succeeds().says_nothing_of(&["secret word"]);
+    test.rbuild(&["pull", &base]).outcome().succeeds();
+    test.rbuild(&["logout", &server]).outcome().succeeds();
+    test.rbuild(&["pull", &base]).outcome().exits(4);
+    test.rbuild(&["login", &server]).outcome().exits(2).says(&["no terminal"]);
+}
+
+#[test]
+fn newer_is_asked_for_and_not_needed() {
+    let Some((test, registry, base)) = with_base() else { return };
+    let context = test.dockerfile(&format!("FROM {base}\nRUN echo >/x\n"));
+    test.build(&context, &["--pull=newer", "-t", "app"]).succeeds();
+    drop(registry);
+    test.build(&context, &["--pull=always"]).exits(4);
+    test.build(&context, &["--pull=newer", "-t", "app"]).succeeds();
+}

@@ -1,0 +1,191 @@
+//! Builds on several machines that share what they made: each machine a store of its own, the shared cache in a registry or a
+//! directory.
+
+use std::fs;
+
+use rbuild_registry::testing::{FakeRegistry, Fault};
+
+use crate::common::{Context, TestEnvironment};
+
+const DOCKERFILE: &str = "FROM busybox AS tools\nRUN echo tool >/tool\nFROM busybox\nRUN echo one >/one\n\
+                          COPY --from=tools /tool /tool\nCOPY file /file\nRUN cat /one /tool /file >/all\n";
+const STEPS: [&str; 5] = [
+    "RUN echo tool >/tool",
+    "RUN echo one >/one",
+    "COPY --from=tools /tool /tool",
+    "COPY file /file",
+    "RUN cat /one /tool /file >/all",
+];
+
+/// A machine, what it builds, and a registry that has the base image.
+fn machine() -> Option<(TestEnvironment, Context, FakeRegistry)> {
+    let (mut test, registry) = (TestEnvironment::with_base()?, FakeRegistry::start().unwrap());
+    let base = format!("{}/base", registry.name());
+    test.rbuild(&["tag", "busybox", &base]).outcome().succeeds();
+    test.rbuild(&["push", &base]).outcome().succeeds();
+    // The registry has it under another digest than the store that it comes from.
+    another(&mut test, "first");
+    let context = app(&test, "app", &registry, "file\n");
+    Some((test, context, registry))
+}
+
+fn app(test: &TestEnvironment, name: &str, registry: &FakeRegistry, file: &str) -> Context {
+    let context = test.context(name, &[("file", file)]);
+    context.dockerfile(&DOCKERFILE.replace("busybox", &format!("{}/base", registry.name())));
+    context
+}
+
+/// A machine that has nothing yet.
+fn another(test: &mut TestEnvironment, name: &str) {
+    test.set_store(test.path(name));
+}
+
+fn names(steps: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = steps.iter().map(|name| (*name).to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_one_machine_built_the_next_does_not_build() {
+    let Some((mut test, context, registry)) = machine() else { return };
+    let cache = format!("type=registry,ref={}/cache", registry.name());
+    let to = format!("{cache},mode=max");
+    let first = test.build(&context, &["-t", "app", "--cache-to", &to]).succeeds();
+    assert_eq!(names(&first.ran()), names(&STEPS));
+    let id = test.image_id("app");
+
+    another(&mut test, "second");
+    let second = test.build(&context, &["-t", "app", "--cache-from", &cache]).succeeds();
+    assert_eq!(second.ran(), [""; 0]);
+    assert_eq!(test.run("app", "cat /all"), "one\ntool\nfile\n");
+    assert_eq!(test.image_id("app"), id);
+    // What was fetched is this machine's own from then on.
+    drop(registry);
+    assert_eq!(test.build(&context, &["-t", "again"]).succeeds().ran(), [""; 0]);
+    assert_eq!(test.image_id("again"), id);
+    test.assert_sound();
+}
+
+#[test]
+fn a_changed_step_runs_on_what_is_fetched() {
+    let Some((mut test, context, registry)) = machine() else { return };
+    let cache = format!("type=registry,ref={}/cache", registry.name());
+    test.build(&context, &["--cache-to", &format!("{cache},mode=max")]).succeeds();
+    another(&mut test, "second");
+    context.write("file", "changed\n");
+    let changed = test.build(&context, &["-t", "app", "--cache-from", &cache, "--cache-to", &cache]);
+    let changed = changed.succeeds();
+    assert_eq!(names(&changed.ran()), names(&STEPS[3..]));
+    assert_eq!(test.run("app", "cat /all"), "one\ntool\nchanged\n");
+    test.assert_sound();
+    another(&mut test, "third");
+    let third = test.build(&context, &["-t", "app", "--cache-from", &cache]).succeeds();
+    assert_eq!(third.ran(), [""; 0]);
+}
+
+#[test]
+fn a_result_that_is_only_pushed_does_not_pass_through() {
+    let Some((mut test, context, registry)) = machine() else { return };
+    let cache = format!("type=registry,ref={}/cache", registry.name());
+    let name = format!("{}/app:1", registry.name());
+    test.build(&context, &["-t", &name, "--push", "--cache-to", &format!("{cache},mode=max")]).succeeds();
+    let pushed = registry.count("PATCH", "/uploads/");
+
+    another(&mut test, "second");
+    let elsewhere = format!("{}/copy:1", registry.name());
+    let before = (registry.count("GET", "/blobs/sha256"), registry.count("PUT", "/uploads/"));
+    test.build(&context, &["-t", &elsewhere, "--push", "--cache-from", &cache]).succeeds();
+    assert_eq!(registry.count("PATCH", "/uploads/"), pushed, "no layer is sent");
+    assert_eq!(
+        registry.count("GET", "/blobs/sha256"),
+        before.0 + 1,
+        "nothing is fetched but the base's config"
+    );
+    assert_eq!(registry.count("PUT", "/uploads/"), before.1 + 1, "only the config is");
+    // The image is the store's by name; its layers come when they are needed.
+    assert_eq!(test.run(&elsewhere, "cat /all"), "one\ntool\nfile\n");
+    test.assert_sound();
+}
+
+#[test]
+fn a_directory_is_a_shared_cache_too() {
+    let Some((mut test, context, _registry)) = machine() else { return };
+    let directory = test.path("cache");
+    let (to, from) = (
+        format!("type=local,dest={}", directory.display()),
+        format!("type=local,src={}", directory.display()),
+    );
+    test.build(&context, &["-t", "app", "--cache-to", &to]).succeeds();
+    another(&mut test, "second");
+    let second = test.build(&context, &["-t", "app", "--cache-from", &from]).succeeds();
+    // Of the other stage, nothing is kept, and nothing is needed.
+    assert_eq!(second.ran(), [""; 0]);
+    context.write("file", "changed\n");
+    another(&mut test, "third");
+    let third = test.build(&context, &["-t", "app", "--cache-from", &from]).succeeds();
+    assert_eq!(names(&third.ran()), names(&STEPS[3..]));
+    test.assert_sound();
+}
+
+#[test]
+fn a_shared_cache_that_fails_costs_time_and_nothing_else() {
+    let status = |status| Fault::Status(status, Vec::new(), String::new());
+    let faults: [(&str, &'static str, &str, Fault); 5] = [
+        ("refused", "GET", "/cache/manifests/", status(403)),
+        ("nonsense", "GET", "/cache/manifests/", Fault::WrongBytes),
+        ("layers gone", "GET", "/cache/blobs/", status(404)),
+        ("layers wrong", "GET", "/cache/blobs/", Fault::WrongBytes),
+        ("layers short", "GET", "/cache/blobs/", Fault::Shorter(100)),
+    ];
+    for (name, method, path, fault) in faults {
+        let Some((mut test, context, registry)) = machine() else { return };
+        let cache = format!("type=registry,ref={}/cache", registry.name());
+        test.build(&context, &["--cache-to", &format!("{cache},mode=max")]).succeeds();
+        registry.plan(method, path, usize::MAX, fault);
+        another(&mut test, "second");
+        let built = test.build(&context, &["-t", "app", "--cache-from", &cache]).succeeds();
+        assert_eq!(names(&built.ran()), names(&STEPS), "{name}");
+        assert_eq!(test.run("app", "cat /all"), "one\ntool\nfile\n", "{name}");
+        test.assert_sound();
+    }
+}
+
+#[test]
+fn a_shared_cache_that_is_not_there_is_said_once() {
+    let Some((test, context, _registry)) = machine() else { return };
+    let cache = "type=registry,ref=127.0.0.1:1/cache";
+    let built = test.build(&context, &["-t", "app", "--cache-from", cache, "--cache-to", cache]);
+    let built = built.succeeds().says(&["was not used", "was not written"]);
+    assert_eq!(built.stderr.matches("was not used").count(), 1);
+    assert_eq!(names(&built.ran()), names(&STEPS));
+    let quiet = format!("{cache},ignore-error=true");
+    test.build(&context, &["--cache-to", &quiet]).succeeds().says_nothing_of(&["was not written"]);
+    test.build(&context, &["--cache-to", "type=tape"]).exits(2).says(&["unknown cache type `tape`"]);
+}
+
+#[test]
+fn many_builds_write_at_once() {
+    let Some((mut test, _, registry)) = machine() else { return };
+    let directory = test.path("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    let contexts: Vec<Context> = (0..6)
+        .map(|number| app(&test, &format!("app {number}"), &registry, &format!("{number}\n")))
+        .collect();
+    let mut running = Vec::new();
+    for (number, context) in contexts.iter().enumerate() {
+        another(&mut test, &format!("writer {number}"));
+        running.push(test.build_command(context, &["--cache-to", &to]).start());
+    }
+    for build in running {
+        build.finish().succeeds();
+    }
+    let from = format!("type=local,src={}", directory.display());
+    another(&mut test, "reader");
+    for context in &contexts {
+        assert_eq!(test.build(context, &["--cache-from", &from]).succeeds().ran(), [""; 0]);
+    }
+    // The steps that all have, and two of each one's own.
+    assert_eq!(fs::read_dir(directory.join("records")).unwrap().count(), 3 + 6 * 2);
+    test.assert_sound();
+}

@@ -1,0 +1,181 @@
+//! Places that hold blobs by digest and small documents by name: a repository of a registry, a bucket of an object store, a
+//! directory.
+//!
+//! The shared build cache lives in one, and images are pushed to one. What is put there under a name is never torn: an object is
+//! there whole or not at all, and a document is written after the blobs it names. Whoever writes last wins, which is why names
+//! should say what is under them.
+//!
+//! In a repository a document is a manifest, and its name a tag.
+
+mod bucket;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use rbuild_image::{Descriptor, Digest, MANIFEST_SIZE_BYTES_MAX, MediaType, Reference};
+
+use self::bucket::Bucket;
+pub use self::bucket::{BucketKind, BucketOptions};
+use crate::{BlobUpload, Client, Error, OpenBlob, PushOutcome, Result, Watch};
+
+/// How many documents are asked for at a time.
+const DOCUMENTS_AT_ONCE: usize = 32;
+
+/// A place for blobs and documents.
+#[derive(Clone)]
+pub struct RemoteStore {
+    client: Arc<Client>,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Repository(Reference),
+    Bucket(Bucket),
+}
+
+impl fmt::Debug for RemoteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RemoteStore").field(&self.to_string()).finish()
+    }
+}
+
+/// What people call it.
+impl fmt::Display for RemoteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Repository(reference) => f.write_str(&reference.familiar_name()),
+            Place::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
+}
+
+impl RemoteStore {
+    /// A repository: that of a reference, whose tag does not matter.
+    pub const fn repository(client: Arc<Client>, reference: Reference) -> Self {
+        Self { client, place: Place::Repository(reference) }
+    }
+
+    /// A directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn directory(client: Arc<Client>, path: &Path) -> Result<Self> {
+        Ok(Self { client, place: Place::Bucket(Bucket::directory(path)?) })
+    }
+
+    /// A bucket of an object store.
+    ///
+    /// # Errors
+    /// When the options contradict each other.
+    pub fn bucket(client: Arc<Client>, options: &BucketOptions) -> Result<Self> {
+        let bucket = Bucket::new(options, client.options())?;
+        Ok(Self { client, place: Place::Bucket(bucket) })
+    }
+
+    /// The repository, where it is one.
+    pub const fn reference(&self) -> Option<&Reference> {
+        match &self.place {
+            Place::Repository(reference) => Some(reference),
+            Place::Bucket(_) => None,
+        }
+    }
+
+    /// How a blob is here without being sent. `mount_from` are other repositories of the same registry that may have it.
+    ///
+    /// # Errors
+    /// When the place cannot be asked.
+    pub fn find_blob(
+        &self,
+        digest: Digest,
+        mount_from: &[String],
+        cancel: &AtomicBool,
+    ) -> Result<Option<PushOutcome>> {
+        match &self.place {
+            Place::Repository(reference) => self.client.find_blob(reference, digest, mount_from, cancel),
+            Place::Bucket(bucket) => {
+                let there = self.client.block_on(cancel, bucket.has_blob(digest))?;
+                Ok(there.then_some(PushOutcome::AlreadyThere))
+            }
+        }
+    }
+
+    /// Sees to it that a blob is here.
+    ///
+    /// # Errors
+    /// When the place refuses it, or it cannot be read or is not what its descriptor says.
+    pub fn push_blob(&self, upload: &BlobUpload<'_>, watch: Watch<'_>) -> Result<PushOutcome> {
+        match &self.place {
+            Place::Repository(reference) => self.client.push_blob(reference, upload, watch),
+            Place::Bucket(bucket) => self.client.block_on(watch.cancel, bucket.push_blob(upload, watch)),
+        }
+    }
+
+    /// Sends a blob that is made as it is sent, and says what it was: its digest, and its size in bytes.
+    ///
+    /// # Errors
+    /// As [`Client::push_unnamed`]. Object stores take no blob without a name: [`Error::refuses_form`].
+    pub fn push_unnamed(&self, open: OpenBlob<'_>, watch: Watch<'_>) -> Result<(Digest, u64)> {
+        match &self.place {
+            Place::Repository(reference) => self.client.push_unnamed(reference, open, watch),
+            Place::Bucket(bucket) => Err(Error::NeedsName { place: bucket.to_string() }),
+        }
+    }
+
+    /// Writes a blob to `sink`, in order, each byte once.
+    ///
+    /// # Errors
+    /// Among others when digest or size are not the descriptor's; what `sink` was given is then worthless.
+    pub fn fetch_blob(&self, descriptor: &Descriptor, sink: &mut dyn Write, watch: Watch<'_>) -> Result<()> {
+        match &self.place {
+            Place::Repository(reference) => self.client.fetch_blob(reference, descriptor, sink, watch),
+            Place::Bucket(bucket) => {
+                self.client.block_on(watch.cancel, bucket.fetch_blob(descriptor, sink, watch))
+            }
+        }
+    }
+
+    /// Documents by name, many at a time; `None` where there is none. The answers are in the order of the names. They are what
+    /// the place says: nothing vouches for them.
+    ///
+    /// # Errors
+    /// When the place cannot be asked, or sends more than a document may have.
+    pub fn documents(&self, names: &[String], cancel: &AtomicBool) -> Result<Vec<Option<Vec<u8>>>> {
+        let answers = stream::iter(names).map(|name| self.document(name)).buffered(DOCUMENTS_AT_ONCE);
+        self.client.block_on(cancel, answers.try_collect())
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let found = match &self.place {
+            Place::Repository(reference) => {
+                let tagged = reference.with_tag(name);
+                self.client.session.resolve(&tagged).await.map(|resolved| Some(resolved.bytes))
+            }
+            Place::Bucket(bucket) => bucket.document(name, MANIFEST_SIZE_BYTES_MAX).await,
+        };
+        match found {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Stores a manifest under a name. The blobs that it names must be here.
+    ///
+    /// # Errors
+    /// When the place refuses.
+    pub fn put_document(&self, name: &str, manifest: &[u8], cancel: &AtomicBool) -> Result<()> {
+        match &self.place {
+            Place::Repository(reference) => {
+                let tagged = reference.with_tag(name);
+                self.client.push_manifest(&tagged, &MediaType::OciManifest, manifest, cancel).map(drop)
+            }
+            Place::Bucket(bucket) => self.client.block_on(cancel, bucket.put_document(name, manifest)),
+        }
+    }
+}

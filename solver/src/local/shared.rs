@@ -1,0 +1,78 @@
+//! What other machines made: asked for in one batch, fetched when a step is given it.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use rbuild_cache::Snapshot;
+
+use super::source::emit_transfer;
+use super::{LocalWorker, WorkerError, file_lists, recipe};
+use crate::images::{ImageError, Watch};
+use crate::progress::NoEvents;
+use crate::shared::{RecordedStep, RemoteResult, RemoteTree, Tree};
+use crate::worker::{Context, Found, Input, Wanted};
+
+impl LocalWorker<'_> {
+    /// What shared caches have of steps.
+    pub(super) fn find_shared(&self, steps: &[Wanted<'_>], cancel: &AtomicBool) -> Vec<Found<Tree>> {
+        let keys: Vec<_> = steps.iter().map(|step| step.trace.key()).collect();
+        let found = self.options.shared.lookup(&keys, cancel);
+        let tree = |(step, found): (&Wanted<'_>, Option<_>)| {
+            let (store, record) = found?;
+            let step = self.recorded(step);
+            Some(RemoteTree::outputs(RemoteResult { store, record, step, here: Mutex::default() }))
+        };
+        steps.iter().zip(found).map(tree).collect()
+    }
+
+    fn recorded(&self, step: &Wanted<'_>) -> RecordedStep {
+        let vertex = step.vertex.vertex();
+        RecordedStep {
+            key: step.trace.key(),
+            op_digest: step.trace.op.0,
+            description: vertex.meta.name.clone(),
+            recipe: recipe::encode(vertex, step.trace),
+            file_lists: file_lists(step.trace),
+            project: self.options.history.project.clone(),
+        }
+    }
+
+    /// The inputs of a step as snapshots; of local sources nothing.
+    pub(super) fn all_here(
+        &self,
+        inputs: &[Input<'_, Tree>],
+        cx: &Context<'_>,
+    ) -> Result<Vec<Snapshot>, WorkerError> {
+        let snapshot = |input: &Input<'_, Tree>| match input {
+            Input::Output(tree) => self.here(tree, cx),
+            Input::Local(_) => Ok(Snapshot::empty()),
+        };
+        inputs.iter().map(snapshot).collect()
+    }
+
+    /// A tree as a snapshot of the store, fetched if it is not here.
+    pub(super) fn here(&self, tree: &Tree, cx: &Context<'_>) -> Result<Snapshot, WorkerError> {
+        let tree = match tree {
+            Tree::Here(snapshot) => return Ok(snapshot.clone()),
+            Tree::Elsewhere(tree) => tree,
+        };
+        let transfers = |transfer| emit_transfer(cx, transfer);
+        let watch = Watch { transfers: &transfers, cancel: cx.cancel };
+        self.images.fetch_tree(tree, watch).map_err(|error| match error {
+            _ if cx.is_cancelled() => WorkerError::Cancelled,
+            error @ (ImageError::Registry(_) | ImageError::Unpack { .. }) => {
+                self.options.shared.give_up(&tree.result.store, &error);
+                WorkerError::SharedCache { store: tree.result.store.to_string(), source: Box::new(error) }
+            }
+            error => error.into(),
+        })
+    }
+
+    /// A result as a snapshot of the store, fetched if it is not here.
+    ///
+    /// # Errors
+    /// [`WorkerError::SharedCache`] when the shared cache that has it fails; it is not asked again.
+    pub fn fetch_result(&self, tree: &Tree, cancel: &AtomicBool) -> Result<Snapshot, WorkerError> {
+        self.here(tree, &Context { cancel, events: &NoEvents, vertex: rbuild_llb::VertexId(0) })
+    }
+}

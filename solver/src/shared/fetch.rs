@@ -1,0 +1,78 @@
+//! What a shared cache has becomes a snapshot of this store, and its record one of this store's.
+
+use std::sync::atomic::AtomicBool;
+
+use rbuild_cache::{NewRecord, Snapshot};
+use rbuild_image::Reference;
+
+use super::{RecordedStep, RemoteResult, RemoteTree, lock};
+use crate::images::{ImageError, Images, Watch};
+
+impl Images {
+    /// A tree of a shared cache, fetched unless it is here. Who asks while another fetches, in whatever process, waits for it.
+    ///
+    /// # Errors
+    /// When the cache fails, or has something else than its record says.
+    pub(crate) fn fetch_tree(&self, tree: &RemoteTree, watch: Watch<'_>) -> Result<Snapshot, ImageError> {
+        let mut here = lock(&tree.result.here);
+        let outputs = match here.take() {
+            Some(outputs) => outputs,
+            None => self.fetch_result(&tree.result, watch)?,
+        };
+        Ok(here.insert(outputs)[tree.output].clone())
+    }
+
+    fn fetch_result(&self, result: &RemoteResult, watch: Watch<'_>) -> Result<Vec<Snapshot>, ImageError> {
+        let key = rbuild_cache::CacheKey(result.step.key.0);
+        let _lock = self.store().lock_key(&key, watch.cancel)?;
+        if let Some(record) = self.store().records().lookup(key)?
+            && record.outputs.len() == result.record.outputs.len()
+        {
+            return Ok(record.outputs);
+        }
+        let fetch = |layer: &_| self.fetch_blob(&result.store, layer, watch);
+        let output = |index| self.unpack_layers(&RemoteTree::layers_of(&result.record, index), &fetch, watch);
+        let outputs = (0..result.record.outputs.len()).map(output).collect::<Result<Vec<_>, _>>()?;
+        self.store().records().insert(&result.step.record(&outputs))?;
+        Ok(outputs)
+    }
+
+    /// Whether a tree's layers are, or could be made to be without passing through here, where these names are.
+    ///
+    /// # Errors
+    /// When a registry cannot be asked.
+    pub fn is_pushed(
+        &self,
+        tree: &RemoteTree,
+        names: &[Reference],
+        cancel: &AtomicBool,
+    ) -> Result<bool, ImageError> {
+        for layer in tree.layers() {
+            self.remember_place(&tree.result.store, layer.blob.digest)?;
+        }
+        for name in names {
+            let to = self.repository(name);
+            for layer in tree.layers() {
+                if !self.is_there(&to, layer.blob.digest, cancel)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl RecordedStep {
+    fn record<'a>(&'a self, outputs: &'a [Snapshot]) -> NewRecord<'a> {
+        NewRecord {
+            key: rbuild_cache::CacheKey(self.key.0),
+            op_digest: self.op_digest,
+            outputs,
+            description: &self.description,
+            trace: &self.recipe,
+            file_lists: &self.file_lists,
+            project: &self.project,
+            ..NewRecord::default()
+        }
+    }
+}
