@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_cache::fail_point::Failing;
@@ -22,6 +22,7 @@ use crate::args::{GlobalArgs, IsolationArg};
 use crate::config::Config;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::{Palette, Terminal};
+use crate::registry_hosts;
 use crate::report::{Failure, Kind};
 
 /// What of the environment git needs to run and to reach its servers.
@@ -44,6 +45,8 @@ const GIT_VARIABLES: [&str; 13] = [
 const CONFIG: &str = "/etc/rbuild/rbuild.toml";
 /// What all processes of root have in common until the machine is switched off.
 const ROOT_RUN: &str = "/run/rbuild";
+/// How long a server may take to answer that is not needed.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The store of root.
 const ROOT_STORE: &str = "/var/lib/rbuild";
 
@@ -121,9 +124,23 @@ impl App {
             Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now_ns }).map_err(|error| {
                 Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
             })?;
-        let client = Arc::new(Client::new(client_options(), Arc::new(Credentials(credential_files()))));
+        let client = Arc::new(Client::new(client_options()?, Arc::new(Credentials(credential_files()))));
         let pool = Arc::clone(self.pool()?);
         Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
+    }
+
+    /// A client for what can be done without: one that is soon out of patience.
+    ///
+    /// # Errors
+    /// When the config file cannot be read.
+    pub(crate) fn impatient_client() -> Result<Client, Failure> {
+        let options = ClientOptions {
+            connect_timeout: PATIENCE,
+            read_timeout: 4 * PATIENCE,
+            retries: 2,
+            ..client_options()?
+        };
+        Ok(Client::new(options, Arc::new(Credentials(credential_files()))))
     }
 
     /// The store's root.
@@ -200,7 +217,7 @@ pub(crate) fn unix_now_ns() -> i64 {
     i64::try_from(since_epoch().as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn since_epoch() -> std::time::Duration {
+fn since_epoch() -> Duration {
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -268,18 +285,28 @@ pub(crate) fn credential_files() -> CredentialFiles {
     CredentialFiles::from_environment(path)
 }
 
-pub(crate) fn client_options() -> ClientOptions {
+pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
+    let registries = config()?.registry;
+    let hosts = registries.iter().filter_map(|(host, config)| Some((host.clone(), config.security()?)));
     let either = |upper: &str, lower: &str| {
         environment(lower).or_else(|| environment(upper)).filter(|value| !value.is_empty())
     };
-    ClientOptions {
+    Ok(ClientOptions {
+        hosts: hosts.collect(),
+        tls: registry_hosts::tls(&certificate_directories(), &registries),
         proxies: Proxies {
             http: either("HTTP_PROXY", "http_proxy").map(Secret::new),
             https: either("HTTPS_PROXY", "https_proxy").map(Secret::new),
             bypass: either("NO_PROXY", "no_proxy").unwrap_or_default(),
         },
         ..ClientOptions::default()
-    }
+    })
+}
+
+/// Where Docker and Podman look for the certificates of registries, the user's own last.
+fn certificate_directories() -> Vec<PathBuf> {
+    let own = path("HOME").map(|home| home.join(".config/containers/certs.d"));
+    ["/etc/docker/certs.d", "/etc/containers/certs.d"].into_iter().map(PathBuf::from).chain(own).collect()
 }
 
 /// What git may know of the environment.

@@ -5,17 +5,22 @@
 //! size = "20GB"
 //! shared = "type=registry,ref=registry.example/team/cache"
 //!
+//! [registry."registry.example:5000"]
+//! ca = "/etc/rbuild/registry.pem"        # also client-cert and client-key, plain-http = true, insecure = true
+//!
 //! [security]
 //! options = ["seccomp=/etc/rbuild/seccomp.json"]
 //! isolation = "user"
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::args::IsolationArg;
 use crate::commands::io_failure;
+use crate::registry_hosts::RegistryConfig;
 use crate::report::{Failure, Kind};
 
 /// What the file says. A key that is not known is an error: it is a slip, or of another version.
@@ -28,6 +33,9 @@ pub(crate) struct Config {
     /// What holds the processes of steps and containers.
     #[serde(default)]
     pub(crate) security: SecurityConfig,
+    /// What holds for single registries, by `HOST[:PORT]`.
+    #[serde(default)]
+    pub(crate) registry: BTreeMap<String, RegistryConfig>,
 }
 
 /// What holds the processes of steps and containers.

@@ -15,6 +15,7 @@
 //! scripted by vertex name. Two workers on one [`Store`] stand for two processes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use rbuild_image::{KeyHasher, Reference};
@@ -28,7 +29,7 @@ use thiserror::Error;
 use crate::cache_key::{CacheKey, ContentDigest, KeyTrace, SourceIdentity};
 use crate::cache_map::{SelectedPath, Selection};
 use crate::progress::{Event, EventSink};
-use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Worker};
+use crate::worker::{Context, Found, Input, NewRecord, VertexRef, Wanted, Worker};
 
 /// What a scripted step makes.
 pub type Tree = Arc<BTreeMap<String, String>>;
@@ -164,6 +165,8 @@ pub struct Calls {
     pub digested_outputs: usize,
     /// How many times keys were looked up before the plan, and how many in all.
     pub looked_up: Vec<usize>,
+    /// The names of the steps that a shared cache was asked for, each time.
+    pub asked: Vec<Vec<String>>,
     /// How many content keys were looked up.
     pub looked_up_content: usize,
 }
@@ -174,6 +177,8 @@ type Hook = Box<dyn Fn(&Context<'_>) -> Result<(), ScriptError> + Send + Sync>;
 #[derive(Default)]
 pub struct ScriptedWorker {
     store: Arc<Store>,
+    /// What other machines made.
+    shared: Option<Arc<Store>>,
     /// Local directories by name.
     locals: BTreeMap<String, Tree>,
     calls: Mutex<Calls>,
@@ -191,6 +196,12 @@ impl ScriptedWorker {
     /// A worker on a store.
     pub fn new(store: &Arc<Store>) -> Self {
         Self { store: Arc::clone(store), ..Self::default() }
+    }
+
+    /// Lets it ask a shared cache, which holds whole trees.
+    #[must_use]
+    pub fn with_shared(self, shared: &Arc<Store>) -> Self {
+        Self { shared: Some(Arc::clone(shared)), ..self }
     }
 
     /// Adds a local directory.
@@ -388,6 +399,11 @@ impl Worker for ScriptedWorker {
     fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Found<Tree>>, ScriptError> {
         self.count().looked_up.push(keys.len());
         Ok(keys.iter().map(|key| self.store.get(*key)).collect())
+    }
+
+    fn lookup_shared(&self, steps: &[Wanted<'_>], _cancel: &AtomicBool) -> Vec<Found<Tree>> {
+        self.count().asked.push(steps.iter().map(|step| name_of(step.vertex)).collect());
+        steps.iter().map(|step| self.shared.as_ref()?.get(step.trace.key())).collect()
     }
 
     fn has_op(&self, op: OpDigest) -> Result<bool, ScriptError> {

@@ -49,6 +49,44 @@ fn an_unchanged_build_asks_once_and_runs_nothing() {
 }
 
 #[test]
+fn a_shared_cache_is_asked_once_for_what_would_run() {
+    let (shared, store) = (Arc::default(), Arc::default());
+    let (definition, _) = simple();
+    build(&definition, &worker_with(&shared, "1")).unwrap();
+
+    let worker = worker_with(&store, "1").with_shared(&shared);
+    let solved = build(&definition, &worker).unwrap();
+    let calls = worker.calls();
+    assert_eq!((calls.ran, calls.asked), (vec![], vec![names(&["append /a !", "copy /a /a"])]));
+    assert_eq!(solved.outputs[0].as_ref().unwrap()["/a"], "1!");
+
+    // What is found makes the rest unneeded; what is not runs, on what is found.
+    let mut script = Script::new();
+    let base = script.image("base");
+    let context = script.local("context");
+    let copy = script.copy(base, context, "/a", "/a");
+    let run = script.run("append /a !", &[copy]);
+    let more = script.run("append /a ?", &[run]);
+    let worker = worker_with(&store, "1").with_shared(&shared);
+    let solved = build(&script.result(more), &worker).unwrap();
+    assert_eq!(worker.calls().ran, ["append /a ?"]);
+    assert_eq!(solved.outputs[0].as_ref().unwrap()["/a"], "1!?");
+
+    // What is recorded here is asked of nobody.
+    let (definition, _) = simple();
+    build(&definition, &worker_with(&store, "1")).unwrap();
+    let worker = worker_with(&store, "1").with_shared(&shared);
+    build(&definition, &worker).unwrap();
+    assert!(worker.calls().asked.is_empty());
+}
+
+fn names(steps: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = steps.iter().map(|name| (*name).to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
 fn every_vertex_of_an_unchanged_build_is_shown_as_cached() {
     let store = Arc::default();
     let (definition, _) = simple();

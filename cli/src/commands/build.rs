@@ -139,7 +139,7 @@ fn build(
     let pool = app.pool()?;
     recorder.define(&definition);
     let history = History { project: project(settings, input), build: recorder.build().cloned() };
-    let shared = Shared::open(app, settings)?;
+    let shared = Shared::open(settings)?;
     let worker = LocalWorkerOptions {
         shared: Arc::clone(&shared.from),
         ..worker_options(app, settings, &input.trees, remote.pins(), history)

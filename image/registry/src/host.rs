@@ -29,12 +29,16 @@ pub(crate) fn security_of_url(options: &ClientOptions, url: &Url) -> Security {
     if url.scheme() == "http" {
         return Security::Plain;
     }
-    let host = url.host_str().unwrap_or_default();
-    let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    match options.hosts.get(&name) {
+    match options.hosts.get(&authority_of(url)) {
         Some(Security::Unverified) => Security::Unverified,
         _ => Security::Verified,
     }
+}
+
+/// The `host[:port]` of an address, as it stands in references.
+pub(crate) fn authority_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The address that all of a registry's addresses start with.

@@ -59,7 +59,7 @@ use tokio::runtime::{Builder, Runtime};
 pub use auth::{Anonymous, Credential, CredentialSource, Secret};
 pub use error::{Error, ErrorCode, Result, ShownUrl, StatusError};
 pub use http::{HttpFile, HttpOutcome, HttpRequest};
-pub use options::{ClientOptions, Proxies, Security, WarningSink};
+pub use options::{ClientOptions, HostTls, Proxies, Security, WarningSink};
 pub use push::PushOutcome;
 pub use remote_store::{BucketKind, BucketOptions, RemoteStore};
 pub use resolve::{Resolved, ResolvedImage};

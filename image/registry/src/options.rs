@@ -20,6 +20,8 @@ pub struct ClientOptions {
     pub hosts: BTreeMap<String, Security>,
     /// Further trusted certificates, PEM bundles, beside those of the system.
     pub certificates: Vec<Vec<u8>>,
+    /// What else holds for the TLS of single hosts, by `host[:port]` as it stands in references.
+    pub tls: BTreeMap<String, HostTls>,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// How long a connection may take to come about.
@@ -42,6 +44,7 @@ impl Default for ClientOptions {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             hosts: BTreeMap::new(),
             certificates: Vec::new(),
+            tls: BTreeMap::new(),
             proxies: Proxies::default(),
             connect_timeout: Duration::from_secs(15),
             read_timeout: Duration::from_secs(60),
@@ -59,6 +62,7 @@ impl fmt::Debug for ClientOptions {
             .field("user_agent", &self.user_agent)
             .field("hosts", &self.hosts)
             .field("certificates", &self.certificates.len())
+            .field("tls", &self.tls.keys())
             .field("proxies", &self.proxies)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)
@@ -69,8 +73,17 @@ impl fmt::Debug for ClientOptions {
     }
 }
 
+/// The TLS of one host.
+#[derive(Debug, Clone, Default)]
+pub struct HostTls {
+    /// Authorities that are trusted for this host, PEM bundles, beside those trusted for all.
+    pub authorities: Vec<Vec<u8>>,
+    /// What proves to the host who asks: a key and its certificate, one PEM.
+    pub identity: Option<Secret>,
+}
+
 /// How far a server has to prove who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Security {
     /// TLS, with a certificate that a trusted authority signed.
     Verified,

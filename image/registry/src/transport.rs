@@ -4,20 +4,21 @@
 //! it may see the `Authorization`, and how far its certificate is trusted. Requests with a body are not redirected;
 //! registries send uploads elsewhere with a `Location`, not with a redirect.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Body, Certificate, Method, NoProxy, Proxy, Url, redirect};
+use reqwest::{Body, Certificate, Identity, Method, NoProxy, Proxy, Url, redirect};
 
 use crate::auth::{Secret, authorize};
 use crate::error::{StatusError, decode_body};
-use crate::host::{same_origin, security_of_url};
-use crate::options::Security;
+use crate::host::{authority_of, same_origin, security_of_url};
+use crate::options::{HostTls, Security};
 use crate::{ClientOptions, Error, Result, ShownUrl};
 
 /// As browsers do, roughly.
@@ -135,14 +136,15 @@ pub(crate) async fn read_document(mut answer: Answer, shown: &ShownUrl, limit_by
 /// Sends requests.
 pub(crate) struct Transport {
     pub(crate) options: ClientOptions,
-    /// One for each [`Security`], made when first needed: reading the system's certificates takes a while.
-    clients: [OnceLock<reqwest::Client>; 3],
+    /// One for each [`Security`] and for each host with a TLS of its own, made when first needed: reading the system's
+    /// certificates takes a while.
+    clients: Mutex<HashMap<(Security, Option<String>), reqwest::Client>>,
     budget: RetryBudget,
 }
 
 impl Transport {
     pub(crate) fn new(options: ClientOptions) -> Self {
-        Self { options, clients: Default::default(), budget: RetryBudget(AtomicU32::new(RETRY_BUDGET)) }
+        Self { options, clients: Mutex::default(), budget: RetryBudget(AtomicU32::new(RETRY_BUDGET)) }
     }
 
     /// Sends a request and follows redirects. Any other status is an `Ok`.
@@ -161,7 +163,7 @@ impl Transport {
     }
 
     async fn send_once(&self, call: &mut Call, start: &Url) -> Result<Answer> {
-        let client = self.client(security_of_url(&self.options, &call.url))?;
+        let client = self.client(&call.url)?;
         let mut headers = call.headers.clone();
         if same_origin(&call.url, start) {
             headers.extend(call.private_headers.clone());
@@ -212,13 +214,18 @@ impl Transport {
         Ok(())
     }
 
-    fn client(&self, security: Security) -> Result<&reqwest::Client> {
-        let slot = &self.clients[security as usize];
-        if let Some(client) = slot.get() {
-            return Ok(client);
+    /// The client for whoever serves an address. Clones of one share their connections.
+    fn client(&self, url: &Url) -> Result<reqwest::Client> {
+        let security = security_of_url(&self.options, url);
+        let authority = authority_of(url);
+        let tls = self.options.tls.get(&authority).filter(|_| security != Security::Plain);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (security, tls.map(|_| authority));
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
         }
-        let client = build_client(&self.options, security)?;
-        Ok(slot.get_or_init(|| client))
+        let client = build_client(&self.options, security, tls)?;
+        Ok(clients.entry(key).or_insert(client).clone())
     }
 }
 
@@ -231,7 +238,11 @@ fn redirect_error(start: &Url) -> Error {
     Error::Redirect { url: ShownUrl::of(start) }
 }
 
-fn build_client(options: &ClientOptions, security: Security) -> Result<reqwest::Client> {
+fn build_client(
+    options: &ClientOptions,
+    security: Security,
+    tls: Option<&HostTls>,
+) -> Result<reqwest::Client> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Fails when the program has installed one already, which is then as good.
@@ -246,16 +257,26 @@ fn build_client(options: &ClientOptions, security: Security) -> Result<reqwest::
         .read_timeout(options.read_timeout);
     let builder = set_proxies(builder.no_proxy(), options)?;
     let builder = match security {
-        Security::Verified => builder.tls_certs_merge(certificates(options)?),
+        Security::Verified => {
+            let own = tls.map_or(&[][..], |tls| &tls.authorities);
+            builder.tls_certs_merge(certificates(options.certificates.iter().chain(own))?)
+        }
         Security::Unverified => builder.tls_danger_accept_invalid_certs(true),
         // Never used for TLS, so that nothing need be trusted, or read.
         Security::Plain => builder.tls_certs_only([]),
     };
+    let builder = match tls.and_then(|tls| tls.identity.as_ref()) {
+        Some(identity) => builder.identity(
+            Identity::from_pem(identity.expose().as_bytes())
+                .map_err(|source| Error::Options { what: "client certificate", source })?,
+        ),
+        None => builder,
+    };
     builder.build().map_err(|source| Error::Options { what: "connection settings", source })
 }
 
-fn certificates(options: &ClientOptions) -> Result<Vec<Certificate>> {
-    let bundles = options.certificates.iter().map(|bundle| Certificate::from_pem_bundle(bundle));
+fn certificates<'a>(bundles: impl Iterator<Item = &'a Vec<u8>>) -> Result<Vec<Certificate>> {
+    let bundles = bundles.map(|bundle| Certificate::from_pem_bundle(bundle));
     let bundles: Result<Vec<_>, _> = bundles.collect();
     Ok(bundles.map_err(|source| Error::Options { what: "certificate bundle", source })?.concat())
 }

@@ -2,7 +2,7 @@
 //! layers when a step has to run on them.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use rbuild_cache::{Expected, Snapshot};
@@ -66,7 +66,7 @@ impl Images {
         watch: Watch<'_>,
     ) -> Result<Snapshot, ImageError> {
         let name = unnamed();
-        self.unpack_from(&name, image, &|layer| self.take_blob(directory, layer), watch)
+        self.unpack_from(&name, image, &|layer, out| write_blob(directory, layer, out), watch)
     }
 
     /// Takes a blob into the store, verified.
@@ -78,6 +78,14 @@ impl Images {
         let mut file = File::open(&path).map_err(ImageError::io("open", format!("`{}`", path.display())))?;
         Ok(self.store.content().ingest(&mut file, Expected::from(descriptor))?)
     }
+}
+
+/// Writes a blob of a layout.
+fn write_blob(directory: &Path, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), ImageError> {
+    let path = directory.join(blob_path(descriptor.digest));
+    let failed = |verb| ImageError::io(verb, format!("`{}`", path.display()));
+    let mut file = File::open(&path).map_err(failed("open"))?;
+    io::copy(&mut file, out).map(drop).map_err(failed("copy"))
 }
 
 /// A document that is known by its digest alone.

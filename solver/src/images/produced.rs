@@ -3,7 +3,7 @@
 //! Not a pipe: a writer that fails must be seen to have failed. What it left would look like a whole, and a blob that has no
 //! name yet would be given the name of a part.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -21,36 +21,66 @@ type Piece = io::Result<Vec<u8>>;
 pub(super) fn produced(
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError> + Send + 'static,
 ) -> impl Read + Send {
-    let (sender, pieces) = sync_channel(PIECES_AHEAD_MAX);
+    let (mut sending, received) = channel();
     thread::spawn(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, Sending(sender.clone()));
-        let last = match write(&mut out) {
-            Ok(()) => out.flush().map(|()| Vec::new()),
-            Err(error) => Err(io::Error::other(error)),
-        };
-        // A reader that went away misses nothing.
-        drop(sender.send(last));
+        let written = write(&mut sending);
+        sending.finish(written.map_err(io::Error::other));
     });
-    Received { pieces, piece: Vec::new(), used: 0, ended: false }
+    received
 }
 
-struct Sending(SyncSender<Piece>);
+/// Two ends: what is written to one is read from the other, on another thread.
+pub(super) fn channel() -> (Sending, Received) {
+    let (sender, pieces) = sync_channel(PIECES_AHEAD_MAX);
+    let sending = Sending { pieces: sender, piece: Vec::with_capacity(PIECE_BYTES), is_abandoned: false };
+    (sending, Received { pieces, piece: Vec::new(), used: 0, ended: false })
+}
+
+/// The end that is written to. Has to be finished: dropped, it is one that failed.
+pub(super) struct Sending {
+    pieces: SyncSender<Piece>,
+    piece: Vec<u8>,
+    is_abandoned: bool,
+}
+
+impl Sending {
+    /// Says how it ended.
+    pub(super) fn finish(mut self, written: io::Result<()>) {
+        let last = written.and_then(|()| self.flush()).map(|()| Vec::new());
+        // A reader that went away misses nothing.
+        drop(self.pieces.send(last));
+    }
+
+    /// Whether the reader has gone.
+    pub(super) const fn is_abandoned(&self) -> bool {
+        self.is_abandoned
+    }
+}
 
 impl Write for Sending {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if !buffer.is_empty() {
-            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-            self.0.send(Ok(buffer.to_vec())).map_err(gone)?;
+        if self.piece.len() == PIECE_BYTES {
+            self.flush()?;
         }
-        Ok(buffer.len())
+        let count = buffer.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&buffer[..count]);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        self.pieces.send(Ok(piece)).map_err(|_| {
+            self.is_abandoned = true;
+            io::ErrorKind::BrokenPipe.into()
+        })
     }
 }
 
-struct Received {
+/// The end that is read.
+pub(super) struct Received {
     pieces: Receiver<Piece>,
     piece: Vec<u8>,
     used: usize,

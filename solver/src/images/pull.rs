@@ -2,15 +2,16 @@
 //! they are put on top of one another.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{self, Read, Write};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use rbuild_cache::layer::compression::decompress;
-use rbuild_cache::{CacheKey, Expected, Snapshot, UnpackedLayer};
+use rbuild_cache::{BlobWriter, CacheKey, Expected, KeyLock, Snapshot, UnpackedLayer};
 use rbuild_image::{Descriptor, DiffId, Platform, Reference};
 use rbuild_registry::RemoteStore;
 
+use super::produced::{Sending, channel};
 use super::push::reporting;
 use super::{ImageError, Images, PullPolicy, StoredImage, Transfer, Watch};
 
@@ -28,8 +29,8 @@ pub(crate) struct PackedLayer {
     pub(crate) created: Option<i64>,
 }
 
-/// Brings a layer's blob into the content store.
-pub(crate) type Fetch<'a> = &'a (dyn Fn(&Descriptor) -> Result<(), ImageError> + Sync);
+/// Writes a layer's blob, from wherever it is.
+pub(crate) type Fetch<'a> = &'a (dyn Fn(&Descriptor, &mut dyn Write) -> Result<(), ImageError> + Sync);
 
 impl Images {
     /// Brings an image, documents and layers, into the store.
@@ -59,10 +60,15 @@ impl Images {
         watch: Watch<'_>,
     ) -> Result<Snapshot, ImageError> {
         let repository = self.repository(reference);
-        self.unpack_from(reference, image, &|layer| self.fetch_blob(&repository, layer, watch), watch)
+        self.unpack_from(
+            reference,
+            image,
+            &|layer, out| self.fetch_from(&repository, layer, out, watch),
+            watch,
+        )
     }
 
-    /// The snapshot of an image; `fetch` brings the blobs of layers that the store lacks into it.
+    /// The snapshot of an image; `fetch` writes the blobs of layers that the store lacks.
     pub(super) fn unpack_from(
         &self,
         name: &Reference,
@@ -76,7 +82,7 @@ impl Images {
         self.unpack_layers(&layers(name, image)?, fetch, watch)
     }
 
-    /// The snapshot of layers, bottom first; `fetch` brings the blobs of those that the store lacks into it.
+    /// The snapshot of layers, bottom first; `fetch` writes the blobs of those that the store lacks.
     pub(crate) fn unpack_layers(
         &self,
         layers: &[PackedLayer],
@@ -105,7 +111,7 @@ impl Images {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((index, layer)) = next else { break };
-                        let unpacked = fetch(&layer.blob).and_then(|()| self.unpack_blob(layer, watch));
+                        let unpacked = self.fetch_unpacking(layer, fetch, watch);
                         // A receiver that is gone has failed already.
                         if unpacked.is_err() | sender.send((index, unpacked)).is_err() {
                             break;
@@ -146,20 +152,64 @@ impl Images {
         descriptor: &Descriptor,
         watch: Watch<'_>,
     ) -> Result<(), ImageError> {
-        if self.store.content().contains(descriptor.digest)? {
-            return Ok(());
-        }
-        let _lock = self.store.lock_key(&CacheKey(*descriptor.digest.as_bytes()), watch.cancel)?;
+        let _lock = self.lock_blob(descriptor, watch)?;
         if self.store.content().contains(descriptor.digest)? {
             return Ok(());
         }
         let mut writer = self.store.content().writer(descriptor.size_bytes)?;
+        self.fetch_from(from, descriptor, &mut writer, watch)?;
+        writer.commit(Some(Expected::from(descriptor)))?;
+        Ok(())
+    }
+
+    /// Writes a blob of a registry or another place.
+    pub(crate) fn fetch_from(
+        &self,
+        from: &RemoteStore,
+        descriptor: &Descriptor,
+        out: &mut dyn Write,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
         let progress = reporting(watch, descriptor.digest.short(), Some(descriptor.size_bytes));
         let transfer = rbuild_registry::Watch { progress: &progress, cancel: watch.cancel };
-        from.fetch_blob(descriptor, &mut writer, transfer)?;
-        writer.flush().map_err(ImageError::io("write", format!("blob `{}`", descriptor.digest)))?;
-        writer.commit(Some(Expected::from(descriptor)))?;
+        from.fetch_blob(descriptor, out, transfer)?;
         self.remember_place(from, descriptor.digest)
+    }
+
+    fn lock_blob(&self, descriptor: &Descriptor, watch: Watch<'_>) -> Result<KeyLock, ImageError> {
+        Ok(self.store.lock_key(&CacheKey(*descriptor.digest.as_bytes()), watch.cancel)?)
+    }
+
+    /// Unpacks a layer while its blob is fetched, unless that is in the content store. The blob is verified before the layer can
+    /// be put anywhere.
+    fn fetch_unpacking(
+        &self,
+        layer: &PackedLayer,
+        fetch: Fetch<'_>,
+        watch: Watch<'_>,
+    ) -> Result<UnpackedLayer, ImageError> {
+        let _lock = self.lock_blob(&layer.blob, watch)?;
+        if self.store.content().contains(layer.blob.digest)? {
+            return self.unpack_blob(layer, watch);
+        }
+        let (unpacker, mut received) = channel();
+        let mut both = Both { blob: self.store.content().writer(layer.blob.size_bytes)?, unpacker };
+        thread::scope(|scope| {
+            let fetching = scope.spawn(move || {
+                let fetched = fetch(&layer.blob, &mut both);
+                both.finish(fetched, &layer.blob)
+            });
+            let unpacked = self.unpack_reader(layer, &mut received).and_then(|unpacked| {
+                let rest = io::copy(&mut received, &mut io::sink());
+                rest.map(|_| unpacked).map_err(ImageError::io("read", "the rest of a layer"))
+            });
+            drop(received);
+            match fetching.join().unwrap_or(Fetched::Abandoned) {
+                Fetched::Whole => unpacked,
+                Fetched::Abandoned => unpacked.and(Err(ImageError::Cancelled)),
+                Fetched::Failed(error) => Err(error),
+            }
+        })
     }
 
     /// Unpacks a blob of the content store, to be put on top of others.
@@ -168,22 +218,69 @@ impl Images {
         layer: &PackedLayer,
         watch: Watch<'_>,
     ) -> Result<UnpackedLayer, ImageError> {
-        let PackedLayer { blob: descriptor, diff_id, created } = layer;
-        let (diff_id, created) = (*diff_id, *created);
-        let digest = descriptor.digest;
-        let blob = self.store.content().open(digest)?.ok_or(ImageError::MissingLayer { digest })?;
+        let digest = layer.blob.digest;
+        let mut blob = self.store.content().open(digest)?.ok_or(ImageError::MissingLayer { digest })?;
         (watch.transfers)(Transfer {
             name: format!("extracting {}", digest.short()),
             current_bytes: 0,
-            total_bytes: Some(descriptor.size_bytes),
+            total_bytes: Some(layer.blob.size_bytes),
         });
+        self.unpack_reader(layer, &mut blob)
+    }
+
+    fn unpack_reader(
+        &self,
+        layer: &PackedLayer,
+        blob: &mut (dyn Read + Send),
+    ) -> Result<UnpackedLayer, ImageError> {
+        let (digest, diff_id) = (layer.blob.digest, layer.diff_id);
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Unpack { digest, diff_id, source };
         let mut tar = decompress(blob).map_err(|error| failed(error.into()))?;
         let unpacked = self.store.unpack_layer(Some(diff_id), &mut tar).map_err(|error| {
             if error.is_of_archive() { failed(error.into()) } else { ImageError::Store(error) }
         })?;
-        Ok(unpacked.made_at(created))
+        Ok(unpacked.made_at(layer.created))
+    }
+}
+
+/// A blob on its way to the content store and to who unpacks it.
+struct Both {
+    blob: BlobWriter,
+    unpacker: Sending,
+}
+
+/// What came of fetching a blob.
+enum Fetched {
+    /// It is in the content store.
+    Whole,
+    /// Who unpacks it wanted no more.
+    Abandoned,
+    Failed(ImageError),
+}
+
+impl Both {
+    fn finish(self, fetched: Result<(), ImageError>, descriptor: &Descriptor) -> Fetched {
+        let Self { blob, unpacker } = self;
+        if unpacker.is_abandoned() {
+            return Fetched::Abandoned;
+        }
+        let whole = fetched.is_ok();
+        unpacker.finish(if whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) });
+        let kept = fetched.and_then(|()| Ok(blob.commit(Some(Expected::from(descriptor)))?));
+        kept.map_or_else(Fetched::Failed, |_| Fetched::Whole)
+    }
+}
+
+impl Write for Both {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.blob.write_all(buffer)?;
+        self.unpacker.write_all(buffer)?;
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a shared cache has becomes a snapshot of this store, and its record one of this store's.
 
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use rbuild_cache::{NewRecord, Snapshot};
@@ -30,7 +31,7 @@ impl Images {
         {
             return Ok(record.outputs);
         }
-        let fetch = |layer: &_| self.fetch_blob(&result.store, layer, watch);
+        let fetch = |layer: &_, out: &mut dyn Write| self.fetch_from(&result.store, layer, out, watch);
         let output = |index| self.unpack_layers(&RemoteTree::layers_of(&result.record, index), &fetch, watch);
         let outputs = (0..result.record.outputs.len()).map(output).collect::<Result<Vec<_>, _>>()?;
         self.store().records().insert(&result.step.record(&outputs))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rbuild_registry::RemoteStore;
+use rbuild_registry::{Client, RemoteStore};
 use rbuild_solver::images::{Images, Watch};
 use rbuild_solver::local::{LocalWorker, WorkerError};
 use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, SharedCaches, Tree};
@@ -42,7 +42,7 @@ impl Shared {
     ///
     /// # Errors
     /// When one cannot be what it is said to be.
-    pub(super) fn open(app: &App, settings: &Settings) -> Result<Self, Failure> {
+    pub(super) fn open(settings: &Settings) -> Result<Self, Failure> {
         let mut from = settings.cache_from.clone();
         let mut to = settings.cache_to.clone();
         if from.is_empty()
@@ -56,7 +56,8 @@ impl Shared {
             from.push(read(Direction::From)?);
             to.push(CacheSpec { mode: ExportMode::Max, ..read(Direction::To)? });
         }
-        let store = |spec: &CacheSpec| remote_store(app, &spec.place);
+        let client = Arc::new(App::impatient_client()?);
+        let store = |spec: &CacheSpec| remote_store(&client, &spec.place);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));
         Ok(Self { from: Arc::new(SharedCaches::new(opened)), to: to.collect::<Result<_, _>>()? })
@@ -151,8 +152,8 @@ fn settle(
     Ok(())
 }
 
-fn remote_store(app: &App, place: &CachePlace) -> Result<RemoteStore, Failure> {
-    let client = app.images()?.registry_handle();
+fn remote_store(client: &Arc<Client>, place: &CachePlace) -> Result<RemoteStore, Failure> {
+    let client = Arc::clone(client);
     let opened = match place {
         CachePlace::Repository(reference) => Ok(RemoteStore::repository(client, reference.clone())),
         CachePlace::Directory(path) => RemoteStore::directory(client, path),
