@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{LayerId, Snapshot};
 use crate::db::Failure;
 use crate::layer::{self, compression::Decoder};
+use crate::lease::seconds;
 use crate::root_dir::RootDir;
 use crate::{Error, Result, Store};
 
@@ -60,7 +61,7 @@ impl Store {
                 let read = |row: &Row<'_>| {
                     let size: Option<i64> = row.get(1)?;
                     let tar_size_bytes = size.and_then(|size| u64::try_from(size).ok());
-                    Ok(LayerInfo { id: *id, tar_size_bytes, created: row.get(0)? })
+                    Ok(LayerInfo { id: *id, tar_size_bytes, created: seconds(row.get(0)?) })
                 };
                 let row = db.prepare_cached(sql)?.query_row([id.0], read).optional()?;
                 row.ok_or_else(|| Failure::from(Error::LayerMissing(*id)))

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::layer::{self, ArchiveOptions};
 use crate::root_dir::RootDir;
-use crate::testing::{TestStore, commit_file, path_of, read, require_overlay};
+use crate::testing::{NOW, TestStore, commit_file, path_of, read, require_overlay};
 
 fn is_empty(store: &TestStore, directory: &str) -> bool {
     fs::read_dir(store.root().join(directory)).unwrap().next().is_none()
@@ -237,7 +237,9 @@ fn layers_are_described_once_and_written_as_described() {
     let store = TestStore::new();
     let first = commit_file(&store, &Snapshot::empty(), "a", "1");
     let second = commit_file(&store, &first, "b", "2");
-    assert_eq!(store.layer_infos(&second).unwrap()[1].tar_size_bytes, None);
+    let info = &store.layer_infos(&second).unwrap()[1];
+    assert_eq!(info.tar_size_bytes, None);
+    assert_eq!(info.created, NOW);
     let described = store.describe_layers(&second, None).unwrap();
     assert_eq!(store.second_handle().describe_layers(&second, None).unwrap(), described);
     for (index, (diff_id, size_bytes)) in described.iter().enumerate() {
