@@ -15,13 +15,11 @@ pub(crate) fn host_of(registry: &str) -> &str {
     if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry }
 }
 
-/// How to speak to a registry.
+/// How to speak to a registry. One whose TLS is known speaks it, loopback or not.
 pub(crate) fn security_of(options: &ClientOptions, registry: &str) -> Security {
-    options
-        .hosts
-        .get(registry)
-        .copied()
-        .unwrap_or_else(|| if is_loopback(registry) { Security::Plain } else { Security::Verified })
+    let is_plain = || is_loopback(registry) && !options.tls.contains_key(registry);
+    let otherwise = || if is_plain() { Security::Plain } else { Security::Verified };
+    options.hosts.get(registry).copied().unwrap_or_else(otherwise)
 }
 
 /// How to speak to whoever serves this address: a registry, or where it redirects to.
@@ -66,12 +64,15 @@ pub(crate) fn same_origin(left: &Url, right: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HostTls;
 
     #[test]
     fn loopback_is_plain_unless_told_otherwise() {
         let mut options = ClientOptions::default();
         options.hosts.insert("127.0.0.1:5443".into(), Security::Unverified);
+        options.tls.insert("127.0.0.1:5444".into(), HostTls::default());
         let cases = [
+            ("127.0.0.1:5444", Security::Verified),
             ("127.0.0.1:5000", Security::Plain),
             ("127.8.9.1", Security::Plain),
             ("[::1]:5000", Security::Plain),
