@@ -13,7 +13,7 @@ use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::{LayerId, Snapshot, insert_snapshot};
 use crate::db::Failure;
 use crate::fail_point::FailPoint;
-use crate::lease::Lease;
+use crate::lease::{Lease, stamp_of};
 use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
@@ -145,7 +145,7 @@ impl ActiveSnapshot {
     pub(super) fn commit_as(self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
         let store = &self.directory.store;
         let stamp = store.stamp();
-        let created = created.unwrap_or_else(|| store.now_seconds());
+        let created = created.map_or(stamp, stamp_of);
         let snapshot = store.0.db.write("commit a layer", |db| {
             let layer = insert_layer(db, created)?;
             archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
@@ -159,6 +159,7 @@ impl ActiveSnapshot {
     }
 }
 
+/// `created` is a stamp.
 fn insert_layer(db: &Transaction<'_>, created: i64) -> Result<LayerId, Failure> {
     db.prepare_cached("INSERT INTO layer (created) VALUES (?1)")?.execute([created])?;
     Ok(LayerId(db.last_insert_rowid()))
