@@ -168,12 +168,17 @@ impl App {
 
     /// Where steps and containers get networks of their own.
     pub(crate) fn networks(&self) -> Networks {
+        Networks::new(self.networks_directory())
+    }
+
+    /// Where the leases of addresses are.
+    pub(crate) fn networks_directory(&self) -> PathBuf {
         let run = if self.made_here {
             path("XDG_RUNTIME_DIR").map(|directory| directory.join("rbuild"))
         } else {
             Some(ROOT_RUN.into())
         };
-        Networks::new(run.unwrap_or_else(|| self.root.join("run")).join("networks"))
+        run.unwrap_or_else(|| self.root.join("run")).join("networks")
     }
 
     /// Who owns files that are written for the user. In a user namespace its root is the user.

@@ -5,6 +5,7 @@
 
 mod containers;
 mod limits;
+mod networks;
 mod store;
 
 use std::ffi::OsString;
@@ -13,9 +14,13 @@ use std::path::PathBuf;
 pub(crate) use self::containers::{
     AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainerPruneArgs, ContainersArgs,
     ContainersCommand, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs,
-    PsArgs, RenameArgs, RmArgs, RunArgs, StartArgs, StopArgs,
+    PortArgs, PsArgs, RenameArgs, RmArgs, RunArgs, StartArgs, StopArgs,
 };
 pub(crate) use self::limits::LimitArgs;
+pub(crate) use self::networks::{
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs,
+    NetworkPruneArgs, NetworkRmArgs,
+};
 pub(crate) use self::store::{
     CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
     SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
@@ -79,6 +84,9 @@ pub(crate) enum Command {
     /// Looks after containers.
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Looks after networks.
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Lists images.
     Images(ImagesArgs),
     /// Shows the layers of an image and the instructions that made them.
@@ -417,15 +425,6 @@ pub(crate) struct DebugArgs {
 pub(crate) enum BuildNetworkArg {
     /// The builder's default.
     Default,
-    /// The host's.
-    Host,
-    /// Only loopback.
-    None,
-}
-
-/// The network of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RunNetworkArg {
     /// The host's.
     Host,
     /// Only loopback.

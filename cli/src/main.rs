@@ -76,6 +76,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Debug(args) => commands::debug::run(&app, &args),
         Command::Containers(command) => commands::container::run(&app, &command),
         Command::Container(command) => commands::container::container(&app, &command),
+        Command::Network(command) => commands::network::run(&app, &command),
         Command::Images(args) => commands::images::run(&app, &args),
         Command::History(args) => commands::history::run(&app, &args),
         Command::Inspect(args) => commands::inspect::run(&app, &args),

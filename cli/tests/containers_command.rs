@@ -4,6 +4,7 @@ mod files;
 mod lifecycle;
 mod logs;
 mod lost;
+mod networks;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;

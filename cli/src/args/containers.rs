@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, PullArg, RunNetworkArg};
+use super::{InspectArgs, PullArg};
 
 /// `rbuild container`.
 #[derive(Debug, Subcommand)]
@@ -39,6 +39,8 @@ pub(crate) enum ContainersCommand {
     Attach(AttachArgs),
     /// Lists containers.
     Ps(PsArgs),
+    /// Lists the ports of this machine that lead to a container.
+    Port(PortArgs),
     /// Shows what a container has printed.
     Logs(LogsArgs),
     /// Stops containers: in good order, or else by force.
@@ -98,15 +100,33 @@ pub(crate) struct CreateOptions {
     /// The container's host name [default: its short id].
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// The container's network.
-    #[arg(long, visible_alias = "net", value_enum, default_value_t = RunNetworkArg::Host)]
-    pub(crate) network: RunNetworkArg,
-    /// Adds a line to /etc/hosts (repeatable).
+    /// `none`, `host`, `container:CONTAINER`, or the name of a network [default: bridge] (repeatable for networks).
+    #[arg(long = "network", visible_alias = "net", value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+    /// A further name on its networks (repeatable).
+    #[arg(long = "network-alias", visible_alias = "net-alias", value_name = "NAME")]
+    pub(crate) network_aliases: Vec<String>,
+    /// Lets a port of this machine lead to one of the container; both may be ranges (repeatable).
+    #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]")]
+    pub(crate) publish: Vec<String>,
+    /// The same for all ports that it exposes, from free ones.
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
+    /// Adds a port to those that it exposes (repeatable).
+    #[arg(long, value_name = "PORT[/udp]")]
+    pub(crate) expose: Vec<String>,
+    /// Adds a line to /etc/hosts; `host-gateway` is this machine (repeatable).
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
     /// A name server in place of the host's (repeatable).
     #[arg(long = "dns", value_name = "IP")]
     pub(crate) dns: Vec<IpAddr>,
+    /// A domain for names without a dot, in place of the host's (repeatable).
+    #[arg(long = "dns-search", value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// An option of the resolver (repeatable).
+    #[arg(long = "dns-option", visible_alias = "dns-opt", value_name = "OPTION")]
+    pub(crate) dns_options: Vec<String>,
     /// Shows a path of this machine to the container (repeatable).
     #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
     pub(crate) volumes: Vec<String>,
@@ -200,6 +220,11 @@ impl CreateOptions {
     /// The image.
     pub(crate) fn image(&self) -> &str {
         self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// Whether ports are published.
+    pub(crate) fn publishes(&self) -> bool {
+        self.publish_all || !self.publish.is_empty()
     }
 
     /// The command and its arguments; empty for the image's own.
@@ -341,6 +366,16 @@ pub(crate) struct PsArgs {
     /// `table`, `json`, or a Go template.
     #[arg(long)]
     pub(crate) format: Option<String>,
+}
+
+/// `rbuild port`.
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+    /// One port of the container only.
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub(crate) port: Option<String>,
 }
 
 /// `rbuild logs`.

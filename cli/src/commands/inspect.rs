@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use rbuild_container::{Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status};
 use rbuild_image::{Platform, Reference};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::container::{endpoint, host_addresses, private};
+use super::network::text;
 use super::print;
 use crate::app::App;
 use crate::args::InspectArgs;
@@ -32,12 +34,20 @@ type Inspect = fn(&App, &InspectArgs, &str) -> Result<Value, Failure>;
 /// Shows what there is, and fails when something is missing.
 fn show(app: &App, args: &InspectArgs, inspect: Inspect) -> Result<u8, Failure> {
     let found = args.names.iter().map(|name| inspect(app, args, name)).collect::<Result<Vec<_>, _>>()?;
-    let text = match args.format.as_deref() {
-        None | Some("json") => serde_json::to_string_pretty(&found).expect("a JSON value is JSON") + "\n",
-        Some(format) => template::list(format, &Value::Null, &found)
+    show_all(args.format.as_deref(), &found).map(|()| 0)
+}
+
+/// Shows what was found: as a JSON list, or in the form that `--format` asks for.
+///
+/// # Errors
+/// When the template asks for what is not there.
+pub(crate) fn show_all(format: Option<&str>, found: &[Value]) -> Result<(), Failure> {
+    let text = match format {
+        None | Some("json") => serde_json::to_string_pretty(found).expect("a JSON value is JSON") + "\n",
+        Some(format) => template::list(format, &Value::Null, found)
             .map_err(|error| Failure::caused_by(Kind::Run(1), &error))?,
     };
-    print(&text).map(|()| 0)
+    print(&text)
 }
 
 /// A container of this name comes before an image, as in Docker.
@@ -99,7 +109,7 @@ fn container_json(store: &Containers, container: &Container, with_size: bool) ->
         "Mounts": mounts_json(spec),
         "Config": config_json(container),
         "HostConfig": host_config_json(spec),
-        "NetworkSettings": { "Ports": {}, "Networks": { (spec.network.to_string()): {} } },
+        "NetworkSettings": network_json(container),
     });
     if with_size {
         let size = store.disk_size_bytes(container).map_err(super::container::failure)?;
@@ -140,6 +150,35 @@ fn state_json(container: &Container) -> Value {
         });
     }
     json
+}
+
+/// Where it is reached. What is not published of what it exposes is `null`, as with Docker.
+fn network_json(container: &Container) -> Value {
+    let spec = &container.state.spec;
+    let endpoint = endpoint(container).cloned().unwrap_or_default();
+    let mut ports: Map<String, Value> =
+        spec.config.exposed_ports.iter().map(|name| (name.clone(), Value::Null)).collect();
+    for port in &endpoint.ports {
+        let host = |ip: String| json!({ "HostIp": ip, "HostPort": port.host_port.to_string() });
+        let place: Vec<Value> = host_addresses(port).into_iter().map(host).collect();
+        ports.insert(private(port), place.into());
+    }
+    let address = |name: &str, v4| {
+        let found = endpoint.networks.iter().find(|(network, _)| network == name);
+        found.map(|(_, addresses)| text(addresses, v4)).unwrap_or_default()
+    };
+    let own = |name: &String| {
+        json!({
+            "IPAddress": address(name, true), "GlobalIPv6Address": address(name, false), "Aliases": spec.aliases,
+        })
+    };
+    let mut networks: Map<String, Value> =
+        spec.network.networks().iter().map(|name| (name.clone(), own(name))).collect();
+    if networks.is_empty() {
+        networks.insert(spec.network.to_string(), json!({}));
+    }
+    let first = spec.network.networks().first().map(|name| address(name, true)).unwrap_or_default();
+    json!({ "Ports": ports, "Networks": networks, "IPAddress": first })
 }
 
 /// All of Docker's fields, whether they are set or not: templates ask for them.
@@ -183,6 +222,8 @@ fn host_config_json(spec: &ContainerSpec) -> Value {
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "Dns": spec.dns,
+        "DnsSearch": spec.dns_search,
+        "DnsOptions": spec.dns_options,
         "ExtraHosts": hosts,
         "Init": spec.init,
         "Memory": spec.limits.memory_bytes.unwrap_or(0),

@@ -17,6 +17,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod manifest;
+pub(crate) mod network;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -25,6 +25,8 @@ pub struct StartOptions {
     pub squash_owners: bool,
     /// The directory of mount-point stubs.
     pub stubs: std::path::PathBuf,
+    /// The directory of the leases of addresses.
+    pub networks: std::path::PathBuf,
     /// The size of the container's terminal, if it has one.
     pub size: TerminalSize,
     /// How the caller takes part, if it does.
@@ -131,6 +133,7 @@ impl Containers {
             squash_owners: options.squash_owners,
             id: container.id.clone(),
             stubs: options.stubs,
+            networks: options.networks,
             size: options.size,
             attach: options.attach,
         };

@@ -90,6 +90,38 @@ pub enum ContainerError {
         /// 127 and 126 for a program that is not there or cannot be executed.
         exit_code: Option<i32>,
     },
+    /// There is no such network.
+    #[error("network {name} not found")]
+    NoSuchNetwork {
+        /// What was asked for.
+        name: String,
+    },
+    /// A name that networks cannot have.
+    #[error("Invalid network name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    BadNetworkName {
+        /// The name.
+        name: String,
+    },
+    /// Another network has the name.
+    #[error("network with name {name} already exists")]
+    NetworkExists {
+        /// The name.
+        name: String,
+    },
+    /// A network that is always there cannot be made or removed.
+    #[error("{name} is a pre-defined network and cannot be {verb}")]
+    PredefinedNetwork {
+        /// The name.
+        name: String,
+        /// What was to be done with it.
+        verb: &'static str,
+    },
+    /// The network of another container is in another user namespace, as for every user but root.
+    #[error("cannot join the network of container {id}: it is in another user namespace")]
+    ForeignNamespace {
+        /// The other container.
+        id: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_cache::Error),

@@ -9,6 +9,7 @@
 //! containers/<id>/json.log   what its process printed
 //! containers/<id>/lock       locked by its monitor, as long as it runs
 //! containers/<id>/monitor    the socket of its monitor
+//! networks/<name>            a network that somebody has made
 //! ```
 //!
 //! One that runs has a [`monitor`]: a process of its own, which outlives the command that started it. Clients talk to it
@@ -23,6 +24,7 @@ mod files;
 mod log;
 pub mod monitor;
 mod name;
+mod networks;
 mod processes;
 mod protocol;
 mod signal;
@@ -43,10 +45,11 @@ pub use error::ContainerError;
 pub use files::{ChangeKind, Files};
 pub use log::{LogLine, LogReader, LogTail};
 pub use name::{generate_id, generate_name};
+pub use networks::{KnownNetworks, NetworkRecord, NewNetwork};
 pub use protocol::{Attach, Exec, Stop, Update};
 pub use signal::{KILL, parse_signal};
-pub use spec::{Bind, ContainerSpec, LogOptions, NetworkMode, RestartPolicy, Tmpfs};
-pub use state::{Action, ContainerState, Ended, Health, HealthResult, HealthStatus, Run, Status};
+pub use spec::{Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, RestartPolicy, Tmpfs};
+pub use state::{Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, Status};
 
 /// The file that a monitor locks.
 const LOCK: &str = "lock";
@@ -194,6 +197,16 @@ impl Containers {
         } else {
             Err(not_found(&container.name))
         }
+    }
+
+    /// Gives a container that does not run other networks.
+    ///
+    /// # Errors
+    /// When it runs.
+    pub fn set_network(&self, container: &Container, network: NetworkMode) -> Result<(), ContainerError> {
+        // Whoever holds it runs the container.
+        let _lock = self.lock(container)?;
+        self.change(&container.id, |state| state.spec.network = network)
     }
 
     /// What a container's writable layer and logs take on disk, in bytes.

@@ -66,6 +66,8 @@ pub(crate) struct Launch {
     pub id: String,
     /// The directory of mount-point stubs.
     pub stubs: PathBuf,
+    /// The directory of the leases of addresses.
+    pub networks: PathBuf,
     /// The size of the container's terminal.
     pub size: TerminalSize,
     /// Whether the launching socket becomes a session.

@@ -6,9 +6,12 @@ use std::str::FromStr;
 
 use rbuild_executor::Ulimit;
 use rbuild_executor::cgroup::Limits;
+use rbuild_executor::network::PublishedPort;
 use rbuild_image::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
+/// The name of the network of whoever asks for none, as Docker has it.
+pub const DEFAULT_NETWORK: &str = "bridge";
 /// How long `stop` waits before it kills, in seconds, as Docker does.
 pub(crate) const STOP_TIMEOUT_SECONDS_DEFAULT: u32 = 10;
 
@@ -50,8 +53,16 @@ pub struct ContainerSpec {
     pub network: NetworkMode,
     /// Lines of `/etc/hosts`: host name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Names beside its own under which others on its networks find it.
+    pub aliases: Vec<String>,
+    /// Ports of the host that lead to its own.
+    pub ports: Vec<PublishedPort>,
     /// Name servers in place of the host's.
     pub dns: Vec<IpAddr>,
+    /// Domains for names without a dot, in place of the host's.
+    pub dns_search: Vec<String>,
+    /// Options of the resolver, in place of the host's.
+    pub dns_options: Vec<String>,
     /// What its processes may use together.
     pub limits: Limits,
     /// What each of its processes may use.
@@ -107,14 +118,32 @@ pub enum NetworkMode {
     Host,
     /// Only loopback.
     None,
+    /// A namespace of its own on these networks, by name. The way out is the first one's.
+    Networks(Vec<String>),
+    /// That of another container, by id.
+    Container(String),
+}
+
+impl NetworkMode {
+    /// That of a container that asks for nothing.
+    pub fn default_network() -> Self {
+        Self::Networks(vec![DEFAULT_NETWORK.to_owned()])
+    }
+
+    /// The networks that it is on, by name.
+    pub fn networks(&self) -> &[String] {
+        if let Self::Networks(names) = self { names } else { &[] }
+    }
 }
 
 impl fmt::Display for NetworkMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Host => "host",
-            Self::None => "none",
-        })
+        match self {
+            Self::Host => formatter.write_str("host"),
+            Self::None => formatter.write_str("none"),
+            Self::Networks(names) => formatter.write_str(&names.join(",")),
+            Self::Container(id) => write!(formatter, "container:{id}"),
+        }
     }
 }
 

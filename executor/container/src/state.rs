@@ -9,6 +9,9 @@
 //!
 //! The words of an illegal change are Docker's.
 
+use std::net::IpAddr;
+
+use rbuild_executor::network::PublishedPort;
 use serde::{Deserialize, Serialize};
 
 use crate::ContainerError;
@@ -67,6 +70,20 @@ pub struct Run {
     pub monitor: i32,
     /// Since when.
     pub started: i64,
+    /// Where it is reached.
+    #[serde(default)]
+    pub endpoint: Endpoint,
+}
+
+/// Where a container that runs is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its networks with its addresses there, in the order of the spec.
+    pub networks: Vec<(String, Vec<IpAddr>)>,
+    /// Ports of the host that lead to its own, as they were chosen.
+    pub ports: Vec<PublishedPort>,
+    /// Who knows names in its network namespace, where that is not as on the host.
+    pub name_server: Option<IpAddr>,
 }
 
 /// A process that has ended.
@@ -291,7 +308,7 @@ mod tests {
     use super::*;
 
     fn run() -> Run {
-        Run { pid: 7, monitor: 6, started: 1 }
+        Run { pid: 7, monitor: 6, started: 1, endpoint: Endpoint::default() }
     }
 
     fn every_status() -> [Status; 6] {

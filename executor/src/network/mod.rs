@@ -260,7 +260,7 @@ impl Connection {
     }
 
     /// The name server inside, where there is one.
-    pub(crate) fn name_server(&self) -> Option<IpAddr> {
+    pub fn name_server(&self) -> Option<IpAddr> {
         self.names.is_some().then_some(names::SERVER.into())
     }
 

@@ -6,18 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_cache::Snapshot;
-use rbuild_container::{
-    Container, ContainerSpec, Containers, LogOptions, NetworkMode, RestartPolicy, parse_signal,
-};
+use rbuild_container::{Container, ContainerSpec, Containers, LogOptions, RestartPolicy, parse_signal};
 use rbuild_executor::cgroup::{CpuQuota, Limits};
 use rbuild_executor::{Resource, Ulimit};
 use rbuild_frontend::parse_size_bytes;
 use rbuild_image::{ContainerConfig, Healthcheck, Platform};
 use rbuild_solver::images::{ImageError, PullPolicy, StoredImage, Watch};
 
-use super::{EXIT_CANNOT_RUN, containers, run_failure, volumes};
+use super::{EXIT_CANNOT_RUN, containers, networks, run_failure, volumes};
 use crate::app::{App, environment};
-use crate::args::{CreateArgs, CreateOptions, PullArg, RunNetworkArg};
+use crate::args::{CreateArgs, CreateOptions, PullArg};
 use crate::commands::build::{extra_host, ulimit};
 use crate::commands::{io_failure, print, reference, silent};
 use crate::report::{Failure, Kind, image_kind};
@@ -52,6 +50,7 @@ impl Created {
             return Err(run_failure(rbuild_container::ContainerError::NoCommand));
         }
         let containers = containers(app)?;
+        (spec.network, spec.aliases) = networks::mode(app, &containers, options)?;
         let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(run_failure)?;
         if let Some(file) = cidfile {
             fs::write(file, &container.id).map_err(io_failure("write", file))?;
@@ -108,9 +107,9 @@ fn cannot_pull(error: ImageError) -> Failure {
 fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec, Failure> {
     let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
     let (binds, tmpfs) = volumes::parse(options)?;
+    let config = config(options, image)?;
     Ok(ContainerSpec {
         image: options.image().to_owned(),
-        config: config(options, image)?,
         hostname: options.hostname.clone().unwrap_or_default(),
         tty: options.tty,
         open_stdin: options.interactive,
@@ -122,12 +121,12 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         cap_drop: options.cap_drop.clone(),
         tmpfs,
         binds,
-        network: match options.network {
-            RunNetworkArg::Host => NetworkMode::Host,
-            RunNetworkArg::None => NetworkMode::None,
-        },
+        ports: networks::ports(options, &config)?,
+        config,
         extra_hosts: options.add_hosts.iter().map(host).collect::<Result<_, _>>()?,
         dns: options.dns.clone(),
+        dns_search: options.dns_search.clone(),
+        dns_options: options.dns_options.clone(),
         limits: limits(options)?,
         ulimits: options.ulimits.iter().map(|text| own_ulimit(text)).collect::<Result<_, _>>()?,
         shm_size_bytes: options.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
@@ -176,6 +175,7 @@ fn config(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerCo
     config.working_dir = options.workdir.clone().unwrap_or(config.working_dir);
     config.user = options.user.clone().unwrap_or(config.user);
     config.labels.extend(labels(&options.labels));
+    config.exposed_ports.extend(networks::exposed(options)?);
     if let Some(name) = &options.stop_signal {
         stop_signal(Some(name))?;
         config.stop_signal.clone_from(name);
@@ -185,7 +185,8 @@ fn config(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerCo
     Ok(config)
 }
 
-fn labels(texts: &[String]) -> BTreeMap<String, String> {
+/// `NAME[=VALUE]`.
+pub(crate) fn labels(texts: &[String]) -> BTreeMap<String, String> {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         (name.to_owned(), value.to_owned())

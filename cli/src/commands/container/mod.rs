@@ -7,6 +7,7 @@ mod files;
 mod lifecycle;
 mod logs;
 mod monitor;
+mod networks;
 mod pipes;
 mod ps;
 mod run;
@@ -17,7 +18,9 @@ mod volumes;
 use rbuild_container::{Container, ContainerError, Containers};
 
 pub(crate) use self::attended::attended;
+pub(crate) use self::create::labels;
 pub(crate) use self::monitor::monitor_hook;
+pub(crate) use self::networks::{endpoint, host_addresses, private};
 use super::print;
 use crate::app::App;
 use crate::args::{ContainerCommand, ContainersCommand};
@@ -46,6 +49,7 @@ pub(crate) fn run(app: &App, command: &ContainersCommand) -> Result<u8, Failure>
         ContainersCommand::Exec(args) => exec::exec(app, args),
         ContainersCommand::Attach(args) => run::attach(app, args),
         ContainersCommand::Ps(args) => ps::ps(app, args),
+        ContainersCommand::Port(args) => networks::port(app, args),
         ContainersCommand::Logs(args) => logs::logs(app, args),
         ContainersCommand::Stop(args) => lifecycle::stop(app, args),
         ContainersCommand::Kill(args) => lifecycle::kill(app, args),
@@ -81,7 +85,10 @@ fn for_each(
 }
 
 /// The same, for what is not only a container.
-fn each(names: &[String], mut action: impl FnMut(&str) -> Result<(), Failure>) -> Result<u8, Failure> {
+pub(crate) fn each(
+    names: &[String],
+    mut action: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
     let mut failed: Option<Failure> = None;
     for name in names {
         if let Err(failure) = action(name)

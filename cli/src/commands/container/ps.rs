@@ -4,7 +4,7 @@ use rbuild_container::{Container, Containers, HealthStatus, Status};
 use serde_json::{Value, json};
 
 use super::lifecycle::has_label;
-use super::{EXIT_FAILED, containers, failure};
+use super::{EXIT_FAILED, containers, failure, networks};
 use crate::app::{App, unix_now};
 use crate::args::PsArgs;
 use crate::commands::print;
@@ -76,7 +76,7 @@ fn row(
         "Command": format!("\"{command}\""),
         "CreatedAt": rfc3339(container.created),
         "RunningFor": ago(now, container.created),
-        "Ports": "",
+        "Ports": networks::column(container),
         "State": container.state.status.name(),
         "Status": status(container, now),
         "Size": size,

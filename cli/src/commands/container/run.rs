@@ -127,6 +127,7 @@ fn start_one(
         user_xattrs: app.in_user_namespace(),
         squash_owners: app.single_id(),
         stubs,
+        networks: app.networks_directory(),
         size: terminal::size(),
         attach,
     };

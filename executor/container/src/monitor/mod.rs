@@ -7,6 +7,7 @@
 
 mod health;
 mod hub;
+mod network;
 mod pause;
 mod process;
 mod session;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
-use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle, Running};
+use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle, Networks, Running};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use self::hub::{Hub, locked};
@@ -57,6 +58,7 @@ struct Monitor {
     launch: Launch,
     clock: Clock,
     executor: Executor,
+    networks: Networks,
     shared: Mutex<Shared>,
     changed: Condvar,
     /// The threads that serve clients.
@@ -131,8 +133,10 @@ impl Monitor {
         let container = containers.get(&launch.id)?;
         let lock = containers.lock(&container)?;
         let executor = Executor::new(ExecutorOptions::default())?;
+        let networks = Networks::new(launch.networks.clone());
         let monitor = Self {
             containers,
+            networks,
             id: launch.id.clone(),
             launch,
             clock,
@@ -174,7 +178,9 @@ impl Monitor {
             .map_err(ContainerError::io("open the log in", &directory))?;
         let store = self.containers.store();
         let mounted = store.mount_writable(&container.snapshot, &directory, Some(&self.launch.stubs))?;
-        let (room, warnings) = process::room(&container, mounted.into())?;
+        let joined = self.join_networks(&container)?;
+        let endpoint = joined.endpoint.clone();
+        let (room, warnings) = process::room(&container, mounted.into(), joined)?;
         let hub = Hub::new(Some(log), self.clock);
         let (stdio, input) = Input::stdio(spec.tty.then_some(self.launch.size), spec.open_stdin, &hub)?;
         let running = self.executor.spawn(room, stdio)?;
@@ -184,6 +190,7 @@ impl Monitor {
             pid: handle.pid(),
             monitor: rustix::process::getpid().as_raw_nonzero().get(),
             started: (self.clock.now_ns)(),
+            endpoint,
         };
         let health = health::of(spec).map(|_| Health::default());
         self.containers

@@ -7,34 +7,36 @@ use std::sync::{Arc, Mutex};
 
 use rbuild_executor::cgroup::{CgroupSpec, CgroupSupport};
 use rbuild_executor::{
-    Capabilities, Container as Room, Handle, Mount, MountFlags, MountSource, Network, Process, Root,
-    Security, Stdio, TerminalSize,
+    Capabilities, Container as Room, Handle, Mount, MountFlags, MountSource, Process, Root, Security, Stdio,
+    TerminalSize,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::hub::{Hub, HubSink, locked};
+use super::network::Joined;
 use crate::protocol::Exec;
-use crate::spec::{ContainerSpec, NetworkMode};
+use crate::spec::ContainerSpec;
 use crate::{Container, ContainerError};
 
 /// The `PATH` of an image that sets none, as Docker has it.
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the executor is to make of a container on its mounted root, and a word on each limit that cannot be kept.
-pub(super) fn room(container: &Container, root: OwnedFd) -> Result<(Room, Vec<String>), ContainerError> {
+pub(super) fn room(
+    container: &Container,
+    root: OwnedFd,
+    network: Joined,
+) -> Result<(Room, Vec<String>), ContainerError> {
     let spec = &container.state.spec;
     let mut room = Room::new(Root::Detached(root), process(spec)?);
     room.readonly_root = spec.readonly_root;
     room.hostname =
         if spec.hostname.is_empty() { container.short_id().to_owned() } else { spec.hostname.clone() };
-    room.network = match spec.network {
-        NetworkMode::Host => Network::Host,
-        NetworkMode::None => Network::None,
-    };
+    room.network = network.network;
+    room.dns = network.dns;
     room.security = security(spec.privileged);
     room.extra_hosts.clone_from(&spec.extra_hosts);
     room.mounts = mounts(spec);
-    room.dns.servers.clone_from(&spec.dns);
     room.shm_size_bytes = spec.shm_size_bytes.unwrap_or(room.shm_size_bytes);
     let support = CgroupSupport::get();
     let (limits, discarded) = support.keep(spec.limits.clone());
@@ -42,7 +44,8 @@ pub(super) fn room(container: &Container, root: OwnedFd) -> Result<(Room, Vec<St
         let name = container.id.clone();
         room.cgroup = Some(CgroupSpec { parent: None, name, limits, accounting: true, optional: true });
     }
-    Ok((room, discarded.iter().map(ToString::to_string).collect()))
+    let discarded = discarded.iter().map(ToString::to_string);
+    Ok((room, discarded.chain(network.warning).collect()))
 }
 
 pub(super) const fn security(privileged: bool) -> Security {

@@ -1,0 +1,185 @@
+//! `rbuild network`: the networks that containers can be on.
+
+use std::net::IpAddr;
+
+use rbuild_container::{Container, Containers, KnownNetworks, NetworkMode, NetworkRecord, NewNetwork};
+use serde_json::{Map, Value, json};
+
+use super::container::{each, endpoint, failure, labels};
+use super::filter::ObjectFilters;
+use super::print;
+use crate::app::{App, unix_now};
+use crate::args::{
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs,
+    NetworkPruneArgs, NetworkRmArgs,
+};
+use crate::format::rfc3339;
+use crate::report::{Failure, Kind};
+use crate::template;
+
+const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
+/// How much of an id people read.
+const SHORT_ID_CHARS: usize = 12;
+
+pub(crate) fn run(app: &App, command: &NetworkCommand) -> Result<u8, Failure> {
+    match command {
+        NetworkCommand::Create(args) => create(app, args),
+        NetworkCommand::Ls(args) => ls(app, args),
+        NetworkCommand::Inspect(args) => inspect(app, args),
+        NetworkCommand::Rm(args) => rm(app, args),
+        NetworkCommand::Connect(args) => connect(app, args, true),
+        NetworkCommand::Disconnect(args) => connect(app, args, false),
+        NetworkCommand::Prune(args) => prune(app, args),
+    }
+}
+
+fn known(app: &App) -> Result<KnownNetworks, Failure> {
+    Ok(KnownNetworks::of(app.store()?))
+}
+
+fn all_containers(app: &App) -> Result<Vec<Container>, Failure> {
+    Containers::new(app.store()?.clone()).list().map_err(failure)
+}
+
+fn create(app: &App, args: &NetworkCreateArgs) -> Result<u8, Failure> {
+    let network = NewNetwork {
+        name: args.name.clone(),
+        subnets: args.subnets.clone(),
+        internal: args.internal,
+        labels: labels(&args.labels),
+    };
+    let record = known(app)?.create(&app.networks(), network, unix_now()).map_err(failure)?;
+    print(&format!("{}\n", record.id)).map(|()| 0)
+}
+
+fn ls(app: &App, args: &NetworkLsArgs) -> Result<u8, Failure> {
+    let records = known(app)?.list().map_err(failure)?;
+    let shorten = |id: &str| if args.no_trunc { id.to_owned() } else { id[..SHORT_ID_CHARS].to_owned() };
+    let rows: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let config = &record.config;
+            let labels: Vec<String> =
+                config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            json!({
+                "ID": shorten(&record.id), "Name": config.name, "Driver": "bridge", "Scope": "local",
+                "Internal": config.internal.to_string(), "Labels": labels.join(","),
+                "CreatedAt": rfc3339(record.created),
+            })
+        })
+        .collect();
+    let format = match (&args.format, args.quiet) {
+        (_, true) => "{{.ID}}",
+        (Some(format), _) if format != "table" => format,
+        _ => TABLE,
+    };
+    let headings = json!({
+        "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Internal": "INTERNAL",
+        "Labels": "LABELS", "CreatedAt": "CREATED AT",
+    });
+    let text =
+        template::list(format, &headings, &rows).map_err(|error| Failure::caused_by(Kind::Run(1), &error))?;
+    print(&text).map(|()| 0)
+}
+
+fn inspect(app: &App, args: &NetworkInspectArgs) -> Result<u8, Failure> {
+    let (known, containers) = (known(app)?, all_containers(app)?);
+    let mut found = Vec::new();
+    for name in &args.networks {
+        found.push(network_json(app, &known.get(name).map_err(failure)?, &containers));
+    }
+    super::inspect::show_all(args.format.as_deref(), &found).map(|()| 0)
+}
+
+fn network_json(app: &App, record: &NetworkRecord, containers: &[Container]) -> Value {
+    let config = &record.config;
+    // The default one's addresses are the kernel's to know; a machine that has no networks has none.
+    let made = if config.subnets.is_empty() { app.networks().create(config).ok() } else { None };
+    let subnets = made.map_or_else(|| config.subnets.clone(), |made| made.subnets);
+    let ipam: Vec<Value> = subnets
+        .iter()
+        .map(|subnet| json!({ "Subnet": subnet.to_string(), "Gateway": subnet.address(1).to_string() }))
+        .collect();
+    let mut members = Map::new();
+    for container in containers {
+        if let Some(addresses) = addresses(container, &config.name) {
+            members.insert(
+                container.id.clone(),
+                json!({ "Name": container.name, "IPv4Address": text(addresses, true), "IPv6Address": text(addresses, false) }),
+            );
+        }
+    }
+    json!({
+        "Name": config.name,
+        "Id": record.id,
+        "Created": rfc3339(record.created),
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv4": true,
+        "EnableIPv6": subnets.iter().any(|subnet| subnet.first().is_ipv6()),
+        "IPAM": { "Driver": "default", "Options": {}, "Config": ipam },
+        "Internal": config.internal,
+        "Containers": members,
+        "Options": { "com.docker.network.bridge.name": config.bridge },
+        "Labels": config.labels,
+    })
+}
+
+/// The first address of a family, or nothing.
+pub(crate) fn text(addresses: &[IpAddr], v4: bool) -> String {
+    let found = addresses.iter().find(|address| address.is_ipv4() == v4);
+    found.map(ToString::to_string).unwrap_or_default()
+}
+
+/// The addresses of a container that runs on a network.
+fn addresses<'a>(container: &'a Container, network: &str) -> Option<&'a [IpAddr]> {
+    let networks = &endpoint(container)?.networks;
+    networks.iter().find(|(name, _)| name == network).map(|(_, addresses)| addresses.as_slice())
+}
+
+fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
+    let known = known(app)?;
+    each(&args.networks, |name| match known.get(name) {
+        Err(rbuild_container::ContainerError::NoSuchNetwork { .. }) if args.force => Ok(()),
+        record => {
+            known.remove(&app.networks(), &record.map_err(failure)?).map_err(failure)?;
+            print(&format!("{name}\n"))
+        }
+    })
+}
+
+fn connect(app: &App, args: &NetworkConnectArgs, wanted: bool) -> Result<u8, Failure> {
+    let network = known(app)?.get(&args.network).map_err(failure)?.config.name;
+    let containers = Containers::new(app.store()?.clone());
+    let container = containers.find(&args.container).map_err(failure)?;
+    let refuse = |message: String| Err(Failure::new(Kind::Run(1), message));
+    let NetworkMode::Networks(mut names) = container.state.spec.network.clone() else {
+        return refuse(format!("container {} has no network namespace of its own", args.container));
+    };
+    let is_on = names.contains(&network);
+    match (wanted, is_on) {
+        (true, false) => names.push(network),
+        (false, true) => names.retain(|name| *name != network),
+        (true, true) => return refuse(format!("container {} is on network {network}", args.container)),
+        (false, false) => return refuse(format!("container {} is not on network {network}", args.container)),
+    }
+    let mode = if names.is_empty() { NetworkMode::None } else { NetworkMode::Networks(names) };
+    containers.set_network(&container, mode).map_err(failure).map(|()| 0)
+}
+
+fn prune(app: &App, args: &NetworkPruneArgs) -> Result<u8, Failure> {
+    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
+    let (known, containers) = (known(app)?, all_containers(app)?);
+    let mut removed = String::new();
+    for record in known.list().map_err(failure)?.into_iter().skip(1) {
+        let name = &record.config.name;
+        let is_used =
+            containers.iter().any(|container| container.state.spec.network.networks().contains(name));
+        if is_used || !filters.selects(record.created, &record.config.labels) {
+            continue;
+        }
+        known.remove(&app.networks(), &record).map_err(failure)?;
+        removed += &format!("{name}\n");
+    }
+    if removed.is_empty() { Ok(0) } else { print(&format!("Deleted Networks:\n{removed}\n")).map(|()| 0) }
+}
