@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::fail_point::FailPoint;
 use crate::root_dir::{At, PathError};
@@ -36,6 +36,11 @@ const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
 /// How long a write waits for other processes' writes. Each takes well under a millisecond, so this is for a machine that
 /// hangs, not for a queue.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a switch to a log is tried while others hold the file.
+const SWITCH_TRIES_MAX: u32 = 1_000;
+/// How long to wait between.
+const SWITCH_PAUSE: Duration = Duration::from_millis(5);
 
 /// A log up to this size is left for the next handle to read, which costs it less than a millisecond.
 const LOG_KEPT_BYTES_MAX: u64 = 512 * 1024;
@@ -263,11 +268,7 @@ impl Database {
 
     fn create_with(path: PathBuf, wanted: u32, schema: &str) -> Result<Self> {
         let this = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-        this.on_connection("switch to a log", |db| {
-            let mode: String = db.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
-            debug_assert_eq!(mode, "wal", "a database file can always have a log");
-            Ok(())
-        })?;
+        this.on_connection("switch to a log", |db| Ok(switch_to_log(db)?))?;
         this.write("create the tables", |db| {
             if version(db)? != wanted {
                 db.execute_batch(schema)?;
@@ -380,6 +381,23 @@ fn migrate(db: &Transaction<'_>, migrations: &[&str]) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives a database a log. SQLite does not wait for others that do the same at once, lest they wait for each other.
+fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
+    for _ in 0..SWITCH_TRIES_MAX {
+        match connection.query_row("PRAGMA journal_mode=WAL", (), |row| row.get::<_, String>(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                std::thread::sleep(SWITCH_PAUSE);
+            }
+            switched => {
+                let mode = switched?;
+                debug_assert_eq!(mode, "wal", "a database file can always have a log");
+                return Ok(());
+            }
+        }
+    }
+    connection.query_row("PRAGMA journal_mode=WAL", (), |_| Ok(()))
 }
 
 /// Folds the log into the database, as far as nobody is reading from it.

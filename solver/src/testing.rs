@@ -402,7 +402,10 @@ impl Worker for ScriptedWorker {
     }
 
     fn lookup_shared(&self, steps: &[Wanted<'_>], _cancel: &AtomicBool) -> Vec<Found<Tree>> {
-        self.count().asked.push(steps.iter().map(|step| name_of(step.vertex)).collect());
+        let mut names: Vec<String> = steps.iter().map(|step| name_of(step.vertex)).collect();
+        // What is asked at once has no order.
+        names.sort();
+        self.count().asked.push(names);
         steps.iter().map(|step| self.shared.as_ref()?.get(step.trace.key())).collect()
     }
 
