@@ -1,5 +1,7 @@
 //! How tables, sizes, ages and ids are printed: as Docker prints them, because scripts and eyes are used to it.
 
+use std::borrow::Cow;
+
 /// A table with columns as wide as their widest cell, three spaces apart.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -89,9 +91,44 @@ pub(crate) fn shorten(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A text in which what would steer a terminal is seen instead: names and commands of images are whoever's made them.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| is_control(c) && !matches!(c, '\n' | '\t');
+    if text.contains(steers) {
+        return text.chars().map(|c| if steers(c) { picture(c) } else { c }).collect();
+    }
+    text.into()
+}
+
+/// Unicode's picture of a control character, where it has one.
+fn picture(c: char) -> char {
+    match c {
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\x7f' => '\u{2421}',
+        _ => char::REPLACEMENT_CHARACTER,
+    }
+}
+
+/// Also the marks that reorder text: with them, a line can look like another.
+pub(crate) fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_steer_a_terminal_is_seen() {
+        let cases = [
+            ("plain\tä\n", "plain\tä\n"),
+            ("\x1b[31m\r\x7f", "␛[31m␍␡"),
+            ("\u{9b}1m\u{202e}", "\u{fffd}1m\u{fffd}"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(visible(text), shown);
+        }
+    }
 
     #[test]
     fn sizes_have_three_digits() {

@@ -219,7 +219,9 @@ fn with_place<'a>(title: Title<'a>, window: Option<&'a Window>) -> Group<'a> {
 
 fn rendered(group: Group<'_>, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    renderer.render(&[group]) + "\n"
+    // The renderer shows all other control characters, but leaves these, which terminals take for the beginning of sequences.
+    let is_c1 = |c: char| matches!(c, '\u{80}'..='\u{9f}');
+    renderer.render(&[group]).replace(is_c1, "\u{fffd}") + "\n"
 }
 
 /// Writes to standard error. That it is closed is no reason to fail.

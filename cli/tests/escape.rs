@@ -2,7 +2,10 @@
 //! namespace of root's, and rootless. An attempt that succeeds is a hole, and stays here as the test of what closed it.
 
 mod attempts;
+mod machine;
+mod paths;
 mod sandbox;
+mod shown;
 
 use sandbox::Sandbox;
 

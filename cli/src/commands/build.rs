@@ -45,7 +45,7 @@ use self::shared::{Need, Shared};
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::commands::debug;
-use crate::format::size;
+use crate::format::{size, visible};
 use crate::history::{Header, Recorder, explanation};
 use crate::progress::{Mode, Progress};
 use crate::report::{Failure, Kind, eprint};
@@ -79,7 +79,7 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     recorder.finish(result.as_ref().map(drop));
     let overflow = overflow(collector.finish(lease));
     if settings.explain && settings.progress != Mode::RawJson {
-        eprint(&explanation(recorder.document().steps_as_shown()));
+        eprint(&visible(&explanation(recorder.document().steps_as_shown())));
     }
     eprint(&overflow);
     eprint(&result?);

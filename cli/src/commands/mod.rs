@@ -32,14 +32,15 @@ use std::path::Path;
 use rbuild_image::{Platform, Reference};
 use rbuild_solver::images::Transfer;
 
+use crate::format::visible;
 use crate::report::{Failure, Kind};
 
-/// Writes to standard output, where results go.
+/// Writes to standard output, where results go; nothing in it steers a terminal.
 ///
 /// # Errors
 /// When it cannot be written. A reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Kind::Environment, format!("failed to write to standard output: {error}")))
         }

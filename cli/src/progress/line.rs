@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use console::strip_ansi_codes;
 
+use crate::format::is_control;
+
 /// A line longer than this is shown in pieces, so that output without line ends does not pile up in memory.
 pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -63,11 +65,6 @@ pub(super) fn one_line(text: &str) -> String {
         .filter(|word| !word.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// Also the marks that reorder text: with them, a line can look like another.
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{TestEnvironment, is_root, say};
+use crate::common::{TestEnvironment, has_cgroups, is_root};
 
 #[test]
 fn what_is_not_allowed_does_not_run() {
@@ -88,15 +88,6 @@ fn steps_are_in_the_control_group_that_was_asked_for() {
     for controller in fs::read_dir("/sys/fs/cgroup").unwrap() {
         drop(fs::remove_dir(controller.unwrap().path().join(&parent[1..])));
     }
-}
-
-/// Whether limits can be kept here; the same question that rbuild asks, answered by the machine.
-fn has_cgroups(what: &str) -> bool {
-    let can = Path::new("/sys/fs/cgroup/pids").is_dir() && is_root(what);
-    if !can {
-        say(&format!("SKIPPED: {what} is tested where there are control groups of version 1"));
-    }
-    can
 }
 
 #[test]

@@ -244,6 +244,15 @@ pub(crate) fn is_root(what: &str) -> bool {
     root
 }
 
+/// Whether limits can be kept here; the same question that rbuild asks, answered by the machine.
+pub(crate) fn has_cgroups(what: &str) -> bool {
+    let can = Path::new("/sys/fs/cgroup/pids").is_dir() && is_root(what);
+    if !can {
+        say(&format!("SKIPPED: {what} is tested where there are control groups of version 1"));
+    }
+    can
+}
+
 /// Says something even of a test that passes.
 #[expect(clippy::print_stderr, reason = "a skip is to be seen")]
 pub(crate) fn say(text: &str) {

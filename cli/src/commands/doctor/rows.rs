@@ -14,6 +14,9 @@ use super::{Row, single};
 use crate::app::App;
 use crate::format::size;
 
+/// As many ids as `useradd` gives to a user, and where it begins to.
+const IDS: u64 = 65_536;
+const IDS_MIN: u64 = 100_000;
 /// A store on less is full soon.
 const FREE_BYTES_MIN: u64 = 5_000_000_000;
 
@@ -49,13 +52,27 @@ pub(super) fn user(uid: u32, privilege: &Result<Privilege, Error>) -> Row {
 
 fn remedy_for_single(uid: u32, reason: SingleId) -> String {
     match reason {
-        SingleId::NoRanges => format!(
-            "as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -nu {uid})`"
-        ),
+        SingleId::NoRanges => {
+            let files =
+                ["/etc/subuid", "/etc/subgid"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+            let first = free_ids_from(&files.concat());
+            let range = format!("{first}-{}", first + IDS - 1);
+            format!("as root: `usermod --add-subuids {range} --add-subgids {range} $(id -nu {uid})`")
+        }
         SingleId::NoHelper => {
             "as root: install newuidmap and newgidmap (Debian: `apt-get install uidmap`)".to_owned()
         }
     }
+}
+
+/// Where no user has a range yet, by the lines of `/etc/subuid` and `/etc/subgid`: who shares a range with another user gets at that
+/// user's files.
+fn free_ids_from(lines: &str) -> u64 {
+    let end = |line: &str| {
+        let mut fields = line.split(':').skip(1).map(str::parse::<u64>);
+        fields.next()?.ok()?.checked_add(fields.next()?.ok()?)
+    };
+    lines.lines().filter_map(end).fold(IDS_MIN, u64::max)
 }
 
 fn no_user_namespace(uid: u32, error: &Error) -> Row {
@@ -240,7 +257,7 @@ pub(super) fn network(app: &App) -> Row {
             match lack.missing {
                 Unmet::Nft => row.remedy("as root: `apt-get install nftables`"),
                 Unmet::Relay => row.remedy("as root: `apt-get install passt`"),
-                Unmet::Tun => row.remedy("as root: `chmod 0666 /dev/net/tun`"),
+                Unmet::Tun => row.remedy("as root: `modprobe tun; chmod 0666 /dev/net/tun`"),
                 Unmet::Permission | Unmet::Kernel => row,
             }
         }
@@ -249,4 +266,22 @@ pub(super) fn network(app: &App) -> Row {
 
 fn is_program(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ids_are_nobody_else_s() {
+        let cases = [
+            ("", 100_000),
+            ("ada:100000:65536\n", 165_536),
+            ("ada:200000:65536\nbob:100000:65536\n", 265_536),
+            ("# comment\nbroken:x:1\nlow:1:5\n", 100_000),
+        ];
+        for (lines, first) in cases {
+            assert_eq!(free_ids_from(lines), first, "{lines}");
+        }
+    }
 }

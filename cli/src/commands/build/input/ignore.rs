@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rbuild_frontend::dockerignore;
@@ -54,13 +54,21 @@ fn candidates(dockerfile: Option<&Path>, directory: &Path) -> impl Iterator<Item
 
 fn first_of(paths: impl Iterator<Item = PathBuf>) -> Result<Vec<String>, Failure> {
     for path in paths {
-        match fs::read(&path) {
+        match read_regular(&path) {
             Ok(text) => return parse(&path, &text),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(io_failure("read", &path)(error)),
         }
     }
     Ok(Vec::new())
+}
+
+/// Never waits: nobody writes to a fifo that came with a context.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<Vec<String>, Failure> {
