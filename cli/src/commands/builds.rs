@@ -1,6 +1,6 @@
 //! `rbuild builds`: the builds that were, what their steps printed, and forgetting them.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
 
 use rbuild_cache::Origin;
 use rbuild_cache::builds::LogStream;
@@ -12,6 +12,7 @@ use crate::args::{BuildsCommand, BuildsLsArgs, BuildsRmArgs, FormatArg, InspectB
 use crate::format::{ago, rfc3339_ns, shorten, table};
 use crate::history::find::{self, Found};
 use crate::history::{BuildDocument, BuildOutcome, StepDocument, StepState, why};
+use crate::progress::LineBuffer;
 use crate::report::{Failure, Kind};
 
 /// How much of an id is shown: enough to tell the builds of a history apart.
@@ -169,21 +170,48 @@ fn logs(app: &App, args: &StepArgs) -> Result<(), Failure> {
             let number = step.number.map_or_else(String::new, |number| format!("#{number} "));
             print(&format!("{number}{}\n", step.name))?;
         }
+        let second = if is_one { Shown::new(io::stderr()) } else { Shown::new(io::stdout()) };
+        let mut streams = [Shown::new(io::stdout()), second];
         for chunk in log {
             let chunk = chunk.map_err(|error| {
                 Failure::new(Kind::Environment, format!("failed to read the log of `{}`: {error}", step.name))
             })?;
-            let written = match chunk.stream {
-                LogStream::Stderr if is_one => io::stderr().write_all(&chunk.bytes),
-                LogStream::Stdout | LogStream::Stderr => io::stdout().write_all(&chunk.bytes),
-            };
-            if written.is_err() {
+            let stream = usize::from(chunk.stream == LogStream::Stderr);
+            if streams[stream].write(&chunk.bytes).is_err() {
                 // The reader went away.
                 return Ok(());
             }
         }
+        if streams.iter_mut().try_for_each(Shown::finish).is_err() {
+            return Ok(());
+        }
     }
     Ok(())
+}
+
+/// Where a stream of a step goes: as it was, or on a terminal as lines that do not steer it, as they were shown when the step ran.
+struct Shown {
+    out: Box<dyn Write>,
+    lines: Option<LineBuffer>,
+}
+
+impl Shown {
+    fn new(out: impl Write + IsTerminal + 'static) -> Self {
+        Self { lines: out.is_terminal().then(LineBuffer::default), out: Box::new(out) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.lines {
+            None => self.out.write_all(bytes),
+            Some(lines) => lines.push(bytes).iter().try_for_each(|line| writeln!(self.out, "{line}")),
+        }
+    }
+
+    /// The line that was begun.
+    fn finish(&mut self) -> io::Result<()> {
+        let rest = self.lines.as_mut().and_then(LineBuffer::flush);
+        rest.map_or(Ok(()), |line| writeln!(self.out, "{line}"))
+    }
 }
 
 fn rm(app: &App, args: &BuildsRmArgs) -> Result<(), Failure> {

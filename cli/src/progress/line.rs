@@ -14,13 +14,13 @@ pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Collects one stream's bytes until a line is whole.
 #[derive(Debug, Default)]
-pub(super) struct LineBuffer {
+pub(crate) struct LineBuffer {
     partial: Vec<u8>,
 }
 
 impl LineBuffer {
     /// Takes bytes as they come; returns the lines that they completed.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             for part in piece.chunks(LINE_BYTES_MAX) {
@@ -41,7 +41,7 @@ impl LineBuffer {
     }
 
     /// The line that was begun, if any: nothing more will come.
-    pub(super) fn flush(&mut self) -> Option<String> {
+    pub(crate) fn flush(&mut self) -> Option<String> {
         if self.partial.is_empty() {
             return None;
         }

@@ -32,6 +32,7 @@ use rbuild_solver::progress::{Event, EventSink};
 
 use crate::app::unix_now_ns;
 use board::{Board, Change, StepIndex};
+pub(crate) use line::LineBuffer;
 pub(crate) use palette::Palette;
 
 /// How often a view is given the chance to redraw. Ten frames a second look alive and cost nothing.

@@ -209,6 +209,25 @@ fn archives_write_nowhere_else() {
     machine.test.assert_sound();
 }
 
+/// A tree that was written out before may hold links, which the next one does not follow.
+#[test]
+fn exports_write_nowhere_else() {
+    let Some(machine) = Machine::new() else { return };
+    let before = listing(&machine.test.path("machine"));
+    for lines in [
+        "RUN ln -s {machine} /a && ln -s {machine}/secret /b && ln -s {machine}/made /c",
+        "RUN mkdir /a /d && echo new >/a/secret && echo new >/b && echo new >/c && ln -s /a/secret /d/e",
+        "RUN ln -s {machine} /d && mkdir -p -m 777 /a && echo new >/a/made",
+    ] {
+        let dockerfile =
+            format!("FROM busybox\n{}\n", lines.replace("{machine}", machine.path("").trim_end_matches('/')));
+        let context = machine.test.dockerfile(&dockerfile);
+        let outcome = machine.test.build(&context, &["-o", "type=local,dest=out"]);
+        machine.is_untouched(lines, &outcome, &before);
+        outcome.succeeds();
+    }
+}
+
 #[test]
 fn links_of_a_context_lead_nowhere_else() {
     let Some(machine) = Machine::new() else { return };

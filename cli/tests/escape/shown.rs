@@ -1,6 +1,10 @@
 //! What rbuild shows: no text of an image or a step steers the terminal, and none of it has a secret in it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::process::Stdio;
+
+use nix::pty::openpty;
 
 use crate::common::{Outcome, TestEnvironment};
 
@@ -56,6 +60,23 @@ fn no_text_steers_the_terminal() {
         let outcome = test.rbuild(command).outcome();
         shows_none_of(&outcome, &["\u{1b}", "\u{7}", "\u{9b}", "\u{202e}"], command);
     }
+}
+
+/// In a pipe a log is what the step printed; on a terminal it is what was shown then.
+#[test]
+fn logs_of_builds_steer_no_terminal() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN printf '\\033]0;title\\007said\\033[31m'\n");
+    test.build(&context, &[]).succeeds();
+    let piped = test.rbuild(&["builds", "logs"]).outcome().succeeds().stdout;
+    assert!(piped.ends_with("\u{1b}]0;title\u{7}said\u{1b}[31m"), "{piped:?}");
+    let pty = openpty(None, None).unwrap();
+    let mut rbuild = test.rbuild(&["builds", "logs"]).start_on(Stdio::null(), pty.slave, Stdio::null());
+    assert!(rbuild.wait().unwrap().success());
+    let mut shown = [0; 4096];
+    let count = File::from(pty.master).read(&mut shown).unwrap();
+    let shown = String::from_utf8_lossy(&shown[..count]);
+    assert!(shown.ends_with("said\r\n") && !shown.contains('\u{1b}'), "{shown:?}");
 }
 
 /// No other bytes of a test are like it.
