@@ -14,7 +14,7 @@ use crate::layout::{Area, Layout};
 use crate::lease::LeaseFile;
 use crate::prune::Growth;
 use crate::records::Records;
-use crate::snapshot::OverlayXattrs;
+use crate::snapshot::{OverlayXattrs, Trees, ViewedTrees};
 use crate::trash::Removers;
 use crate::{BlobPlaces, Downloads, Result, StatCacheTable};
 
@@ -25,6 +25,8 @@ pub struct StoreOptions {
     pub xattrs: OverlayXattrs,
     /// Who owns what layers unpack to: whom the archive names, or this process where it may not change owners.
     pub owners: Owners,
+    /// How layers become a tree.
+    pub trees: Trees,
     /// The clock, Unix nanoseconds: when things were made and last used. Must not differ between processes on one store.
     pub now: fn() -> i64,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) removers: Removers,
     /// Held while a deep stack is flattened, so that it is done once.
     pub(crate) flattening: Mutex<()>,
+    /// The plain trees that were looked at.
+    pub(crate) viewed: ViewedTrees,
     stat_cache: OnceLock<StatCacheTable>,
     downloads: OnceLock<Downloads>,
     blob_places: OnceLock<BlobPlaces>,
@@ -72,6 +76,7 @@ impl Store {
             cleaned_up: Once::new(),
             removers: Removers::default(),
             flattening: Mutex::default(),
+            viewed: ViewedTrees::default(),
             stat_cache: OnceLock::new(),
             downloads: OnceLock::new(),
             blob_places: OnceLock::new(),
@@ -144,6 +149,11 @@ impl Store {
     /// The directory of the store that another part of rbuild fills.
     pub fn area(&self, area: Area) -> PathBuf {
         self.0.layout.area(area)
+    }
+
+    /// How layers become a tree.
+    pub fn trees(&self) -> Trees {
+        self.0.options.trees
     }
 
     /// Which extended attributes layers of this store use.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
-use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
+use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_executor::Networks;
 use rbuild_executor::rootless::{Isolation, Privilege};
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
@@ -58,6 +58,7 @@ pub(crate) struct App {
     /// Whether this process has made that user namespace.
     made_here: bool,
     single_id: bool,
+    trees: Trees,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
     pool: OnceLock<Arc<ThreadPool>>,
@@ -68,12 +69,14 @@ impl App {
     pub(crate) fn new(global: &GlobalArgs, privilege: &Privilege) -> Self {
         let made_here = matches!(privilege, Privilege::UserNamespace { .. });
         let root = global.root.clone().unwrap_or_else(|| default_root(made_here));
+        let is_chroot = matches!(privilege, Privilege::Chroot { .. });
         let single_id = matches!(privilege, Privilege::UserNamespace { single: Some(_), .. });
         Self {
             root,
             in_user_namespace: privilege.in_user_namespace(),
             made_here,
             single_id,
+            trees: if is_chroot { Trees::Plain } else { Trees::Mounted },
             cancel: Arc::default(),
             images: OnceLock::new(),
             pool: OnceLock::new(),
@@ -120,10 +123,10 @@ impl App {
         }
         let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
         let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
-        let store =
-            Store::open(&self.root, &StoreOptions { xattrs, owners, now: unix_now_ns }).map_err(|error| {
-                Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
-            })?;
+        let options = StoreOptions { xattrs, owners, trees: self.trees, now: unix_now_ns };
+        let store = Store::open(&self.root, &options).map_err(|error| {
+            Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
+        })?;
         let client = Arc::new(Client::new(client_options()?, Arc::new(Credentials(credential_files()))));
         let pool = Arc::clone(self.pool()?);
         Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
@@ -156,6 +159,19 @@ impl App {
     /// Whether only one user id is mapped, so that files cannot be given to others.
     pub(crate) const fn single_id(&self) -> bool {
         self.single_id
+    }
+
+    /// Refuses where a container cannot be had: one that is kept needs mounts.
+    ///
+    /// # Errors
+    /// With isolation `chroot`.
+    pub(crate) fn needs_mounts(&self) -> Result<(), Failure> {
+        if self.trees == Trees::Mounted {
+            return Ok(());
+        }
+        let refused = "isolation `chroot` builds, and runs no containers";
+        Err(Failure::new(Kind::Environment, refused)
+            .hint("`rbuild doctor` says what forbids user namespaces here"))
     }
 
     /// The store.
@@ -279,10 +295,7 @@ pub(crate) fn isolation(global: &GlobalArgs) -> Result<Isolation, Failure> {
         None | Some(IsolationArg::Auto) => Ok(Isolation::Auto),
         Some(IsolationArg::User) => Ok(Isolation::User),
         Some(IsolationArg::Root) => Ok(Isolation::Root),
-        Some(IsolationArg::Chroot) => {
-            Err(Failure::new(Kind::Environment, "isolation `chroot` is not supported yet")
-                .hint("`rbuild doctor` says what forbids user namespaces here"))
-        }
+        Some(IsolationArg::Chroot) => Ok(Isolation::Chroot),
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) enum IsolationArg {
     User,
     /// As the machine's root, or not at all.
     Root,
-    /// Without namespaces.
+    /// Builds as user 0 without namespaces, on the machine's network and among its processes: the weakest.
     Chroot,
 }
 

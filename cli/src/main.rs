@@ -74,8 +74,14 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Builds(command) => commands::builds::run(&app, &command),
         Command::Explain(args) => commands::explain::run(&app, &args),
         Command::Debug(args) => commands::debug::run(&app, &args),
-        Command::Containers(command) => commands::container::run(&app, &command),
-        Command::Container(command) => commands::container::container(&app, &command),
+        Command::Containers(command) => {
+            app.needs_mounts()?;
+            commands::container::run(&app, &command)
+        }
+        Command::Container(command) => {
+            app.needs_mounts()?;
+            commands::container::container(&app, &command)
+        }
         Command::Network(command) => commands::network::run(&app, &command),
         Command::Images(args) => commands::images::run(&app, &args),
         Command::History(args) => commands::history::run(&app, &args),
@@ -101,19 +107,27 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
+const CHROOT_NOTE: &str = "isolation `chroot`: neither namespaces nor mounts; steps use the machine's network, see no `/proc`, \
+     and are kept from the machine's files and processes by their root directory, capabilities, seccomp and Landlock alone";
+
 /// Where we are not root, become root of a user namespace; all that follows is then one code path.
 fn enter_user_namespace(isolation: Isolation) -> Result<Privilege, Failure> {
     let privilege = rootless::enter(isolation).map_err(|error| match error {
         rootless::Error::NotRoot(_) => {
             Failure::caused_by(Kind::Environment, &error).hint("`--isolation auto` takes a user namespace")
         }
+        rootless::Error::NoChroot(_) => Failure::caused_by(Kind::Environment, &error)
+            .hint("containers of Docker and of Kubernetes have it, if it was not dropped"),
         error => Failure::caused_by(Kind::Environment, &error)
             .hint("a user other than root needs user namespaces: `rbuild doctor` says what forbids them"),
     })?;
-    if let Privilege::UserNamespace { single: Some(reason), .. } = &privilege {
-        report::eprint(&format!(
-            "note: {reason}: all files belong to one user, and a step that gives files to others fails\n"
-        ));
-    }
+    let note = match &privilege {
+        Privilege::UserNamespace { single: Some(reason), .. } => {
+            format!("{reason}: all files belong to one user, and a step that gives files to others fails")
+        }
+        Privilege::Chroot { .. } => CHROOT_NOTE.to_owned(),
+        _ => return Ok(privilege),
+    };
+    report::eprint(&format!("note: {note}\n"));
     Ok(privilege)
 }

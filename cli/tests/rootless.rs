@@ -58,14 +58,94 @@ fn isolation_is_what_was_asked_for() {
     } else {
         test.build(&context, &["--isolation", "root"]).exits(3).says(&["is not root"]);
     }
-    test.build(&context, &["--isolation", "chroot"])
-        .exits(3)
-        .says(&["isolation `chroot` is not supported yet"]);
     // A store of its own, as the files in it have other owners.
     test.set_store(test.path("user"));
     let tar = test.path("busybox.tar").display().to_string();
     test.rbuild(&["--isolation", "user", "import", &tar, "busybox"]).outcome().succeeds();
     assert_ne!(map("user", &test), MACHINE);
+}
+
+/// Users, files, deletions, modes, and what is moved to its place and back.
+const STEPS: &str = "FROM busybox
+RUN mkdir -p /srv/a/b /tmp && chmod 1777 /tmp && echo 1 >/srv/a/b/f && chown -R 500:50 /srv/a && chmod 2750 /srv/a
+COPY file /srv/file
+RUN rm -r /srv/a/b && mkdir /srv/a/b && mv /srv/file /srv/moved && ln -s moved /srv/link && chmod 700 /srv
+USER 500
+RUN --mount=type=cache,target=/var/cache/x,uid=500 --mount=type=bind,target=/in --mount=type=tmpfs,target=/scratch \
+    id -u >/tmp/id && cp /in/file /tmp/copy && touch /var/cache/x/kept /scratch/gone && cat /etc/hosts >/dev/null
+RUN --mount=type=cache,target=/var/cache/x,uid=500 test -e /var/cache/x/kept && ! test -e /in && ! test -e /scratch
+";
+/// What Docker leaves a container.
+const DOCKERS: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,\
+                       +net_bind_service,+sys_chroot,+kill,+audit_write";
+
+#[test]
+fn without_namespaces_the_same_layers_are_made() {
+    if !is_root("to drop capabilities") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.context("context", &[("Dockerfile", STEPS), ("file", "content\n")]);
+    context.chmod("file", 0o644);
+    let built = |store: &str, wrapper: &[&str], isolation: &str| {
+        let rbuild = |arguments: &[&str]| {
+            let line =
+                [&[env!("CARGO_BIN_EXE_rbuild"), "--root", store, "--isolation", isolation], arguments];
+            let output = in_place(&test, &[wrapper, &line.concat()].concat());
+            let errors = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{arguments:?}\n{errors}");
+            (String::from_utf8(output.stdout).unwrap(), errors)
+        };
+        rbuild(&["import", "busybox.tar", "busybox"]);
+        rbuild(&["build", "-t", "app", "--build-arg", "SOURCE_DATE_EPOCH=0", "context"]);
+        let (config, said) = rbuild(&["inspect", "app"]);
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        (config[0]["RootFS"].clone(), said)
+    };
+    let (mounted, quiet) = built("mounted", &[], "root");
+    let (plain, said) = built("plain", &["setpriv", "--bounding-set", DOCKERS], "chroot");
+    assert_eq!(plain, mounted);
+    assert!(quiet.is_empty() && said.contains("the machine's network"), "{said}");
+    assert_eq!(test.path("plain/active").read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_step_without_namespaces_may_do() {
+    if !is_root("isolation without a user namespace") {
+        return;
+    }
+    let Some(mut test) = TestEnvironment::with_base() else { return };
+    test.set_store(test.path("plain"));
+    let chroot = |arguments: &[&str]| test.rbuild(&["--isolation", "chroot"]).args(arguments).outcome();
+    chroot(&["import", "busybox.tar", "busybox"]).succeeds();
+    let build = |instruction: &str| {
+        test.dockerfile(&format!("FROM busybox\n{instruction}\n"));
+        chroot(&["build", "--no-cache", "--allow", "security.insecure", "context"])
+    };
+    let outside = format!("kill -0 {} 2>&1", std::process::id());
+    for refused in ["chroot / true", "mknod /null c 1 3", "mount -t tmpfs none /mnt", &outside] {
+        build(&format!("RUN ! {refused}")).succeeds();
+    }
+    build("RUN echo text >/dev/null && head -c1 /dev/urandom >/dev/null && test ! -e /proc/self").succeeds();
+    // What stays behind goes with its step, as its output ends with it.
+    build("RUN (sleep 1000 &)").succeeds();
+    let cases = [
+        ("--network=none true", "no step without a network"),
+        ("--security=insecure true", "no step without a sandbox"),
+        ("--mount=type=secret,id=x,required=false true", "no secret or ssh mount (on `/run/secrets/x`)"),
+    ];
+    for (run, complaint) in cases {
+        build(&format!("RUN {run}")).exits(3).says(&[complaint]);
+    }
+    chroot(&["run", "busybox", "true"]).says(&["builds, and runs no containers"]);
+}
+
+/// Runs a command line in the test's directory.
+fn in_place(test: &TestEnvironment, line: &[&str]) -> Output {
+    #[expect(clippy::disallowed_methods, reason = "the program under test, with fewer rights")]
+    let mut command = Command::new(line[0]);
+    command.env_clear().current_dir(test.path("")).env("HOME", test.path("home"));
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(&line[1..]).output().unwrap()
 }
 
 /// A user of whom `/etc/subuid` knows nothing.

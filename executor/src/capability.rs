@@ -59,6 +59,8 @@ impl Capabilities {
     pub const NONE: Self = Self(0);
     /// What Docker gives a container: 14 capabilities.
     pub const DEFAULT: Self = Self(0xa804_25fb);
+    /// To change the root directory, with which a process of user 0 leaves it.
+    pub const SYS_CHROOT: Self = Self(1 << 18);
     /// To make device files.
     pub const MKNOD: Self = Self(1 << 27);
     /// Every capability, known or not.

@@ -68,6 +68,9 @@ pub enum Error {
     /// There are no networks but the machine's own and none.
     #[error("a network of its own cannot be made: {0}")]
     NoNetwork(Lack),
+    /// The container was to run without namespaces.
+    #[error("isolation `chroot` knows no {0}")]
+    NeedsNamespaces(String),
     /// Somebody is on a network that was to be removed.
     #[error("the network `{name}` is in use")]
     NetworkInUse {
@@ -152,6 +155,9 @@ pub enum Note {
     /// `/sys` could not be mounted anew, which needs a network namespace of one's own.
     #[error("`/sys` is the outer one, read-only")]
     OuterSys,
+    /// The kernel has no Landlock, or an old one.
+    #[error("steps are not kept from the machine's processes: the kernel has no Landlock of version 6 here")]
+    NoLandlock,
     /// Only one id is mapped, so supplementary groups cannot be set.
     #[error("supplementary groups are not set: one single id is mapped into this user namespace")]
     NoSupplementaryGroups,

@@ -62,6 +62,8 @@ pub(crate) enum Place {
     New(Box<NewPlace>),
     /// In those of a process that runs: a descriptor of it, and which namespaces of it are not the parent's, as `CLONE_NEW*` bits.
     Join { container: DescriptorIndex, namespaces: i32 },
+    /// In the machine's own namespaces, with this root directory.
+    Chroot { root: DescriptorIndex },
 }
 
 /// What a new container consists of.

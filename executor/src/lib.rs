@@ -15,6 +15,8 @@
 //!
 //! A further process joins a container that runs in the same way: [`Executor::join`].
 //!
+//! Where there are no namespaces to be had, `plain.rs` runs a process in a mere root directory.
+//!
 //! What holds, whatever happens: no mount is visible outside of the container; a path in the container is resolved
 //! beneath its root; the process has descriptors 0, 1 and 2 and no other; when rbuild dies, the kernel kills the container.
 
@@ -25,10 +27,12 @@ pub mod detached;
 mod error;
 mod handshake;
 mod init;
+mod laid_over;
 mod memory;
 mod mount;
 pub mod network;
 mod output;
+mod plain;
 pub mod probe;
 mod process;
 pub mod rootless;
@@ -43,7 +47,7 @@ pub use confinement::{Confinement, ConfinementError};
 pub use error::{Error, Note};
 pub use init::init_hook;
 pub use memory::Access;
-pub use mount::{Mount, MountFlags, MountSource, Root, stub_paths};
+pub use mount::{Mount, MountFlags, MountSource, PlainRoot, Root, stub_paths};
 pub use network::{Connection, Dns, Network, Networks};
 pub use output::{OutputSink, Stdio, Stream, TerminalSize};
 pub use process::{Exit, Process, Resource, Ulimit};

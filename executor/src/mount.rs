@@ -16,6 +16,17 @@ pub enum Root {
     Detached(OwnedFd),
     /// A directory of the host.
     Directory(PathBuf),
+    /// A directory that is changed itself. The process has no namespaces of its own.
+    Plain(PlainRoot),
+}
+
+/// A plain directory as a root, for where nothing can be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainRoot {
+    /// The directory.
+    pub root: PathBuf,
+    /// An empty one on the same file system, of no use to anybody else.
+    pub scratch: PathBuf,
 }
 
 /// One mount of a container, besides those that every container has.
@@ -36,6 +47,9 @@ pub enum MountSource {
     Bind(PathBuf),
     /// The same, already open (`O_PATH` will do).
     BindOpen(OwnedFd),
+    /// A file or directory that is itself moved there, and back when the process has ended. In a [`PlainRoot`] on the same file
+    /// system only.
+    Moved(PathBuf),
     /// A mount attached to nothing yet.
     Detached(OwnedFd),
     /// What is at a path in a mount attached to nothing yet; resolved inside that mount. Init attaches it first, as the kernel

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, User};
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::sys;
@@ -47,6 +48,9 @@ pub enum Error {
     /// Root was asked for, and this is not root.
     #[error("user {0} is not root")]
     NotRoot(u32),
+    /// Not even a root directory of its own is to be had.
+    #[error("isolation `chroot` needs the capability {0}")]
+    NoChroot(&'static str),
     /// The helper could not be started; more than one thread is running, as a rule.
     #[error("failed to start the helper that maps ids")]
     Helper(#[source] io::Error),
@@ -68,6 +72,11 @@ pub enum Privilege {
         gids: u64,
         /// Why only one id is mapped, where that is so.
         single: Option<SingleId>,
+    },
+    /// User 0 who may make no namespaces; whether that was asked for.
+    Chroot {
+        /// Or found to be the best that there is.
+        asked: bool,
     },
 }
 
@@ -106,7 +115,20 @@ pub enum Isolation {
     User,
     /// As root of the machine, or not at all.
     Root,
+    /// As user 0, without namespaces.
+    Chroot,
 }
+
+/// What user 0 needs to build without namespaces, by number: Docker's containers have it.
+const CHROOT_NEEDS: [(CapabilitySet, &str); 7] = [
+    (CapabilitySet::CHOWN, "CAP_CHOWN"),
+    (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
+    (CapabilitySet::FOWNER, "CAP_FOWNER"),
+    (CapabilitySet::SETUID, "CAP_SETUID"),
+    (CapabilitySet::SETGID, "CAP_SETGID"),
+    (CapabilitySet::SYS_CHROOT, "CAP_SYS_CHROOT"),
+    (CapabilitySet::MKNOD, "CAP_MKNOD"),
+];
 
 /// Makes this process root, of a user namespace where `isolation` says so.
 ///
@@ -120,9 +142,34 @@ pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
     if isolation == Isolation::Root && !is_root {
         return Err(Error::NotRoot(nix::unistd::geteuid().as_raw()));
     }
-    if is_root && isolation != Isolation::User {
+    if isolation == Isolation::Chroot {
+        return may_chroot().map(|()| Privilege::Chroot { asked: true });
+    }
+    let is_mighty = is_root && (isolation == Isolation::Root || has(CapabilitySet::SYS_ADMIN));
+    if is_mighty && isolation != Isolation::User {
         return Ok(Privilege::Root { in_user_namespace: in_user_namespace() });
     }
+    match enter_user_namespace() {
+        Err(Error::Unshare(_)) if isolation == Isolation::Auto && is_root && may_chroot().is_ok() => {
+            Ok(Privilege::Chroot { asked: false })
+        }
+        entered => entered,
+    }
+}
+
+fn has(capability: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+fn may_chroot() -> Result<(), Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot(nix::unistd::geteuid().as_raw()));
+    }
+    let missing = CHROOT_NEEDS.iter().find(|(capability, _)| !has(*capability));
+    missing.map_or(Ok(()), |(_, name)| Err(Error::NoChroot(name)))
+}
+
+fn enter_user_namespace() -> Result<Privilege, Error> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let ranges = (subordinate("/etc/subuid", uid), subordinate("/etc/subgid", uid));
     let privilege = match ranges {

@@ -17,6 +17,7 @@ use rustix::termios::Winsize;
 use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
+use crate::laid_over::LaidOver;
 use crate::network::Network;
 use crate::output::{OutputSink, Stream, TerminalSize};
 use crate::process::Exit;
@@ -35,6 +36,8 @@ pub struct Handle {
     terminal: Option<Arc<OwnedFd>>,
     /// The name of its control group.
     group: Option<Arc<str>>,
+    /// What ends it and all others of the container.
+    end: Signal,
 }
 
 impl Handle {
@@ -104,7 +107,7 @@ impl Handle {
     ///
     /// None that is known.
     pub fn kill(&self) -> Result<(), Error> {
-        self.signal(libc::SIGKILL)
+        self.signal(self.end.as_raw())
     }
 
     /// Sets the size of its terminal, which tells the process with `SIGWINCH`. Without a terminal, nothing.
@@ -180,6 +183,8 @@ pub struct Running {
     exit: Option<Exit>,
     group: Option<Group>,
     oom_kills: u64,
+    /// What stands for its mounts where it has none.
+    laid_over: Option<LaidOver>,
     /// The thread that made it, where it is this process's alone.
     spawner: Option<Spawner>,
 }
@@ -197,7 +202,7 @@ impl Running {
         outputs: Vec<(Stream, OwnedFd)>,
         sink: Option<Box<dyn OutputSink>>,
     ) -> Self {
-        let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None, group: None };
+        let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None, group: None, end: Signal::KILL };
         Self {
             handle,
             outputs,
@@ -209,6 +214,7 @@ impl Running {
             exit: None,
             group: None,
             oom_kills: 0,
+            laid_over: None,
             spawner: None,
         }
     }
@@ -234,6 +240,12 @@ impl Running {
     /// Keeps the process's connection to a network, which is disconnected after it.
     pub(crate) fn keep_network(&mut self, network: Network) {
         self.network = network;
+    }
+
+    /// Keeps what stands for its mounts until it has ended. Its processes are a supervisor's to end, which must be told.
+    pub(crate) fn keep_laid_over(&mut self, laid_over: LaidOver) {
+        self.laid_over = Some(laid_over);
+        self.handle.end = Signal::TERM;
     }
 
     /// Keeps the thread that made it as long as this: the process ends with it.
@@ -450,6 +462,7 @@ impl Running {
     ///
     /// Failures stay silent: a stub that cannot be removed is an empty file or directory in the result, nothing more.
     fn remove_stubs(&mut self) {
+        self.laid_over = None;
         let Some(root) = self.root.take() else { return };
         for stub in self.stubs.drain(..).rev() {
             let _ = remove_stub(root.as_fd(), &stub);

@@ -17,7 +17,7 @@ use crate::cgroup::{Cgroup, CgroupSpec, unique_name};
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
-use crate::mount::{Mount, MountSource, Root};
+use crate::mount::{Mount, MountSource, PlainRoot, Root};
 use crate::network::{Dns, Network, Resolver, hosts_file};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
@@ -136,6 +136,9 @@ impl Executor {
     ///
     /// Any but [`Error::Cancelled`]. Nothing is left of the container then.
     pub fn spawn(&self, mut container: Container, stdio: Stdio) -> Result<Running, Error> {
+        if let Some(root) = container.plain_root() {
+            return self.spawn_plain(container, root, stdio);
+        }
         let mut wired = Wired::new(stdio)?;
         let (group, nodev) = confine(&mut container)?;
         wired.group = group;
@@ -186,7 +189,7 @@ impl Executor {
     }
 
     /// What init is told, once it is known where.
-    fn spec(
+    pub(crate) fn spec(
         &self,
         place: Place,
         mut process: Process,
@@ -212,7 +215,7 @@ impl Executor {
     }
 
     /// Starts init and sees it through to the program.
-    fn run(
+    pub(crate) fn run(
         &self,
         spec: &Spec,
         wired: Wired,
@@ -259,16 +262,16 @@ impl Executor {
     }
 }
 
-fn no_process(error: impl Into<io::Error>) -> Error {
+pub(crate) fn no_process(error: impl Into<io::Error>) -> Error {
     Error::setup("create a process in new namespaces", error)
 }
 
 /// The descriptors that go with a spec, which names them by their place.
 #[derive(Default)]
-struct Descriptors(Vec<OwnedFd>);
+pub(crate) struct Descriptors(Vec<OwnedFd>);
 
 impl Descriptors {
-    fn keep(&mut self, descriptor: OwnedFd) -> DescriptorIndex {
+    pub(crate) fn keep(&mut self, descriptor: OwnedFd) -> DescriptorIndex {
         self.0.push(descriptor);
         self.0.len() - 1
     }
@@ -289,7 +292,9 @@ fn describe(
             MountSource::Within { mount, path } => {
                 SourceSpec::Within { mount: descriptors.keep(mount), path }
             }
-            MountSource::Bind(path) => SourceSpec::Detached(descriptors.keep(clone_path(&path)?)),
+            MountSource::Bind(path) | MountSource::Moved(path) => {
+                SourceSpec::Detached(descriptors.keep(clone_path(&path)?))
+            }
             MountSource::BindOpen(open) => SourceSpec::Detached(descriptors.keep(clone_open(open.as_fd())?)),
         };
         mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
@@ -355,7 +360,7 @@ fn clone_into(container: &OwnedFd, init: &sys::InitDescriptors<'_>) -> io::Resul
 
 /// The control group of a container, if it has one. A sandbox of root's always has one if it can: it is what keeps device files
 /// shut. Where it cannot, none can be made, and those that an image brings must be shut by their mount: that is what is returned.
-fn confine(container: &mut Container) -> Result<(Option<Group>, bool), Error> {
+pub(crate) fn confine(container: &mut Container) -> Result<(Option<Group>, bool), Error> {
     let sandboxed = container.security.shuts_devices();
     let devices = if sandboxed { Devices::Confined } else { Devices::All };
     let own = || CgroupSpec { name: unique_name("sandbox"), optional: true, ..CgroupSpec::default() };
@@ -401,7 +406,7 @@ fn namespaces(network: &Network) -> i32 {
 fn open_root(root: Root) -> Result<OwnedFd, Error> {
     match root {
         Root::Detached(descriptor) => Ok(descriptor),
-        Root::Directory(path) => clone_path(&path),
+        Root::Directory(path) | Root::Plain(PlainRoot { root: path, .. }) => clone_path(&path),
     }
 }
 
@@ -489,24 +494,24 @@ struct ChildStdio {
 }
 
 /// [`Stdio`], opened, and all other descriptors of a process to be.
-struct Wired {
+pub(crate) struct Wired {
     child: ChildStdio,
     outputs: Vec<(Stream, OwnedFd)>,
     sink: Option<Box<dyn OutputSink>>,
     terminal: Option<TerminalSize>,
     own: bool,
     /// What else init is given.
-    descriptors: Descriptors,
+    pub(crate) descriptors: Descriptors,
     /// The root of a new container, where init may leave mount targets behind.
     root: Option<OwnedFd>,
     /// The control group of the process.
-    group: Option<Group>,
+    pub(crate) group: Option<Group>,
     /// The control group of the container that it joins.
     joined_group: Option<Cgroup>,
 }
 
 impl Wired {
-    fn new(stdio: Stdio) -> Result<Self, Error> {
+    pub(crate) fn new(stdio: Stdio) -> Result<Self, Error> {
         Self::open(stdio).map_err(|error| Error::setup("open standard input and output", error))
     }
 

@@ -29,6 +29,7 @@ pub use archive::{ArchiveOptions, ArchiveStats, Mtimes, TREE_DEPTH_MAX, diff, ex
 pub use error::{Error, Refusal};
 pub use parents::copy_directory_attributes;
 pub use whiteout::OverlayXattrs;
+pub(crate) use whiteout::{make_opaque, make_whiteout};
 
 /// The most that a layer may expand to: a terabyte. Disks end before; this ends a stream that never does.
 pub const LAYER_SIZE_BYTES_MAX: u64 = 1 << 40;

@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Transaction;
 
 use super::layers::{Archive, insert_archive};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
-use super::{LayerId, Snapshot, insert_snapshot};
+use super::plain::{Baseline, PlainTree};
+use super::{LayerId, Snapshot, Trees, insert_snapshot};
 use crate::db::Failure;
 use crate::fail_point::FailPoint;
 use crate::lease::{Lease, stamp_of};
@@ -52,6 +54,9 @@ impl Store {
     /// When it has been pruned, or overlayfs cannot be mounted here.
     pub fn view(&self, snapshot: &Snapshot) -> Result<MountedRoot> {
         self.touch(snapshot)?;
+        if self.0.options.trees == Trees::Plain {
+            return self.view_plain(snapshot);
+        }
         if snapshot.layers.is_empty() {
             return empty_root();
         }
@@ -119,11 +124,42 @@ impl ActiveSnapshot {
     /// # Errors
     /// When overlayfs cannot be mounted here.
     pub fn mount(&self, stubs: Option<&Path>) -> Result<MountedRoot> {
+        if let Some(plain) = self.plain(stubs)? {
+            return MountedRoot::plain(&plain.root);
+        }
         self.directory.renew_work()?;
         let directory = &self.directory;
         let upper = Upper { upper: &directory.upper, work: &directory.work, volatile: true };
         let lowers = directory.store.lowers(&self.parent, stubs)?;
         Overlay { lowers, upper: Some(upper), xattrs: directory.store.xattrs() }.mount()
+    }
+
+    /// The same as a plain directory, in a store that mounts nothing; the tree is made with the first call.
+    ///
+    /// # Errors
+    /// When a layer of the parent cannot be read, or the disk is full.
+    pub fn plain(&self, stubs: Option<&Path>) -> Result<Option<PlainTree>> {
+        let ActiveDirectory { store, path, work, baseline, .. } = &self.directory;
+        if store.0.options.trees == Trees::Mounted {
+            return Ok(None);
+        }
+        let tree = PlainTree { root: path.join("tree"), scratch: work.clone() };
+        if baseline.get().is_none() {
+            store.unfold(&self.parent, stubs, &tree.root)?;
+            // Only this thread has the snapshot to give it a tree.
+            drop(baseline.set(Baseline::of(&tree.root, stubs, &tree.scratch)?));
+        }
+        Ok(Some(tree))
+    }
+
+    /// Makes of a plain tree the layer that overlayfs would have made.
+    fn reduce(&self) -> Result<()> {
+        let ActiveDirectory { store, path, upper, baseline, .. } = &self.directory;
+        let Some(baseline) = baseline.get() else { return Ok(()) };
+        let tree = path.join("tree");
+        baseline.reduce(&tree, store.xattrs())?;
+        store.discard(upper)?;
+        Ok(fs::rename(&tree, upper).at("create", upper)?)
     }
 
     /// Makes what was written a layer, and the parent's tree with it a snapshot. Moves no data, whatever the size.
@@ -143,6 +179,7 @@ impl ActiveSnapshot {
 
     /// Commits a layer that came as an archive, or was made here; `created` is when, Unix seconds, where that was not now.
     pub(super) fn commit_as(self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
+        self.reduce()?;
         let store = &self.directory.store;
         let stamp = store.stamp();
         let created = created.map_or(stamp, stamp_of);
@@ -186,6 +223,8 @@ struct ActiveDirectory {
     work: PathBuf,
     path: PathBuf,
     mounted_before: AtomicBool,
+    /// How the plain tree was, where there is one.
+    baseline: OnceLock<Baseline>,
     store: Store,
     /// Holds the lock.
     _directory: File,
@@ -193,34 +232,20 @@ struct ActiveDirectory {
 
 impl ActiveDirectory {
     fn create(store: &Store) -> Result<Self> {
-        loop {
-            let path = store.0.layout.directory("active").join(unique_name());
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                made => made.at("create", &path)?,
-            }
-            FailPoint::ActiveDirectory.reach().at("create", &path)?;
-            // Until it is locked, the clean-up of another process may take it for a leftover.
-            let directory = match File::open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.at("open", &path)?,
-            };
-            if try_flock(&directory, &path)? != Flock::Taken {
-                continue;
-            }
-            let this = Self {
-                upper: path.join("upper"),
-                work: path.join("work"),
-                path,
-                mounted_before: AtomicBool::new(false),
-                store: store.clone(),
-                _directory: directory,
-            };
-            make_directory(&this.upper)?;
-            set_mode(&this.upper, 0o755)?;
-            make_directory(&this.work)?;
-            return Ok(this);
-        }
+        let (path, lock) = create_locked(store)?;
+        let this = Self {
+            upper: path.join("upper"),
+            work: path.join("work"),
+            path,
+            mounted_before: AtomicBool::new(false),
+            baseline: OnceLock::new(),
+            store: store.clone(),
+            _directory: lock,
+        };
+        make_directory(&this.upper)?;
+        set_mode(&this.upper, 0o755)?;
+        make_directory(&this.work)?;
+        Ok(this)
     }
 
     /// Makes the work directory anew if it was used: overlayfs refuses one that a volatile mount has used.
@@ -230,6 +255,26 @@ impl ActiveDirectory {
             make_directory(&self.work)?;
         }
         Ok(())
+    }
+}
+
+/// Makes a directory in `active/`, locked as long as the descriptor is open.
+pub(super) fn create_locked(store: &Store) -> Result<(PathBuf, File)> {
+    loop {
+        let path = store.0.layout.directory("active").join(unique_name());
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.at("create", &path)?,
+        }
+        FailPoint::ActiveDirectory.reach().at("create", &path)?;
+        // Until it is locked, the clean-up of another process may take it for a leftover.
+        let directory = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.at("open", &path)?,
+        };
+        if try_flock(&directory, &path)? == Flock::Taken {
+            return Ok((path, directory));
+        }
     }
 }
 
@@ -253,7 +298,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PathError> {
 }
 
 /// The root of a merged tree has the attributes of its topmost layer's, so a new layer takes them over.
-fn copy_root_attributes(from: &Path, to: &Path) -> Result<(), PathError> {
+pub(super) fn copy_root_attributes(from: &Path, to: &Path) -> Result<(), PathError> {
     let (source, target) = (attributes(from)?, attributes(to)?);
     if (source.uid(), source.gid()) != (target.uid(), target.gid()) {
         chown(to, Some(source.uid()), Some(source.gid())).at("change the owner of", to)?;

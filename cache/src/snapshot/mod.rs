@@ -20,6 +20,7 @@ mod content;
 mod flatten;
 mod layers;
 mod overlay;
+mod plain;
 mod squash;
 mod unpack;
 mod verify;
@@ -32,12 +33,24 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 pub use self::active::ActiveSnapshot;
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
+pub use self::plain::PlainTree;
+pub(crate) use self::plain::ViewedTrees;
 pub use self::unpack::UnpackedLayer;
 pub(crate) use self::verify::LayerState;
 use crate::db::{Failure, pack, unpack};
 /// Which extended attributes overlayfs uses for its marks in layers.
 pub use crate::layer::OverlayXattrs;
 use crate::{Error, Result, Store};
+
+/// How the layers of a snapshot become one tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trees {
+    /// Overlayfs joins them.
+    #[default]
+    Mounted,
+    /// They are copied together, where nothing can be mounted.
+    Plain,
+}
 
 /// The most layers that one mount can have: of a deeper stack, the lower part is mounted as one layer (`flatten`). Overlayfs
 /// takes 500 lower directories (`OVL_MAX_STACK`); one is left for mount points, one for what a caller may add.

@@ -20,9 +20,16 @@ const OPTION_LENGTH_MAX: usize = 255;
 /// The most that is read of one of the kernel's messages, in bytes.
 const MESSAGE_LENGTH_MAX: usize = 1024;
 
-/// The root of a detached mount. Unmounted with the last descriptor of it.
+/// The root of a detached mount, unmounted with the last descriptor of it; or of a plain directory in its place.
 #[derive(Debug)]
 pub struct MountedRoot(OwnedFd);
+
+impl MountedRoot {
+    /// A plain directory, of whose end somebody else takes care.
+    pub(super) fn plain(path: &Path) -> Result<Self> {
+        Ok(Self(File::open(path).at("open", path)?.into()))
+    }
+}
 
 impl AsFd for MountedRoot {
     fn as_fd(&self) -> BorrowedFd<'_> {

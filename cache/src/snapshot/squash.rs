@@ -23,15 +23,21 @@ impl Store {
         }
         let active = self.prepare(&self.stack(&snapshot.layers[..kept])?)?;
         let tree = RootDir::from_fd(active.mount(None)?.into());
+        self.carry_out_all(snapshot, kept, &tree)?;
+        drop(tree);
+        active.commit()
+    }
+
+    /// Does to `tree` what the layers above the lowest `kept` say.
+    pub(super) fn carry_out_all(&self, snapshot: &Snapshot, kept: usize, tree: &RootDir) -> Result<()> {
         let stack = self.open_stack(snapshot)?;
         for index in kept..snapshot.layers.len() {
             for form in [Form::Removals, Form::Additions] {
-                self.carry_out(&stack, index, &tree, form)
+                self.carry_out(&stack, index, tree, form)
                     .map_err(|source| Error::Archive { layer: snapshot.layers[index], source })?;
             }
         }
-        drop(tree);
-        active.commit()
+        Ok(())
     }
 
     /// Does to `tree` what a layer says.

@@ -381,3 +381,88 @@ fn kernel_layers_are_squashed_to_one_that_makes_the_same_tree() {
     }
     assert_eq!(store.squash(&two, 2).unwrap(), two);
 }
+
+/// One step of a build.
+type Work = fn(&Path);
+
+/// What steps do to a tree, each on top of the one before.
+const WORK: [Work; 5] = [
+    |root| {
+        for directory in ["dir/sub", "replaced/old", "kept"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        for file in
+            ["dir/a", "dir/sub/b", "replaced/old/c", "kept/d", "gone", "twin", "becomes-dir", "script"]
+        {
+            fs::write(root.join(file), file).unwrap();
+        }
+        fs::hard_link(root.join("twin"), root.join("twin2")).unwrap();
+        std::os::unix::fs::symlink("dir/a", root.join("link")).unwrap();
+    },
+    |root| {
+        fs::write(root.join("dir/a"), "other").unwrap();
+        fs::remove_file(root.join("gone")).unwrap();
+        fs::set_permissions(root.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(root.join("kept"), fs::Permissions::from_mode(0o700)).unwrap();
+    },
+    |root| {
+        fs::remove_dir_all(root.join("replaced")).unwrap();
+        fs::create_dir(root.join("replaced")).unwrap();
+        fs::write(root.join("replaced/new"), "").unwrap();
+        fs::remove_file(root.join("becomes-dir")).unwrap();
+        fs::create_dir(root.join("becomes-dir")).unwrap();
+        fs::rename(root.join("dir/sub/b"), root.join("moved")).unwrap();
+    },
+    |root| {
+        // Of no effect: looked at, and made what it is already.
+        fs::read(root.join("dir/a")).unwrap();
+        fs::set_permissions(root.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    },
+    |root| {
+        fs::remove_dir_all(root.join("dir")).unwrap();
+        fs::write(root.join("dir"), "a file now").unwrap();
+        fs::remove_file(root.join("link")).unwrap();
+    },
+];
+
+#[test]
+fn kernel_plain_trees_become_the_layers_of_mounted_ones() {
+    require_overlay!();
+    let test = TestStore::new();
+    let stubs = test.scratch().join("stubs");
+    fs::create_dir_all(stubs.join("etc")).unwrap();
+    fs::write(stubs.join("etc/hosts"), "").unwrap();
+    let build = |trees| {
+        let options = crate::StoreOptions { trees, xattrs: OverlayXattrs::User, ..crate::testing::OPTIONS };
+        let store = Store::open(&test.scratch().join(format!("{trees:?}")), &options).unwrap();
+        let mut snapshot = Snapshot::empty();
+        for work in WORK {
+            let active = store.prepare(&snapshot).unwrap();
+            let root = active.mount(Some(&stubs)).unwrap();
+            work(&path_of(&root));
+            drop(root);
+            snapshot = active.commit().unwrap();
+        }
+        let clamp = MtimeClamp { mtime_max: 0, layers_kept: 0 };
+        let view = store.view(&snapshot).unwrap();
+        let shown = ["moved", "dir", "becomes-dir", "twin"].map(|name| path_of(&view).join(name).exists());
+        (store.describe_layers(&snapshot, Some(clamp)).unwrap(), names(&path_of(&view)), shown)
+    };
+    let (mounted, plain) = (build(Trees::Mounted), build(Trees::Plain));
+    assert_eq!(mounted.2, [true; 4]);
+    assert_eq!(plain, mounted);
+}
+
+#[test]
+fn plain_trees_go_with_their_handle() {
+    let test = TestStore::new();
+    let options =
+        crate::StoreOptions { trees: Trees::Plain, xattrs: OverlayXattrs::User, ..crate::testing::OPTIONS };
+    let root = test.scratch().join("plain");
+    let store = Store::open(&root, &options).unwrap();
+    let snapshot = commit_file(&store, &Snapshot::empty(), "a", "1");
+    assert_eq!(read(&store.view(&snapshot).unwrap(), "a").as_deref(), Some("1"));
+    assert_eq!(names(&root.join("active")).len(), 1);
+    drop(store);
+    assert!(names(&root.join("active")).is_empty());
+}

@@ -98,7 +98,7 @@ fn show(rows: &[Row]) -> String {
 fn single(privilege: &Privilege) -> Option<rootless::SingleId> {
     match privilege {
         Privilege::UserNamespace { single, .. } => *single,
-        Privilege::Root { .. } => None,
+        Privilege::Root { .. } | Privilege::Chroot { .. } => None,
     }
 }
 

@@ -11,6 +11,7 @@
 //! 7. `execve`.
 
 mod capabilities;
+mod chroot;
 mod exec;
 mod join;
 mod mounts;
@@ -19,6 +20,9 @@ mod seccomp;
 mod targets;
 mod terminal;
 mod user;
+
+pub(crate) use mounts::{DEV_LINKS, DEVICES};
+pub(crate) use targets::open_beneath;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -50,12 +54,15 @@ fn run() {
     let Ok(control) = sys::take_control_socket() else { return };
     let mut channel = Channel::new(control);
     let received = channel.receive_spec().map_err(|error| Failure::Handshake { reason: error.to_string() });
-    let failure = match received.and_then(|(spec, descriptors)| set_up(spec, descriptors, &mut channel)) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
+    let supervised = matches!(&received, Ok((Spec { place: Place::Chroot { .. }, .. }, _)));
+    let go = move |mut channel: Channel| {
+        let set_up = received.and_then(|(spec, descriptors)| set_up(spec, descriptors, &mut channel));
+        let Err(failure) = set_up;
+        // When the parent is gone there is nobody left to tell.
+        drop(channel.send(&Message::Failed(failure)));
     };
-    // When the parent is gone there is nobody left to tell.
-    drop(channel.send(&Message::Failed(failure)));
+    // What it fails with, the parent sees as an init that died.
+    if supervised { drop(chroot::supervise(channel, go)) } else { go(channel) }
 }
 
 fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<std::convert::Infallible> {
@@ -66,6 +73,7 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     match &spec.place {
         Place::New(place) => create(place, spec.insecure, descriptors, channel)?,
         Place::Join { container, namespaces } => join::enter(&descriptors[*container], *namespaces)?,
+        Place::Chroot { root } => chroot::enter(&descriptors[*root])?,
     }
     if let Some(size) = spec.terminal {
         let name = terminal::open(size, channel)?;
@@ -89,6 +97,9 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     let no_new_privileges = spec.process.confinement.no_new_privileges;
     if no_new_privileges {
         set_no_new_privs(true).step("give up gaining privileges")?;
+    }
+    if let Place::Chroot { .. } = spec.place {
+        chroot::confine(channel)?;
     }
     // With that given up nobody needs a right to install it, and what is in between need not be allowed by it.
     let (now, at_last) = if no_new_privileges { (None, filter) } else { (filter, None) };

@@ -45,7 +45,7 @@ const READONLY: MountChange =
 const PRIVATE: MountChange = MountChange { set: 0, clear: 0, propagation: libc::MS_PRIVATE, recursive: true };
 
 /// Device files: name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
+pub(crate) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// What is there beside them without protection, where the kernel has it and lets it be made. BuildKit's list.
@@ -61,7 +61,7 @@ const INSECURE_DEVICES: [(&str, u32, u32); 6] = [
 const LOOP_MAJOR: u32 = 7;
 const LOOP_DEVICES: u32 = 16;
 
-const DEV_LINKS: [(&str, &str); 5] = [
+pub(crate) const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

@@ -29,7 +29,7 @@ pub(super) struct Targets<'a> {
 }
 
 /// Opens what `path` names beneath `root`, for use as a place.
-pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
     let mut result = Err(Errno::AGAIN);

@@ -113,6 +113,12 @@ pub enum WorkerError {
         /// What they are.
         what: &'static str,
     },
+    /// A step wants what the isolation has not.
+    #[error("isolation `chroot` knows no {what}")]
+    NeedsNamespaces {
+        /// What the step wants.
+        what: String,
+    },
     /// The build was cancelled while the step ran.
     #[error("cancelled")]
     Cancelled,

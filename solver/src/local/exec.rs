@@ -4,9 +4,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rbuild_cache::{ActiveSnapshot, Area, Snapshot};
+use rbuild_cache::{ActiveSnapshot, Area, PlainTree, Snapshot, Trees};
 use rbuild_executor::cgroup::{CgroupSpec, Limits, unique_name};
-use rbuild_executor::{Container, Exit, Process, Resource, Root, Security, Stdio, Stream, Ulimit};
+use rbuild_executor::{Container, Exit, PlainRoot, Process, Resource, Root, Security, Stdio, Stream, Ulimit};
 use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
 
 use super::merge::snapshot;
@@ -75,7 +75,7 @@ impl LocalWorker<'_> {
         parent: Option<&Snapshot>,
         cx: &Context<'_>,
     ) -> Result<SetUp, WorkerError> {
-        if op.network == Network::Default {
+        if op.network == Network::Default && self.store().trees() == Trees::Mounted {
             self.options.networks.prepare();
         }
         let root = root_of(op);
@@ -83,20 +83,23 @@ impl LocalWorker<'_> {
             Some(parent) => self.prepare(parent)?,
             None => self.prepare_mount(root, inputs)?,
         };
-        let mounted = active.mount(Some(&self.stubs()?))?;
+        let rootfs = self.root_file_system(&active)?;
         let mut mounts = self.resolve_mounts(op, inputs, cx)?;
         let extra_hosts = op.process.extra_hosts.iter();
         let container = Container {
             mounts: std::mem::take(&mut mounts.mounts),
             readonly_root: root.readonly,
             hostname: hostname(op),
-            network: self.network(op.network)?,
+            network: match &rootfs {
+                Root::Plain(_) => shared_network(op.network)?,
+                _ => self.network(op.network)?,
+            },
             security: security(op.security),
             extra_hosts: extra_hosts.map(|extra| (extra.host.clone(), extra.ip.clone())).collect(),
             shm_size_bytes: mounts.shm_size_bytes,
             cgroup: self.cgroup(op),
             ..Container::new(
-                Root::Detached(mounted.into()),
+                rootfs,
                 Process {
                     confinement: self.options.confinement.clone(),
                     ..process(op, std::mem::take(&mut mounts.secret_env))
@@ -104,6 +107,14 @@ impl LocalWorker<'_> {
             )
         };
         Ok(SetUp { container: Some(container), active, mounts })
+    }
+
+    fn root_file_system(&self, active: &ActiveSnapshot) -> Result<Root, WorkerError> {
+        let stubs = self.stubs()?;
+        Ok(match active.plain(Some(&stubs))? {
+            Some(PlainTree { root, scratch }) => Root::Plain(PlainRoot { root, scratch }),
+            None => Root::Detached(active.mount(Some(&stubs))?.into()),
+        })
     }
 
     fn cgroup(&self, op: &ExecOp) -> Option<CgroupSpec> {
@@ -196,6 +207,16 @@ impl LocalWorker<'_> {
                 Err(error) => return Err(error.into()),
             },
         })
+    }
+}
+
+/// The network of a step that has no namespaces: never more than it asks for.
+fn shared_network(network: Network) -> Result<rbuild_executor::Network, WorkerError> {
+    match network {
+        Network::Default | Network::Host => Ok(rbuild_executor::Network::Host),
+        Network::None => {
+            Err(WorkerError::NeedsNamespaces { what: "step without a network (`--network none`)".to_owned() })
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{ActiveSnapshot, CacheMount, Snapshot};
+use rbuild_cache::root_dir::{PathError, RootDir};
+use rbuild_cache::{ActiveSnapshot, CacheMount, PlainTree, Snapshot, Trees};
 use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, stub_paths};
 use rbuild_llb::{ExecOp, Mount, MountKind, OutputIndex};
 
@@ -65,13 +65,19 @@ impl LocalWorker<'_> {
         for mount in op.mounts.iter().filter(|mount| is_extra(mount)) {
             let source = match &mount.kind {
                 MountKind::Bind => Some(self.bind(mount, inputs, cx, &mut resolved)?),
-                MountKind::Cache { .. } => Some(MountSource::Bind(caches[mount.target.as_str()].clone())),
+                MountKind::Cache { .. } => Some(self.directory(caches[mount.target.as_str()].clone())),
                 MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
+                MountKind::Secret(_) | MountKind::Ssh(_) if self.is_plain() => {
+                    return Err(needs_namespaces("secret or ssh mount", &mount.target));
+                }
                 MountKind::Secret(file) => self.secret_file(file)?,
                 MountKind::Ssh(socket) => self.ssh_socket(socket, &mut resolved.relays)?,
             };
             let (target, flags) = (PathBuf::from(&mount.target), flags(mount));
             resolved.mounts.extend(source.map(|source| Resolved { target, source, flags }));
+        }
+        if let Some(volume) = self.options.volumes.first().filter(|_| self.is_plain()) {
+            return Err(needs_namespaces("volume", &volume.target.display()));
         }
         resolved.mounts.extend(self.options.volumes.iter().map(|volume| Resolved {
             target: volume.target.clone(),
@@ -79,6 +85,16 @@ impl LocalWorker<'_> {
             flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
         }));
         Ok(resolved)
+    }
+
+    /// Whether nothing can be mounted.
+    pub(super) fn is_plain(&self) -> bool {
+        self.store().trees() == Trees::Plain
+    }
+
+    /// A directory of the store, for the step's use alone where nothing can be mounted.
+    fn directory(&self, path: PathBuf) -> MountSource {
+        if self.is_plain() { MountSource::Moved(path) } else { MountSource::Bind(path) }
     }
 
     fn bind(
@@ -94,11 +110,11 @@ impl LocalWorker<'_> {
         });
         if let Some(vertex) = local {
             let active = self.copy_of_context(vertex, &mount.selector, cx)?;
-            let source = selected(mount, active.mount(None)?.into())?;
+            let source = writable(mount, &active)?;
             resolved.discarded.push(active);
             return Ok(source);
         }
-        if mount.readonly && mount.output.is_none() {
+        if mount.readonly && mount.output.is_none() && !self.is_plain() {
             let tree = match mount.input {
                 Some(input) => snapshot(inputs, input)?.clone(),
                 None => Snapshot::empty(),
@@ -106,7 +122,7 @@ impl LocalWorker<'_> {
             return selected(mount, self.store().view(&tree)?.into());
         }
         let active = self.prepare_mount(mount, inputs)?;
-        let source = selected(mount, active.mount(None)?.into())?;
+        let source = writable(mount, &active)?;
         match mount.output {
             Some(output) => resolved.outputs.push((output, active)),
             None => resolved.discarded.push(active),
@@ -130,21 +146,36 @@ fn flags(mount: &Mount) -> MountFlags {
     }
 }
 
+fn needs_namespaces(what: &str, target: &dyn std::fmt::Display) -> WorkerError {
+    WorkerError::NeedsNamespaces { what: format!("{what} (on `{target}`)") }
+}
+
+/// What a mount shows of a tree of its own.
+fn writable(mount: &Mount, active: &ActiveSnapshot) -> Result<MountSource, WorkerError> {
+    let Some(PlainTree { root, .. }) = active.plain(None)? else {
+        return selected(mount, active.mount(None)?.into());
+    };
+    let tree = RootDir::open(&root)?;
+    tree.open_path(&mount.selector).map_err(|error| missing_or(error, mount))?;
+    Ok(MountSource::Moved(root.join(tree.resolve(&mount.selector)?)))
+}
+
 /// The part of a mounted tree that a mount shows.
 fn selected(mount: &Mount, mounted: OwnedFd) -> Result<MountSource, WorkerError> {
     if mount.selector.is_empty() || mount.selector == "/" {
         return Ok(MountSource::Detached(mounted));
     }
     let root = RootDir::from_fd(mounted);
-    root.open_path(&mount.selector).map_err(|error| {
-        if error.is_not_found() {
-            let (target, selector) = (mount.target.clone(), mount.selector.clone());
-            WorkerError::Step(StepError::MountSource { target, selector })
-        } else {
-            error.into()
-        }
-    })?;
+    root.open_path(&mount.selector).map_err(|error| missing_or(error, mount))?;
     Ok(MountSource::Within { mount: root.into_fd(), path: PathBuf::from(&mount.selector) })
+}
+
+fn missing_or(error: PathError, mount: &Mount) -> WorkerError {
+    if !error.is_not_found() {
+        return error.into();
+    }
+    let (target, selector) = (mount.target.clone(), mount.selector.clone());
+    WorkerError::Step(StepError::MountSource { target, selector })
 }
 
 /// Makes the directory of mount-point stubs, if it is not there, and returns it.

@@ -193,7 +193,8 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         | WorkerError::Store(_)
         | WorkerError::Digest(_)
         | WorkerError::Path(_)
-        | WorkerError::Io { .. } => Kind::Environment,
+        | WorkerError::Io { .. }
+        | WorkerError::NeedsNamespaces { .. } => Kind::Environment,
     };
     Failure::caused_by(kind, error)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::{Area, Snapshot, Store};
+use rbuild_cache::{Area, Snapshot, Store, Trees};
 use rbuild_executor::cgroup::{CgroupSupport, Controller, Limits, Refusal, Version};
 use rbuild_executor::network::{Missing as Unmet, NetworkSupport};
 use rbuild_executor::probe::Probe;
@@ -37,6 +37,11 @@ pub(super) fn user(uid: u32, privilege: &Result<Privilege, Error>) -> Row {
         }
         (Privilege::Root { in_user_namespace: true }, _) => {
             Row::new("user", Fine, "root of a user namespace", "steps run as that root")
+        }
+        (Privilege::Chroot { .. }, _) => {
+            let effect =
+                "isolation `chroot`: builds without namespaces, on the machine's network; no containers";
+            Row::new("user", Less, "root without CAP_SYS_ADMIN", effect).remedy(remedy_for_namespaces())
         }
         (_, Some(reason)) => {
             let effect = "a user namespace with one id: all files belong to one user, and a step that gives files to others fails";
@@ -137,6 +142,9 @@ fn overlay(store: &Store, place: String) -> Row {
         .map_err(|error| with_sources(&error))
         .and_then(|stubs| try_mount(store, &stubs).map_err(|error| with_sources(&error)));
     match tried {
+        Ok(()) if store.trees() == Trees::Plain => {
+            Row::new("overlay", Less, format!("no mounts; copies on {place}"), "each step gets a copy of its whole tree")
+        }
         Ok(()) => Row::new("overlay", Fine, format!("works on {place}"), "layers are directories that are joined, never copied"),
         Err(error) => Row::new("overlay", Missing, error, "nothing: steps need an overlay file system")
             .remedy("Linux 6.7 or newer, and a store (`--root`) on ext4, xfs, btrfs or tmpfs, not on an overlay or a network"),
@@ -170,7 +178,7 @@ pub(super) fn machine(probe: &Probe, is_root: bool) -> Vec<Row> {
     vec![
         cgroups(&probe.cgroups, is_root),
         seccomp,
-        Row::new("Landlock", Fine, landlock, "not used yet"),
+        Row::new("Landlock", Fine, landlock, "holds the steps of isolation `chroot`; not used otherwise"),
         Row::new("labels", Fine, label.0, label.1),
         Row::new("EROFS", Fine, erofs, "not used yet"),
         emulators(probe),
@@ -241,6 +249,9 @@ pub(super) fn programs(directories: &[PathBuf]) -> Vec<Row> {
 /// The network that a step gets.
 pub(super) fn network(app: &App) -> Row {
     let name = "network";
+    if app.needs_mounts().is_err() {
+        return Row::new(name, Less, "no namespaces", "steps are on the machine's network");
+    }
     match app.networks().support() {
         NetworkSupport::Host => {
             Row::new(name, Fine, "bridges", "steps have a network of their own, on a bridge")

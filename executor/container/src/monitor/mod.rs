@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::layer::Owners;
-use rbuild_cache::{OverlayXattrs, Store, StoreOptions};
+use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle, Networks, Running};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -127,6 +127,7 @@ impl Monitor {
         let options = StoreOptions {
             xattrs: if launch.user_xattrs { OverlayXattrs::User } else { OverlayXattrs::Trusted },
             owners: if launch.squash_owners { Owners::Squash } else { Owners::Keep },
+            trees: Trees::Mounted,
             now: clock.now,
         };
         let containers = Containers::new(Store::open(&launch.root, &options)?);

@@ -37,7 +37,9 @@ impl LocalWorker<'_> {
         for mount in &op.mounts {
             if let MountKind::Cache { id, sharing } = &mount.kind {
                 let base = self.base_digest(mount, inputs, cx)?;
-                let (key, sharing) = (cache_mount_key(id, base.as_ref()), store_sharing(*sharing));
+                // One that is moved to a step is nowhere else meanwhile.
+                let sharing = if self.is_plain() { CacheSharing::Locked } else { *sharing };
+                let (key, sharing) = (cache_mount_key(id, base.as_ref()), store_sharing(sharing));
                 let spec = CacheMountSpec { key, id, base, sharing };
                 instances.entry(spec.key).or_insert_with(|| (spec, Vec::new())).1.push(mount);
             }
