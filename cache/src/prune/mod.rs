@@ -8,7 +8,7 @@
 //! 2. Read the leases: what was used since the oldest began is out of reach.
 //! 3. Read the store, as it is at one moment, and decide in memory what goes: items, the least recently used first, as far as the
 //!    policies ask; then what nothing names any longer. Nobody waits for that.
-//! 4. Carry it out ([`apply`]): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
+//! 4. Carry it out (`apply`): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
 //!    directories whose lock is free.
 //! 5. Sweep what has no row; empty the trash.
 

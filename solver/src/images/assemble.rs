@@ -13,7 +13,7 @@ use crate::shared::{SharedLayer, Tree};
 
 impl Images {
     /// The layers of a tree as an image has them, bottom first. With a clamp, those that a build added are given no times later
-    /// than one; a tree that is elsewhere has to be [fetched](Self::fetch_tree) for that.
+    /// than one; a tree that is elsewhere has to be fetched for that.
     ///
     /// # Errors
     /// When a layer cannot be read or the store fails.
