@@ -160,6 +160,11 @@ impl Store {
     pub fn xattrs(&self) -> OverlayXattrs {
         self.0.options.xattrs
     }
+
+    /// Who owns what is unpacked in this store.
+    pub fn owners(&self) -> Owners {
+        self.0.options.owners
+    }
 }
 
 fn absolute(root: &Path) -> Result<PathBuf> {

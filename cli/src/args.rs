@@ -7,6 +7,7 @@ mod containers;
 mod limits;
 mod networks;
 mod store;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 pub(crate) use self::containers::{
     AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainerPruneArgs, ContainersArgs,
     ContainersCommand, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs,
-    PortArgs, PsArgs, RenameArgs, RmArgs, RunArgs, StartArgs, StopArgs,
+    PortArgs, PsArgs, RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, UpdateArgs,
 };
 pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::networks::{
@@ -24,6 +25,9 @@ pub(crate) use self::networks::{
 pub(crate) use self::store::{
     CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
     SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
+};
+pub(crate) use self::volumes::{
+    VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
 };
 use crate::commands::build::Call;
 use serde::Deserialize;
@@ -87,6 +91,9 @@ pub(crate) enum Command {
     /// Looks after networks.
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Looks after volumes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Lists images.
     Images(ImagesArgs),
     /// Shows the layers of an image and the instructions that made them.

@@ -83,6 +83,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             commands::container::container(&app, &command)
         }
         Command::Network(command) => commands::network::run(&app, &command),
+        Command::Volume(command) => commands::volume::run(&app, &command),
         Command::Images(args) => commands::images::run(&app, &args),
         Command::History(args) => commands::history::run(&app, &args),
         Command::Inspect(args) => commands::inspect::run(&app, &args),

@@ -5,6 +5,8 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod networks;
+mod volumes;
+mod walk;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;

@@ -205,7 +205,7 @@ fn images_and_containers_are_pruned_in_dockers_words() {
     assert!(test.has("app"), "a container uses it");
     let df = test.rbuild(&["system", "df"]).outcome().succeeds();
     let counts =
-        ["TYPE          TOTAL   ACTIVE   SIZE", "Images        1       1", "Containers    1       0"];
+        ["TYPE            TOTAL   ACTIVE   SIZE", "Images          1       1", "Containers      1       0"];
     prints(&df, &counts, &[]);
     let pruned = test.rbuild(&["system", "prune", "-af"]).outcome().succeeds();
     let deleted = ["Deleted Containers:", "untagged: app:latest", "Deleted build cache objects:"];

@@ -41,6 +41,10 @@ pub(crate) enum ContainersCommand {
     Ps(PsArgs),
     /// Lists the ports of this machine that lead to a container.
     Port(PortArgs),
+    /// Lists the processes of a container, as the machine sees them.
+    Top(TopArgs),
+    /// Changes what containers may use.
+    Update(UpdateArgs),
     /// Shows what a container has printed.
     Logs(LogsArgs),
     /// Stops containers: in good order, or else by force.
@@ -127,10 +131,10 @@ pub(crate) struct CreateOptions {
     /// An option of the resolver (repeatable).
     #[arg(long = "dns-option", visible_alias = "dns-opt", value_name = "OPTION")]
     pub(crate) dns_options: Vec<String>,
-    /// Shows a path of this machine to the container (repeatable).
-    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
+    /// Shows a path of this machine, or a volume, to the container (repeatable).
+    #[arg(short, long = "volume", value_name = "[HOST|NAME:]CONTAINER[:ro]")]
     pub(crate) volumes: Vec<String>,
-    /// The same, word by word: `type=bind|tmpfs,source=PATH,target=PATH[,readonly]` (repeatable).
+    /// The same, word by word: `type=volume|bind|tmpfs,source=NAME|PATH,target=PATH[,readonly]` (repeatable).
     #[arg(long = "mount", value_name = "SPEC")]
     pub(crate) mounts: Vec<String>,
     /// Mounts a file system in memory: `PATH[:size=64m,ro,exec]` (repeatable).
@@ -154,15 +158,8 @@ pub(crate) struct CreateOptions {
     /// Lets the container do all that rbuild itself may do.
     #[arg(long)]
     pub(crate) privileged: bool,
-    /// The most memory: `512m`.
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// The most processor time, in processors: `1.5`.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpus: Option<String>,
-    /// The most processes; -1 is unlimited.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
     /// Limits a resource of each process; -1 is unlimited (repeatable).
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
@@ -231,6 +228,55 @@ impl CreateOptions {
     pub(crate) fn command(&self) -> &[String] {
         self.image_and_command.get(1..).unwrap_or_default()
     }
+}
+
+/// What the processes of a container may use together.
+#[derive(Debug, Args)]
+pub(crate) struct ResourceArgs {
+    /// The most memory: `512m`.
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// What is above this is taken back first when the machine is short of memory.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_reservation: Option<String>,
+    /// The most processor time, in processors: `1.5`.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<String>,
+    /// The weight when processors are short [default: 1024].
+    #[arg(long, value_name = "SHARES")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// On which processors: `0-3,7`.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// In which memory nodes: `0,1`.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// The most processes; -1 is unlimited.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+}
+
+/// `rbuild update`.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+    /// What happens when the process ends: `no`, `on-failure[:N]`, `always` or `unless-stopped`.
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<String>,
+    /// Containers, by name, id or unique prefix.
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// `rbuild top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// The container, by name, id or unique prefix.
+    pub(crate) container: String,
+    /// Options of `ps` [default: -ef]. The column PID is needed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    pub(crate) options: Vec<String>,
 }
 
 /// `rbuild create`.

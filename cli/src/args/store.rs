@@ -175,6 +175,9 @@ pub(crate) struct SystemPruneArgs {
     /// Removes all images that no container uses.
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Removes volumes that nobody named and no container uses.
+    #[arg(long)]
+    pub(crate) volumes: bool,
     /// Does not ask.
     #[arg(short, long)]
     pub(crate) force: bool,

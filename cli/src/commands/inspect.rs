@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_container::{Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status};
+use rbuild_container::{
+    Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status, Volumes,
+};
 use rbuild_image::{Platform, Reference};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +56,7 @@ pub(crate) fn show_all(format: Option<&str>, found: &[Value]) -> Result<(), Fail
 fn inspect(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
     let store = Containers::new(app.store()?.clone());
     match store.find(name) {
-        Ok(found) => container_json(&store, &found, args.size),
+        Ok(found) => container_json(app, &store, &found, args.size),
         Err(ContainerError::NotFound { .. }) => image_json(app, name),
         Err(error) => Err(super::container::failure(error)),
     }
@@ -63,7 +65,7 @@ fn inspect(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> 
 fn container(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
     let store = Containers::new(app.store()?.clone());
     let found = store.find(name).map_err(super::container::failure)?;
-    container_json(&store, &found, args.size)
+    container_json(app, &store, &found, args.size)
 }
 
 fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
@@ -89,7 +91,12 @@ fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
     }))
 }
 
-fn container_json(store: &Containers, container: &Container, with_size: bool) -> Result<Value, Failure> {
+fn container_json(
+    app: &App,
+    store: &Containers,
+    container: &Container,
+    with_size: bool,
+) -> Result<Value, Failure> {
     let spec = &container.state.spec;
     let args = spec.args();
     let (path, args) = args.split_first().map_or(("", &[][..]), |(path, args)| (path, args));
@@ -106,7 +113,7 @@ fn container_json(store: &Containers, container: &Container, with_size: bool) ->
         "LogPath": directory.join("json.log"),
         "Driver": "overlayfs",
         "Platform": "linux",
-        "Mounts": mounts_json(spec),
+        "Mounts": mounts_json(spec, &Volumes::new(app.store()?.clone())),
         "Config": config_json(container),
         "HostConfig": host_config_json(spec),
         "NetworkSettings": network_json(container),
@@ -236,7 +243,14 @@ fn host_config_json(spec: &ContainerSpec) -> Value {
     })
 }
 
-fn mounts_json(spec: &ContainerSpec) -> Vec<Value> {
+fn mounts_json(spec: &ContainerSpec, volumes: &Volumes) -> Vec<Value> {
+    let volumes = spec.volumes.iter().map(|volume| {
+        json!({
+            "Type": "volume", "Name": volume.name, "Source": volumes.data(&volume.name),
+            "Destination": volume.target, "Driver": "local", "Mode": "", "RW": !volume.readonly,
+            "Propagation": "",
+        })
+    });
     let binds = spec.binds.iter().map(|bind| {
         json!({
             "Type": "bind", "Source": bind.source, "Destination": bind.target, "Mode": "", "RW": !bind.readonly,
@@ -249,5 +263,7 @@ fn mounts_json(spec: &ContainerSpec) -> Vec<Value> {
             "Propagation": "",
         })
     });
-    binds.chain(tmpfs).collect()
+    let mut mounts: Vec<Value> = binds.chain(tmpfs).chain(volumes).collect();
+    mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    mounts
 }

@@ -25,6 +25,7 @@ pub(crate) mod rmi;
 pub(crate) mod save;
 pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod volume;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -2,12 +2,12 @@
 
 use rbuild_cache::prune::{Item, ItemKind, Usage};
 use rbuild_cache::{CheckReport, Problem, PrunePolicy, set_damaged_metadata_aside};
-use rbuild_container::Containers;
+use rbuild_container::{Containers, Volumes};
 use serde_json::json;
 
 use super::filter::ObjectFilters;
 use super::prune::confirm;
-use super::{container, image, print};
+use super::{container, image, print, volume};
 use crate::app::{App, unix_now};
 use crate::args::{DfArgs, ListFormatArg, SystemCheckArgs, SystemCommand, SystemPruneArgs};
 use crate::format::{size, table};
@@ -75,7 +75,12 @@ fn df(app: &App, args: &DfArgs) -> Result<u8, Failure> {
     let store = app.store()?;
     let usage = store.usage()?;
     let containers = Containers::new(store.clone());
-    let lines = [images_line(&usage, &containers)?, containers_line(&containers)?, cache_line(&usage)];
+    let lines = [
+        images_line(&usage, &containers)?,
+        containers_line(&containers)?,
+        volumes_line(&Volumes::new(store.clone()))?,
+        cache_line(&usage),
+    ];
     let text = match args.format {
         ListFormatArg::Json => lines.iter().map(|line| format!("{}\n", line.as_json())).collect(),
         ListFormatArg::Table => show(&lines),
@@ -107,6 +112,20 @@ fn containers_line(containers: &Containers) -> Result<Line, Failure> {
         line.active += usize::from(is_active);
         line.size_bytes += size_bytes;
         line.reclaimable_bytes += if is_active { 0 } else { size_bytes };
+    }
+    Ok(line)
+}
+
+fn volumes_line(volumes: &Volumes) -> Result<Line, Failure> {
+    let mut line = Line { kind: "Local Volumes", total: 0, active: 0, size_bytes: 0, reclaimable_bytes: 0 };
+    let in_use = volumes.in_use().map_err(container::failure)?;
+    for volume in volumes.list().map_err(container::failure)? {
+        let size_bytes = volumes.disk_size_bytes(&volume.name).map_err(container::failure)?;
+        let is_used = in_use.contains_key(&volume.name);
+        line.total += 1;
+        line.active += usize::from(is_used);
+        line.size_bytes += size_bytes;
+        line.reclaimable_bytes += if is_used { 0 } else { size_bytes };
     }
     Ok(line)
 }
@@ -158,45 +177,29 @@ fn show(lines: &[Line]) -> String {
 fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let images = if args.all { "all images without at least one container" } else { "all dangling images" };
+    let volumes = if args.volumes { "  - all anonymous volumes that no container uses\n" } else { "" };
     confirm(
         args.force,
         &format!(
-            "This will remove:\n  - all stopped containers\n  - {images}\n  - all unused build cache\n\n"
+            "This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - all unused build cache\n\n"
         ),
     )?;
     let store = app.store()?;
-    let mut text = String::new();
-    let containers = remove_stopped(app, &filters)?;
-    if !containers.is_empty() {
-        text += &format!("Deleted Containers:\n{containers}\n");
+    let (containers, mut freed) = container::remove_stopped(app, &filters)?;
+    let mut text = container::deleted("Containers", &containers);
+    if args.volumes {
+        let (volumes, freed_bytes) = volume::remove_unused(app, false, &filters)?;
+        text += &container::deleted("Volumes", &volumes);
+        freed += freed_bytes;
     }
     let total_before = store.usage()?.total_bytes();
-    let images = image::remove(app, &image::unused(app, args.all, &filters)?)?;
-    if !images.is_empty() {
-        text += &format!("Deleted Images:\n{images}\n");
-    }
+    text += &container::deleted("Images", &image::remove(app, &image::unused(app, args.all, &filters)?)?);
     // What is cached has no labels: who asks for some means other things.
     let selects = |item: &Item| !filters.names_labels() || item.kind == ItemKind::Leftover;
     let (selects, unused_since) = (Some(&selects as _), filters.created_before);
     let report = store.prune(&[PrunePolicy { selects, unused_since, ..PrunePolicy::default() }])?;
-    if !report.removals.is_empty() {
-        let ids: String = report.removals.iter().map(|removal| format!("{}\n", removal.item.id)).collect();
-        text += &format!("Deleted build cache objects:\n{ids}\n");
-    }
-    let freed = total_before.saturating_sub(store.usage()?.total_bytes());
+    let ids: String = report.removals.iter().map(|removal| format!("{}\n", removal.item.id)).collect();
+    text += &container::deleted("build cache objects", &ids);
+    freed += total_before.saturating_sub(store.usage()?.total_bytes());
     print(&format!("{text}Total reclaimed space: {}\n", size(freed))).map(|()| 0)
-}
-
-/// Removes containers that do not run; their ids, a line each.
-fn remove_stopped(app: &App, filters: &ObjectFilters) -> Result<String, Failure> {
-    let containers = Containers::new(app.store()?.clone());
-    let mut ids = String::new();
-    for container in containers.list().map_err(container::failure)? {
-        let selected = filters.selects(container.created, &container.state.spec.config.labels);
-        if selected && !container.state.status.is_active() {
-            containers.remove(&container).map_err(container::failure)?;
-            ids += &format!("{}\n", container.id);
-        }
-    }
-    Ok(ids)
 }

@@ -34,5 +34,4 @@ fn binds_and_memory_are_mounted() {
     let script = "cat /shared/file; touch /shared/x 2>/dev/null || echo kept; touch /mem/x && echo memory";
     let line = ["run", "--rm", "-v", &bind, "--tmpfs", "/mem:size=1m", "busybox", "sh", "-c", script];
     assert_eq!(printed(&test, &line), "host\nkept\nmemory\n");
-    rbuild(&test, &["run", "-v", "name:/x", "busybox", "true"]).exits(125).says(&["not supported yet"]);
 }

@@ -194,3 +194,21 @@ fn lists_are_filtered_and_formatted() {
     assert_eq!(printed(&test, &["container", "ls", "-a", "--format", "{{.Names}}"]), "one\n");
     clean_up(&test, &["one"]);
 }
+
+#[test]
+fn processes_are_listed_and_limits_are_changed() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    detached(&test, "busy", &["sh", "-c", "sleep 1234 & exec sleep 4321"]);
+    while !printed(&test, &["top", "busy"]).contains("sleep 1234") {}
+    let shown = printed(&test, &["top", "busy", "-o", "pid,args"]);
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+    rbuild(&test, &["top", "busy", "-o", "args"]).exits(1).says(&["Couldn't find PID field in ps output"]);
+    printed(&test, &["update", "--restart", "on-failure:2", "busy"]);
+    let format = "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+    assert_eq!(printed(&test, &["inspect", "-f", format, "busy"]), "on-failure 2\n");
+    printed(&test, &["stop", "-t", "0", "busy"]);
+    rbuild(&test, &["top", "busy"]).exits(1).says(&["is not running"]);
+    printed(&test, &["update", "--memory", "64m", "busy"]);
+    assert_eq!(printed(&test, &["inspect", "-f", "{{.HostConfig.Memory}}", "busy"]), "67108864\n");
+    clean_up(&test, &["busy"]);
+}

@@ -10,7 +10,7 @@ use crate::common::TestEnvironment;
 const SERVER: &str = "mkdir /www; echo page >/www/index.html; exec httpd -f -p 8000 -h /www";
 
 /// What a web server of this machine answers; asked until it is there.
-fn get(port: &str) -> String {
+pub(super) fn get(port: &str) -> String {
     loop {
         let Ok(mut stream) = TcpStream::connect(format!("127.0.0.1:{port}")) else { continue };
         let mut answer = String::new();

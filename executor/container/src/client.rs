@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rbuild_executor::{Stream, TerminalSize};
 
 use crate::monitor::MONITOR_NAME;
+use crate::processes::of_container;
 use crate::protocol::{
     self, Attach, Exec, Frame, Input, Launch, Opening, Reply, Request, Stop, Update, VERSION, expect, send,
 };
@@ -220,6 +221,15 @@ impl Containers {
             overlay(&mut state.spec.limits, &update.limits);
             state.spec.restart = update.restart.unwrap_or(state.spec.restart);
         })
+    }
+
+    /// The processes of a container that runs, as the host sees them.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn processes(&self, container: &Container) -> Result<Vec<i32>, ContainerError> {
+        container.check(Action::Top)?;
+        Ok(container.state.status.run().map(of_container).unwrap_or_default())
     }
 
     /// The root directory of a container that runs, as its processes see it.

@@ -90,6 +90,36 @@ pub enum ContainerError {
         /// 127 and 126 for a program that is not there or cannot be executed.
         exit_code: Option<i32>,
     },
+    /// There is no such volume.
+    #[error("get {name}: no such volume")]
+    NoSuchVolume {
+        /// What was asked for.
+        name: String,
+    },
+    /// A name that volumes cannot have.
+    #[error(
+        "{name} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )]
+    BadVolumeName {
+        /// The name.
+        name: String,
+    },
+    /// Containers use a volume that was to be removed.
+    #[error("remove {name}: volume is in use - [{users}]")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The containers, by id.
+        users: String,
+    },
+    /// What the image has could not be copied to a volume.
+    #[error("failed to fill the volume `{name}`")]
+    Fill {
+        /// The volume.
+        name: String,
+        /// What went wrong.
+        source: rbuild_cache::layer::Error,
+    },
     /// There is no such network.
     #[error("network {name} not found")]
     NoSuchNetwork {

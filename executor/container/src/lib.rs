@@ -30,6 +30,7 @@ mod protocol;
 mod signal;
 mod spec;
 mod state;
+mod volumes;
 
 use std::fs::{self, File};
 use std::io;
@@ -48,8 +49,11 @@ pub use name::{generate_id, generate_name};
 pub use networks::{KnownNetworks, NetworkRecord, NewNetwork};
 pub use protocol::{Attach, Exec, Stop, Update};
 pub use signal::{KILL, parse_signal};
-pub use spec::{Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, RestartPolicy, Tmpfs};
+pub use spec::{
+    Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, RestartPolicy, Tmpfs, VolumeMount,
+};
 pub use state::{Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, Status};
+pub use volumes::{ANONYMOUS_LABEL, Volume, Volumes};
 
 /// The file that a monitor locks.
 const LOCK: &str = "lock";
@@ -108,22 +112,25 @@ impl Containers {
         let name = name.map_or_else(|| generate_name(&id), str::to_owned);
         check_name(&name)?;
         let state = ContainerState::new(spec);
-        let directory = self.directory(&id);
+        let record =
+            ContainerRecord { id, name, state: state.to_json(), snapshot: snapshot.clone(), created: 0 };
+        let volumes = Volumes::new(self.store.clone());
+        let inserted = volumes.claim(&state.spec.volumes, snapshot).and_then(|_claim| self.insert(&record));
+        inserted.inspect_err(|_| volumes.release(&state.spec.volumes))?;
+        let created = self.store.containers().get(&record.id)?.map_or(0, |record| record.created);
+        let ContainerRecord { id, name, snapshot, .. } = record;
+        Ok(Container { id, name, created, snapshot, state })
+    }
+
+    /// Makes a container's directory, and then its row.
+    fn insert(&self, record: &ContainerRecord) -> Result<(), ContainerError> {
+        let directory = self.directory(&record.id);
         fs::create_dir_all(&directory).map_err(ContainerError::io("make", &directory))?;
-        let record = ContainerRecord {
-            id: id.clone(),
-            name: name.clone(),
-            state: state.to_json(),
-            snapshot: snapshot.clone(),
-            created: 0,
-        };
-        if let Err(error) = self.store.containers().create(&record) {
+        self.store.containers().create(record).map_err(|error| {
             // Without a row it is garbage, and would be removed as such.
             drop(fs::remove_dir(&directory));
-            return Err(self.name_error(error));
-        }
-        let created = self.store.containers().get(&id)?.map_or(0, |record| record.created);
-        Ok(Container { id, name, created, snapshot: snapshot.clone(), state })
+            self.name_error(error)
+        })
     }
 
     /// The container with this whole id.
@@ -182,6 +189,16 @@ impl Containers {
             _ => {}
         }
         self.store.containers().remove(&now.id)?;
+        Ok(())
+    }
+
+    /// Removes a container, and with it the volumes that nobody has named.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn remove_with_volumes(&self, container: &Container) -> Result<(), ContainerError> {
+        self.remove(container)?;
+        Volumes::new(self.store.clone()).release(&container.state.spec.volumes);
         Ok(())
     }
 

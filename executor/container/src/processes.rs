@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fs;
 
+use crate::state::Run;
+
 /// The descendants of a process, parents before children.
 pub(crate) fn descendants(root: i32) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
@@ -18,6 +20,16 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
         found.extend(children.remove(pid).unwrap_or_default());
         at += 1;
     }
+    found
+}
+
+/// The processes of a container: of its monitor's descendants those that are where its first process is, and not what the monitor
+/// itself has started.
+pub(crate) fn of_container(run: &Run) -> Vec<i32> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(run.pid);
+    let mut found = descendants(run.monitor);
+    found.retain(|pid| namespace(*pid) == own);
     found
 }
 

@@ -49,6 +49,8 @@ pub struct ContainerSpec {
     pub tmpfs: Vec<Tmpfs>,
     /// Directories of the host.
     pub binds: Vec<Bind>,
+    /// Volumes.
+    pub volumes: Vec<VolumeMount>,
     /// What it sees of networks.
     pub network: NetworkMode,
     /// Lines of `/etc/hosts`: host name and address.
@@ -107,6 +109,21 @@ pub struct Bind {
     pub target: String,
     /// Whether it cannot be written to.
     pub readonly: bool,
+}
+
+/// A volume that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The volume.
+    pub name: String,
+    /// Where.
+    pub target: String,
+    /// Whether it cannot be written to.
+    pub readonly: bool,
+    /// Whether it is left empty, whatever the image has there.
+    pub no_copy: bool,
+    /// Whether nobody has named it.
+    pub anonymous: bool,
 }
 
 /// What a container sees of networks.

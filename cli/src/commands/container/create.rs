@@ -15,7 +15,7 @@ use rbuild_solver::images::{ImageError, PullPolicy, StoredImage, Watch};
 
 use super::{EXIT_CANNOT_RUN, containers, networks, run_failure, volumes};
 use crate::app::{App, environment};
-use crate::args::{CreateArgs, CreateOptions, PullArg};
+use crate::args::{CreateArgs, CreateOptions, PullArg, ResourceArgs};
 use crate::commands::build::{extra_host, ulimit};
 use crate::commands::{io_failure, print, reference, silent};
 use crate::report::{Failure, Kind, image_kind};
@@ -62,7 +62,7 @@ impl Created {
     pub(super) fn or_removed<T>(&self, started: Result<T, Failure>) -> Result<T, Failure> {
         if started.is_err() && self.container.state.spec.auto_remove {
             // The first error is the one that tells.
-            drop(self.containers.remove(&self.container));
+            drop(self.containers.remove_with_volumes(&self.container));
         }
         started
     }
@@ -106,8 +106,8 @@ fn cannot_pull(error: ImageError) -> Failure {
 
 fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec, Failure> {
     let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
-    let (binds, tmpfs) = volumes::parse(options)?;
     let config = config(options, image)?;
+    let volumes::Mounts { binds, tmpfs, volumes } = volumes::parse(options, &config)?;
     Ok(ContainerSpec {
         image: options.image().to_owned(),
         hostname: options.hostname.clone().unwrap_or_default(),
@@ -121,13 +121,14 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         cap_drop: options.cap_drop.clone(),
         tmpfs,
         binds,
+        volumes,
         ports: networks::ports(options, &config)?,
         config,
         extra_hosts: options.add_hosts.iter().map(host).collect::<Result<_, _>>()?,
         dns: options.dns.clone(),
         dns_search: options.dns_search.clone(),
         dns_options: options.dns_options.clone(),
-        limits: limits(options)?,
+        limits: limits(&options.resources)?,
         ulimits: options.ulimits.iter().map(|text| own_ulimit(text)).collect::<Result<_, _>>()?,
         shm_size_bytes: options.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
         restart: restart(options)?,
@@ -254,7 +255,11 @@ fn duration_ns(text: &str) -> Option<i64> {
     i64::try_from(span.as_nanos()).ok().filter(|ns| *ns >= 0)
 }
 
-fn limits(options: &CreateOptions) -> Result<Limits, Failure> {
+/// What the processes of a container may use together.
+///
+/// # Errors
+/// When a value is malformed.
+pub(super) fn limits(options: &ResourceArgs) -> Result<Limits, Failure> {
     let cpus = |text: &String| {
         let number: f64 = text.parse().ok().filter(|number| *number > 0.0)?;
         #[expect(
@@ -266,6 +271,14 @@ fn limits(options: &CreateOptions) -> Result<Limits, Failure> {
     let quota = |text: &String| cpus(text).ok_or_else(|| invalid(format!("invalid --cpus `{text}`")));
     Ok(Limits {
         memory_bytes: options.memory.as_deref().map(|text| size("--memory", text)).transpose()?,
+        memory_reservation_bytes: options
+            .memory_reservation
+            .as_deref()
+            .map(|text| size("--memory-reservation", text))
+            .transpose()?,
+        cpu_shares: options.cpu_shares,
+        cpuset_cpus: options.cpuset_cpus.clone(),
+        cpuset_mems: options.cpuset_mems.clone(),
         cpu_quota: options.cpus.as_ref().map(quota).transpose()?,
         pids: options
             .pids_limit

@@ -58,7 +58,7 @@ pub(super) fn wait(app: &App, args: &ContainersArgs) -> Result<u8, Failure> {
 pub(super) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
     let containers = containers(app)?;
     each(&args.containers, |name| {
-        let removed = containers.find(name).and_then(|container| remove(&containers, &container, args.force));
+        let removed = containers.find(name).and_then(|container| remove(&containers, &container, args));
         match removed {
             Err(ContainerError::NotFound { .. }) if args.force => Ok(()),
             removed => removed.map_err(failure).and_then(|()| print(&format!("{name}\n"))),
@@ -66,13 +66,14 @@ pub(super) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
     })
 }
 
-fn remove(containers: &Containers, container: &Container, force: bool) -> Result<(), ContainerError> {
-    if force && container.state.status.is_active() {
+fn remove(containers: &Containers, container: &Container, args: &RmArgs) -> Result<(), ContainerError> {
+    if args.force && container.state.status.is_active() {
         containers.stop(container, Stop { signal: Some(KILL), timeout_seconds: None })?;
     }
-    match containers.remove(container) {
+    let remove = if args.volumes { Containers::remove_with_volumes } else { Containers::remove };
+    match remove(containers, container) {
         // It has removed itself, or somebody else was faster.
-        Err(ContainerError::NotFound { .. }) if force => Ok(()),
+        Err(ContainerError::NotFound { .. }) if args.force => Ok(()),
         removed => removed,
     }
 }
@@ -85,6 +86,15 @@ pub(super) fn rename(app: &App, args: &RenameArgs) -> Result<u8, Failure> {
 
 pub(super) fn prune(app: &App, args: &ContainerPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
+    let (ids, freed) = remove_stopped(app, &filters)?;
+    print(&format!("{}Total reclaimed space: {}\n", deleted("Containers", &ids), size(freed))).map(|()| 0)
+}
+
+/// Removes containers that do not run. Their ids, a line each, and the room that they took, in bytes.
+///
+/// # Errors
+/// When one cannot be removed.
+pub(crate) fn remove_stopped(app: &App, filters: &ObjectFilters) -> Result<(String, u64), Failure> {
     let containers = containers(app)?;
     let (mut ids, mut freed) = (String::new(), 0);
     for container in containers.list().map_err(failure)? {
@@ -103,8 +113,12 @@ pub(super) fn prune(app: &App, args: &ContainerPruneArgs) -> Result<u8, Failure>
             }
         }
     }
-    let list = if ids.is_empty() { ids } else { format!("Deleted Containers:\n{ids}\n") };
-    print(&format!("{list}Total reclaimed space: {}\n", size(freed))).map(|()| 0)
+    Ok((ids, freed))
+}
+
+/// What was removed, under Docker's heading.
+pub(crate) fn deleted(kind: &str, names: &str) -> String {
+    if names.is_empty() { String::new() } else { format!("Deleted {kind}:\n{names}\n") }
 }
 
 /// Whether a container has a label, with that value where one is given.

@@ -13,12 +13,15 @@ mod ps;
 mod run;
 mod session;
 mod terminal;
+mod top;
+mod update;
 mod volumes;
 
 use rbuild_container::{Container, ContainerError, Containers};
 
 pub(crate) use self::attended::attended;
 pub(crate) use self::create::labels;
+pub(crate) use self::lifecycle::{deleted, remove_stopped};
 pub(crate) use self::monitor::monitor_hook;
 pub(crate) use self::networks::{endpoint, host_addresses, private};
 use super::print;
@@ -50,6 +53,8 @@ pub(crate) fn run(app: &App, command: &ContainersCommand) -> Result<u8, Failure>
         ContainersCommand::Attach(args) => run::attach(app, args),
         ContainersCommand::Ps(args) => ps::ps(app, args),
         ContainersCommand::Port(args) => networks::port(app, args),
+        ContainersCommand::Top(args) => top::top(app, args),
+        ContainersCommand::Update(args) => update::update(app, args),
         ContainersCommand::Logs(args) => logs::logs(app, args),
         ContainersCommand::Stop(args) => lifecycle::stop(app, args),
         ContainersCommand::Kill(args) => lifecycle::kill(app, args),

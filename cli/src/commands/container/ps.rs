@@ -62,7 +62,8 @@ fn row(
     let command = spec.args().join(" ");
     let labels: Vec<String> =
         spec.config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let binds: Vec<&str> = spec.binds.iter().map(|bind| bind.source.as_str()).collect();
+    let binds = spec.binds.iter().map(|bind| bind.source.as_str());
+    let mounts: Vec<&str> = binds.chain(spec.volumes.iter().map(|volume| volume.name.as_str())).collect();
     let command = if whole { command } else { shorten(&command, COMMAND_CHARS_MAX) };
     let size = if with_size {
         let layer = containers.disk_size_bytes(container).map_err(failure)?;
@@ -82,9 +83,9 @@ fn row(
         "Size": size,
         "Names": container.name,
         "Labels": labels.join(","),
-        "Mounts": binds.join(","),
+        "Mounts": mounts.join(","),
         "Networks": spec.network.to_string(),
-        "LocalVolumes": "0",
+        "LocalVolumes": spec.volumes.len().to_string(),
     }))
 }
 

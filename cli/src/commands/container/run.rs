@@ -38,7 +38,7 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
         Err(error) => {
             if options.rm {
                 // What is left of it is seen by `ps -a`.
-                drop(containers.remove(container));
+                drop(containers.remove_with_volumes(container));
             }
             Err(Failure::caused_by(Kind::Run(clamped(EXIT_LOST)), &error))
         }

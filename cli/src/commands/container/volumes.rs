@@ -1,53 +1,107 @@
 //! `-v`, `--mount` and `--tmpfs`: what a container is shown beside its own files.
 
-use rbuild_container::{Bind, Tmpfs};
+use rbuild_container::{Bind, Tmpfs, VolumeMount, generate_id};
+use rbuild_image::ContainerConfig;
 
 use super::create::{invalid, size};
+use super::run_failure;
 use crate::args::CreateOptions;
 use crate::report::Failure;
 
-/// Reads all of them.
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) binds: Vec<Bind>,
+    pub(super) tmpfs: Vec<Tmpfs>,
+    pub(super) volumes: Vec<VolumeMount>,
+}
+
+/// Reads all of them. Where nothing is mounted at a volume of the image, there is one without a name.
 ///
 /// # Errors
 /// When one is malformed, or asks for what is not there yet.
-pub(super) fn parse(options: &CreateOptions) -> Result<(Vec<Bind>, Vec<Tmpfs>), Failure> {
-    let mut binds = options.volumes.iter().map(|text| volume(text)).collect::<Result<Vec<_>, _>>()?;
-    let mut tmpfs = options.tmpfs.iter().map(|text| parse_tmpfs(text)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn parse(options: &CreateOptions, config: &ContainerConfig) -> Result<Mounts, Failure> {
+    let mut mounts = Mounts::default();
+    for text in &options.volumes {
+        mounts.add(volume(text)?);
+    }
+    for text in &options.tmpfs {
+        mounts.tmpfs.push(parse_tmpfs(text)?);
+    }
     for text in &options.mounts {
-        match mount(text)? {
-            Mounted::Bind(bind) => binds.push(bind),
-            Mounted::Tmpfs(mounted) => tmpfs.push(mounted),
+        mounts.add(mount(text)?);
+    }
+    for target in &config.volumes {
+        if !mounts.has(target) {
+            mounts.volumes.push(volume_mount("", target, Options::default())?);
         }
     }
-    Ok((binds, tmpfs))
+    Ok(mounts)
+}
+
+impl Mounts {
+    fn add(&mut self, mounted: Mounted) {
+        match mounted {
+            Mounted::Bind(bind) => self.binds.push(bind),
+            Mounted::Tmpfs(tmpfs) => self.tmpfs.push(tmpfs),
+            Mounted::Volume(volume) => self.volumes.push(volume),
+        }
+    }
+
+    fn has(&self, target: &str) -> bool {
+        let binds = self.binds.iter().map(|bind| &bind.target);
+        let tmpfs = self.tmpfs.iter().map(|tmpfs| &tmpfs.target);
+        let mut targets = binds.chain(tmpfs).chain(self.volumes.iter().map(|volume| &volume.target));
+        targets.any(|known| known.trim_end_matches('/') == target.trim_end_matches('/'))
+    }
 }
 
 enum Mounted {
     Bind(Bind),
     Tmpfs(Tmpfs),
+    Volume(VolumeMount),
 }
 
-/// `HOST:CONTAINER[:OPTIONS]`.
-fn volume(text: &str) -> Result<Bind, Failure> {
+#[derive(Debug, Clone, Copy, Default)]
+struct Options {
+    readonly: bool,
+    no_copy: bool,
+}
+
+/// `[HOST:|NAME:]CONTAINER[:OPTIONS]`.
+fn volume(text: &str) -> Result<Mounted, Failure> {
     let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, options) = match parts.as_slice() {
+    let (source, target, words) = match parts.as_slice() {
+        [target] => ("", *target, ""),
         [source, target] => (*source, *target, ""),
-        [source, target, options] => (*source, *target, *options),
-        _ => return Err(no_volumes(text)),
+        [source, target, words] => (*source, *target, *words),
+        _ => return Err(invalid(format!("invalid volume specification `{text}`"))),
     };
-    if !source.starts_with('/') && !source.starts_with('.') {
-        return Err(no_volumes(text));
-    }
-    let mut readonly = false;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "readonly" => readonly = true,
+    let mut options = Options::default();
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "ro" | "readonly" => options.readonly = true,
+            "nocopy" => options.no_copy = true,
             // Labels of security modules, which are not there.
             "rw" | "z" | "Z" => {}
-            _ => return Err(invalid(format!("invalid volume specification `{text}`: option `{option}`"))),
+            _ => return Err(invalid(format!("invalid volume specification `{text}`: option `{word}`"))),
         }
     }
-    bind(text, source, target, readonly)
+    if source.starts_with('/') || source.starts_with('.') {
+        return bind(text, source, target, options.readonly).map(Mounted::Bind);
+    }
+    volume_mount(source, target, options).map(Mounted::Volume)
+}
+
+/// A volume; one without a name gets one that nobody else has.
+fn volume_mount(name: &str, target: &str, options: Options) -> Result<VolumeMount, Failure> {
+    if !target.starts_with('/') || target == "/" {
+        return Err(invalid(format!("invalid volume: the target `{target}` is not absolute, or the root")));
+    }
+    let anonymous = name.is_empty();
+    let name = if anonymous { generate_id().map_err(run_failure)? } else { name.to_owned() };
+    let Options { readonly, no_copy } = options;
+    Ok(VolumeMount { name, target: target.to_owned(), readonly, no_copy, anonymous })
 }
 
 fn bind(text: &str, source: &str, target: &str, readonly: bool) -> Result<Bind, Failure> {
@@ -57,11 +111,6 @@ fn bind(text: &str, source: &str, target: &str, readonly: bool) -> Result<Bind, 
     let missing = |error| invalid(format!("invalid mount `{text}`: `{source}`: {error}"));
     let source = std::path::absolute(source).map_err(missing)?;
     Ok(Bind { source: source.to_string_lossy().into_owned(), target: target.to_owned(), readonly })
-}
-
-fn no_volumes(text: &str) -> Failure {
-    invalid(format!("`{text}`: volumes with names and without are not supported yet"))
-        .hint("`HOST:CONTAINER` with an absolute path shows a directory of this machine")
 }
 
 /// `PATH[:OPTIONS]`.
@@ -80,16 +129,19 @@ fn parse_tmpfs(text: &str) -> Result<Tmpfs, Failure> {
     Ok(tmpfs)
 }
 
-/// `type=bind,source=…,target=…`.
+/// `type=volume,source=…,target=…`.
 fn mount(text: &str) -> Result<Mounted, Failure> {
-    let (mut kind, mut source, mut target, mut readonly, mut size_bytes) = ("volume", "", "", false, None);
+    let (mut kind, mut source, mut target, mut size_bytes) = ("volume", "", "", None);
+    let mut options = Options::default();
+    let is_set = |value: &str| !matches!(value, "false" | "0");
     for field in text.split(',') {
         let (name, value) = field.split_once('=').unwrap_or((field, ""));
         match name {
             "type" => kind = value,
             "source" | "src" => source = value,
             "target" | "destination" | "dst" => target = value,
-            "readonly" | "ro" => readonly = !matches!(value, "false" | "0"),
+            "readonly" | "ro" => options.readonly = is_set(value),
+            "volume-nocopy" => options.no_copy = is_set(value),
             "tmpfs-size" => size_bytes = Some(size("tmpfs-size", value)?),
             _ => return Err(invalid(format!("unexpected key `{name}` in `{field}`"))),
         }
@@ -99,9 +151,13 @@ fn mount(text: &str) -> Result<Mounted, Failure> {
     }
     match kind {
         "bind" if source.is_empty() => Err(invalid(format!("invalid mount `{text}`: source is required"))),
-        "bind" => bind(text, source, target, readonly).map(Mounted::Bind),
-        "tmpfs" => Ok(Mounted::Tmpfs(Tmpfs { target: target.to_owned(), size_bytes, readonly, exec: false })),
-        _ => Err(no_volumes(text)),
+        "bind" => bind(text, source, target, options.readonly).map(Mounted::Bind),
+        "tmpfs" => {
+            let readonly = options.readonly;
+            Ok(Mounted::Tmpfs(Tmpfs { target: target.to_owned(), size_bytes, readonly, exec: false }))
+        }
+        "volume" => volume_mount(source, target, options).map(Mounted::Volume),
+        _ => Err(invalid(format!("invalid mount `{text}`: unknown type `{kind}`"))),
     }
 }
 
@@ -114,15 +170,31 @@ mod tests {
         let cases =
             [("/a:/b", "/a", "/b", false), ("/a:/b:ro", "/a", "/b", true), ("/a:/b:rw,z", "/a", "/b", false)];
         for (text, source, target, readonly) in cases {
-            let bind = volume(text).unwrap();
+            let Mounted::Bind(bind) = volume(text).unwrap() else { panic!("{text}") };
             assert_eq!(
                 (bind.source.as_str(), bind.target.as_str(), bind.readonly),
                 (source, target, readonly)
             );
         }
-        for text in ["name:/b", "/b", "/a:b", "/a:/b:nosuch", "/a:/b:ro:x"] {
+        for text in ["name:b", "b", "/a:b", "/a:/b:nosuch", "/a:/b:ro:x", "name:/"] {
             assert!(volume(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn volumes_are_read() {
+        let read = |text: &str| match volume(text).unwrap() {
+            Mounted::Volume(volume) => volume,
+            _ => panic!("{text}"),
+        };
+        let named = read("box:/b:ro,nocopy");
+        assert_eq!(
+            (named.name.as_str(), named.readonly, named.no_copy, named.anonymous),
+            ("box", true, true, false)
+        );
+        let nameless = read("/b");
+        assert_eq!((nameless.target.as_str(), nameless.anonymous, nameless.name.len()), ("/b", true, 64));
+        assert!(matches!(mount("target=/b,source=box").unwrap(), Mounted::Volume(_)));
     }
 
     #[test]
@@ -134,7 +206,7 @@ mod tests {
         let Mounted::Tmpfs(tmpfs) = mount("type=tmpfs,dst=/t,tmpfs-size=1m").unwrap() else { panic!() };
         assert_eq!((tmpfs.target.as_str(), tmpfs.size_bytes), ("/t", Some(1 << 20)));
         for text in
-            ["type=bind,target=/b", "type=bind,source=/a", "target=/b", "type=bind,nosuch=1,target=/b"]
+            ["type=bind,target=/b", "type=bind,source=/a", "type=x,target=/b", "type=bind,nosuch=1,target=/b"]
         {
             assert!(mount(text).is_err(), "{text}");
         }

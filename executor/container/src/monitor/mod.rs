@@ -30,7 +30,7 @@ use self::process::Input;
 use crate::log::LogWriter;
 use crate::protocol::{Attach, Failed, Launch, Opening, Reply, Request, VERSION, expect, send};
 use crate::state::{Ended, Health, Run, Status};
-use crate::{Container, ContainerError, Containers, SOCKET, signal};
+use crate::{Container, ContainerError, Containers, SOCKET, Volumes, signal};
 
 /// The name that the monitor is executed under.
 pub const MONITOR_NAME: &str = "rbuild-monitor";
@@ -179,9 +179,10 @@ impl Monitor {
             .map_err(ContainerError::io("open the log in", &directory))?;
         let store = self.containers.store();
         let mounted = store.mount_writable(&container.snapshot, &directory, Some(&self.launch.stubs))?;
+        let mounts = process::mounts(spec, &Volumes::new(store.clone()));
         let joined = self.join_networks(&container)?;
         let endpoint = joined.endpoint.clone();
-        let (room, warnings) = process::room(&container, mounted.into(), joined)?;
+        let (room, warnings) = process::room(&container, mounted.into(), joined, mounts)?;
         let hub = Hub::new(Some(log), self.clock);
         let (stdio, input) = Input::stdio(spec.tty.then_some(self.launch.size), spec.open_stdin, &hub)?;
         let running = self.executor.spawn(room, stdio)?;
@@ -296,7 +297,7 @@ impl Monitor {
             && container.state.spec.auto_remove
         {
             // What cannot be removed now stays, stopped, for a person to see.
-            drop(self.containers.remove(&container));
+            drop(self.containers.remove_with_volumes(&container));
         }
         current.hub.finish(code);
         let mut shared = locked(&self.shared);

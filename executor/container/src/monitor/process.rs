@@ -16,7 +16,7 @@ use super::hub::{Hub, HubSink, locked};
 use super::network::Joined;
 use crate::protocol::Exec;
 use crate::spec::ContainerSpec;
-use crate::{Container, ContainerError};
+use crate::{Container, ContainerError, Volumes};
 
 /// The `PATH` of an image that sets none, as Docker has it.
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,6 +26,7 @@ pub(super) fn room(
     container: &Container,
     root: OwnedFd,
     network: Joined,
+    mounts: Vec<Mount>,
 ) -> Result<(Room, Vec<String>), ContainerError> {
     let spec = &container.state.spec;
     let mut room = Room::new(Root::Detached(root), process(spec)?);
@@ -36,7 +37,7 @@ pub(super) fn room(
     room.dns = network.dns;
     room.security = security(spec.privileged);
     room.extra_hosts.clone_from(&spec.extra_hosts);
-    room.mounts = mounts(spec);
+    room.mounts = mounts;
     room.shm_size_bytes = spec.shm_size_bytes.unwrap_or(room.shm_size_bytes);
     let support = CgroupSupport::get();
     let (limits, discarded) = support.keep(spec.limits.clone());
@@ -116,7 +117,13 @@ fn capabilities(spec: &ContainerSpec) -> Result<Capabilities, ContainerError> {
     Ok(dropped.into_iter().filter(single).fold(with, Capabilities::without))
 }
 
-fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
+/// What it is shown beside its own files; what is inside of something else comes after it.
+pub(super) fn mounts(spec: &ContainerSpec, volumes: &Volumes) -> Vec<Mount> {
+    let volumes = spec.volumes.iter().map(|volume| Mount {
+        target: volume.target.clone().into(),
+        source: MountSource::Bind(volumes.data(&volume.name)),
+        flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
+    });
     let binds = spec.binds.iter().map(|bind| Mount {
         target: bind.target.clone().into(),
         source: MountSource::Bind(bind.source.clone().into()),
@@ -127,7 +134,9 @@ fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
         source: MountSource::Tmpfs { size_bytes: tmpfs.size_bytes },
         flags: MountFlags { readonly: tmpfs.readonly, nosuid: true, nodev: true, noexec: !tmpfs.exec },
     });
-    binds.chain(tmpfs).collect()
+    let mut mounts: Vec<Mount> = volumes.chain(binds).chain(tmpfs).collect();
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    mounts
 }
 
 /// The input of a process, as long as there is one.

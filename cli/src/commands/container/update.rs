@@ -1,0 +1,15 @@
+//! `rbuild update`: changes what containers may use, running or not.
+
+use rbuild_container::Update;
+
+use super::create::{invalid, limits};
+use super::for_each;
+use crate::app::App;
+use crate::args::UpdateArgs;
+use crate::report::Failure;
+
+pub(super) fn update(app: &App, args: &UpdateArgs) -> Result<u8, Failure> {
+    let restart = args.restart.as_deref().map(str::parse).transpose().map_err(invalid::<String>)?;
+    let update = Update { limits: limits(&args.resources)?, restart };
+    for_each(app, &args.containers, |containers, container| containers.update(container, &update))
+}
