@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 pub(crate) use self::containers::{
     AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainerPruneArgs, ContainersArgs,
-    ContainersCommand, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs,
-    PortArgs, PsArgs, RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StopArgs, TopArgs, UpdateArgs,
+    ContainersCommand, CpArgs, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs,
+    LogsArgs, PortArgs, PsArgs, RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StatsArgs, StopArgs,
+    TopArgs, UpdateArgs,
 };
 pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::networks::{

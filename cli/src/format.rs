@@ -44,6 +44,22 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{number}{unit}")
 }
 
+/// A size with four significant digits in binary units: `1.234MiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    let digits = if value < 10.0 { 3 } else { usize::from(value < 100.0) + usize::from(value < 1000.0) };
+    let number = format!("{value:.digits$}");
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    format!("{number}{}", UNITS[unit])
+}
+
 /// How long ago something was: `3 hours ago`.
 pub(crate) fn ago(now: i64, then: i64) -> String {
     format!("{} ago", duration(now.saturating_sub(then).max(0)))
@@ -117,6 +133,14 @@ pub(crate) fn is_control(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn binary_sizes_have_four_digits() {
+        let cases = [(0, "0B"), (1023, "1023B"), (1024, "1KiB"), (1_294_336, "1.234MiB"), (8 << 30, "8GiB")];
+        for (bytes, shown) in cases {
+            assert_eq!(binary_size(bytes), shown);
+        }
+    }
 
     #[test]
     fn what_would_steer_a_terminal_is_seen() {

@@ -96,6 +96,25 @@ pub fn export_all(
     Archiver::new(out, options, None).run(roots)
 }
 
+/// Writes what is at a path as one tar, under another name: a directory with all that is in it, or anything else. A symbolic link at
+/// its end is not followed.
+pub fn export_as(
+    root: &RootDir,
+    path: &Path,
+    name: &Path,
+    options: &ArchiveOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<ArchiveStats, Error> {
+    let parent = root.parent(path)?;
+    let stat =
+        statat(&parent.dir, &parent.name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", path)?;
+    let dir = parent.dir.as_fd();
+    let mut archiver = Archiver::new(out, options, None);
+    let place = Place { fd: dir, path: Path::new(""), depth: 0, hides: false };
+    archiver.file(&place, &Subject { dir, name: &parent.name, path: name, stat: &stat })?;
+    archiver.finish()
+}
+
 struct Archiver<'a> {
     tar: TarWriter<&'a mut dyn Write>,
     options: &'a ArchiveOptions<'a>,
@@ -157,6 +176,10 @@ impl<'a> Archiver<'a> {
             }
             self.directory(&Place { fd: fd.as_fd(), path, depth: 0, hides: false })?;
         }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<ArchiveStats, Error> {
         self.stats.size_bytes = self.tar.size_bytes() + 2 * 512;
         self.tar.finish().map_err(|error| write_error(error, Path::new("/")))?;
         Ok(self.stats)

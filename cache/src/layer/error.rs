@@ -104,6 +104,12 @@ pub enum Refusal {
     /// Holes that overlap, leave the file, or do not add up to the data that follows.
     #[error("has a sparse map that contradicts itself")]
     SparseMap,
+    /// A directory where something else is, which stays.
+    #[error("is a directory, and cannot overwrite a non-directory")]
+    DirectoryOverOther,
+    /// Something else where a directory is, which stays.
+    #[error("is a non-directory, and cannot overwrite a directory")]
+    OtherOverDirectory,
     /// The root is something else than a directory.
     #[error("would replace the root directory")]
     ReplacesRoot,

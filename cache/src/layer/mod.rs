@@ -25,7 +25,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyOptions, Devices, Form, Limits, Owners, apply};
-pub use archive::{ArchiveOptions, ArchiveStats, Mtimes, TREE_DEPTH_MAX, diff, export, export_all};
+pub use archive::{
+    ArchiveOptions, ArchiveStats, Mtimes, TREE_DEPTH_MAX, diff, export, export_all, export_as,
+};
 pub use error::{Error, Refusal};
 pub use parents::copy_directory_attributes;
 pub use whiteout::OverlayXattrs;

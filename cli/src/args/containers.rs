@@ -63,6 +63,13 @@ pub(crate) enum ContainersCommand {
     Rm(RmArgs),
     /// Gives a container another name.
     Rename(RenameArgs),
+    /// Copies files between a container and this machine; `-` is a tar on standard input or output.
+    #[command(
+        override_usage = "rbuild cp [OPTIONS] CONTAINER:PATH PATH|-\n       rbuild cp [OPTIONS] PATH|- CONTAINER:PATH"
+    )]
+    Cp(CpArgs),
+    /// Shows what containers use: processor, memory, network, disks.
+    Stats(StatsArgs),
     /// Lists what differs between a container and its image.
     Diff(ContainerArg),
     /// Makes an image of a container.
@@ -539,6 +546,44 @@ pub(crate) struct ExportArgs {
     pub(crate) output: Option<PathBuf>,
     /// The container, by name, id or unique prefix.
     pub(crate) container: String,
+}
+
+/// `rbuild cp`.
+#[derive(Debug, Args)]
+pub(crate) struct CpArgs {
+    /// Keeps owners, where files come to this machine; gives files to the container's user, where they go there.
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Copies what a symbolic link leads to.
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Says nothing of what was copied.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// From where.
+    pub(crate) source: String,
+    /// To where.
+    pub(crate) target: String,
+}
+
+/// `rbuild stats`.
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Shows stopped containers as well.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Shows what is used now, and no more after that.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Does not shorten ids.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// `table`, `json`, or a Go template.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Containers, by name, id or unique prefix [default: all that run].
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
 }
 
 /// `rbuild container prune`.

@@ -11,7 +11,8 @@ use rbuild_executor::{Stream, TerminalSize};
 use crate::monitor::MONITOR_NAME;
 use crate::processes::of_container;
 use crate::protocol::{
-    self, Attach, Exec, Frame, Input, Launch, Opening, Reply, Request, Stop, Update, VERSION, expect, send,
+    self, Attach, Exec, Frame, Input, Launch, Opening, Reply, Request, Stop, Update, Usage, VERSION, expect,
+    send,
 };
 use crate::spec::overlay;
 use crate::state::{Action, Status};
@@ -230,6 +231,21 @@ impl Containers {
     pub fn processes(&self, container: &Container) -> Result<Vec<i32>, ContainerError> {
         container.check(Action::Top)?;
         Ok(container.state.status.run().map(of_container).unwrap_or_default())
+    }
+
+    /// What a container that runs uses and has used.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn usage(&self, container: &Container) -> Result<Usage, ContainerError> {
+        container.check(Action::Top)?;
+        let socket = self.connect(container)?;
+        send(&socket, &Opening { version: VERSION, request: Request::Usage })
+            .map_err(ContainerError::Talk)?;
+        match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
+            Reply::Usage(usage) => Ok(*usage),
+            reply => Err(refusal(reply)),
+        }
     }
 
     /// The root directory of a container that runs, as its processes see it.

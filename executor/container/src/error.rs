@@ -120,6 +120,9 @@ pub enum ContainerError {
         /// What went wrong.
         source: rbuild_cache::layer::Error,
     },
+    /// The container has no such user.
+    #[error(transparent)]
+    User(rbuild_executor::user::Error),
     /// There is no such network.
     #[error("network {name} not found")]
     NoSuchNetwork {

@@ -5,19 +5,66 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Snapshot;
+use rbuild_cache::layer::Owners;
 use rbuild_cache::layer::whiteout::{is_opaque, is_whiteout};
 use rbuild_cache::root_dir::{RootDir, list};
+use rbuild_executor::user::{USER_FILE_SIZE_BYTES_MAX, UserDatabase};
 use rustix::fs::{AtFlags, FileType, statat};
 
-use crate::{Container, ContainerError, Containers};
+use crate::copy::{CopyError, Place};
+use crate::{Container, ContainerError, Containers, Volumes};
 
 /// The file system of a container as its processes see it, or would.
 #[derive(Debug)]
 pub struct Files {
-    /// Its root.
-    pub root: RootDir,
+    root: RootDir,
+    /// Whether the root cannot be written to, though this process could.
+    readonly: bool,
+    /// What a container that does not run would have mounted, the deepest first.
+    mounted: Vec<Mounted>,
     /// Keeps a container from being started meanwhile.
     _lock: Option<File>,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    target: PathBuf,
+    source: PathBuf,
+    readonly: bool,
+}
+
+impl Files {
+    /// Where a path leads, which was written as `text`, of a container that was named so. What is mounted in one that does not run is
+    /// found by the path as it is written.
+    ///
+    /// # Errors
+    /// When what is mounted there cannot be opened.
+    pub fn place(&self, text: &str, container: &str) -> Result<Place, CopyError> {
+        let path = Path::new("/").join(text);
+        let inside = |mounted: &&Mounted| path.starts_with(&mounted.target) && mounted.source.is_dir();
+        let Some(mounted) = self.mounted.iter().find(inside) else {
+            let readonly = self.readonly.then_some("container rootfs");
+            return Ok(Place::in_container(self.root.try_clone()?, path, text, container, readonly));
+        };
+        let rest = path.strip_prefix(&mounted.target).unwrap_or(Path::new(""));
+        let readonly = mounted.readonly.then_some("mounted volume");
+        let root = RootDir::open(&mounted.source)?;
+        Ok(Place::in_container(root, Path::new("/").join(rest), text, container, readonly))
+    }
+
+    /// Who owns what is a user's of the container.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn owner(&self, user: &str) -> Result<Owners, ContainerError> {
+        let read = |path: &str| match self.root.read(path, USER_FILE_SIZE_BYTES_MAX) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            read => read.map_err(rbuild_cache::Error::from),
+        };
+        let users = UserDatabase::parse(&read("etc/passwd")?, &read("etc/group")?);
+        let ids = users.and_then(|users| users.resolve(user)).map_err(ContainerError::User)?;
+        Ok(Owners::All { uid: ids.uid, gid: ids.gid })
+    }
 }
 
 /// How a path of a container differs from its image.
@@ -38,12 +85,28 @@ impl Containers {
     /// When they cannot be mounted.
     pub fn files(&self, container: &Container) -> Result<Files, ContainerError> {
         if container.is_running() {
-            return Ok(Files { root: RootDir::from_fd(self.live_root(container)?), _lock: None });
+            let root = RootDir::from_fd(self.live_root(container)?);
+            return Ok(Files { root, readonly: false, mounted: Vec::new(), _lock: None });
         }
         let lock = self.lock(container)?;
         let directory = self.directory(&container.id);
-        let mounted = self.store().mount_writable(&container.snapshot, &directory, None)?;
-        Ok(Files { root: RootDir::from_fd(mounted.into()), _lock: Some(lock) })
+        let root = self.store().mount_writable(&container.snapshot, &directory, None)?;
+        let spec = &container.state.spec;
+        let volumes = Volumes::new(self.store().clone());
+        let volumes = spec.volumes.iter().map(|volume| Mounted {
+            target: volume.target.clone().into(),
+            source: volumes.data(&volume.name),
+            readonly: volume.readonly,
+        });
+        let binds = spec.binds.iter().map(|bind| Mounted {
+            target: bind.target.clone().into(),
+            source: bind.source.clone().into(),
+            readonly: bind.readonly,
+        });
+        let mut mounted: Vec<Mounted> = volumes.chain(binds).collect();
+        mounted.sort_by_key(|mounted| std::cmp::Reverse(mounted.target.components().count()));
+        let root = RootDir::from_fd(root.into());
+        Ok(Files { root, readonly: spec.readonly_root, mounted, _lock: Some(lock) })
     }
 
     /// The files of a container without its mounts, to read, whether it runs or not.

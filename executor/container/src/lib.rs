@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+mod copy;
 mod error;
 mod files;
 mod log;
@@ -42,12 +43,13 @@ use rbuild_cache::{Area, ContainerRecord, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
 pub use client::{Event, Session, StartOptions, Started};
+pub use copy::{CopyError, Place, copy, read_archive, write_archive};
 pub use error::ContainerError;
 pub use files::{ChangeKind, Files};
 pub use log::{LogLine, LogReader, LogTail};
 pub use name::{generate_id, generate_name};
 pub use networks::{KnownNetworks, NetworkRecord, NewNetwork};
-pub use protocol::{Attach, Exec, Stop, Update};
+pub use protocol::{Attach, Exec, Stop, Update, Usage};
 pub use signal::{KILL, parse_signal};
 pub use spec::{
     Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, RestartPolicy, Tmpfs, VolumeMount,

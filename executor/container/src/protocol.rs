@@ -16,6 +16,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use rbuild_executor::cgroup::Stats;
 use rbuild_executor::{Stream, TerminalSize};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -53,6 +54,7 @@ pub(crate) enum Request {
     Root,
     Resize(TerminalSize),
     Update(Update),
+    Usage,
     /// Answered when the container runs no more, and will not by itself.
     Wait,
 }
@@ -131,6 +133,19 @@ pub struct Update {
     pub restart: Option<RestartPolicy>,
 }
 
+/// What a container uses and has used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// As its control group counts.
+    pub group: Stats,
+    /// The most memory that it may use: its limit, or what the machine has, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Came over its network, in bytes.
+    pub received_bytes: u64,
+    /// Went over its network, in bytes.
+    pub sent_bytes: u64,
+}
+
 /// What the client of a session says after.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Input {
@@ -154,6 +169,7 @@ pub(crate) enum Reply {
     Done {
         note: Option<String>,
     },
+    Usage(Box<Usage>),
     /// The process has ended.
     Exited {
         code: i32,

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::thread;
 use std::time::UNIX_EPOCH;
 
 use rbuild_cache::layer::{self, ApplyOptions, ArchiveOptions};
@@ -24,6 +23,7 @@ use rbuild_cache::{Area, Snapshot, Store};
 use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock, fstat};
 use serde::{Deserialize, Serialize};
 
+use crate::copy::through;
 use crate::name::{generate_id, is_name};
 use crate::spec::VolumeMount;
 use crate::{ContainerError, Containers};
@@ -197,11 +197,14 @@ impl Volumes {
         // An image without that directory has nothing to give.
         let Ok(source) = image.subroot(&mount.target) else { return Ok(()) };
         let target = RootDir::open(&data).map_err(rbuild_cache::Error::from)?;
-        let origin = source.try_clone().map_err(rbuild_cache::Error::from)?;
+        // What the writer of archives says, the reader of archives makes: owners, modes, times and attributes.
         let options = ApplyOptions { owners: self.store.owners(), ..ApplyOptions::literal() };
-        copy(source, &target, options)
+        let write = |out: &mut dyn io::Write| layer::export(&source, &ArchiveOptions::default(), out);
+        let read = |input: &mut (dyn io::Read + Send)| layer::apply(input, &target, &options).map(drop);
+        through(write, read)
+            .map(drop)
             .map_err(|source| ContainerError::Fill { name: mount.name.clone(), source })?;
-        let (from, to) = (origin.into_fd(), File::open(&data).map_err(failed())?);
+        let (from, to) = (source.into_fd(), File::open(&data).map_err(failed())?);
         let take_over = || {
             let stat = fstat(&from)?;
             if matches!(self.store.owners(), layer::Owners::Keep) {
@@ -252,20 +255,4 @@ impl Volumes {
             drop(fs::remove_dir_all(self.store.area(Area::Volumes).join(name)));
         }
     }
-}
-
-/// Copies a tree with owners, modes, times and attributes: what the writer of archives says, the reader of archives makes.
-fn copy(source: RootDir, target: &RootDir, options: ApplyOptions<'_>) -> Result<(), layer::Error> {
-    let (mut reader, mut writer) = io::pipe().map_err(layer::Error::Read)?;
-    thread::scope(|scope| {
-        let export =
-            scope.spawn(move || layer::export(&source, &ArchiveOptions::default(), &mut writer).map(drop));
-        let applied = layer::apply(&mut reader, target, &options);
-        // A writer that nobody reads ends.
-        drop(reader);
-        let exported = export.join();
-        // Where both failed, the reader's failure is the writer's reason.
-        applied?;
-        exported.unwrap_or_else(|_| Err(layer::Error::Read(io::ErrorKind::Other.into())))
-    })
 }

@@ -1,11 +1,11 @@
 //! What the processes of a group use, as `stats` shows it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Cgroup, Controller, Directory, Version};
 
 /// What a group uses now and has used. Zero or none where the machine does not count it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Memory in use without the cache of files that can be dropped, as Docker counts it, in bytes.
     pub memory_bytes: u64,

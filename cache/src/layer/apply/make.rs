@@ -28,7 +28,7 @@ impl Applier<'_> {
         entry: &Entry,
         spot: &Spot,
     ) -> Result<(), Error> {
-        let file = File::from(self.make_anew(spot, || create_file(spot))?.1);
+        let file = File::from(self.make_anew(spot, false, || create_file(spot))?.1);
         write_content(tar, &entry.kind, &file, &spot.path)?;
         self.finish_fd(entry, spot, file.as_fd())?;
         set_time(spot.dir.as_fd(), &spot.name, entry.mtime).at("set the times of", &spot.path)?;
@@ -40,7 +40,7 @@ impl Applier<'_> {
             Err(Errno::EXIST) if is_directory(spot) => Ok(Before::Directory),
             made => made.map(|()| Before::Nothing),
         };
-        let (before, made) = self.make_anew(spot, make)?;
+        let (before, made) = self.make_anew(spot, true, make)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = openat(&spot.dir, &spot.name, flags, Mode::empty()).at("open", &spot.path)?;
         if let (Before::Whiteout, Form::Overlay(xattrs)) = (before, self.options.form) {
@@ -55,7 +55,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn symlink(&mut self, entry: &Entry, spot: &Spot, target: &[u8]) -> Result<(), Error> {
-        self.make_anew(spot, || symlinkat(bytes_path(target), &spot.dir, &spot.name))?;
+        self.make_anew(spot, false, || symlinkat(bytes_path(target), &spot.dir, &spot.name))?;
         self.parents.forget();
         self.finish_name(entry, spot)
     }
@@ -79,7 +79,9 @@ impl Applier<'_> {
         if is_same_file(spot, &stat) {
             return Ok(());
         }
-        self.make_anew(spot, || linkat(&from.dir, &from.name, &spot.dir, &spot.name, AtFlags::empty()))?;
+        self.make_anew(spot, false, || {
+            linkat(&from.dir, &from.name, &spot.dir, &spot.name, AtFlags::empty())
+        })?;
         Ok(())
     }
 
@@ -141,7 +143,9 @@ impl Applier<'_> {
         kind: FileType,
         device: u64,
     ) -> Result<(), Error> {
-        self.make_anew(spot, || mknodat(&spot.dir, &spot.name, kind, Mode::RUSR | Mode::WUSR, device))?;
+        self.make_anew(spot, false, || {
+            mknodat(&spot.dir, &spot.name, kind, Mode::RUSR | Mode::WUSR, device)
+        })?;
         self.finish_name(entry, spot)
     }
 
@@ -179,21 +183,22 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Makes something; when something else is in the way, removes that and tries again. Says what was there.
+    /// Makes something, a directory or not; when something else is in the way, removes that and tries again. Says what was there.
     fn make_anew<T>(
         &mut self,
         spot: &Spot,
+        is_directory: bool,
         make: impl Fn() -> Result<T, Errno>,
     ) -> Result<(Before, T), Error> {
         match make() {
             Err(Errno::EXIST) => {}
             made => return Ok((Before::Nothing, made.at("create", &spot.path)?)),
         }
-        let before = self.clear(spot)?;
+        let before = self.clear(spot, is_directory)?;
         Ok((before, make().at("create", &spot.path)?))
     }
 
-    fn clear(&mut self, spot: &Spot) -> Result<Before, Error> {
+    fn clear(&mut self, spot: &Spot, for_directory: bool) -> Result<Before, Error> {
         let look = || -> Result<Before, Errno> {
             let stat = statat(&spot.dir, &spot.name, AtFlags::SYMLINK_NOFOLLOW)?;
             let is_whiteout = match self.options.form {
@@ -207,6 +212,13 @@ impl Applier<'_> {
             })
         };
         let before = look().at("read the attributes of", &spot.path)?;
+        match (self.options.replaces, before, for_directory) {
+            (false, Before::Directory, _) => {
+                return Err(Error::refused(&spot.path, Refusal::OtherOverDirectory));
+            }
+            (false, _, true) => return Err(Error::refused(&spot.path, Refusal::DirectoryOverOther)),
+            _ => {}
+        }
         self.parents.forget();
         if before == Before::Directory {
             let parent =

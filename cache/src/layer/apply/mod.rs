@@ -53,6 +53,8 @@ pub struct ApplyOptions<'a> {
     pub lowers: &'a [RootDir],
     /// Who owns what is made.
     pub owners: Owners,
+    /// Whether what is in the way of an entry may go. Otherwise a directory goes for nothing else, and nothing else for a directory.
+    pub replaces: bool,
     /// What becomes of devices that this process may not make.
     pub devices: Devices,
     /// How much is too much.
@@ -145,7 +147,7 @@ impl ApplyOptions<'_> {
 
     fn new(form: Form) -> Self {
         let (owners, devices) = (Owners::Keep, Devices::Placeholder);
-        Self { form, lowers: &[], owners, devices, limits: Limits::default(), cancel: None }
+        Self { form, lowers: &[], owners, replaces: true, devices, limits: Limits::default(), cancel: None }
     }
 }
 

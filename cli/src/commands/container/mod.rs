@@ -1,6 +1,7 @@
 //! The commands on containers: Docker's names, words and exit codes.
 
 mod attended;
+mod cp;
 mod create;
 mod exec;
 mod files;
@@ -12,6 +13,7 @@ mod pipes;
 mod ps;
 mod run;
 mod session;
+mod stats;
 mod terminal;
 mod top;
 mod update;
@@ -64,6 +66,8 @@ pub(crate) fn run(app: &App, command: &ContainersCommand) -> Result<u8, Failure>
         ContainersCommand::Wait(args) => lifecycle::wait(app, args),
         ContainersCommand::Rm(args) => lifecycle::rm(app, args),
         ContainersCommand::Rename(args) => lifecycle::rename(app, args),
+        ContainersCommand::Cp(args) => cp::cp(app, args),
+        ContainersCommand::Stats(args) => stats::stats(app, args),
         ContainersCommand::Diff(args) => files::diff(app, args),
         ContainersCommand::Commit(args) => files::commit(app, args),
         ContainersCommand::Export(args) => files::export(app, args),

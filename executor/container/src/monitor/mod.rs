@@ -11,6 +11,7 @@ mod network;
 mod pause;
 mod process;
 mod session;
+mod usage;
 
 use std::fs::{self, File};
 use std::io;

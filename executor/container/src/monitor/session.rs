@@ -82,6 +82,10 @@ fn answer(
             done(None)
         }
         Request::Update(update) => self::update(monitor, &update).and_then(|()| done(None)),
+        Request::Usage => {
+            let current = legal(monitor, Action::Top)?;
+            Ok(Some(Reply::Usage(Box::new(monitor.usage(&current)?))))
+        }
         Request::Wait => {
             monitor.wait_done(None);
             done(None)
