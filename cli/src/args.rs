@@ -229,6 +229,9 @@ pub(crate) struct BuildArgs {
     /// (repeatable).
     #[arg(help_heading = STEPS, long = "security-opt", value_name = "OPTION")]
     pub(crate) security_opts: Vec<String>,
+    /// Lets RUN steps trust the authorities of a PEM file as well; in no layer and no cache key (repeatable).
+    #[arg(help_heading = STEPS, long = "trust-ca", value_name = "FILE")]
+    pub(crate) trust_ca: Vec<PathBuf>,
     /// Lets RUN steps mount a secret: `id=ID[,src=FILE|,env=NAME][,type=file|env]` (repeatable).
     #[arg(help_heading = STEPS, long = "secret", value_name = "SPEC")]
     pub(crate) secrets: Vec<String>,

@@ -11,10 +11,11 @@
 //! [security]
 //! options = ["seccomp=/etc/rbuild/seccomp.json"]
 //! isolation = "user"
+//! trust-ca = ["/etc/rbuild/company.pem"]
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -40,11 +41,14 @@ pub(crate) struct Config {
 
 /// What holds the processes of steps and containers.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SecurityConfig {
     /// What `--security-opt` takes, before what is on the command line.
     #[serde(default)]
     pub(crate) options: Vec<String>,
+    /// What `--trust-ca` takes, before what is on the command line.
+    #[serde(default)]
+    pub(crate) trust_ca: Vec<PathBuf>,
     /// What `--isolation` takes.
     pub(crate) isolation: Option<IsolationArg>,
 }

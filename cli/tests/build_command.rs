@@ -18,3 +18,4 @@ mod squash;
 mod ssh;
 mod steps;
 mod storage;
+mod trust;

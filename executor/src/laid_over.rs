@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::init::{DEV_LINKS, DEVICES, open_beneath};
 use crate::mount::{Mount, MountSource};
+use crate::trust::Trust;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -60,10 +61,14 @@ impl LaidOver {
         self.root.as_fd()
     }
 
-    /// The devices that every process needs, as the host has them.
-    pub(crate) fn devices(&mut self) -> Result<(), Error> {
+    /// The devices that every process needs, as the host has them, and with them what leads it to those that it trusts.
+    pub(crate) fn devices(&mut self, trust: &Trust) -> Result<(), Error> {
         let path = self.scratch.join("dev");
         make_devices(&path).map_err(|error| Error::setup_at("make the devices", "/dev", error))?;
+        for (name, content) in trust.files(self.root()) {
+            let file = path.join(name);
+            fs::write(&file, content).map_err(|error| Error::setup_at("write", &file, error))?;
+        }
         self.lay(Path::new("/dev"), path)
     }
 

@@ -40,6 +40,7 @@ mod running;
 mod seccomp;
 mod spawn;
 mod sys;
+mod trust;
 pub mod user;
 
 pub use capability::Capabilities;
@@ -54,3 +55,4 @@ pub use process::{Exit, Process, Resource, Ulimit};
 pub use running::{Handle, Running};
 pub use seccomp::{ProfileError, Seccomp};
 pub use spawn::{Container, Executor, ExecutorOptions, Security};
+pub use trust::{Trust, TrustError};

@@ -59,7 +59,7 @@ fn refuse(container: &Container, stdio: &Stdio) -> Result<(), Error> {
 
 fn lay_over(container: &mut Container, root: PlainRoot) -> Result<LaidOver, Error> {
     let mut laid = LaidOver::new(&root.root, root.scratch)?;
-    laid.devices()?;
+    laid.devices(&container.process.trust)?;
     let hosts = hosts_file(&container.hostname, &container.extra_hosts, None);
     laid.text("/etc/hosts".as_ref(), &hosts)?;
     if let Some(text) = Resolver::of_host().file(&container.dns, false) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Capabilities, Confinement};
+use crate::{Capabilities, Confinement, Trust};
 
 /// The process of a container. It is PID 1 of its PID namespace, as runc makes it, unless [`Process::init`] is asked for.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Process {
     pub capabilities: Capabilities,
     /// What else holds it.
     pub confinement: Confinement,
+    /// Whose certificates it trusts beside those that its image does.
+    pub trust: Trust,
     /// Whether this program stays as PID 1, passes on signals, and reaps what nobody else does.
     pub init: bool,
 }
@@ -58,6 +60,7 @@ impl Process {
             ulimits: Vec::new(),
             capabilities: Capabilities::DEFAULT,
             confinement: Confinement::default(),
+            trust: Trust::default(),
             init: false,
         }
     }

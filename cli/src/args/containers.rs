@@ -138,6 +138,9 @@ pub(crate) struct CreateOptions {
     /// An option of the resolver (repeatable).
     #[arg(long = "dns-option", visible_alias = "dns-opt", value_name = "OPTION")]
     pub(crate) dns_options: Vec<String>,
+    /// Lets the container trust the authorities of a PEM file as well (repeatable).
+    #[arg(long = "trust-ca", value_name = "FILE")]
+    pub(crate) trust_ca: Vec<PathBuf>,
     /// Shows a path of this machine, or a volume, to the container (repeatable).
     #[arg(short, long = "volume", value_name = "[HOST|NAME:]CONTAINER[:ro]")]
     pub(crate) volumes: Vec<String>,

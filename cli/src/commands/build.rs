@@ -235,6 +235,7 @@ fn worker_options(
         networks: app.networks(),
         may_use_host_network: settings.steps.may_use_host_network(),
         confinement: settings.steps.confinement.clone(),
+        trust: settings.steps.trust.clone(),
         limits: settings.steps.limits.clone(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),

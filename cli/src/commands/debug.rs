@@ -42,6 +42,7 @@ pub(crate) fn run(app: &App, args: &DebugArgs) -> Result<u8, Failure> {
         networks: app.networks(),
         may_use_host_network: false,
         confinement: Default::default(),
+        trust: super::trust(&[])?,
         limits: Default::default(),
         now_ns: app::unix_now_ns(),
         single_id: app.single_id(),

@@ -25,6 +25,7 @@ pub(crate) mod rmi;
 pub(crate) mod save;
 pub(crate) mod system;
 pub(crate) mod tag;
+mod trust;
 pub(crate) mod volume;
 
 use std::io::Write as _;
@@ -34,6 +35,8 @@ use rbuild_image::{Platform, Reference};
 use rbuild_solver::images::Transfer;
 
 use crate::format::visible;
+pub(crate) use trust::trust;
+
 use crate::report::{Failure, Kind};
 
 /// Writes to standard output, where results go; nothing in it steers a terminal.

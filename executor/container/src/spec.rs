@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use rbuild_executor::Ulimit;
 use rbuild_executor::cgroup::Limits;
 use rbuild_executor::network::PublishedPort;
+use rbuild_executor::{Trust, Ulimit};
 use rbuild_image::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,8 @@ pub struct ContainerSpec {
     pub dns_search: Vec<String>,
     /// Options of the resolver, in place of the host's.
     pub dns_options: Vec<String>,
+    /// Whose certificates it trusts beside those that its image does.
+    pub trust: Trust,
     /// What its processes may use together.
     pub limits: Limits,
     /// What each of its processes may use.

@@ -22,7 +22,7 @@ mod terminal;
 mod user;
 
 pub(crate) use mounts::{DEV_LINKS, DEVICES};
-pub(crate) use targets::open_beneath;
+pub(crate) use targets::{open_beneath, read_beneath};
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -71,7 +71,7 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
     nix::unistd::setsid().step("start a session")?;
     let filter = spec.seccomp.map(|index| seccomp::read(&descriptors[index])).transpose()?;
     match &spec.place {
-        Place::New(place) => create(place, spec.insecure, descriptors, channel)?,
+        Place::New(place) => create(place, &spec, descriptors, channel)?,
         Place::Join { container, namespaces } => join::enter(&descriptors[*container], *namespaces)?,
         Place::Chroot { root } => chroot::enter(&descriptors[*root])?,
     }
@@ -127,12 +127,12 @@ fn apparmor(profile: &str) -> Step<()> {
 }
 
 /// Makes the container that this process is the first of.
-fn create(place: &NewPlace, insecure: bool, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
+fn create(place: &NewPlace, spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
     // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
     let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
     network(place.network, &descriptors)?;
     nix::unistd::sethostname(&place.hostname).step("set the host name")?;
-    mounts::set_up(place, insecure, descriptors, channel)
+    mounts::set_up(place, spec, descriptors, channel)
 }
 
 fn network(network: NetworkSpec, descriptors: &[OwnedFd]) -> Step<()> {

@@ -21,7 +21,7 @@ use rustix::mount::{
 
 use super::targets::{Kind, Targets, kind_of, open_beneath};
 use crate::error::Note;
-use crate::handshake::{Channel, Failure, Message, NewPlace, SourceSpec, Step, StepExt as _};
+use crate::handshake::{Channel, Failure, Message, NewPlace, SourceSpec, Spec, Step, StepExt as _};
 use crate::mount::{MountFlags, filesystem};
 use crate::sys::{self, MountChange};
 
@@ -91,7 +91,7 @@ const PROC_READONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys",
 /// Makes the whole tree of mounts and moves into it.
 pub(super) fn set_up(
     place: &NewPlace,
-    insecure: bool,
+    spec: &Spec,
     descriptors: Vec<OwnedFd>,
     channel: &mut Channel,
 ) -> Step<()> {
@@ -102,10 +102,13 @@ pub(super) fn set_up(
     let root = descriptors[place.root].as_fd();
     attach_root(root, &scratch)?;
 
-    let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure };
+    let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure: spec.insecure };
     container.proc()?;
     container.sys()?;
     let dev = container.dev(place.shm_size_bytes)?;
+    for (name, content) in spec.process.trust.files(root) {
+        write_file(&dev, name, &content)?;
+    }
     if place.masked {
         container.protect(&dev)?;
     }
@@ -126,17 +129,17 @@ fn scratch(place: &NewPlace) -> Step<OwnedFd> {
     for directory in ["root", "empty"] {
         mkdirat(&scratch, directory, Mode::from_raw_mode(0o755)).step("fill the scratch file system")?;
     }
-    write_file(&scratch, "hosts", &place.hosts)?;
+    write_file(&scratch, "hosts", place.hosts.as_bytes())?;
     if let Some(text) = &place.resolv_conf {
-        write_file(&scratch, "resolv.conf", text)?;
+        write_file(&scratch, "resolv.conf", text.as_bytes())?;
     }
     Ok(scratch)
 }
 
-fn write_file(directory: &OwnedFd, name: &str, text: &str) -> Step<()> {
+fn write_file(directory: &OwnedFd, name: &str, content: &[u8]) -> Step<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = openat(directory, name, flags, Mode::from_raw_mode(0o644)).step_at("create", name)?;
-    std::fs::File::from(file).write_all(text.as_bytes()).step_at("write", name)
+    std::fs::File::from(file).write_all(content).step_at("write", name)
 }
 
 fn attach_root(root: BorrowedFd<'_>, scratch: &OwnedFd) -> Step<()> {

@@ -2,6 +2,8 @@
 //!
 //! Every look-up is one `openat2` with `RESOLVE_IN_ROOT`: the kernel itself keeps links and `..` inside.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -30,11 +32,31 @@ pub(super) struct Targets<'a> {
 
 /// Opens what `path` names beneath `root`, for use as a place.
 pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    open_as(root, path, OFlags::PATH)
+}
+
+/// The bytes of what `path` names beneath `root`; `None` where that is no regular file, or a larger one.
+pub(crate) fn read_beneath(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    size_bytes_max: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    // Not to wait for the writer of a fifo that an image may have in its place.
+    let file = File::from(open_as(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(size_bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= size_bytes_max).then_some(bytes))
+}
+
+fn open_as(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
     let mut result = Err(Errno::AGAIN);
     for _ in 0..RESOLVE_TRIES_MAX {
-        result = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        result = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
         if !matches!(result, Err(Errno::AGAIN)) {
             break;
         }

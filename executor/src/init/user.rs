@@ -1,14 +1,13 @@
 //! Becoming the user, as the container's own files define it.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
+use super::targets::read_beneath;
 use crate::error::Note;
 use crate::handshake::{Channel, Failure, Message, Step, StepExt as _};
 use crate::process::Process;
@@ -16,34 +15,32 @@ use crate::user::{self, USER_FILE_SIZE_BYTES_MAX, UserDatabase, UserIds};
 
 /// Finds the user; after `pivot_root`.
 pub(super) fn look_up(spec: &str) -> Step<UserIds> {
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step_at("open", "/")?;
+    let read = |path| read(root.as_fd(), path);
     let database = UserDatabase::parse(&read("/etc/passwd")?, &read("/etc/group")?);
     database.and_then(|database| database.resolve(spec)).map_err(Failure::User)
 }
 
 /// The bytes of a regular file within the limit; none when it is missing.
-fn read(path: &str) -> Step<Vec<u8>> {
-    // Not to wait for the writer of a fifo that an image may have in its place.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-        other => other.step_at("open", path)?,
-    };
-    let stat = fstat(&file).step_at("examine", path)?;
-    if !FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Err(Failure::User(user::Error::BadFile(path.to_owned())));
+fn read(root: BorrowedFd<'_>, path: &str) -> Step<Vec<u8>> {
+    match read_beneath(root, path.as_ref(), USER_FILE_SIZE_BYTES_MAX) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        bytes => {
+            bytes.step_at("read", path)?.ok_or_else(|| Failure::User(user::Error::BadFile(path.to_owned())))
+        }
     }
-    let mut bytes = Vec::new();
-    File::from(file).take(USER_FILE_SIZE_BYTES_MAX + 1).read_to_end(&mut bytes).step_at("read", path)?;
-    Ok(bytes)
 }
 
-/// The process's environment, with `HOME` where it has none.
+/// The process's environment, with `HOME` where it has none, and with what leads it to those that it trusts.
 pub(super) fn environment(process: &Process, ids: &UserIds) -> Vec<String> {
     let mut environment = process.env.clone();
     if !environment.iter().any(|line| line.starts_with("HOME=")) {
         let home = if ids.home.is_empty() { "/" } else { &ids.home };
         environment.push(format!("HOME={home}"));
     }
+    process.trust.tell(&mut environment);
     environment
 }
 
@@ -54,14 +51,14 @@ pub(super) fn own_stdio(uid: u32) {
     let own = |stream: BorrowedFd<'_>| {
         let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
     };
-    if rustix::termios::isatty(std::io::stdin()) {
-        own(std::io::stdin().as_fd());
+    if rustix::termios::isatty(io::stdin()) {
+        own(io::stdin().as_fd());
         return;
     }
     let is_pipe = |stream: BorrowedFd<'_>| {
         fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo())
     };
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     streams.into_iter().filter(|stream| is_pipe(*stream)).for_each(own);
 }

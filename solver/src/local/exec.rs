@@ -102,6 +102,7 @@ impl LocalWorker<'_> {
                 rootfs,
                 Process {
                     confinement: self.options.confinement.clone(),
+                    trust: self.options.trust.clone(),
                     ..process(op, std::mem::take(&mut mounts.secret_env))
                 },
             )

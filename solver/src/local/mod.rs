@@ -33,7 +33,7 @@ use rayon::ThreadPool;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
 use rbuild_executor::network::Lack;
-use rbuild_executor::{Confinement, Executor, Networks};
+use rbuild_executor::{Confinement, Executor, Networks, Trust};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
@@ -68,6 +68,8 @@ pub struct LocalWorkerOptions {
     pub may_use_host_network: bool,
     /// What holds the processes of steps.
     pub confinement: Confinement,
+    /// Whose certificates they trust beside those that their images do. In no key and no layer.
+    pub trust: Trust,
     /// What each process of a step may use.
     pub limits: StepLimits,
     /// The clock, Unix nanoseconds: the time of files that the build itself makes.

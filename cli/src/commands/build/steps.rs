@@ -1,7 +1,7 @@
 //! What the command line says of RUN steps: what they are given, what they may do, and what they are limited to.
 
-use rbuild_executor::Confinement;
 use rbuild_executor::cgroup::CgroupSupport;
+use rbuild_executor::{Confinement, Trust};
 use rbuild_frontend::{Options, parse_size_bytes};
 use rbuild_llb::{ExtraHost, Network, Ulimit};
 use rbuild_solver::Entitlements;
@@ -13,6 +13,7 @@ use super::ssh::Agents;
 use super::{limits, secret, ssh, ulimit, volume};
 use crate::app::{self, environment, environment_os};
 use crate::args::{BuildArgs, BuildNetworkArg};
+use crate::commands::trust;
 use crate::report::{Failure, Kind};
 
 /// What holds for all RUN steps of a build.
@@ -29,6 +30,7 @@ pub(crate) struct Steps {
     cgroup_parent: Option<String>,
     pub(crate) limits: StepLimits,
     pub(crate) confinement: Confinement,
+    pub(crate) trust: Trust,
     /// What was asked for and is not done, a line each.
     pub(crate) warnings: String,
 }
@@ -52,6 +54,7 @@ impl Steps {
             limits,
             warnings,
             confinement: confinement(&args.security_opts)?,
+            trust: trust(&args.trust_ca)?,
             secrets: secret::secrets(&args.secrets, &environment_os)?,
             ssh: ssh::agents(&args.ssh, &environment)?,
             volumes: args.volumes.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?,

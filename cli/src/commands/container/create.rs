@@ -17,7 +17,7 @@ use super::{EXIT_CANNOT_RUN, containers, networks, run_failure, volumes};
 use crate::app::{App, environment};
 use crate::args::{CreateArgs, CreateOptions, PullArg, ResourceArgs};
 use crate::commands::build::{extra_host, ulimit};
-use crate::commands::{io_failure, print, reference, silent};
+use crate::commands::{io_failure, print, reference, silent, trust};
 use crate::report::{Failure, Kind, image_kind};
 
 /// How many microseconds of processor time a processor has in a period of a quota.
@@ -128,6 +128,7 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         dns: options.dns.clone(),
         dns_search: options.dns_search.clone(),
         dns_options: options.dns_options.clone(),
+        trust: trust(&options.trust_ca)?,
         limits: limits(&options.resources)?,
         ulimits: options.ulimits.iter().map(|text| own_ulimit(text)).collect::<Result<_, _>>()?,
         shm_size_bytes: options.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,

@@ -64,6 +64,7 @@ fn process(spec: &ContainerSpec) -> Result<Process, ContainerError> {
         user: spec.config.user.clone(),
         ulimits: spec.ulimits.clone(),
         capabilities: capabilities(spec)?,
+        trust: spec.trust.clone(),
         init: spec.init,
         ..Process::new(args)
     })
@@ -77,6 +78,7 @@ pub(super) fn further(spec: &ContainerSpec, exec: &Exec) -> Result<Process, Cont
         user: exec.user.as_ref().unwrap_or(&spec.config.user).clone(),
         ulimits: spec.ulimits.clone(),
         capabilities: capabilities(spec)?,
+        trust: spec.trust.clone(),
         ..Process::new(exec.args.iter().cloned())
     })
 }
