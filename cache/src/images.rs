@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use crate::db::Failure;
 use crate::prune::ledger;
+use crate::snapshot::find_snapshot;
 use crate::{Error, Result, Snapshot, SnapshotId, Store};
 
 /// An image of the store.
@@ -62,10 +63,10 @@ impl Images<'_> {
     pub fn get(&self, name: &Reference) -> Result<Option<ImageRecord>> {
         let sql =
             format!("SELECT {COLUMNS} FROM image WHERE id = (SELECT image FROM image_name WHERE name = ?1)");
-        let row = self.0.0.db.read("look up an image", |db| {
-            Ok(db.prepare_cached(&sql)?.query_row([name.to_string()], read_row).optional()?)
-        })?;
-        row.map(|row| self.complete(row)).transpose()
+        self.0.0.db.read("look up an image", |db| {
+            let row = db.prepare_cached(&sql)?.query_row([name.to_string()], read_row).optional()?;
+            row.map(|row| complete(db, row)).transpose()
+        })
     }
 
     /// Every image, newest first.
@@ -74,11 +75,11 @@ impl Images<'_> {
     /// When the metadata cannot be read.
     pub fn list(&self) -> Result<Vec<ImageRecord>> {
         let sql = format!("SELECT {COLUMNS} FROM image ORDER BY created DESC, id DESC");
-        let rows = self.0.0.db.read("list the images", |db| {
+        self.0.0.db.read("list the images", |db| {
             let mut statement = db.prepare_cached(&sql)?;
-            Ok(statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        rows.into_iter().map(|row| self.complete(row)).collect()
+            let rows = statement.query_map((), read_row)?.collect::<Result<Vec<_>, _>>()?;
+            rows.into_iter().map(|row| complete(db, row)).collect()
+        })
     }
 
     /// The images whose config or manifest digest begins with these hex digits, with or without `sha256:`.
@@ -173,35 +174,28 @@ impl Images<'_> {
             .map_err(damaged)?
             .map(|it| it.config.digest))
     }
+}
 
-    fn complete(&self, row: ImageRow) -> Result<ImageRecord> {
-        let damaged = |found| Error::Damaged { table: "image", found };
-        let target = serde_json::from_str(&row.target).map_err(|error| damaged(error.to_string()))?;
-        let config = row.config.map(Digest::from_bytes);
-        let (names, snapshots) = (self.names_of(row.id)?, self.snapshots_of(row.id)?);
-        Ok(ImageRecord { names, target, config, snapshots, created: row.created })
-    }
+fn complete(db: &Connection, row: ImageRow) -> Result<ImageRecord, Failure> {
+    let damaged = |found| Error::Damaged { table: "image", found };
+    let target = serde_json::from_str(&row.target).map_err(|error| damaged(error.to_string()))?;
+    let config = row.config.map(Digest::from_bytes);
+    let (names, snapshots) = (names_of(db, row.id)?, snapshots_of(db, row.id)?);
+    Ok(ImageRecord { names, target, config, snapshots, created: row.created })
+}
 
-    fn snapshots_of(&self, image: i64) -> Result<Vec<Snapshot>> {
-        let ids = self.0.0.db.read("read the snapshots of an image", |db| {
-            let sql = "SELECT snapshot FROM image_snapshot WHERE image = ?1 ORDER BY snapshot";
-            let mut statement = db.prepare_cached(sql)?;
-            Ok(statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?)
-        })?;
-        ids.into_iter().filter_map(|id| self.0.snapshot(SnapshotId(id)).transpose()).collect()
-    }
+fn snapshots_of(db: &Connection, image: i64) -> Result<Vec<Snapshot>, Failure> {
+    let sql = "SELECT snapshot FROM image_snapshot WHERE image = ?1 ORDER BY snapshot";
+    let mut statement = db.prepare_cached(sql)?;
+    let ids = statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    ids.into_iter().filter_map(|id| find_snapshot(db, SnapshotId(id)).transpose()).collect()
+}
 
-    fn names_of(&self, image: i64) -> Result<Vec<Reference>> {
-        self.0.0.db.read("read the names of an image", |db| {
-            let mut statement =
-                db.prepare_cached("SELECT name FROM image_name WHERE image = ?1 ORDER BY name")?;
-            let names =
-                statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-            let parse =
-                |name: String| name.parse().map_err(|_| Error::Damaged { table: "image_name", found: name });
-            Ok(names.into_iter().map(parse).collect::<Result<_>>()?)
-        })
-    }
+fn names_of(db: &Connection, image: i64) -> Result<Vec<Reference>, Failure> {
+    let mut statement = db.prepare_cached("SELECT name FROM image_name WHERE image = ?1 ORDER BY name")?;
+    let names = statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let parse = |name: String| name.parse().map_err(|_| Error::Damaged { table: "image_name", found: name });
+    Ok(names.into_iter().map(parse).collect::<Result<_>>()?)
 }
 
 /// Calls `visit` with every blob that a manifest or an index needs, as far as its documents are there: itself, its

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
@@ -17,6 +17,7 @@ use rbuild_executor::rootless::{Isolation, Privilege};
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
 use rbuild_solver::local::GitOptions;
+use rbuild_solver::threads::Threads;
 
 use crate::args::{GlobalArgs, IsolationArg};
 use crate::config::Config;
@@ -61,7 +62,7 @@ pub(crate) struct App {
     trees: Trees,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
-    pool: OnceLock<Arc<ThreadPool>>,
+    threads: Threads,
 }
 
 impl App {
@@ -79,7 +80,7 @@ impl App {
             trees: if is_chroot { Trees::Plain } else { Trees::Mounted },
             cancel: Arc::default(),
             images: OnceLock::new(),
-            pool: OnceLock::new(),
+            threads: Threads::default(),
         }
     }
 
@@ -103,14 +104,8 @@ impl App {
     /// # Errors
     /// When they cannot be started.
     pub(crate) fn pool(&self) -> Result<&Arc<ThreadPool>, Failure> {
-        if let Some(pool) = self.pool.get() {
-            return Ok(pool);
-        }
-        let pool = ThreadPoolBuilder::new()
-            .thread_name(|index| format!("files-{index}"))
-            .build()
-            .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-        Ok(self.pool.get_or_init(|| Arc::new(pool)))
+        let failed = |error| Failure::new(Kind::Environment, format!("failed to start threads: {error}"));
+        self.threads.pool().map_err(failed)
     }
 
     /// The store's images, and with them the store.
@@ -128,8 +123,7 @@ impl App {
             Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
         })?;
         let client = Arc::new(Client::new(client_options()?, Arc::new(Credentials(credential_files()))));
-        let pool = Arc::clone(self.pool()?);
-        Ok(self.images.get_or_init(|| Images::new(store, client, pool)))
+        Ok(self.images.get_or_init(|| Images::new(store, client, self.threads.clone())))
     }
 
     /// A client for what can be done without: one that is soon out of patience.

@@ -4,6 +4,7 @@
 //! `rbuild -t app .` works.
 
 mod containers;
+mod images;
 mod limits;
 mod networks;
 mod store;
@@ -13,18 +14,20 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub(crate) use self::containers::{
-    AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainerPruneArgs, ContainersArgs,
-    ContainersCommand, CpArgs, CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs,
-    LogsArgs, PortArgs, PsArgs, RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StatsArgs, StopArgs,
-    TopArgs, UpdateArgs,
+    AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainersArgs, ContainersCommand, CpArgs,
+    CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs, PortArgs, PsArgs,
+    RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StatsArgs, StopArgs, TopArgs, UpdateArgs,
+};
+pub(crate) use self::images::{
+    ArchiveFormatArg, HistoryArgs, ImageCommand, ImagesArgs, ImagesCommand, ImportArgs, LoadArgs, PullArgs,
+    PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::networks::{
-    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs,
-    NetworkPruneArgs, NetworkRmArgs,
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
 };
 pub(crate) use self::store::{
-    CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImageCommand, ImagePruneArgs, ListFormatArg, PruneArgs,
+    CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImagePruneArgs, ListFormatArg, ObjectPruneArgs, PruneArgs,
     SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
 };
 pub(crate) use self::volumes::{
@@ -97,24 +100,12 @@ pub(crate) enum Command {
     Volume(VolumeCommand),
     /// Lists images.
     Images(ImagesArgs),
-    /// Shows the layers of an image and the instructions that made them.
-    History(HistoryArgs),
-    /// Shows what is known of images or containers, as JSON.
-    Inspect(InspectArgs),
     /// Removes images.
     Rmi(RmiArgs),
-    /// Gives an image another name.
-    Tag(TagArgs),
-    /// Makes an image from a tar of a file system.
-    Import(ImportArgs),
-    /// Writes images, with their layers and metadata, to a tar.
-    Save(SaveArgs),
-    /// Reads images from a tar or a directory that `save`, Docker, Podman or skopeo wrote.
-    Load(LoadArgs),
-    /// Fetches an image from a registry.
-    Pull(PullArgs),
-    /// Sends an image to a registry.
-    Push(PushArgs),
+    #[command(flatten)]
+    OnImages(ImagesCommand),
+    /// Shows what is known of containers, images, networks and volumes, as JSON.
+    Inspect(InspectArgs),
     /// Copies an image from one name to another at registries, without keeping it.
     Copy(CopyArgs),
     /// Shows what a registry has under a name.
@@ -457,38 +448,6 @@ pub(crate) enum PullArg {
     Newer,
 }
 
-/// `rbuild images`.
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Shows the read-only layers below the images as well.
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Shows ids only.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Shows manifest digests.
-    #[arg(long)]
-    pub(crate) digests: bool,
-    /// Does not shorten ids.
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Only images of this name.
-    pub(crate) name: Option<String>,
-}
-
-/// `rbuild history`.
-#[derive(Debug, Args)]
-pub(crate) struct HistoryArgs {
-    /// Does not shorten ids and instructions.
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Shows ids only.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// The image.
-    pub(crate) image: String,
-}
-
 /// `rbuild inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -498,110 +457,12 @@ pub(crate) struct InspectArgs {
     /// Shows what containers take on disk.
     #[arg(short, long)]
     pub(crate) size: bool,
-    /// Only things of this kind: `container` or `image`.
+    /// Only things of this kind: `container`, `image`, `network` or `volume`.
     #[arg(long = "type", value_name = "KIND")]
     pub(crate) kind: Option<String>,
-    /// Images or containers.
+    /// Containers, images, networks or volumes.
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
-}
-
-/// `rbuild rmi`.
-#[derive(Debug, Args)]
-pub(crate) struct RmiArgs {
-    /// Removes images that containers use, and says nothing of missing ones.
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Images, by name, id or unique prefix.
-    #[arg(required = true, value_name = "IMAGE")]
-    pub(crate) images: Vec<String>,
-}
-
-/// `rbuild tag`.
-#[derive(Debug, Args)]
-pub(crate) struct TagArgs {
-    /// The image.
-    pub(crate) source: String,
-    /// Its further name.
-    pub(crate) target: String,
-}
-
-/// `rbuild import`.
-#[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// A Dockerfile instruction that sets configuration, such as `CMD ["sh"]` (repeatable).
-    #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    pub(crate) changes: Vec<String>,
-    /// A comment for the image's history.
-    #[arg(short, long)]
-    pub(crate) message: Option<String>,
-    /// The tar, plain or compressed; `-` for standard input.
-    pub(crate) file: PathBuf,
-    /// A name for the image.
-    pub(crate) name: Option<String>,
-}
-
-/// `rbuild save`.
-#[derive(Debug, Args)]
-pub(crate) struct SaveArgs {
-    /// The file to write [default: standard output].
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// The form: one that Docker reads as well, or a plain OCI layout.
-    #[arg(long, value_enum, default_value_t = ArchiveFormatArg::DockerArchive)]
-    pub(crate) format: ArchiveFormatArg,
-    /// Images.
-    #[arg(required = true, value_name = "IMAGE")]
-    pub(crate) images: Vec<String>,
-}
-
-/// The form of an archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ArchiveFormatArg {
-    /// An OCI layout with Docker's `manifest.json` beside it.
-    DockerArchive,
-    /// An OCI layout.
-    OciArchive,
-}
-
-/// `rbuild load`.
-#[derive(Debug, Args)]
-pub(crate) struct LoadArgs {
-    /// The file or directory to read [default: standard input].
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) input: Option<PathBuf>,
-    /// Prints nothing but the names.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-/// `rbuild pull`.
-#[derive(Debug, Args)]
-pub(crate) struct PullArgs {
-    /// Prints nothing but the name.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// The platform to take.
-    #[arg(long)]
-    pub(crate) platform: Option<String>,
-    /// The image.
-    pub(crate) image: String,
-}
-
-/// `rbuild push`.
-#[derive(Debug, Args)]
-pub(crate) struct PushArgs {
-    /// Prints nothing.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// How layers are compressed that are not yet: `gzip`, `zstd` or `none`; with a level, `zstd,9`.
-    #[arg(long, value_name = "FORM[,LEVEL]")]
-    pub(crate) compression: Option<String>,
-    /// Brings layers into that form that are compressed in another.
-    #[arg(long)]
-    pub(crate) force_compression: bool,
-    /// The image.
-    pub(crate) image: String,
 }
 
 /// `rbuild copy`.

@@ -22,8 +22,16 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// How many digits Docker shows of a size where there is room.
+pub(crate) const SIZE_DIGITS: usize = 4;
+
 /// A size with three significant digits in decimal units: `1.23MB`.
 pub(crate) fn size(bytes: u64) -> String {
+    size_of_digits(bytes, 3)
+}
+
+/// A size with so many significant digits, three or more.
+pub(crate) fn size_of_digits(bytes: u64, digits: usize) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
         return format!("{bytes}B");
@@ -31,14 +39,16 @@ pub(crate) fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut value = bytes as f64;
     let mut unit = "";
+    // What would be rounded to 1000 is one of the next unit.
+    let at_most = 1000.0 - 0.5 / 10_f64.powi(i32::try_from(digits).unwrap_or(0) - 3);
     for name in UNITS {
-        if value < 999.5 {
+        if value < at_most {
             break;
         }
         (value, unit) = (value / 1000.0, name);
     }
-    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    let number = format!("{value:.digits$}");
+    let places = digits - [10.0, 100.0].iter().filter(|power| value >= **power).count() - 1;
+    let number = format!("{value:.places$}");
     let number =
         if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
     format!("{number}{unit}")
@@ -86,6 +96,12 @@ pub(crate) fn duration(seconds: i64) -> String {
 /// Unix seconds as RFC 3339 in UTC.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+/// Unix seconds as Go prints a time: `2026-01-02 03:04:05 +0000 UTC`, where the user is.
+pub(crate) fn go_time(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).map(|time| time.to_zoned(jiff::tz::TimeZone::system()));
+    time.map_or_else(|_| seconds.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string())
 }
 
 /// Unix nanoseconds as RFC 3339 in UTC.
@@ -169,6 +185,24 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_four_digits_where_there_is_room() {
+        let cases = [
+            (0, "0B"),
+            (999, "999B"),
+            (1_984_230, "1.984MB"),
+            (4_902_000_000, "4.902GB"),
+            (79_710_000, "79.71MB"),
+            (536_900_000, "536.9MB"),
+            (999_990, "1MB"),
+            (999_940, "999.9kB"),
+            (800_000, "800kB"),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(size_of_digits(bytes, SIZE_DIGITS), expected, "{bytes}");
         }
     }
 

@@ -22,6 +22,8 @@ use rbuild_frontend::Span;
 use rbuild_llb::SourceRange;
 use rbuild_solver::images::ImageError;
 
+use crate::commands::FAILED;
+
 /// What kind of failure it is: what decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -321,9 +323,9 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         | ImageError::NoPlatform { .. }
         | ImageError::LayerCount { .. }
         | ImageError::Unpack { .. } => Kind::Remote,
-        ImageError::NotFound { .. }
-        | ImageError::Ambiguous { .. }
-        | ImageError::NotPulled { .. }
+        // As Docker.
+        ImageError::NotFound { .. } | ImageError::Ambiguous { .. } => FAILED,
+        ImageError::NotPulled { .. }
         | ImageError::OtherArtifact { .. }
         | ImageError::Import(_)
         | ImageError::NotAnArchive

@@ -45,8 +45,9 @@ fn images_are_listed_as_docker_lists_them() {
     assert!(listed[2][3].ends_with(" ago"), "{listed:?}");
     assert_eq!((listed[2].len(), listed.len()), (5, 3));
 
-    assert_eq!(rbuild(&test, &["images", "-q"]).stdout, format!("{short}\n"));
-    assert_eq!(rbuild(&test, &["images", "-q", "--no-trunc"]).stdout, format!("{id}\n"));
+    // A line for each name, as with Docker.
+    assert_eq!(rbuild(&test, &["images", "-q"]).stdout, format!("{short}\n").repeat(2));
+    assert_eq!(rbuild(&test, &["image", "ls", "-q", "--no-trunc", "app"]).stdout, format!("{id}\n"));
     let digest = test.inspect("app:1")["Descriptor"]["digest"].as_str().unwrap().to_owned();
     let listed = images(&test, &["--digests", "--no-trunc", "app"], &mut text);
     assert_eq!(listed[0][2], "DIGEST");
@@ -65,10 +66,82 @@ fn layers_below_an_image_are_listed_with_all() {
     let mut text = String::new();
     assert_eq!(images(&test, &[], &mut text).len(), 3);
     let listed = images(&test, &["-a", "app"], &mut text);
-    assert_eq!(listed.len(), 2);
-    // Three layers make the image, and the upper two stand on one each.
+    assert_eq!(listed.len(), 2, "what has no name has not this one");
+    // Three layers make the image: the top one is its own, the lowest that of its base.
     let listed = images(&test, &["-a"], &mut text);
-    assert_eq!(listed.iter().filter(|row| row[0] == "<none>" && row[1] == "<none>").count(), 2);
+    let below: Vec<_> = listed.iter().filter(|row| row[0] == "<none>" && row[1] == "<none>").collect();
+    assert_eq!(below.len(), 1);
+    assert!(below[0][3].ends_with(" ago"), "{below:?}");
+}
+
+#[test]
+fn images_are_filtered() {
+    let test = TestEnvironment::new();
+    import(&test, "old", &["app:1"]);
+    import(&test, "new", &["app:1"]);
+    import(&test, "other", &["127.0.0.1:5000/team/tool:2"]);
+    let tar = test.path("small.tar");
+    rbuild(&test, &["import", "-c", "LABEL a=b", tar.to_str().unwrap(), "labelled"]);
+    let names = |filters: &[&str]| {
+        let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
+        let format = ["images", "--format", "{{.Repository}}:{{.Tag}}"];
+        let mut names: Vec<String> =
+            rbuild(&test, &[&format, &*filters].concat()).stdout.lines().map(str::to_owned).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let (none, app, tool, labelled) =
+        ("<none>:<none>", "app:1", "127.0.0.1:5000/team/tool:2", "labelled:latest");
+    let cases: [(&[&str], &str); 12] = [
+        (&[], &[tool, none, app, labelled].join(" ")),
+        (&["dangling=true"], none),
+        (&["dangling=false"], &[tool, app, labelled].join(" ")),
+        (&["label=a"], labelled),
+        (&["label=a=b"], labelled),
+        (&["label=a=c"], ""),
+        (&["reference=app"], app),
+        (&["reference=a*:1"], app),
+        (&["reference=*/*/tool"], tool),
+        (&["reference=app", "reference=l*"], &[app, labelled].join(" ")),
+        (&["reference=tool"], ""),
+        (&["until=1h"], ""),
+    ];
+    for (filters, expected) in cases {
+        assert_eq!(names(filters), expected, "{filters:?}");
+    }
+    // All were made in one second, or not: none before itself.
+    assert!(!names(&["before=app:1"]).contains("app:1") && !names(&["since=app:1"]).contains("app:1"));
+    for (filter, message) in [
+        ("nosuch=1", "invalid filter 'nosuch=1'"),
+        ("dangling=x", "invalid filter 'dangling=x'"),
+        ("before=nosuch", "No such image: nosuch:latest"),
+        ("dangling", "invalid filter 'dangling'"),
+    ] {
+        test.rbuild(&["images", "--filter", filter]).outcome().exits(1).says(&[message]);
+    }
+}
+
+#[test]
+fn images_have_the_form_that_is_asked_for() {
+    let test = TestEnvironment::new();
+    let id = import(&test, "first", &["app:1"]);
+    rbuild(&test, &["create", "app:1"]);
+    let listed: serde_json::Value = rbuild(&test, &["images", "--format", "json"]).json();
+    let short = &id[7..19];
+    for (name, value) in
+        [("Repository", "app"), ("Tag", "1"), ("ID", short), ("Containers", "1"), ("SharedSize", "N/A")]
+    {
+        assert_eq!(listed[name], value, "{name}");
+    }
+    assert!(listed["CreatedAt"].as_str().unwrap().ends_with(" +0000 UTC"), "{listed}");
+    let table = ["images", "--format", "table {{.ID}}\\t{{.Tag}}"];
+    assert_eq!(rbuild(&test, &table).stdout, format!("IMAGE ID       TAG\n{short}   1\n"));
+    let tree = rbuild(&test, &["images", "--tree"]).stdout;
+    let lines = cells(&tree);
+    assert_eq!(lines[0], ["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "EXTRA"]);
+    assert_eq!((lines[1][0], lines[1][1], lines[1][4]), ("app:1", short, "U"));
+    let wrong = ["images", "--format", "{{.Nosuch}}"];
+    test.rbuild(&wrong).outcome().exits(1).says(&["can't evaluate field Nosuch"]);
 }
 
 #[test]
@@ -107,6 +180,17 @@ fn history_tells_what_made_each_layer() {
     assert_eq!(listed[4].last(), Some(&"imported by rbuild"));
     let whole = rbuild(&test, &["history", "--no-trunc", "app"]).stdout;
     assert!(whole.contains("shown as a whole >/x # buildkit") && whole.contains(&id), "{whole}");
+    let raw = rbuild(&test, &["history", "--human=false", "app"]).stdout;
+    let raw = cells(&raw);
+    assert_eq!((raw[0][1], raw[1][3]), ("CREATED AT", "0"));
+    assert!(raw[1][1].ends_with('Z'), "{raw:?}");
+    let format = "{{.CreatedBy}}|{{.Size}}";
+    let first = rbuild(&test, &["image", "history", "--format", format, "app"]).stdout;
+    assert!(first.starts_with("CMD [\"sh\"]|0B\n"), "{first}");
+    test.rbuild(&["history", "--platform", "linux/s390x", "app"])
+        .outcome()
+        .exits(1)
+        .says(&["does not provide the specified platform (linux/s390x)"]);
     let ids = rbuild(&test, &["history", "-q", "app"]).stdout;
     assert_eq!(ids, format!("{}\n{}", &id[7..19], "<missing>\n".repeat(3)));
 }
@@ -125,7 +209,25 @@ fn inspect_speaks_docker_s_words() {
     assert_eq!((&image["Os"], image["RootFS"]["Layers"].as_array().unwrap().len()), (&"linux".into(), 1));
     let both: Vec<serde_json::Value> = rbuild(&test, &["inspect", "app:1", &id]).json();
     assert_eq!(both[0], both[1]);
-    test.rbuild(&["inspect", "app:1", "nosuch"]).outcome().exits(2).says(&["no such image: `nosuch`"]);
+    test.rbuild(&["inspect", "app:1", "nosuch"]).outcome().exits(1).says(&["No such object: nosuch"]);
+    // What there is, is shown all the same.
+    let both = test.rbuild(&["inspect", "-f", "{{.Id}}", "nosuch", "app:1"]).outcome().exits(1);
+    assert_eq!(both.stdout, format!("{id}\n"));
+    assert_eq!(test.rbuild(&["image", "inspect", "nosuch"]).outcome().exits(1).stdout, "[]\n");
+    let cases = [
+        ("image", "No such image: nosuch:latest"),
+        ("container", "No such container: nosuch"),
+        ("network", "network nosuch not found"),
+        ("x", "unknown type: \"x\""),
+    ];
+    for (kind, message) in cases {
+        test.rbuild(&["inspect", "--type", kind, "nosuch"]).outcome().exits(1).says(&[message]);
+    }
+    // All fields are there for templates; one that is none is told from one that asks for too much.
+    let asked = ["inspect", "-f", "{{.Config.Entrypoint}}|{{.Config.WorkingDir}}|{{.Comment}}", "app:1"];
+    assert_eq!(rbuild(&test, &asked).stdout, "<nil>|/|first\n");
+    test.rbuild(&["inspect", "-f", "{{.Id", "app:1"]).outcome().exits(64);
+    test.rbuild(&["inspect", "-f", "{{.Nosuch}}", "app:1"]).outcome().exits(1);
 }
 
 #[test]
@@ -140,7 +242,7 @@ fn ids_may_be_cut_short_while_they_are_unique() {
     for prefix in [twin.as_str(), &twin[7..], &twin[..19], &twin[7..19]] {
         assert_eq!(test.image_id(prefix), *twin);
     }
-    test.rbuild(&["rmi", &digit(twin)]).outcome().exits(2).says(&["is the beginning of several image ids"]);
+    test.rbuild(&["rmi", &digit(twin)]).outcome().exits(1).says(&["multiple IDs found"]);
     assert!(test.has(twin));
 }
 
@@ -151,11 +253,16 @@ fn tag_gives_further_names() {
     rbuild(&test, &["tag", &id[7..19], "docker.io/library/other"]);
     assert_eq!(test.image_id("other:latest"), id);
     for (source, target, message) in [
-        ("nosuch", "x", "no such image: `nosuch`"),
-        ("app", "Not A Name", "invalid reference format"),
+        ("nosuch", "x", "No such image: nosuch:latest"),
+        (
+            "app",
+            "Not A Name",
+            "Error parsing reference: \"Not A Name\" is not a valid repository/tag: invalid reference",
+        ),
         ("app", "", "an image reference cannot be empty"),
+        ("app", "sha256:aa", "refusing to create an ambiguous tag"),
     ] {
-        test.rbuild(&["tag", source, target]).outcome().exits(2).says(&[message]);
+        test.rbuild(&["tag", source, target]).outcome().exits(1).says(&[message]);
     }
 }
 
@@ -167,13 +274,20 @@ fn rmi_takes_names_and_then_the_image() {
         rbuild(&test, &["tag", "app:1", name]);
     }
     assert_eq!(rbuild(&test, &["rmi", "app:1", "app:2"]).stdout, "Untagged: app:1\nUntagged: app:2\n");
-    test.rbuild(&["rmi", &id]).outcome().exits(2).says(&["has several names", "--force"]);
-    assert!(test.has("app:3"));
-    let removed = rbuild(&test, &["rmi", "-f", &id]).stdout;
+    // Names of one repository go with the image, those of several do not.
+    rbuild(&test, &["tag", "app:3", "other"]);
+    let conflict = format!(
+        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+        &id[7..19]
+    );
+    test.rbuild(&["rmi", &id]).outcome().exits(1).says(&[&conflict]);
+    rbuild(&test, &["rmi", "other"]);
+    let removed = rbuild(&test, &["image", "rm", &id]).stdout;
     assert_eq!(removed, format!("Untagged: app:3\nUntagged: app:4\nDeleted: {id}\n"));
     assert_eq!(rbuild(&test, &["images", "-aq"]).stdout, "");
-    test.rbuild(&["rmi", "app:1"]).outcome().exits(2).says(&["no such image: `app:1`"]);
-    rbuild(&test, &["rmi", "-f", "app:1"]);
+    let absent = ["No such image: app:1", "No such image: nosuch:latest"];
+    test.rbuild(&["rmi", "app:1", "nosuch"]).outcome().exits(1).says(&absent);
+    test.rbuild(&["rmi", "-f", "app:1"]).outcome().succeeds().says(&absent[..1]);
     test.assert_sound();
 }
 
@@ -181,7 +295,14 @@ fn rmi_takes_names_and_then_the_image() {
 fn an_image_that_a_container_needs_stays() {
     let Some(test) = TestEnvironment::with_base() else { return };
     rbuild(&test, &["run", "--name", "user", "busybox", "true"]);
-    test.rbuild(&["rmi", "busybox"]).outcome().exits(2).says(&["is used by container `user`", "--force"]);
+    let (id, user) =
+        (test.image_id("busybox"), test.inspect("user")["Id"].as_str().unwrap()[..12].to_owned());
+    let id = &id[7..19];
+    let by_name = format!("(must force) - container {user} is using its referenced image {id}");
+    test.rbuild(&["rmi", "busybox"]).outcome().exits(1).says(&["conflict: ", &by_name]);
+    let by_id =
+        format!("unable to delete {id} (must be forced) - image is being used by stopped container {user}");
+    test.rbuild(&["rmi", id]).outcome().exits(1).says(&[&by_id]);
     assert!(test.has("busybox"));
     // One name of several can go.
     rbuild(&test, &["tag", "busybox", "other"]);

@@ -108,7 +108,7 @@ fn what_was_pushed_can_be_pulled() {
 fn what_a_registry_lacks_is_a_remote_failure() {
     let Some((test, registry)) = with_base() else { return };
     test.rbuild(&["pull", &registry.name("nosuch")]).outcome().exits(4).says(&["manifest unknown"]);
-    test.rbuild(&["push", &registry.name("nosuch")]).outcome().exits(2).says(&["no such image"]);
+    test.rbuild(&["push", &registry.name("nosuch")]).outcome().exits(1).says(&["No such image"]);
     let base = registry.name("base");
     drop(registry);
     test.rbuild(&["pull", &base]).outcome().exits(4).says(&["Connection refused"]);

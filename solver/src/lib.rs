@@ -61,6 +61,7 @@ pub mod ssh;
 mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod threads;
 mod worker;
 
 pub use build::{

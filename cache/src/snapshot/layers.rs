@@ -4,6 +4,7 @@
 //! came as an archive was verified then; the archive that it is made into again may differ in its bytes, so where the layer has
 //! to leave as it came, one of its [blobs](Store::blobs_of) is used.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use rayon::prelude::*;
@@ -67,6 +68,23 @@ impl Store {
                 row.ok_or_else(|| Failure::from(Error::LayerMissing(*id)))
             };
             snapshot.layers.iter().map(info).collect()
+        })
+    }
+
+    /// The sizes in bytes of layers' tars, as far as they are known here.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn tar_sizes_bytes(&self, diff_ids: &BTreeSet<DiffId>) -> Result<BTreeMap<DiffId, u64>> {
+        self.0.db.read("read about layers", |db| {
+            let sql = "SELECT size_bytes FROM layer_archive WHERE diff_id = ?1 LIMIT 1";
+            let mut statement = db.prepare_cached(sql)?;
+            let mut sizes = BTreeMap::new();
+            for diff_id in diff_ids {
+                let size = statement.query_row([diff_id.0.as_bytes()], |row| row.get(0)).optional()?;
+                sizes.extend(size.and_then(|size: i64| Some((*diff_id, u64::try_from(size).ok()?))));
+            }
+            Ok(sizes)
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, PullArg};
+use super::{InspectArgs, ObjectPruneArgs, PullArg};
 
 /// `rbuild container`.
 #[derive(Debug, Subcommand)]
@@ -18,7 +18,7 @@ pub(crate) enum ContainerCommand {
     /// Shows what is known of containers, as JSON.
     Inspect(InspectArgs),
     /// Removes all containers that do not run.
-    Prune(ContainerPruneArgs),
+    Prune(ObjectPruneArgs),
 }
 
 /// The commands on containers that have one name each, alone and after `container`.
@@ -587,15 +587,4 @@ pub(crate) struct StatsArgs {
     /// Containers, by name, id or unique prefix [default: all that run].
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
-}
-
-/// `rbuild container prune`.
-#[derive(Debug, Args)]
-pub(crate) struct ContainerPruneArgs {
-    /// Asks nothing. Nothing is ever asked here.
-    #[arg(short, long)]
-    _force: bool,
-    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=…` (repeatable).
-    #[arg(long = "filter", value_name = "FILTER")]
-    pub(crate) filters: Vec<String>,
 }

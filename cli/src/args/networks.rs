@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use rbuild_executor::network::Subnet;
 
+use super::ObjectPruneArgs;
+
 /// `rbuild network`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
@@ -21,7 +23,7 @@ pub(crate) enum NetworkCommand {
     /// Takes a container from a network, from its next start on.
     Disconnect(NetworkConnectArgs),
     /// Removes all networks that no container is on.
-    Prune(NetworkPruneArgs),
+    Prune(ObjectPruneArgs),
 }
 
 /// `rbuild network create`.
@@ -86,17 +88,6 @@ pub(crate) struct NetworkConnectArgs {
     pub(crate) network: String,
     /// The container, by name, id or unique prefix.
     pub(crate) container: String,
-}
-
-/// `rbuild network prune`.
-#[derive(Debug, Args)]
-pub(crate) struct NetworkPruneArgs {
-    /// Asks nothing. Nothing is ever asked here.
-    #[arg(short, long)]
-    _force: bool,
-    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=…` (repeatable).
-    #[arg(long = "filter", value_name = "FILTER")]
-    pub(crate) filters: Vec<String>,
 }
 
 fn parse_subnet(text: &str) -> Result<Subnet, String> {

@@ -121,25 +121,25 @@ pub(crate) enum CacheMountCommand {
     },
 }
 
-/// `rbuild image`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// Removes images without a name.
-    Prune(ImagePruneArgs),
-}
-
-/// `rbuild image prune`.
+/// What the commands have in common that remove things which are not in use.
 #[derive(Debug, Args)]
-pub(crate) struct ImagePruneArgs {
-    /// Removes all images that no container uses.
-    #[arg(short, long)]
-    pub(crate) all: bool,
+pub(crate) struct ObjectPruneArgs {
     /// Does not ask.
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=NAME[=VALUE]` (repeatable).
     #[arg(long = "filter", value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
+}
+
+/// `rbuild image prune` and `rbuild system prune`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagePruneArgs {
+    /// Removes all images that no container uses.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) objects: ObjectPruneArgs,
 }
 
 /// `rbuild system`.
@@ -172,16 +172,9 @@ pub(crate) struct DfArgs {
 /// `rbuild system prune`.
 #[derive(Debug, Args)]
 pub(crate) struct SystemPruneArgs {
-    /// Removes all images that no container uses.
-    #[arg(short, long)]
-    pub(crate) all: bool,
     /// Removes volumes that nobody named and no container uses.
     #[arg(long)]
     pub(crate) volumes: bool,
-    /// Does not ask.
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Only what matches: `until=24h`, `label=NAME[=VALUE]`, `label!=NAME[=VALUE]` (repeatable).
-    #[arg(long = "filter", value_name = "FILTER")]
-    pub(crate) filters: Vec<String>,
+    #[command(flatten)]
+    pub(crate) images: ImagePruneArgs,
 }

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::ObjectPruneArgs;
+
 /// `rbuild volume`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
@@ -74,10 +76,6 @@ pub(crate) struct VolumePruneArgs {
     /// Removes named ones as well.
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Asks nothing. Nothing is ever asked here.
-    #[arg(short, long)]
-    _force: bool,
-    /// Only what matches: `label=NAME[=VALUE]`, `label!=…` (repeatable).
-    #[arg(long = "filter", value_name = "FILTER")]
-    pub(crate) filters: Vec<String>,
+    #[command(flatten)]
+    pub(crate) objects: ObjectPruneArgs,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rbuild_cache::prune::{Item, ItemKind, SpaceLimits};
 use rbuild_frontend::parse_size_bytes;
 
+use super::FAILED;
 use crate::args::SpaceArgs;
 use crate::format::parse_rfc3339;
 use crate::report::{Failure, Kind};
@@ -37,10 +38,7 @@ impl ObjectFilters {
     pub(crate) fn parse(texts: &[String], now: i64) -> Result<Self, Failure> {
         let mut filters = Self::default();
         for text in texts {
-            let malformed = || {
-                Failure::new(Kind::Input, format!("invalid filter `{text}`"))
-                    .hint("filters here are until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]")
-            };
+            let malformed = || invalid(text);
             if let Some(age) = text.strip_prefix("until=") {
                 let before = age_limit(age, now).ok_or_else(malformed)?;
                 filters.created_before =
@@ -61,6 +59,23 @@ impl ObjectFilters {
     /// Whether labels are asked for, which what is cached has none of.
     pub(crate) fn names_labels(&self) -> bool {
         !self.labels.is_empty()
+    }
+}
+
+/// A filter that is none, in Docker's words.
+pub(crate) fn invalid(text: &str) -> Failure {
+    Failure::new(FAILED, format!("invalid filter '{text}'"))
+}
+
+/// The value of `dangling=`.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn dangling(value: &str) -> Result<bool, Failure> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(invalid(&format!("dangling={other}"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `rbuild image prune`: removes images that nothing needs.
+//! `rbuild image …`: the commands on images, and `image prune`, which removes those that nothing needs.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,38 @@ use super::filter::ObjectFilters;
 use super::print;
 use super::prune::confirm;
 use crate::app::{App, unix_now};
-use crate::args::{ImageCommand, ImagePruneArgs};
+use crate::args::{ImageCommand, ImagePruneArgs, ImagesCommand};
 use crate::format::size;
 use crate::report::Failure;
 
 pub(crate) fn run(app: &App, command: &ImageCommand) -> Result<u8, Failure> {
-    let ImageCommand::Prune(args) = command;
-    prune(app, args)
+    match command {
+        ImageCommand::Same(command) => on_images(app, command),
+        ImageCommand::Build(args) => super::build::run(app, args),
+        ImageCommand::Ls(args) => super::images::run(app, args),
+        ImageCommand::Inspect(args) => super::inspect::images(app, args),
+        ImageCommand::Rm(args) => super::rmi::run(app, args),
+        ImageCommand::Prune(args) => prune(app, args),
+    }
+}
+
+/// What needs no `image` before it.
+pub(crate) fn on_images(app: &App, command: &ImagesCommand) -> Result<u8, Failure> {
+    match command {
+        ImagesCommand::History(args) => super::history::run(app, args),
+        ImagesCommand::Tag(args) => super::tag::run(app, args),
+        ImagesCommand::Import(args) => super::import::run(app, args),
+        ImagesCommand::Save(args) => super::save::run(app, args),
+        ImagesCommand::Load(args) => super::load::run(app, args),
+        ImagesCommand::Pull(args) => super::pull::run(app, args),
+        ImagesCommand::Push(args) => super::push::run(app, args),
+    }
 }
 
 fn prune(app: &App, args: &ImagePruneArgs) -> Result<u8, Failure> {
-    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
+    let filters = ObjectFilters::parse(&args.objects.filters, unix_now())?;
     let what = if args.all { "all images without at least one container" } else { "all dangling images" };
-    confirm(args.force, &format!("This will remove {what}."))?;
+    confirm(args.objects.force, &format!("This will remove {what}."))?;
     let free_before = app.store()?.usage()?.total_bytes();
     let lines = remove(app, &unused(app, args.all, &filters)?)?;
     if !lines.is_empty() {

@@ -1,109 +1,193 @@
-//! `rbuild images`: the images of the store; with `-a` the layers below them as well.
+//! `rbuild images`: the images of the store, those made last first; with `-a` the layers below them as well.
+
+mod filters;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_cache::ImageRecord;
-use rbuild_image::{ChainId, Platform};
-use rbuild_solver::images::StoredImage;
+use rbuild_container::Containers;
+use rbuild_image::{ChainId, Digest, History, Platform, Reference};
+use rbuild_solver::images::{LayerSizes, StoredImage};
+use serde_json::{Value, json};
 
-use super::print;
+use self::filters::ImageFilters;
+use super::{print, templated};
 use crate::app::{App, unix_now};
 use crate::args::ImagesArgs;
-use crate::format::{ago, parse_rfc3339, size, table};
+use crate::format::{SIZE_DIGITS, ago, go_time, parse_rfc3339, size, size_of_digits};
 use crate::report::Failure;
+use crate::template;
 
 const NONE: &str = "<none>";
+/// What is not known, as Docker says it.
+const UNKNOWN: &str = "N/A";
+
+const TABLE: &str = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const TABLE_WITH_DIGESTS: &str =
+    "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+
+/// An image that is listed.
+struct Listed {
+    record: ImageRecord,
+    image: StoredImage,
+}
 
 /// One line of the list.
-struct Line {
-    repository: String,
-    tag: String,
-    digest: String,
-    id: String,
+struct Line<'a> {
+    name: Option<&'a Reference>,
+    digest: Option<Digest>,
+    id: Digest,
     created: Option<i64>,
     size_bytes: u64,
 }
 
+impl Listed {
+    fn created(&self) -> Option<i64> {
+        self.image.config.created.as_deref().and_then(parse_rfc3339)
+    }
+
+    fn lines(&self, size_bytes: u64) -> Vec<Line<'_>> {
+        let line = |name| Line {
+            name,
+            digest: Some(self.record.target.digest),
+            id: self.image.id(),
+            created: self.created(),
+            size_bytes,
+        };
+        if self.record.names.is_empty() {
+            return vec![line(None)];
+        }
+        self.record.names.iter().map(|name| line(Some(name))).collect()
+    }
+
+    /// The read-only layers below the top one, by their chain ids, newest first: each as large as all it stands on.
+    fn layers(&self, sizes: &LayerSizes) -> Vec<Line<'static>> {
+        let config = &self.image.config;
+        let mut size_bytes = 0;
+        let sizes = sizes.of(&self.image).into_iter().map(|layer| {
+            size_bytes += layer;
+            size_bytes
+        });
+        let created = config.history.iter().filter(|entry| !entry.empty_layer).map(created);
+        let created = created.chain(std::iter::repeat(None));
+        let chain = ChainId::of_stack(&config.rootfs.diff_ids);
+        let layers = chain.into_iter().zip(sizes).zip(created);
+        let line = |((id, size_bytes), created): ((ChainId, u64), _)| Line {
+            name: None,
+            digest: None,
+            id: id.0,
+            created,
+            size_bytes,
+        };
+        let mut lines: Vec<_> = layers.map(line).collect();
+        lines.pop();
+        lines.reverse();
+        lines
+    }
+
+    /// The chain id of its top layer.
+    fn top(&self) -> Option<Digest> {
+        ChainId::of_stack(&self.image.config.rootfs.diff_ids).last().map(|chain| chain.0)
+    }
+}
+
+fn created(entry: &History) -> Option<i64> {
+    entry.created.as_deref().and_then(parse_rfc3339)
+}
+
 pub(crate) fn run(app: &App, args: &ImagesArgs) -> Result<u8, Failure> {
     let images = app.images()?;
-    let mut lines = Vec::new();
-    for record in images.store().images().list()? {
-        let image = images.open(&record.target, &Platform::host())?;
-        let size_bytes = images.unpacked_size(&image)?;
-        lines.extend(named_lines(&record, &image, size_bytes));
-        if args.all {
-            lines.extend(layer_lines(&image, &images.layer_sizes(&image)?));
+    let filters = ImageFilters::parse(app, &args.filters, args.name.as_deref())?;
+    let mut listed = Vec::new();
+    for mut record in images.store().images().list()? {
+        if filters.selects_names(&mut record.names) {
+            let image = images.open(&record.target, &Platform::host())?;
+            let listed_image = Listed { record, image };
+            if filters.selects(&listed_image) {
+                listed.push(listed_image);
+            }
         }
     }
-    if let Some(name) = &args.name {
-        let wanted = super::reference(name)?;
-        let tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        lines.retain(|line| {
-            line.repository == wanted.familiar_name() && (!tag || Some(line.tag.as_str()) == wanted.tag())
-        });
+    listed.sort_by_key(|listed| std::cmp::Reverse(listed.created()));
+    if args.tree {
+        return print(&tree::show(app, &listed, args.no_trunc)?).map(|()| 0);
     }
-    print(&if args.quiet { ids(&lines, args) } else { show(&lines, args) }).map(|()| 0)
+    let format = match (&args.format, args.quiet) {
+        (None, true) => "{{.ID}}",
+        (None, false) if args.digests => TABLE_WITH_DIGESTS,
+        (Some(format), quiet) if format == "table" => {
+            if quiet {
+                "{{.ID}}"
+            } else if args.digests {
+                TABLE_WITH_DIGESTS
+            } else {
+                TABLE
+            }
+        }
+        (None, false) => TABLE,
+        (Some(format), _) => format,
+    };
+    let sizes = images.layer_sizes(listed.iter().map(|listed| &listed.image))?;
+    let users = if needs(format, "Containers") { users(app)? } else { BTreeMap::new() };
+    let rows: Vec<Value> = lines(&listed, &sizes, args.all && filters.may_be_unnamed())
+        .iter()
+        .map(|line| row(line, args.no_trunc, &users))
+        .collect();
+    print(&template::list(format, &headings(), &rows).map_err(templated)?).map(|()| 0)
 }
 
-fn named_lines(record: &ImageRecord, image: &StoredImage, size_bytes: u64) -> Vec<Line> {
-    let created = image.config.created.as_deref().and_then(parse_rfc3339);
-    let line = |repository: String, tag: &str| Line {
-        repository,
-        tag: tag.to_owned(),
-        digest: record.target.digest.to_string(),
-        id: image.id().hex(),
-        created,
-        size_bytes,
-    };
-    if record.names.is_empty() {
-        return vec![line(NONE.to_owned(), NONE)];
+/// Whether a format shows a column, which is computed only then.
+fn needs(format: &str, column: &str) -> bool {
+    format == "json" || format.contains(column) || format.contains("json .")
+}
+
+/// How many containers stand on each image.
+fn users(app: &App) -> Result<BTreeMap<String, usize>, Failure> {
+    let mut users = BTreeMap::new();
+    for container in Containers::new(app.store()?.clone()).list().map_err(super::container::failure)? {
+        *users.entry(container.state.spec.image_id.clone()).or_default() += 1;
     }
-    record.names.iter().map(|name| line(name.familiar_name(), name.tag().unwrap_or(NONE))).collect()
+    Ok(users)
 }
 
-/// The read-only layers below an image's top one, by their chain ids, newest first.
-fn layer_lines(image: &StoredImage, sizes: &[u64]) -> Vec<Line> {
-    let chain = ChainId::of_stack(&image.config.rootfs.diff_ids);
-    let below = chain.iter().zip(sizes).rev().skip(1);
-    below
-        .map(|(id, size_bytes)| Line {
-            repository: NONE.to_owned(),
-            tag: NONE.to_owned(),
-            digest: NONE.to_owned(),
-            id: id.0.hex(),
-            created: None,
-            size_bytes: *size_bytes,
-        })
-        .collect()
+fn lines<'a>(listed: &'a [Listed], sizes: &LayerSizes, with_layers: bool) -> Vec<Line<'a>> {
+    // A layer is listed once; one that is the top of an image is that image.
+    let mut seen: BTreeSet<Digest> = listed.iter().filter_map(Listed::top).collect();
+    let mut lines = Vec::new();
+    for image in listed {
+        lines.extend(image.lines(sizes.total(&image.image)));
+        if with_layers {
+            lines.extend(image.layers(sizes).into_iter().filter(|layer| seen.insert(layer.id)));
+        }
+    }
+    lines
 }
 
-fn id(line: &Line, args: &ImagesArgs) -> String {
-    if args.no_trunc { format!("sha256:{}", line.id) } else { line.id[..12].to_owned() }
+fn headings() -> Value {
+    json!({
+        "ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "VirtualSize": "SIZE",
+        "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+    })
 }
 
-fn ids(lines: &[Line], args: &ImagesArgs) -> String {
-    let mut ids: Vec<String> = lines.iter().map(|line| id(line, args)).collect();
-    ids.dedup();
-    ids.iter().map(|id| format!("{id}\n")).collect()
-}
-
-fn show(lines: &[Line], args: &ImagesArgs) -> String {
-    let now = unix_now();
-    let cells = |cells: [String; 6]| {
-        let [repository, tag, digest, id, created, size] = cells;
-        let digest = args.digests.then_some(digest);
-        [repository, tag].into_iter().chain(digest).chain([id, created, size]).collect::<Vec<_>>()
-    };
-    let header = ["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned);
-    let mut rows = vec![cells(header)];
-    rows.extend(lines.iter().map(|line| {
-        let created = line.created.map_or_else(|| "N/A".to_owned(), |created| ago(now, created));
-        cells([
-            line.repository.clone(),
-            line.tag.clone(),
-            line.digest.clone(),
-            id(line, args),
-            created,
-            size(line.size_bytes),
-        ])
-    }));
-    table(&rows)
+fn row(line: &Line<'_>, whole: bool, users: &BTreeMap<String, usize>) -> Value {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+    let id = line.id.to_string();
+    let containers = users.get(&id).copied().unwrap_or_default().to_string();
+    let created = |show: &dyn Fn(i64) -> String| line.created.map_or_else(|| UNKNOWN.to_owned(), show);
+    json!({
+        "ID": if whole { id } else { line.id.short() },
+        "Repository": or_none(line.name.map(Reference::familiar_name)),
+        "Tag": or_none(line.name.and_then(Reference::tag).map(str::to_owned)),
+        "Digest": or_none(line.digest.map(|digest| digest.to_string())),
+        "CreatedSince": created(&|created| ago(unix_now(), created)),
+        "CreatedAt": created(&go_time),
+        "Size": size(line.size_bytes),
+        "VirtualSize": size_of_digits(line.size_bytes, SIZE_DIGITS),
+        "Containers": containers,
+        "SharedSize": UNKNOWN,
+        "UniqueSize": UNKNOWN,
+    })
 }

@@ -1,94 +1,115 @@
-//! `rbuild inspect`: what is known of images and containers, as a JSON list in Docker's words.
+//! `rbuild inspect`: what is known of containers, images, networks and volumes, as a JSON list in Docker's words.
 
-use std::collections::BTreeSet;
+mod image;
 
 use rbuild_container::{
     Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status, Volumes,
 };
-use rbuild_image::{Platform, Reference};
+use rbuild_solver::images::ImageError;
 use serde_json::{Map, Value, json};
 
 use super::container::{endpoint, host_addresses, private};
 use super::network::text;
-use super::print;
+use super::{FAILED, print, templated};
 use crate::app::App;
 use crate::args::InspectArgs;
 use crate::format::{rfc3339, rfc3339_ns};
 use crate::report::{Failure, Kind};
-use crate::template;
+use crate::template::Template;
+
+/// Docker's exit code for a template that is none.
+const EXIT_NO_TEMPLATE: u8 = 64;
+
+/// What `--type` may be here.
+const KINDS: &str = "\"container\", \"image\", \"network\", \"volume\"";
 
 pub(crate) fn run(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
     match args.kind.as_deref() {
-        None => show(app, args, inspect),
+        None | Some("") => show(args, |name| any(app, name, args.size)),
         Some("container") => containers(app, args),
-        Some("image") => show(app, args, |app, _, name| image_json(app, name)),
-        Some(kind) => Err(Failure::new(Kind::Input, format!("\"{kind}\" is not a valid value for --type"))),
+        Some("image") => images(app, args),
+        Some("network") => {
+            show(args, |name| super::network::find(app, name)?.map_err(super::container::failure))
+        }
+        Some("volume") => {
+            show(args, |name| super::volume::find(app, name)?.map_err(super::container::failure))
+        }
+        Some(kind) => Err(Failure::new(FAILED, format!("unknown type: \"{kind}\": must be one of {KINDS}"))),
     }
 }
 
 /// Containers only.
 pub(crate) fn containers(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
-    show(app, args, container)
+    let missing = |name: &str| super::container::failure(ContainerError::NotFound { name: name.to_owned() });
+    show(args, |name| container(app, name, args.size)?.ok_or_else(|| missing(name)))
 }
 
-type Inspect = fn(&App, &InspectArgs, &str) -> Result<Value, Failure>;
-
-/// Shows what there is, and fails when something is missing.
-fn show(app: &App, args: &InspectArgs, inspect: Inspect) -> Result<u8, Failure> {
-    let found = args.names.iter().map(|name| inspect(app, args, name)).collect::<Result<Vec<_>, _>>()?;
-    show_all(args.format.as_deref(), &found).map(|()| 0)
+/// Images only.
+pub(crate) fn images(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
+    show(args, |name| image::find(app, name)?.ok_or_else(|| ImageError::not_found(name).into()))
 }
 
-/// Shows what was found: as a JSON list, or in the form that `--format` asks for.
-///
-/// # Errors
-/// When the template asks for what is not there.
-pub(crate) fn show_all(format: Option<&str>, found: &[Value]) -> Result<(), Failure> {
-    let text = match format {
-        None | Some("json") => serde_json::to_string_pretty(found).expect("a JSON value is JSON") + "\n",
-        Some(format) => template::list(format, &Value::Null, found)
-            .map_err(|error| Failure::caused_by(Kind::Run(1), &error))?,
-    };
-    print(&text)
-}
-
-/// A container of this name comes before an image, as in Docker.
-fn inspect(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
-    let store = Containers::new(app.store()?.clone());
-    match store.find(name) {
-        Ok(found) => container_json(app, &store, &found, args.size),
-        Err(ContainerError::NotFound { .. }) => image_json(app, name),
-        Err(error) => Err(super::container::failure(error)),
+/// The first thing of this name, in Docker's order.
+fn any(app: &App, name: &str, with_size: bool) -> Result<Value, Failure> {
+    if let Some(found) = container(app, name, with_size)? {
+        return Ok(found);
+    }
+    if let Some(found) = image::find(app, name)? {
+        return Ok(found);
+    }
+    match super::network::find(app, name)? {
+        Err(ContainerError::NoSuchNetwork { .. }) => {}
+        found => return found.map_err(super::container::failure),
+    }
+    match super::volume::find(app, name)? {
+        Err(ContainerError::NoSuchVolume { .. }) => {
+            Err(Failure::new(FAILED, format!("No such object: {name}")))
+        }
+        found => found.map_err(super::container::failure),
     }
 }
 
-fn container(app: &App, args: &InspectArgs, name: &str) -> Result<Value, Failure> {
-    let store = Containers::new(app.store()?.clone());
-    let found = store.find(name).map_err(super::container::failure)?;
-    container_json(app, &store, &found, args.size)
+/// Shows what there is, and then fails for what there is not.
+fn show(args: &InspectArgs, find: impl FnMut(&str) -> Result<Value, Failure>) -> Result<u8, Failure> {
+    show_each(args.format.as_deref(), &args.names, find)
 }
 
-fn image_json(app: &App, name: &str) -> Result<Value, Failure> {
-    let images = app.images()?;
-    let record = images.find(name)?;
-    let image = images.open(&record.target, &Platform::host())?;
-    let names: Vec<String> = record.names.iter().map(Reference::familiar).collect();
-    let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.target.digest);
-    let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
-    Ok(json!({
-        "Id": image.id(),
-        "RepoTags": names,
-        "RepoDigests": digests,
-        "Created": image.config.created,
-        "Author": image.config.author.clone().unwrap_or_default(),
-        "Config": image.config.config,
-        "Architecture": image.config.platform.architecture,
-        "Os": image.config.platform.os,
-        "Variant": image.config.platform.variant.clone().unwrap_or_default(),
-        "Size": images.unpacked_size(&image)?,
-        "RootFS": { "Type": image.config.rootfs.kind, "Layers": image.config.rootfs.diff_ids },
-        "Descriptor": record.target,
-    }))
+/// The same, in the form that `--format` asks for: a JSON list, or what a template makes of each.
+///
+/// # Errors
+/// When something is not there, or the template asks for what is not there.
+pub(crate) fn show_each(
+    format: Option<&str>,
+    names: &[String],
+    mut find: impl FnMut(&str) -> Result<Value, Failure>,
+) -> Result<u8, Failure> {
+    let format = format.filter(|format| !format.is_empty());
+    let template = format.filter(|format| *format != "json").map(Template::parse).transpose();
+    let template = template.map_err(|error| Failure::caused_by(Kind::Run(EXIT_NO_TEMPLATE), &error))?;
+    let mut found = Vec::new();
+    let outcome = super::container::each(names, |name| {
+        found.push(find(name)?);
+        Ok(())
+    });
+    let text = match template {
+        None if format.is_some() => Value::from(found).to_string() + "\n",
+        None => serde_json::to_string_pretty(&found).expect("a JSON value is JSON") + "\n",
+        Some(template) => {
+            let shown = found.iter().map(|value| Ok(template.render(value)? + "\n"));
+            shown.collect::<Result<String, _>>().map_err(templated)?
+        }
+    };
+    print(&text)?;
+    outcome
+}
+
+fn container(app: &App, name: &str, with_size: bool) -> Result<Option<Value>, Failure> {
+    let store = Containers::new(app.store()?.clone());
+    match store.find(name) {
+        Ok(found) => container_json(app, &store, &found, with_size).map(Some),
+        Err(ContainerError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(super::container::failure(error)),
+    }
 }
 
 fn container_json(
@@ -192,22 +213,15 @@ fn network_json(container: &Container) -> Value {
 fn config_json(container: &Container) -> Value {
     let spec = &container.state.spec;
     let hostname = if spec.hostname.is_empty() { container.short_id() } else { &spec.hostname };
-    let mut json = json!({
+    let mut json = image::config_json(&spec.config);
+    let own = json!({
         "Hostname": hostname,
-        "User": "",
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
-        "Env": [],
-        "Cmd": null,
         "Image": spec.image,
-        "Volumes": null,
-        "WorkingDir": "",
-        "Entrypoint": null,
-        "Labels": {},
         "StopTimeout": spec.stop_timeout,
     });
-    let own = serde_json::to_value(&spec.config).expect("a config is JSON");
     if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
         json.extend(own);
     }

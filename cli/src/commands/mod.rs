@@ -31,13 +31,17 @@ pub(crate) mod volume;
 use std::io::Write as _;
 use std::path::Path;
 
-use rbuild_image::{Platform, Reference};
-use rbuild_solver::images::Transfer;
+use rbuild_image::{Descriptor, Platform, Reference};
+use rbuild_solver::images::{Images, StoredImage, Transfer};
 
 use crate::format::visible;
 pub(crate) use trust::trust;
 
 use crate::report::{Failure, Kind};
+use crate::template::TemplateError;
+
+/// What Docker's commands end with when they fail.
+pub(crate) const FAILED: Kind = Kind::Run(1);
 
 /// Writes to standard output, where results go; nothing in it steers a terminal.
 ///
@@ -64,6 +68,30 @@ pub(crate) fn platform(name: Option<&str>) -> Result<Platform, Failure> {
             .map_err(|error: rbuild_image::ParsePlatformError| Failure::caused_by(Kind::Input, &error))
     };
     name.filter(|name| *name != "local").map_or_else(|| Ok(Platform::host()), parse)
+}
+
+/// The image behind a descriptor of the store: for this machine's platform or, where there is none, the first; for exactly the
+/// platform that was asked for.
+pub(crate) fn image_for(
+    images: &Images,
+    target: &Descriptor,
+    name: Option<&str>,
+) -> Result<StoredImage, Failure> {
+    let wanted = platform(name)?;
+    if name.is_none() {
+        return Ok(images.open(target, &wanted)?);
+    }
+    let image = images.open_exactly(target, &wanted)?;
+    image.filter(|image| image.config.platform.runs_on(&wanted)).ok_or_else(|| {
+        let message =
+            format!("image {} does not provide the specified platform ({wanted})", target.digest.short());
+        Failure::new(FAILED, message)
+    })
+}
+
+/// A template that means nothing, or asks for what is not there.
+pub(crate) fn templated(error: TemplateError) -> Failure {
+    Failure::caused_by(FAILED, &error)
 }
 
 /// Gives an I/O error its verb and path.

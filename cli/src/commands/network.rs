@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use rbuild_container::{Container, Containers, KnownNetworks, NetworkMode, NetworkRecord, NewNetwork};
+use rbuild_container::{
+    Container, ContainerError, Containers, KnownNetworks, NetworkMode, NetworkRecord, NewNetwork,
+};
 use serde_json::{Map, Value, json};
 
 use super::container::{each, endpoint, failure, labels};
@@ -10,8 +12,8 @@ use super::filter::ObjectFilters;
 use super::print;
 use crate::app::{App, unix_now};
 use crate::args::{
-    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs,
-    NetworkPruneArgs, NetworkRmArgs,
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
+    ObjectPruneArgs,
 };
 use crate::format::rfc3339;
 use crate::report::{Failure, Kind};
@@ -83,12 +85,15 @@ fn ls(app: &App, args: &NetworkLsArgs) -> Result<u8, Failure> {
 }
 
 fn inspect(app: &App, args: &NetworkInspectArgs) -> Result<u8, Failure> {
+    super::inspect::show_each(args.format.as_deref(), &args.networks, |name| {
+        find(app, name)?.map_err(failure)
+    })
+}
+
+/// What is known of the network of this name.
+pub(super) fn find(app: &App, name: &str) -> Result<Result<Value, ContainerError>, Failure> {
     let (known, containers) = (known(app)?, all_containers(app)?);
-    let mut found = Vec::new();
-    for name in &args.networks {
-        found.push(network_json(app, &known.get(name).map_err(failure)?, &containers));
-    }
-    super::inspect::show_all(args.format.as_deref(), &found).map(|()| 0)
+    Ok(known.get(name).map(|record| network_json(app, &record, &containers)))
 }
 
 fn network_json(app: &App, record: &NetworkRecord, containers: &[Container]) -> Value {
@@ -140,7 +145,7 @@ fn addresses<'a>(container: &'a Container, network: &str) -> Option<&'a [IpAddr]
 fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
     let known = known(app)?;
     each(&args.networks, |name| match known.get(name) {
-        Err(rbuild_container::ContainerError::NoSuchNetwork { .. }) if args.force => Ok(()),
+        Err(ContainerError::NoSuchNetwork { .. }) if args.force => Ok(()),
         record => {
             known.remove(&app.networks(), &record.map_err(failure)?).map_err(failure)?;
             print(&format!("{name}\n"))
@@ -167,7 +172,7 @@ fn connect(app: &App, args: &NetworkConnectArgs, wanted: bool) -> Result<u8, Fai
     containers.set_network(&container, mode).map_err(failure).map(|()| 0)
 }
 
-fn prune(app: &App, args: &NetworkPruneArgs) -> Result<u8, Failure> {
+fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let (known, containers) = (known(app)?, all_containers(app)?);
     let mut removed = String::new();

@@ -175,11 +175,12 @@ fn show(lines: &[Line]) -> String {
 }
 
 fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
-    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
-    let images = if args.all { "all images without at least one container" } else { "all dangling images" };
+    let filters = ObjectFilters::parse(&args.images.objects.filters, unix_now())?;
+    let images =
+        if args.images.all { "all images without at least one container" } else { "all dangling images" };
     let volumes = if args.volumes { "  - all anonymous volumes that no container uses\n" } else { "" };
     confirm(
-        args.force,
+        args.images.objects.force,
         &format!(
             "This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - all unused build cache\n\n"
         ),
@@ -193,7 +194,8 @@ fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {
         freed += freed_bytes;
     }
     let total_before = store.usage()?.total_bytes();
-    text += &container::deleted("Images", &image::remove(app, &image::unused(app, args.all, &filters)?)?);
+    text +=
+        &container::deleted("Images", &image::remove(app, &image::unused(app, args.images.all, &filters)?)?);
     // What is cached has no labels: who asks for some means other things.
     let selects = |item: &Item| !filters.names_labels() || item.kind == ItemKind::Leftover;
     let (selects, unused_since) = (Some(&selects as _), filters.created_before);

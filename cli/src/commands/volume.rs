@@ -73,16 +73,19 @@ fn ls(app: &App, args: &VolumeLsArgs) -> Result<u8, Failure> {
 }
 
 fn inspect(app: &App, args: &VolumeInspectArgs) -> Result<u8, Failure> {
+    super::inspect::show_each(args.format.as_deref(), &args.volumes, |name| find(app, name)?.map_err(failure))
+}
+
+/// What is known of the volume of this name.
+pub(super) fn find(app: &App, name: &str) -> Result<Result<Value, ContainerError>, Failure> {
     let volumes = volumes(app)?;
-    let show = |name: &String| {
-        let volume = volumes.get(name).map_err(failure)?;
-        Ok(json!({
+    let show = |volume: Volume| {
+        json!({
             "CreatedAt": rfc3339(volume.created), "Driver": "local", "Labels": volume.labels,
             "Mountpoint": volumes.data(name), "Name": volume.name, "Options": null, "Scope": "local",
-        }))
+        })
     };
-    let found = args.volumes.iter().map(show).collect::<Result<Vec<_>, Failure>>()?;
-    super::inspect::show_all(args.format.as_deref(), &found).map(|()| 0)
+    Ok(volumes.get(name).map(show))
 }
 
 fn rm(app: &App, args: &VolumeRmArgs) -> Result<u8, Failure> {
@@ -94,7 +97,7 @@ fn rm(app: &App, args: &VolumeRmArgs) -> Result<u8, Failure> {
 }
 
 fn prune(app: &App, args: &VolumePruneArgs) -> Result<u8, Failure> {
-    let filters = ObjectFilters::parse(&args.filters, unix_now())?;
+    let filters = ObjectFilters::parse(&args.objects.filters, unix_now())?;
     let (names, freed) = remove_unused(app, args.all, &filters)?;
     print(&format!("{}Total reclaimed space: {}\n", deleted("Volumes", &names), size(freed))).map(|()| 0)
 }

@@ -61,7 +61,8 @@ impl Images {
     ) -> Result<Descriptor, ImageError> {
         let failed = || ImageError::io("write", "a compressed tar");
         let blob = self.store.content().writer(u64::MAX)?;
-        let mut out = Encoder::new(blob, ENCODING, &self.pool).map_err(failed())?;
+        let pool = self.threads.pool().map_err(failed())?;
+        let mut out = Encoder::new(blob, ENCODING, pool).map_err(failed())?;
         write(&mut out).map_err(failed())?;
         let (digest, size_bytes) = out.finish().map_err(failed())?.commit(None)?;
         Ok(Descriptor { digest, size_bytes, ..Descriptor::of(MediaType::OciLayerZstd, &[]) })

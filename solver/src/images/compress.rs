@@ -219,7 +219,8 @@ impl Images {
         out: &mut dyn Write,
     ) -> Result<(), ImageError> {
         let failed = || ImageError::io("compress", "a layer");
-        let mut encoder = Encoder::new(out, config.encoding(), &self.pool).map_err(failed())?;
+        let pool = self.threads.pool().map_err(failed())?;
+        let mut encoder = Encoder::new(out, config.encoding(), pool).map_err(failed())?;
         self.write_blob(tar, &mut encoder)?;
         encoder.finish().map(drop).map_err(failed())
     }

@@ -1,19 +1,19 @@
 //! What goes wrong with images.
 
-use rbuild_image::{DiffId, Digest, ManifestError, MediaType, Platform};
+use rbuild_image::{DiffId, Digest, ManifestError, MediaType, Platform, Reference};
 use thiserror::Error;
 
 /// Why something could not be done with an image.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// There is no such image in the store.
-    #[error("no such image: `{name}`")]
+    #[error("No such image: {name}")]
     NotFound {
-        /// What was asked for.
+        /// What was asked for, as a whole name where it can be one.
         name: String,
     },
     /// Several images begin so.
-    #[error("`{prefix}` is the beginning of several image ids")]
+    #[error("multiple IDs found with provided prefix: {prefix}")]
     Ambiguous {
         /// What was asked for.
         prefix: String,
@@ -133,6 +133,12 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// There is no image of this name in the store.
+    pub fn not_found(name: &str) -> Self {
+        let whole = |reference: Reference| reference.familiar();
+        Self::NotFound { name: name.parse().map_or_else(|_| name.to_owned(), whole) }
+    }
+
     /// Gives an I/O error its verb and subject.
     pub(crate) fn io(verb: &'static str, subject: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let subject = subject.into();

@@ -25,10 +25,11 @@ mod target;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rayon::ThreadPool;
 use rbuild_cache::{ImageRecord, Snapshot, Store};
 use rbuild_image::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
 use rbuild_registry::{Client, RemoteStore};
+
+use crate::threads::Threads;
 
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
 pub(crate) use artifact::{EMPTY, EMPTY_TYPE};
@@ -43,6 +44,7 @@ pub(crate) use parallel::in_parallel;
 pub(crate) use pull::PackedLayer;
 pub use resolve::PullPolicy;
 pub use save::Saved;
+pub use size::LayerSizes;
 pub use target::Target;
 
 /// An image of the store, for one platform.
@@ -96,13 +98,13 @@ impl std::fmt::Debug for Watch<'_> {
 pub struct Images {
     store: Store,
     registry: Arc<Client>,
-    pool: Arc<ThreadPool>,
+    threads: Threads,
 }
 
 impl Images {
-    /// The images of `store`; `registry` fetches what it lacks, layers are compressed on `pool`.
-    pub const fn new(store: Store, registry: Arc<Client>, pool: Arc<ThreadPool>) -> Self {
-        Self { store, registry, pool }
+    /// The images of `store`; `registry` fetches what it lacks, layers are compressed on `threads`.
+    pub const fn new(store: Store, registry: Arc<Client>, threads: Threads) -> Self {
+        Self { store, registry, threads }
     }
 
     /// The store they are in.
@@ -147,7 +149,7 @@ impl Images {
         match (found.pop(), found.len()) {
             (Some(record), 0) => Ok(record),
             (Some(_), _) => Err(ImageError::Ambiguous { prefix: name.to_owned() }),
-            (None, _) => Err(ImageError::NotFound { name: name.to_owned() }),
+            (None, _) => Err(ImageError::not_found(name)),
         }
     }
 
@@ -166,7 +168,10 @@ impl Images {
     }
 
     /// As [`open`](Self::open), for exactly this platform where there is a choice; `None` when its documents are not here.
-    fn open_exactly(
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn open_exactly(
         &self,
         target: &Descriptor,
         platform: &Platform,

@@ -1,29 +1,42 @@
 //! How large images are, as people are told: what their layers unpack to.
 
+use std::collections::BTreeMap;
+
+use rbuild_image::DiffId;
+
 use super::{ImageError, Images, StoredImage};
 
-impl Images {
+/// The sizes of layers of some images, in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct LayerSizes(BTreeMap<DiffId, u64>);
+
+impl LayerSizes {
     /// The sizes of an image's layers, bottom first: of their tars where those are known, of their blobs otherwise.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn layer_sizes(&self, image: &StoredImage) -> Result<Vec<u64>, ImageError> {
-        let unpacked = match self.snapshot(image)? {
-            Some(snapshot) => self.store.layer_infos(&snapshot)?,
-            None => Vec::new(),
+    pub fn of(&self, image: &StoredImage) -> Vec<u64> {
+        let layers = image.manifest.layers.iter().enumerate();
+        let size = |(index, descriptor): (usize, &rbuild_image::Descriptor)| {
+            let known = image.config.rootfs.diff_ids.get(index).and_then(|diff_id| self.0.get(diff_id));
+            known.copied().unwrap_or(descriptor.size_bytes)
         };
-        let sizes = image.manifest.layers.iter().enumerate().map(|(index, descriptor)| {
-            let tar = unpacked.get(index).and_then(|layer| layer.tar_size_bytes);
-            tar.unwrap_or(descriptor.size_bytes)
-        });
-        Ok(sizes.collect())
+        layers.map(size).collect()
     }
 
     /// The size of an image: of all its layers.
+    pub fn total(&self, image: &StoredImage) -> u64 {
+        self.of(image).iter().sum()
+    }
+}
+
+impl Images {
+    /// What is known of the layers of images, in one look.
     ///
     /// # Errors
-    /// As [`layer_sizes`](Self::layer_sizes).
-    pub fn unpacked_size(&self, image: &StoredImage) -> Result<u64, ImageError> {
-        Ok(self.layer_sizes(image)?.iter().sum())
+    /// When the store fails.
+    pub fn layer_sizes<'a>(
+        &self,
+        images: impl IntoIterator<Item = &'a StoredImage>,
+    ) -> Result<LayerSizes, ImageError> {
+        let diff_ids = images.into_iter().flat_map(|image| &image.config.rootfs.diff_ids).copied().collect();
+        Ok(LayerSizes(self.store.tar_sizes_bytes(&diff_ids)?))
     }
 }

@@ -5,7 +5,7 @@ use rbuild_container::{Container, ContainerError, Containers, KILL, Stop};
 use super::create::stop_signal;
 use super::{containers, each, failure, for_each};
 use crate::app::{App, unix_now};
-use crate::args::{ContainerPruneArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StopArgs};
+use crate::args::{ContainersArgs, KillArgs, ObjectPruneArgs, RenameArgs, RmArgs, StopArgs};
 use crate::commands::filter::ObjectFilters;
 use crate::commands::print;
 use crate::format::size;
@@ -84,7 +84,7 @@ pub(super) fn rename(app: &App, args: &RenameArgs) -> Result<u8, Failure> {
     containers.rename(&container, &args.name).map_err(failure).map(|()| 0)
 }
 
-pub(super) fn prune(app: &App, args: &ContainerPruneArgs) -> Result<u8, Failure> {
+pub(super) fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let (ids, freed) = remove_stopped(app, &filters)?;
     print(&format!("{}Total reclaimed space: {}\n", deleted("Containers", &ids), size(freed))).map(|()| 0)

@@ -1,0 +1,71 @@
+//! An image in the words of Docker's API.
+
+use std::collections::BTreeSet;
+
+use rbuild_cache::ImageRecord;
+use rbuild_image::{ContainerConfig, Platform, Reference};
+use rbuild_solver::images::ImageError;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::report::Failure;
+
+/// What is known of the image of this name; `None` when there is none.
+///
+/// # Errors
+/// When the name is that of several, or the store fails.
+pub(super) fn find(app: &App, name: &str) -> Result<Option<Value>, Failure> {
+    match app.images()?.find(name) {
+        Ok(record) => show(app, &record).map(Some),
+        Err(ImageError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show(app: &App, record: &ImageRecord) -> Result<Value, Failure> {
+    let images = app.images()?;
+    let image = images.open(&record.target, &Platform::host())?;
+    let names: Vec<String> = record.names.iter().map(Reference::familiar).collect();
+    let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.target.digest);
+    let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
+    let config = &image.config;
+    let newest = config.history.last();
+    Ok(json!({
+        "Id": image.id(),
+        "RepoTags": names,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": newest.and_then(|entry| entry.comment.clone()).unwrap_or_default(),
+        "Created": config.created,
+        "DockerVersion": "",
+        "Author": config.author.clone().unwrap_or_default(),
+        "Config": config_json(&config.config),
+        "Architecture": config.platform.architecture,
+        "Os": config.platform.os,
+        "Variant": config.platform.variant.clone().unwrap_or_default(),
+        "Size": images.layer_sizes([&image])?.total(&image),
+        "GraphDriver": { "Name": "overlayfs", "Data": null },
+        "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
+        "Metadata": { "LastTagTime": crate::format::rfc3339(record.created) },
+        "Descriptor": record.target,
+    }))
+}
+
+/// A config with all of Docker's fields, whether they are set or not: templates ask for them.
+pub(super) fn config_json(config: &ContainerConfig) -> Value {
+    let mut json = json!({
+        "User": "",
+        "Env": [],
+        "Cmd": null,
+        "Volumes": null,
+        "WorkingDir": "",
+        "Entrypoint": null,
+        "OnBuild": null,
+        "Labels": {},
+    });
+    let own = serde_json::to_value(config).expect("a config is JSON");
+    if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
+        json.extend(own);
+    }
+    json
+}
