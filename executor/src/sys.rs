@@ -24,62 +24,77 @@ pub(crate) struct InitDescriptors<'a> {
     pub control: BorrowedFd<'a>,
 }
 
-/// Starts init in new namespaces, as a copy of this process that executes `program` at once.
+/// What the child of [`clone_init`] does before `execveat`: numbers and pointers, worked out before it exists.
+struct Start {
+    program: RawFd,
+    /// Which descriptor becomes which.
+    moves: [(RawFd, RawFd); 4],
+    argv: [*const libc::c_char; 2],
+    envp: [*const libc::c_char; 1],
+}
+
+/// The stack of the child until `execveat`: a few frames, in a C library that may be built without optimisation.
+const START_STACK_BYTES: usize = 64 * 1024;
+
+/// Starts init in new namespaces: a child that executes `program` at once.
+///
+/// It borrows this process' memory until then (`CLONE_VM`, `CLONE_VFORK`), as `posix_spawn` does: to copy the page tables of a large
+/// program, and to fault its pages in again, took longer than to execute a new one.
 ///
 /// The calling thread must have all signals blocked, so that no handler of ours runs in the child.
 /// Returns its process id here and a descriptor of it.
 pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> {
-    let argv = [INIT_NAME.as_ptr(), std::ptr::null()];
-    let envp = [std::ptr::null::<libc::c_char>()];
-    let program = descriptors.program.as_raw_fd();
-    let moves = [
-        (descriptors.stdio[0].as_raw_fd(), 0),
-        (descriptors.stdio[1].as_raw_fd(), 1),
-        (descriptors.stdio[2].as_raw_fd(), 2),
-        (descriptors.control.as_raw_fd(), CONTROL_FD),
-    ];
+    let [stdin, stdout, stderr] = descriptors.stdio;
+    let mut start = Start {
+        program: descriptors.program.as_raw_fd(),
+        moves: [
+            (stdin.as_raw_fd(), 0),
+            (stdout.as_raw_fd(), 1),
+            (stderr.as_raw_fd(), 2),
+            (descriptors.control.as_raw_fd(), CONTROL_FD),
+        ],
+        argv: [INIT_NAME.as_ptr(), std::ptr::null()],
+        envp: [std::ptr::null()],
+    };
     let mut pidfd: RawFd = -1;
-    // SAFETY: `clone_args` is plain integers, for which zero means "not given".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "the flags are bits, and CLONE_NEWNS and its like are positive"
-    )]
-    {
-        args.flags = (libc::CLONE_PIDFD | namespaces) as u64;
-        args.exit_signal = libc::SIGCHLD as u64;
-    }
-    args.pidfd = &raw mut pidfd as u64;
-
-    // SAFETY: without CLONE_VM the child has its own copy of all memory and goes on on a copy of this stack. Between here and
-    // `execveat` it only makes system calls that are async-signal-safe, on values computed above; it neither allocates nor
-    // takes a lock that another thread may have held. `args` outlives the call and has the size that is passed.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    let mut stack = vec![0_u128; START_STACK_BYTES / size_of::<u128>()];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
+    // SAFETY: the child runs `start_init` on a stack of its own, which is aligned and grows down from its end, while this thread stands
+    // still until the child has executed the program or is gone (CLONE_VFORK). So `start`, `stack` and `pidfd` outlive its use of
+    // them, and the thread-local storage that it shares with this thread is used by one of the two at a time.
+    let pid = unsafe {
+        libc::clone(
+            start_init,
+            stack.as_mut_ptr_range().end.cast(),
+            flags,
+            (&raw mut start).cast(),
+            &raw mut pidfd,
+        )
+    };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
-    if pid == 0 {
-        // SAFETY: as above. `argv` and `envp` end with a null pointer. `_exit` runs no destructor of the parent's.
-        unsafe {
-            for (from, to) in moves {
-                libc::dup2(from, to);
-            }
-            // What the caller of rbuild left open without close-on-exec goes no further than here.
-            libc::syscall(libc::SYS_close_range, CONTROL_FD + 1, i32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            libc::syscall(
-                libc::SYS_execveat,
-                program,
-                c"".as_ptr(),
-                argv.as_ptr(),
-                envp.as_ptr(),
-                libc::AT_EMPTY_PATH,
-            );
-            libc::_exit(*libc::__errno_location());
-        }
-    }
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor there, which nobody else owns.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Becomes init. Only makes system calls: it runs in the memory of a program whose other threads go on, any of which may hold the
+/// allocator's lock.
+extern "C" fn start_init(start: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: it is the `Start` of the thread that stands still in `clone_init`.
+    let start = unsafe { &*start.cast::<Start>() };
+    // SAFETY: system calls that are async-signal-safe, on values computed before. `argv` and `envp` end with a null pointer. `_exit`
+    // runs no destructor of the parent's. The descriptors are a copy of the parent's table (no CLONE_FILES).
+    unsafe {
+        for (from, to) in start.moves {
+            libc::dup2(from, to);
+        }
+        // What the caller of rbuild left open without close-on-exec goes no further than here.
+        libc::syscall(libc::SYS_close_range, CONTROL_FD + 1, i32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        let (argv, envp) = (start.argv.as_ptr(), start.envp.as_ptr());
+        libc::syscall(libc::SYS_execveat, start.program, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
+        libc::_exit(*libc::__errno_location());
+    }
 }
 
 /// Init's end of the control socket. To be called once, and only in init.

@@ -16,6 +16,8 @@ use super::netlink::Netlink;
 #[derive(Debug)]
 pub(super) struct Namespace {
     descriptor: OwnedFd,
+    /// Whether it is another than the process's own, in which all threads are but those that are made here.
+    is_foreign: bool,
     pub(super) netlink: Netlink,
 }
 
@@ -24,15 +26,16 @@ impl Namespace {
     pub(super) fn new() -> io::Result<Self> {
         on_thread(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
-            let here = Self::current()?;
+            let here = Self { is_foreign: true, ..Self::current()? };
             here.netlink.set_up("lo")?;
             Ok(here)
         })
     }
 
-    /// The one that the calling thread is in.
+    /// The process's own.
     pub(super) fn current() -> io::Result<Self> {
-        Ok(Self { descriptor: File::open("/proc/thread-self/ns/net")?.into(), netlink: Netlink::open()? })
+        let descriptor = File::open("/proc/thread-self/ns/net")?.into();
+        Ok(Self { descriptor, is_foreign: false, netlink: Netlink::open()? })
     }
 
     /// The number that names it as long as it exists.
@@ -42,6 +45,9 @@ impl Namespace {
 
     /// Does something in it.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        if !self.is_foreign {
+            return work();
+        }
         on_thread(|| {
             nix::sched::setns(&self.descriptor, CloneFlags::CLONE_NEWNET)?;
             work()
