@@ -160,6 +160,10 @@ impl Group {
         let devices = if confined { Devices::Confined } else { Devices::All };
         Ok(Some(Self { cgroup: Some(cgroup), devices }))
     }
+
+    pub(crate) const fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
 }
 
 impl Drop for Group {
@@ -219,17 +223,15 @@ impl Running {
         }
     }
 
-    /// Moves the process into its control group.
-    pub(crate) fn enter(&mut self, group: Group) -> Result<(), Error> {
-        group.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(self.handle.pid))?;
-        self.handle.group = group.cgroup.as_ref().map(|cgroup| cgroup.name().into());
+    /// Keeps its control group as long as it runs.
+    pub(crate) fn keep_group(&mut self, group: Group) {
+        self.handle.group = group.cgroup().map(|cgroup| cgroup.name().into());
         self.group = Some(group);
-        Ok(())
     }
 
     /// Its control group, as long as it runs.
     pub fn cgroup(&self) -> Option<&Cgroup> {
-        self.group.as_ref()?.cgroup.as_ref()
+        self.group.as_ref()?.cgroup()
     }
 
     /// How many processes of the container the kernel has killed for want of memory; known when it has ended.

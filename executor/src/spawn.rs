@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::capability::Capabilities;
-use crate::cgroup::{Cgroup, CgroupSpec, unique_name};
+use crate::cgroup::{Cgroup, CgroupSpec, Entrance, unique_name};
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
@@ -220,7 +220,7 @@ impl Executor {
         spec: &Spec,
         wired: Wired,
         spawner: &Spawner,
-        clone: impl FnOnce(&sys::InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> + Send + 'static,
+        clone: impl Fn(&sys::InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> + Send + 'static,
     ) -> Result<Running, Error> {
         let (mut channel, init_end) =
             Channel::pair().map_err(|error| Error::setup("make a socket", error))?;
@@ -228,17 +228,21 @@ impl Executor {
         // As long as we had it, the stream would not end.
         drop(init_end);
         let program = prepared(self.program.as_fd()).map_err(no_process)?;
+        let mut entrance = wired.entrance()?;
         let child = wired.child;
         let start = move || {
             let ChildStdio { stdin, stdout, stderr } = &child;
             let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-            clone(&sys::InitDescriptors { program: program.as_fd(), stdio, control: control.as_fd() })
+            let (program, control) = (program.as_fd(), control.as_fd());
+            let begun =
+                entrance.enter(|cgroup| clone(&sys::InitDescriptors { program, stdio, control, cgroup }));
+            begun.map(|(pid, pidfd)| (pid, pidfd, entrance))
         };
-        let (pid, pidfd) = spawner.run(start).and_then(|started| started).map_err(no_process)?;
+        let (pid, pidfd, entrance) = spawner.run(start).and_then(|started| started).map_err(no_process)?;
         let mut running = Running::new(pid, pidfd, wired.outputs, wired.sink);
         // Init waits for its instructions, so all that it will do is done in the group.
-        wired.group.map_or(Ok(()), |group| running.enter(group))?;
-        wired.joined_group.map_or(Ok(()), |cgroup| cgroup.add(pid))?;
+        entrance.follow(pid).map_err(|error| Error::setup("enter the control group", error))?;
+        wired.group.into_iter().for_each(|group| running.keep_group(group));
         let borrowed: Vec<BorrowedFd<'_>> = wired.descriptors.0.iter().map(AsFd::as_fd).collect();
         let told = channel.send_spec(spec, &borrowed);
         drop(wired.descriptors);
@@ -513,6 +517,13 @@ pub(crate) struct Wired {
 impl Wired {
     pub(crate) fn new(stdio: Stdio) -> Result<Self, Error> {
         Self::open(stdio).map_err(|error| Error::setup("open standard input and output", error))
+    }
+
+    /// The way into the group that its process is to be in.
+    fn entrance(&self) -> Result<Entrance, Error> {
+        let own = self.group.as_ref().and_then(Group::cgroup);
+        let entrance = own.or(self.joined_group.as_ref()).map(Cgroup::entrance).transpose()?;
+        Ok(entrance.unwrap_or_default())
     }
 
     fn open(stdio: Stdio) -> io::Result<Self> {

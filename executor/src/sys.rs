@@ -22,6 +22,8 @@ pub(crate) struct InitDescriptors<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Becomes 3.
     pub control: BorrowedFd<'a>,
+    /// The directory of the control group that it begins in, of version 2; the thread's own when not given.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// What the child of [`clone_init`] does before `execveat`: numbers and pointers, worked out before it exists.
@@ -45,7 +47,7 @@ const START_STACK_BYTES: usize = 64 * 1024;
 /// Returns its process id here and a descriptor of it.
 pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> io::Result<(i32, OwnedFd)> {
     let [stdin, stdout, stderr] = descriptors.stdio;
-    let mut start = Start {
+    let start = Start {
         program: descriptors.program.as_raw_fd(),
         moves: [
             (stdin.as_raw_fd(), 0),
@@ -58,31 +60,94 @@ pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> 
     };
     let mut pidfd: RawFd = -1;
     let mut stack = vec![0_u128; START_STACK_BYTES / size_of::<u128>()];
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
-    // SAFETY: the child runs `start_init` on a stack of its own, which is aligned and grows down from its end, while this thread stands
-    // still until the child has executed the program or is gone (CLONE_VFORK). So `start`, `stack` and `pidfd` outlive its use of
-    // them, and the thread-local storage that it shares with this thread is used by one of the two at a time.
-    let pid = unsafe {
-        libc::clone(
-            start_init,
-            stack.as_mut_ptr_range().end.cast(),
-            flags,
-            (&raw mut start).cast(),
-            &raw mut pidfd,
-        )
-    };
+    // SAFETY: `clone_args` is plain integers, for which zero means "not given".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    #[expect(clippy::cast_sign_loss, reason = "flags, a signal and a descriptor: none is negative")]
+    {
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | namespaces;
+        args.flags = flags as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        if let Some(cgroup) = descriptors.cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = cgroup.as_raw_fd() as u64;
+        }
+    }
+    args.pidfd = &raw mut pidfd as u64;
+    args.stack = stack.as_mut_ptr() as u64;
+    args.stack_size = START_STACK_BYTES as u64;
+    // SAFETY: this thread stands still until the child has executed the program or is gone (CLONE_VFORK). So `start`, `stack` and `pidfd`
+    // outlive the child's use of them, and of the thread-local storage that both have one makes use at a time.
+    let result = unsafe { clone3(&args, start_init, &start) };
+    let pid = i32::try_from(result).map_err(io::Error::other)?;
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(io::Error::from_raw_os_error(-pid));
     }
     // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor there, which nobody else owns.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
+/// Linux 5.7. The binding has it as a signed number that cannot hold it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes a child that calls `child` with `start` on the stack that `args` names. Returns what the kernel does: a process id, or an error's number, negated.
+///
+/// No C library offers this one, and a child that shares memory must not return from the function that its parent is in.
+///
+/// # Safety
+///
+/// `args` must name a stack, and all that it and `start` lead to must be there as long as the child uses it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, start: &Start) -> libc::c_long {
+    let result: libc::c_long;
+    // SAFETY: the parent's registers and stack are as they were but for what the system call clobbers. The child, whose stack is aligned
+    // and empty, calls a function that does not return.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, {start}",
+            "call {child}",
+            "2:",
+            start = in(reg) start,
+            child = in(reg) child,
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") args,
+            in("rsi") size_of::<libc::clone_args>(),
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    result
+}
+
+/// As for the other architecture.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, start: &Start) -> libc::c_long {
+    let result: libc::c_long;
+    // SAFETY: as for the other architecture.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, 0",
+            "mov x0, {start}",
+            "blr {child}",
+            "2:",
+            start = in(reg) start,
+            child = in(reg) child,
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") args => result,
+            in("x1") size_of::<libc::clone_args>(),
+        );
+    }
+    result
+}
+
 /// Becomes init. Only makes system calls: it runs in the memory of a program whose other threads go on, any of which may hold the
 /// allocator's lock.
-extern "C" fn start_init(start: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: it is the `Start` of the thread that stands still in `clone_init`.
-    let start = unsafe { &*start.cast::<Start>() };
+extern "C" fn start_init(start: &Start) -> ! {
     // SAFETY: system calls that are async-signal-safe, on values computed before. `argv` and `envp` end with a null pointer. `_exit`
     // runs no destructor of the parent's. The descriptors are a copy of the parent's table (no CLONE_FILES).
     unsafe {

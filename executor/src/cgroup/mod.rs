@@ -7,12 +7,13 @@
 //!
 //! What holds:
 //!
-//! * A process is in its group before it executes anything: init waits for its instructions until it was moved.
+//! * A process is in its group before it executes anything: it begins there (`entrance`), and init waits for its instructions.
 //! * Whoever made a group, or opened it to look after it, holds a lock (`flock`) on its directories. One without a lock and without
 //!   processes is a leftover of somebody who died; [`clean_up`] removes those.
 //! * What this machine cannot limit is told beforehand ([`CgroupSupport::keep`]); what is asked of a [`Cgroup`] is done or an error.
 
 mod devices;
+mod entrance;
 mod limits;
 mod stats;
 mod support;
@@ -30,6 +31,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use entrance::Entrance;
 pub use limits::{CpuQuota, DeviceLimit, DeviceNumber, DeviceRate, Limits, Swap};
 pub use stats::Stats;
 pub use support::{CgroupSupport, Controller, Discarded, Refusal, Version};
@@ -180,14 +182,6 @@ impl Cgroup {
     /// Its name from the top of the trees: what [`Cgroup::open`] takes.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Moves a process into it; what that forks later is in it too.
-    ///
-    /// # Errors
-    /// When the process is gone, or the kernel refuses.
-    pub fn add(&self, pid: i32) -> Result<(), Error> {
-        self.directories.iter().try_for_each(|directory| directory.write("cgroup.procs", &pid.to_string()))
     }
 
     /// Changes limits; those not given stay as they are.

@@ -146,7 +146,7 @@ impl CgroupSupport {
             new
         });
         hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V2);
-        let (base, refusal) = base(&hierarchies, own_group(cgroup));
+        let (base, refusal) = base(&hierarchies, own_group(cgroup, "").unwrap_or_default());
         Self { hierarchies, base, refusal }
     }
 
@@ -253,6 +253,12 @@ impl Hierarchy {
         self.mount.join(name)
     }
 
+    /// The directory of the group that a process is in whose `/proc/self/cgroup` says this.
+    pub(super) fn own_group(&self, cgroup: &str) -> Option<PathBuf> {
+        let controller = self.controllers.first()?.kernel_name(self.version);
+        own_group(cgroup, controller).map(|group| self.mount.join(group))
+    }
+
     /// Makes the directory of a group and those above it, ready for the controllers of `wanted`.
     pub(super) fn make(&self, name: &str, wanted: &[Controller]) -> Result<PathBuf, Error> {
         let mut path = self.mount.clone();
@@ -336,10 +342,14 @@ pub(super) fn normal(name: &str) -> Result<String, Error> {
     text.map(str::to_owned).ok_or_else(invalid)
 }
 
-/// The group of this process in version 2's tree, relative to the mount.
-fn own_group(cgroup: &str) -> PathBuf {
-    let line = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    PathBuf::from(line.trim_start_matches('/'))
+/// The group of this process in the tree of a controller, relative to the top. Version 2's tree names none.
+fn own_group(cgroup: &str, controller: &str) -> Option<PathBuf> {
+    cgroup.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (fields.next()?, fields.next()?);
+        let found = controllers.split(',').any(|name| name == controller);
+        found.then(|| PathBuf::from(group.trim_start_matches('/')))
+    })
 }
 
 /// Where groups may be made: at the top if all trees let us, else in the own group of version 2 if that lets us.

@@ -1,6 +1,11 @@
 //! Groups on a directory that stands for the kernel's: what is written where, by version.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 use super::*;
+use crate::sys;
 
 /// A directory with the mounts of a machine, and files where groups of the name `rbuild/x` would have them.
 struct Fixture {
@@ -87,7 +92,11 @@ fn check(fixture: &Fixture, expected: &[(&str, &str, &str)]) {
     }
     let group = Cgroup::create(&fixture.support, &spec(limits())).unwrap();
     assert_eq!(group.name(), "rbuild/x");
-    group.add(42).unwrap();
+    let mut entrance = group.entrance().unwrap();
+    // A child that cannot be made inside of the group is moved there.
+    let mut refusals = vec![io::Error::from(io::ErrorKind::WouldBlock)];
+    entrance.enter(|_| refusals.pop().map_or(Ok(()), Err)).unwrap();
+    entrance.follow(42).unwrap();
     for (tree, file, value) in expected {
         assert_eq!(fixture.written(tree, file), *value, "{tree} {file}");
     }
@@ -118,6 +127,33 @@ fn version_1_has_a_tree_for_each_controller() {
         // No limit asks for it.
         assert!(!fixture.directory.path().join("freezer/rbuild").exists());
     }
+}
+
+#[test]
+fn a_child_of_version_1_begins_where_the_thread_is() {
+    let fixture = Fixture::hybrid();
+    fixture.expect("memory", &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "tasks"]);
+    let own = fixture.directory.path().join("memory/own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("tasks"), "").unwrap();
+    let limits = Limits { memory_bytes: Some(1 << 20), ..Limits::default() };
+    let group = Cgroup::create(&fixture.support, &spec(limits)).unwrap();
+    let mut entrance = group.entrance_from("4:memory:/own\n3:pids:/\n0::/elsewhere\n").unwrap();
+    let threads = || (fixture.written("memory", "tasks"), fs::read_to_string(own.join("tasks")).unwrap());
+    let during = entrance.enter(|unified| Ok((threads(), unified.is_some()))).unwrap();
+    assert_eq!(during, (("0".to_owned(), String::new()), false));
+    assert_eq!(threads(), ("0".to_owned(), "0".to_owned()));
+    entrance.follow(42).unwrap();
+    assert!(!fixture.directory.path().join("memory/rbuild/x/cgroup.procs").exists());
+}
+
+#[test]
+fn a_child_of_version_2_is_made_in_its_group() {
+    let fixture = Fixture::v2();
+    fixture.expect("unified", &["pids.max"]);
+    let limits = Limits { pids: Some(3), ..Limits::default() };
+    let group = Cgroup::create(&fixture.support, &spec(limits)).unwrap();
+    assert!(group.entrance().unwrap().enter(|unified| Ok(unified.is_some())).unwrap());
 }
 
 #[test]
@@ -224,20 +260,26 @@ fn quotas_are_read_as_docker_does() {
     assert_eq!(Some(CpuQuota::of_nano_cpus(1_500_000_000)), quota(Some(150_000), 100_000));
 }
 
-/// The program for version 2, in the kernel: this machine may be a hybrid, whose version 2 has no other use.
-#[test]
-#[expect(clippy::disallowed_methods, reason = "a shell moves itself into the group")]
-fn kernel_devices_are_confined_by_a_program() {
+/// A group of version 2 in the kernel: this machine may be a hybrid, whose version 2 has no other use.
+fn kernel_group(fill: impl FnOnce(&mut Cgroup, &CgroupSupport)) -> Option<Cgroup> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let unified: String = mountinfo.lines().filter(|line| line.contains(" - cgroup2 ")).collect();
     let support = CgroupSupport::probe(&unified, "0::/\n");
     if support.refusal().is_some() || !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root and version 2 of control groups");
-        return;
+        return None;
     }
     let spec = CgroupSpec { name: unique_name("test"), ..CgroupSpec::default() };
     let mut group = Cgroup::create(&support, &spec).unwrap();
-    group.confine_devices(&support).unwrap();
+    fill(&mut group, &support);
+    Some(group)
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a shell moves itself into the group")]
+fn kernel_devices_are_confined_by_a_program() {
+    let confine = |group: &mut Cgroup, support: &CgroupSupport| group.confine_devices(support).unwrap();
+    let Some(group) = kernel_group(confine) else { return };
     let script = format!(
         "echo $$ >{}/cgroup.procs && echo x >/dev/null && ! head -c 1 /dev/kmsg 2>/dev/null",
         group.directories[0].path.display()
@@ -245,4 +287,35 @@ fn kernel_devices_are_confined_by_a_program() {
     let status = std::process::Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
     assert!(status.success());
     group.remove().unwrap();
+}
+
+#[test]
+fn kernel_makes_a_child_in_a_group_of_version_2() {
+    // Nothing of a group is made in a tree that none of its controllers is in.
+    let fill = |group: &mut Cgroup, support: &CgroupSupport| {
+        group.fill(support, &[Controller::Freezer], &[]).unwrap();
+    };
+    let Some(group) = kernel_group(fill) else { return };
+    let prepared = |path| {
+        let file = File::options().read(true).open(path).unwrap();
+        rustix::io::fcntl_dupfd_cloexec(file, sys::PREPARED_FD_MIN).unwrap()
+    };
+    let (program, null) = (prepared("/bin/true"), prepared("/dev/null"));
+    let make = move |cgroup: Option<BorrowedFd<'_>>| {
+        nix::sys::signal::SigSet::all().thread_set_mask()?;
+        let (program, control) = (program.as_fd(), null.as_fd());
+        sys::clone_init(0, &sys::InitDescriptors { program, stdio: [null.as_fd(); 3], control, cgroup })
+    };
+    let mut entrance = group.entrance().unwrap();
+    let (pid, pidfd) = std::thread::spawn(move || entrance.enter(make)).join().unwrap().unwrap();
+    let wait =
+        |options| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | options).unwrap().unwrap();
+    let status = wait(WaitIdOptions::NOWAIT).exit_status();
+    // One that has ended is in its group until it has been waited for.
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    wait(WaitIdOptions::empty());
+    let name = group.name().to_owned();
+    group.remove().unwrap();
+    assert_eq!(status, Some(0));
+    assert!(groups.lines().any(|line| line == format!("0::/{name}")), "{groups}");
 }
