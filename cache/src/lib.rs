@@ -108,8 +108,8 @@ pub use mutable::{Mutable, MutableKind};
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{
-    ActiveSnapshot, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree, Snapshot,
-    SnapshotId, Trees, UnpackedLayer,
+    ActiveSnapshot, Durability, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree,
+    Snapshot, SnapshotId, Trees, UnpackedLayer,
 };
 pub use stat_cache::StatCacheTable;
 pub use store::{Store, StoreOptions};

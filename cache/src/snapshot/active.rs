@@ -32,6 +32,18 @@ pub struct ActiveSnapshot {
     lease: Lease,
 }
 
+/// What a volatile mount leaves in its work directory. Overlayfs refuses to use that again.
+const VOLATILE_MARK: &str = "work/incompat/volatile";
+
+/// Whether what is written to a writable layer is to be there when the machine stops unexpectedly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is written to the disk when it is unmounted, with all else that is on that file system.
+    Synced,
+    /// Nothing waits for the disk: what is thrown away afterwards need not be there.
+    Volatile,
+}
+
 impl Store {
     /// Begins a layer on top of `parent`. Its root has the owner and mode of the parent's.
     ///
@@ -69,7 +81,7 @@ impl Store {
     }
 
     /// Mounts a snapshot under a writable layer that outlives this process: a container's. `directory` is given `upper` and
-    /// `work`; what was written stays in `upper`. One mount at a time.
+    /// `work`; what was written stays in `upper`. One mount at a time, of either durability.
     ///
     /// # Errors
     /// As for [`Store::view`], or when `directory` is on a file system that cannot be a writable layer.
@@ -78,6 +90,7 @@ impl Store {
         snapshot: &Snapshot,
         directory: &Path,
         stubs: Option<&Path>,
+        durability: Durability,
     ) -> Result<MountedRoot> {
         self.touch(snapshot)?;
         let (upper, work) = (directory.join("upper"), directory.join("work"));
@@ -87,8 +100,11 @@ impl Store {
                 copy_root_attributes(&self.0.layout.layer(*top), &upper)?;
             }
         }
+        if work.join(VOLATILE_MARK).exists() {
+            self.discard(&work)?;
+        }
         make_directory(&work)?;
-        let upper = Upper { upper: &upper, work: &work, volatile: false };
+        let upper = Upper { upper: &upper, work: &work, volatile: durability == Durability::Volatile };
         let lowers = self.lowers(snapshot, stubs)?;
         Overlay { lowers, upper: Some(upper), xattrs: self.xattrs() }.mount()
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-pub use self::active::ActiveSnapshot;
+pub use self::active::{ActiveSnapshot, Durability};
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
 pub use self::plain::PlainTree;

@@ -172,8 +172,10 @@ fn kernel_a_containers_layer_outlives_its_mount() {
     let image = commit_file(&store, &Snapshot::empty(), "a", "1");
     let directory = store.area(crate::Area::Containers).join("c1");
     fs::create_dir(&directory).unwrap();
-    for expected in [None, Some("2".to_owned())] {
-        let root = store.mount_writable(&image, &directory, None).unwrap();
+    let two = || Some("2".to_owned());
+    let (synced, volatile) = (Durability::Synced, Durability::Volatile);
+    for (durability, expected) in [(synced, None), (volatile, two()), (volatile, two()), (synced, two())] {
+        let root = store.mount_writable(&image, &directory, None, durability).unwrap();
         assert_eq!(read(&root, "b"), expected);
         assert_eq!(read(&root, "a"), Some("1".into()));
         fs::write(path_of(&root).join("b"), "2").unwrap();

@@ -90,8 +90,8 @@ impl Containers {
         }
         let lock = self.lock(container)?;
         let directory = self.directory(&container.id);
-        let root = self.store().mount_writable(&container.snapshot, &directory, None)?;
         let spec = &container.state.spec;
+        let root = self.store().mount_writable(&container.snapshot, &directory, None, spec.durability())?;
         let volumes = Volumes::new(self.store().clone());
         let volumes = spec.volumes.iter().map(|volume| Mounted {
             target: volume.target.clone().into(),

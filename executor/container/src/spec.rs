@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use rbuild_cache::Durability;
 use rbuild_executor::cgroup::Limits;
 use rbuild_executor::network::PublishedPort;
 use rbuild_executor::{Trust, Ulimit};
@@ -82,6 +83,11 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
+    /// Whether its files are to survive the machine.
+    pub(crate) const fn durability(&self) -> Durability {
+        if self.auto_remove { Durability::Volatile } else { Durability::Synced }
+    }
+
     /// The command line: entrypoint, then command.
     pub fn args(&self) -> Vec<String> {
         let entrypoint = self.config.entrypoint.iter().flatten();

@@ -179,7 +179,8 @@ impl Monitor {
         let log = LogWriter::open(&directory, &spec.log)
             .map_err(ContainerError::io("open the log in", &directory))?;
         let store = self.containers.store();
-        let mounted = store.mount_writable(&container.snapshot, &directory, Some(&self.launch.stubs))?;
+        let stubs = Some(self.launch.stubs.as_path());
+        let mounted = store.mount_writable(&container.snapshot, &directory, stubs, spec.durability())?;
         let mounts = process::mounts(spec, &Volumes::new(store.clone()));
         let joined = self.join_networks(&container)?;
         let endpoint = joined.endpoint.clone();
