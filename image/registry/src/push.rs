@@ -454,7 +454,8 @@ impl Pieces for Unnamed {
     }
 }
 
-fn read_up_to(reader: &mut dyn Read, size_bytes: usize) -> io::Result<Bytes> {
+/// The next bytes, fewer only at the end.
+pub(crate) fn read_up_to(reader: &mut dyn Read, size_bytes: usize) -> io::Result<Bytes> {
     let mut piece = Vec::with_capacity(size_bytes.min(READ_SIZE_BYTES));
     reader.take(size_bytes as u64).read_to_end(&mut piece)?;
     Ok(piece.into())

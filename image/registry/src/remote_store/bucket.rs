@@ -28,6 +28,7 @@ use object_store::{
 };
 use rbuild_image::{Descriptor, Digest, Hasher};
 
+use crate::push::read_up_to;
 use crate::{BlobUpload, ClientOptions, Error, PushOutcome, Result, Secret, ShownUrl, Watch};
 
 /// What one part of an upload has; the least that S3 takes is 5 MiB.
@@ -284,14 +285,10 @@ impl<'a> Verified<'a> {
     }
 
     fn next_part(&mut self) -> Result<Bytes> {
-        let mut part = Vec::new();
-        self.reader
-            .by_ref()
-            .take(PART_SIZE_BYTES as u64)
-            .read_to_end(&mut part)
+        let part = read_up_to(&mut self.reader, PART_SIZE_BYTES)
             .map_err(|source| Error::Source { digest: self.descriptor.digest, source })?;
         self.hasher.update(&part);
-        Ok(part.into())
+        Ok(part)
     }
 
     fn finish(&mut self, expected: Digest) -> Result<()> {
