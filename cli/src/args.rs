@@ -8,10 +8,12 @@ mod images;
 mod limits;
 mod networks;
 mod store;
+#[cfg(test)]
+mod tidy;
 mod volumes;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) use self::containers::{
     AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainersArgs, ContainersCommand, CpArgs,
@@ -27,8 +29,9 @@ pub(crate) use self::networks::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
 };
 pub(crate) use self::store::{
-    CacheMountCommand, DfArgs, DuArgs, FilterArgs, ImagePruneArgs, ListFormatArg, ObjectPruneArgs, PruneArgs,
-    SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
+    AboutArgs, CacheMountCommand, CompletionArgs, DfArgs, DuArgs, FilterArgs, ImagePruneArgs, ListFormatArg,
+    ManArgs, ObjectPruneArgs, PruneArgs, ShellArg, SpaceArgs, SystemCheckArgs, SystemCommand,
+    SystemPruneArgs,
 };
 pub(crate) use self::volumes::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -36,6 +39,7 @@ pub(crate) use self::volumes::{
 use crate::commands::build::Call;
 use serde::Deserialize;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles and runs them. No daemon.
@@ -111,7 +115,7 @@ pub(crate) enum Command {
     /// Shows what a registry has under a name.
     #[command(subcommand)]
     Manifest(ManifestCommand),
-    /// Lists the repositories of a registry whose names have a word.
+    /// Lists repositories whose names have a word: of Docker Hub, or of a registry.
     Search(SearchArgs),
     /// Keeps a user name and a password for a registry.
     Login(LoginArgs),
@@ -132,8 +136,14 @@ pub(crate) enum Command {
     /// Looks after the store.
     #[command(subcommand)]
     System(SystemCommand),
+    /// Shows what rbuild has here, and what it runs on.
+    Info(AboutArgs),
     /// Shows the version.
-    Version,
+    Version(AboutArgs),
+    /// Prints a script that completes command lines in a shell.
+    Completion(CompletionArgs),
+    /// Writes man pages, one for each command, into a directory.
+    Man(ManArgs),
 }
 
 // The parts of `rbuild build --help`, in which the flags below stand in the same order.
@@ -152,10 +162,10 @@ pub(crate) struct BuildArgs {
     #[arg(value_name = "PATH|URL|-")]
     pub(crate) context: PathBuf,
     /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input.
-    #[arg(help_heading = CONTEXT, short, long, value_name = "FILE|URL|-")]
+    #[arg(help_heading = CONTEXT, short, long, value_name = "FILE|URL|-", value_parser = path())]
     pub(crate) file: Option<PathBuf>,
     /// Reads what of the context is left out from this file, in the place of `.dockerignore`.
-    #[arg(help_heading = CONTEXT, long, value_name = "FILE")]
+    #[arg(help_heading = CONTEXT, long, value_name = "FILE", value_parser = path())]
     pub(crate) ignorefile: Option<PathBuf>,
     /// What a name in the Dockerfile stands for: a directory, `docker-image://IMAGE`, `oci-layout://PATH[:TAG]`, or the URL of a
     /// git repository or of a file (repeatable).
@@ -278,11 +288,20 @@ pub(crate) struct BuildArgs {
     #[arg(help_heading = OUTPUT, long)]
     pub(crate) push: bool,
     /// Writes the image id to a file.
-    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = path())]
     pub(crate) iidfile: Option<PathBuf>,
     /// Writes facts about the result to a file, as JSON.
-    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = path())]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Adds an attestation: none are made yet, so only `type=sbom|provenance,disabled=true` (repeatable).
+    #[arg(help_heading = OUTPUT, long = "attest", value_name = "SPEC")]
+    pub(crate) attestations: Vec<String>,
+    /// The same as `--attest type=provenance`: only `false` yet.
+    #[arg(help_heading = OUTPUT, long, value_name = "BOOL|SPEC")]
+    pub(crate) provenance: Option<String>,
+    /// The same as `--attest type=sbom`: only `false` yet.
+    #[arg(help_heading = OUTPUT, long, value_name = "BOOL|SPEC")]
+    pub(crate) sbom: Option<String>,
     /// How progress is shown.
     #[arg(help_heading = OUTPUT, long, value_enum, default_value_t = ProgressArg::Auto, env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressArg,
@@ -503,8 +522,17 @@ pub(crate) struct SearchArgs {
     /// How many names are shown at most.
     #[arg(long, default_value_t = 25)]
     pub(crate) limit: usize,
-    /// The registry, and a part of names.
-    #[arg(value_name = "REGISTRY/WORD")]
+    /// Only what matches: `is-official=true|false`, `stars=N` (repeatable).
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// `table`, `json`, or a Go template.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Does not shorten descriptions.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// A word to look for at Docker Hub, or a registry and a part of names.
+    #[arg(value_name = "[REGISTRY/]WORD")]
     pub(crate) term: String,
 }
 
@@ -526,6 +554,21 @@ pub(crate) struct LoginArgs {
 pub(crate) struct LogoutArgs {
     /// The registry [default: docker.io].
     pub(crate) server: Option<String>,
+}
+
+/// All commands and flags, as data.
+pub(crate) fn definitions() -> clap::Command {
+    Cli::command()
+}
+
+/// A path that may be empty, for which scripts mean none; clap's own refuses it.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A path that was given, and is not empty.
+pub(crate) fn given(path: Option<&PathBuf>) -> Option<&Path> {
+    path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Parses the command line. Help is an error too.

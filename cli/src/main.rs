@@ -58,9 +58,12 @@ fn usage(error: &clap::Error, mistake: Kind) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    if matches!(cli.command, Command::Version) {
-        commands::print(&format!("rbuild {}\n", env!("CARGO_PKG_VERSION")))?;
-        return Ok(0);
+    // What needs no store.
+    match &cli.command {
+        Command::Version(args) => return commands::system::info::version(args),
+        Command::Completion(args) => return commands::completion::completion(args),
+        Command::Man(args) => return commands::completion::man(args),
+        _ => {}
     }
     // It is to say why nothing else can run.
     if let Command::Doctor(args) = &cli.command {
@@ -90,7 +93,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::OnImages(command) => commands::image::on_images(&app, &command),
         Command::Copy(args) => commands::manifest::copy(&app, &args),
         Command::Manifest(command) => commands::manifest::run(&app, &command),
-        Command::Search(args) => commands::manifest::search(&app, &args),
+        Command::Search(args) => commands::search::run(&app, &args),
         Command::Login(args) => commands::login::run(&app, &args),
         Command::Logout(args) => commands::login::out(&args),
         Command::Du(args) => commands::du::run(&app, &args),
@@ -98,7 +101,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CacheMount(command) => commands::cache_mount::run(&app, &command),
         Command::Image(command) => commands::image::run(&app, &command),
         Command::System(args) => commands::system::run(&app, &args),
-        Command::Doctor(_) | Command::Version => Ok(0),
+        Command::Info(args) => commands::system::info::info(&app, &args),
+        Command::Doctor(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use rbuild_registry::testing::{FakeRegistry, ServedFile};
 use serde_json::Value;
 
 use crate::common::{Outcome, TestEnvironment, Tree, gzip, tar_of, unpack};
@@ -225,4 +226,33 @@ fn a_damaged_archive_brings_no_image() {
     }
     assert_eq!(rbuild(&test, &["images", "-aq"]).stdout, "");
     test.assert_sound();
+}
+
+#[test]
+fn devices_and_empty_names_are_no_files() {
+    let test = two_images();
+    let piped = rbuild(&test, &["save", "app:1"]).stdout_bytes;
+    // For scripts an empty name is none.
+    assert!(rbuild(&test, &["save", "-o", "", "app:1"]).stdout_bytes == piped);
+    assert!(test.rbuild(&["load", "-i", ""]).stdin(piped).outcome().succeeds().stdout.contains("app:1"));
+    rbuild(&test, &["save", "-o", "/dev/null", "app:1"]);
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+}
+
+#[test]
+fn a_tar_of_a_web_server_is_imported() {
+    let test = TestEnvironment::new();
+    let web = FakeRegistry::start().unwrap();
+    let serve = |name: &str, content: Vec<u8>| {
+        web.add_file(name, ServedFile { content, ..ServedFile::default() });
+        web.url(&format!("/files/{name}"))
+    };
+    let small = serve("small.tar", small());
+    let id = rbuild(&test, &["import", "--platform", "linux/arm64", &small, "app"]).stdout;
+    assert_eq!(test.image_id("app"), id.trim());
+    assert_eq!(test.inspect("app")["Architecture"], "arm64");
+    test.rbuild(&["import", &web.url("/files/nosuch"), "x"]).outcome().exits(4).says(&["404"]);
+    let garbage = serve("garbage", vec![7; 5000]);
+    test.rbuild(&["import", &garbage, "x"]).outcome().exits(2).says(&["failed to unpack"]);
+    assert!(!test.has("x"));
 }

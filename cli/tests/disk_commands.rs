@@ -29,7 +29,14 @@ fn du(test: &TestEnvironment, filter: &str) -> Vec<Value> {
 fn cache_bytes(test: &TestEnvironment) -> u64 {
     let lines = lines(test, &["system", "df", "--format", "json"]);
     let cache = lines.iter().find(|line| line["Type"] == "Build Cache").unwrap();
-    cache["Size"].as_u64().unwrap()
+    let shown = cache["Size"].as_str().unwrap();
+    let (number, unit) = shown.split_at(shown.find(char::is_alphabetic).unwrap());
+    let scale =
+        [("B", 1), ("kB", 1_000), ("MB", 1_000_000)].iter().find(|(name, _)| *name == unit).unwrap().1;
+    // In thousandths, as four digits are shown.
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let thousandths: u64 = format!("{whole}{part:0<3}").parse().unwrap();
+    thousandths * scale / 1000
 }
 
 /// Where the files of a cache mount are.
@@ -207,6 +214,15 @@ fn images_and_containers_are_pruned_in_dockers_words() {
     let counts =
         ["TYPE            TOTAL   ACTIVE   SIZE", "Images          1       1", "Containers      1       0"];
     prints(&df, &counts, &[]);
+    let json = lines(&test, &["system", "df", "--format", "json"]);
+    assert_eq!((&json[0]["Type"], &json[0]["TotalCount"]), (&"Images".into(), &"1".into()));
+    assert!(json[0]["Reclaimable"].as_str().unwrap().ends_with("%)"), "{json:?}");
+    let template = ["system", "df", "--format", "{{.Type}}={{.Active}}"];
+    prints(&test.rbuild(&template).outcome().succeeds(), &["Images=1\nContainers=0\n"], &[]);
+    let full = test.rbuild(&["system", "df", "-v"]).outcome().succeeds();
+    let parts = ["Images space", "Containers space", "Local Volumes space", "Build cache usage: "];
+    prints(&full, &parts, &[]);
+    prints(&full, &["app:latest", "UNIQUE SIZE", "CACHE TYPE", "\"true\""], &[]);
     let pruned = test.rbuild(&["system", "prune", "-af"]).outcome().succeeds();
     let deleted = ["Deleted Containers:", "untagged: app:latest", "Deleted build cache objects:"];
     prints(&pruned, &deleted, &[]);
@@ -223,6 +239,8 @@ fn images_are_pruned_by_type_and_by_label() {
     }
     let count = || test.rbuild(&["images", "-q"]).outcome().succeeds().stdout.lines().count();
     test.rbuild(&["image", "prune", "-f", "--filter", "label=team=none"]).outcome().succeeds();
+    let maybe = ["image", "prune", "-f", "--filter", "dangling=maybe"];
+    test.rbuild(&maybe).outcome().exits(1).says(&["dangling=maybe"]);
     test.rbuild(&["image", "prune", "-f", "--filter", "type=step"])
         .outcome()
         .exits(1)

@@ -118,19 +118,23 @@ fn count(directory: &Path) -> usize {
     fs::read_dir(directory).unwrap().map(below).sum()
 }
 
+/// podman, with a store in the test's directory.
+#[track_caller]
+fn podman(test: &TestEnvironment, arguments: &[&str]) -> String {
+    // crun refuses a machine with both kinds of control groups, so it sees the newer kind alone.
+    let unified = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+    let alone = ["--mount", "sh", "-c", unified, "sh", "podman"];
+    let storage = ["--root", "podman", "--runroot", "podman-run", "--storage-driver", "vfs"];
+    tool(test, "unshare", &[&alone[..], &storage, arguments].concat())
+}
+
 #[test]
 fn podman_runs_what_rbuild_writes() {
     if !is_root("podman without a login session") {
         return;
     }
     let Some(test) = with_app(&["podman"]) else { return };
-    let podman = |arguments: &[&str]| {
-        // crun refuses a machine with both kinds of control groups, so it sees the newer kind alone.
-        let unified = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
-        let alone = ["--mount", "sh", "-c", unified, "sh", "podman"];
-        let storage = ["--root", "podman", "--runroot", "podman-run", "--storage-driver", "vfs"];
-        tool(&test, "unshare", &[&alone[..], &storage, arguments].concat())
-    };
+    let podman = |arguments: &[&str]| podman(&test, arguments);
     written_forms(&test);
     for archive in ["app.docker", "app.oci"] {
         let loaded = podman(&["load", "--quiet", "-i", archive]);
@@ -169,6 +173,35 @@ fn rbuild_runs_what_skopeo_writes() {
         assert!(named, "{target}: {loaded}");
         let shown = test.rbuild(&["run", "--rm", &image]).outcome().succeeds().stdout;
         assert_eq!(shown, GREETING, "{target}");
+        test.assert_sound();
+    }
+}
+
+#[test]
+fn rbuild_runs_what_podman_writes() {
+    if !is_root("podman without a login session") {
+        return;
+    }
+    let Some(mut test) = with_app(&["podman"]) else { return };
+    written_forms(&test);
+    let id = test.image_id("app");
+    podman(&test, &["load", "--quiet", "-i", "app.docker"]);
+    podman(&test, &["tag", "app", "localhost/other:2"]);
+    // With two names, as one archive of several images has them, and in podman's own way with directories.
+    for format in ["docker-archive", "oci-archive", "docker-dir", "oci-dir"] {
+        let file = format!("podman.{format}");
+        podman(&test, &["save", "--quiet", "--format", format, "-o", &file, "localhost/other:2"]);
+        if format == "docker-dir" {
+            // skopeo's `dir:` transport, which Docker does not know either.
+            test.rbuild(&["load", "-i", &file]).outcome().exits(2);
+            continue;
+        }
+        test.set_store(test.path(&format!("store-{format}")));
+        let loaded = test.rbuild(&["load", "-i", &file]).outcome().succeeds().stdout;
+        let image = loaded.trim().rsplit(' ').next().unwrap().to_owned();
+        assert!(format == "oci-dir" || image == "localhost/other:2", "{format}: {loaded}");
+        assert_eq!(test.image_id(&image), id, "{format}");
+        assert_eq!(test.rbuild(&["run", "--rm", &image]).outcome().succeeds().stdout, GREETING, "{format}");
         test.assert_sound();
     }
 }

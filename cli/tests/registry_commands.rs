@@ -24,9 +24,17 @@ fn what_a_registry_has_is_shown_and_copied_without_being_kept() {
     test.set_store(test.path("second"));
     let digest = test.rbuild(&["manifest", "inspect", "--digest", &base]).outcome().succeeds().stdout;
     assert_eq!(manifest(&test, &base)["schemaVersion"], 2);
-    let found = test.rbuild(&["search", &format!("{}/eam", registry.name())]).outcome().succeeds().stdout;
-    assert_eq!(found, format!("{}/team/base\n", registry.name()));
-    test.rbuild(&["search", "word"]).outcome().exits(2).says(&["names no registry"]);
+    let term = format!("{}/eam", registry.name());
+    let search = |options: &[&str]| test.rbuild(&["search"]).args(options).args(&[&term]).outcome();
+    let found = search(&["--format", "{{.Name}}|{{.StarCount}}"]).succeeds().stdout;
+    assert_eq!(found, format!("{}/team/base|0\n", registry.name()));
+    let table = search(&[]).succeeds().stdout;
+    assert!(table.starts_with("NAME ") && table.contains("DESCRIPTION   STARS   OFFICIAL\n"), "{table}");
+    assert!(!search(&["--filter", "stars=1"]).succeeds().stdout.contains("base"));
+    search(&["--limit", "0"]).exits(2).says(&["outside the range of [1, 100]"]);
+    search(&["--filter", "x=1"]).exits(1).says(&["invalid filter 'x=1'"]);
+    // Docker Hub's index, which no test reaches.
+    test.rbuild(&["search", "word"]).outcome().exits(4);
 
     let fetched = registry.count("GET", "/blobs/sha256");
     let here = format!("{}/other:2", registry.name());

@@ -1,6 +1,7 @@
 //! The tests of the command and of the repository: one binary, a module for each subject.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod about;
 mod archives;
 mod build_command;
 mod common;

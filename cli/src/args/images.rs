@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BuildArgs, ImagePruneArgs, InspectArgs};
+use super::{BuildArgs, ImagePruneArgs, InspectArgs, path};
 
 /// `rbuild image`.
 #[derive(Debug, Subcommand)]
@@ -100,9 +100,12 @@ pub(crate) struct HistoryArgs {
 /// `rbuild rmi`.
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
-    /// Removes images that containers use, and says nothing of missing ones.
+    /// Removes images that stopped containers use, and fails for no missing ones.
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Keeps what only this image needed. It is kept in any case, until a prune.
+    #[arg(long = "no-prune")]
+    _no_prune: bool,
     /// Images, by name, id or unique prefix.
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
@@ -126,7 +129,11 @@ pub(crate) struct ImportArgs {
     /// A comment for the image's history.
     #[arg(short, long)]
     pub(crate) message: Option<String>,
-    /// The tar, plain or compressed; `-` for standard input.
+    /// What the image is for [default: this machine].
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// The tar, plain or compressed: a file, `-` for standard input, or a URL.
+    #[arg(value_name = "FILE|URL|-")]
     pub(crate) file: PathBuf,
     /// A name for the image.
     pub(crate) name: Option<String>,
@@ -136,8 +143,11 @@ pub(crate) struct ImportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SaveArgs {
     /// The file to write [default: standard output].
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub(crate) output: Option<PathBuf>,
+    /// The platform to save, where there are several.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
     /// The form: one that Docker reads as well, or a plain OCI layout.
     #[arg(long, value_enum, default_value_t = ArchiveFormatArg::DockerArchive)]
     pub(crate) format: ArchiveFormatArg,
@@ -159,7 +169,7 @@ pub(crate) enum ArchiveFormatArg {
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// The file or directory to read [default: standard input].
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", value_parser = path())]
     pub(crate) input: Option<PathBuf>,
     /// Prints nothing but the names.
     #[arg(short, long)]

@@ -147,8 +147,10 @@ pub(crate) struct ImagePruneArgs {
 pub(crate) enum SystemCommand {
     /// Verifies everything that is stored.
     Check(SystemCheckArgs),
-    /// Shows what images, containers and the cache take on disk.
+    /// Shows what images, containers, volumes and the cache take on disk.
     Df(DfArgs),
+    /// Shows what rbuild has here, and what it runs on.
+    Info(AboutArgs),
     /// Removes stopped containers, images without a name, and the cache.
     Prune(SystemPruneArgs),
 }
@@ -164,9 +166,46 @@ pub(crate) struct SystemCheckArgs {
 /// `rbuild system df`.
 #[derive(Debug, Args)]
 pub(crate) struct DfArgs {
-    /// The form of the list.
-    #[arg(long, value_enum, default_value_t = ListFormatArg::Table)]
-    pub(crate) format: ListFormatArg,
+    /// Shows each image, container, volume and cache entry.
+    #[arg(short, long, conflicts_with = "format")]
+    pub(crate) verbose: bool,
+    /// `table`, `json`, or a Go template.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild info` and `rbuild version`.
+#[derive(Debug, Args)]
+pub(crate) struct AboutArgs {
+    /// `json`, or a Go template.
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: ShellArg,
+}
+
+/// A shell that completes command lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShellArg {
+    /// GNU bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// `rbuild man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The directory, such as `/usr/local/share/man/man1`; it is made where there is none.
+    pub(crate) directory: PathBuf,
 }
 
 /// `rbuild system prune`.

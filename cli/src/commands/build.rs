@@ -3,6 +3,7 @@
 //! Reads as the life of a build: settings, Dockerfile, lowering, solving, outputs.
 
 mod annotation;
+mod attestation;
 mod base;
 mod build_args;
 mod cache_size;

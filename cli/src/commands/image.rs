@@ -6,7 +6,7 @@ use rbuild_cache::{ImageRecord, PrunePolicy};
 use rbuild_container::Containers;
 use rbuild_image::Platform;
 
-use super::filter::ObjectFilters;
+use super::filter::{ObjectFilters, dangling};
 use super::print;
 use super::prune::confirm;
 use crate::app::{App, unix_now};
@@ -39,17 +39,30 @@ pub(crate) fn on_images(app: &App, command: &ImagesCommand) -> Result<u8, Failur
 }
 
 fn prune(app: &App, args: &ImagePruneArgs) -> Result<u8, Failure> {
-    let filters = ObjectFilters::parse(&args.objects.filters, unix_now())?;
-    let what = if args.all { "all images without at least one container" } else { "all dangling images" };
+    let (all, filters) = filters(args)?;
+    let what = if all { "all images without at least one container" } else { "all dangling images" };
     confirm(args.objects.force, &format!("This will remove {what}."))?;
     let free_before = app.store()?.usage()?.total_bytes();
-    let lines = remove(app, &unused(app, args.all, &filters)?)?;
+    let lines = remove(app, &unused(app, all, &filters)?)?;
     if !lines.is_empty() {
         print(&format!("Deleted Images:\n{lines}\n"))?;
     }
     sweep(app)?;
     let freed = free_before.saturating_sub(app.store()?.usage()?.total_bytes());
     print(&format!("Total reclaimed space: {}\n", size(freed))).map(|()| 0)
+}
+
+/// Whether all images are meant, and which of them: `dangling=false` is `--all`.
+fn filters(args: &ImagePruneArgs) -> Result<(bool, ObjectFilters), Failure> {
+    let mut all = args.all;
+    let mut others = Vec::new();
+    for text in &args.objects.filters {
+        match text.strip_prefix("dangling=") {
+            Some(value) => all |= !dangling(value)?,
+            None => others.push(text.clone()),
+        }
+    }
+    Ok((all, ObjectFilters::parse(&others, unix_now())?))
 }
 
 /// The images that no container uses: those without a name, or all.

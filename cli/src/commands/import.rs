@@ -9,7 +9,7 @@ use rbuild_image::{ImageConfig, Platform, Reference};
 use rbuild_llb::{FileAction, FileStep, Op, ResolveMode, Vertex};
 use rbuild_solver::images::ImportOptions;
 
-use super::{io_failure, print, reference};
+use super::{io_failure, platform, print, reference};
 use crate::app::{App, unix_now};
 use crate::args::ImportArgs;
 use crate::commands::build::NoImages;
@@ -18,14 +18,22 @@ use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
     let created = rfc3339(unix_now());
+    let platform = platform(args.platform.as_deref().filter(|name| !name.is_empty()))?;
     let options = ImportOptions {
-        config: changed_config(&args.changes, &created)?,
+        config: changed_config(&args.changes, &created, platform)?,
         created,
         message: args.message.clone(),
         name: args.name.as_deref().map(reference).transpose()?,
     };
-    let id = app.images()?.import(open(&args.file)?, options)?;
+    let id = match args.file.to_str().filter(|file| is_url(file)) {
+        Some(url) => app.images()?.import_url(url, options, app.cancel_on_interrupt()?)?,
+        None => app.images()?.import(open(&args.file)?, options)?,
+    };
     print(&format!("{id}\n")).map(|()| 0)
+}
+
+fn is_url(file: &str) -> bool {
+    file.starts_with("http://") || file.starts_with("https://")
 }
 
 /// A file, or standard input for `-`.
@@ -37,8 +45,8 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
 }
 
 /// What `--change` makes of an empty config: the instructions are those of a Dockerfile, so they are read as one.
-fn changed_config(changes: &[String], created: &str) -> Result<ImageConfig, Failure> {
-    lowered(&format!("FROM scratch\n{}\n", changes.join("\n")), created, &NoImages)
+fn changed_config(changes: &[String], created: &str, platform: Platform) -> Result<ImageConfig, Failure> {
+    lowered(&format!("FROM scratch\n{}\n", changes.join("\n")), created, platform, &NoImages)
 }
 
 /// What `--change` makes of the config of an image; its history stays as it is.
@@ -51,12 +59,18 @@ pub(crate) fn changed(
         return Ok(config);
     }
     let base = OneImage(config);
-    let changed = lowered(&format!("FROM base\n{}\n", changes.join("\n")), created, &base)?;
+    let platform = base.0.platform.clone();
+    let changed = lowered(&format!("FROM base\n{}\n", changes.join("\n")), created, platform, &base)?;
     Ok(ImageConfig { config: changed.config, ..base.0 })
 }
 
-fn lowered(dockerfile: &str, created: &str, images: &dyn ImageResolver) -> Result<ImageConfig, Failure> {
-    let options = Options::new(Platform::host(), created);
+fn lowered(
+    dockerfile: &str,
+    created: &str,
+    platform: Platform,
+    images: &dyn ImageResolver,
+) -> Result<ImageConfig, Failure> {
+    let options = Options::new(platform, created);
     let lowered = lower(dockerfile.as_bytes(), &options, images)
         .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("--change"))?;
     if !lowered.definition.vertices().iter().all(only_makes_directories) {

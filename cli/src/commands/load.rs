@@ -5,14 +5,14 @@ use rbuild_solver::images::{ImageError, Loaded, Watch};
 
 use super::{import, print, silent};
 use crate::app::App;
-use crate::args::LoadArgs;
+use crate::args::{LoadArgs, given};
 use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let cancel = app.cancel_on_interrupt()?;
     let watch = Watch { transfers: &silent, cancel: &cancel };
-    let loaded = match &args.input {
+    let loaded = match given(args.input.as_ref()) {
         Some(path) if path.is_dir() => images.load_directory(path, watch),
         Some(path) => images.load(import::open(path)?, watch),
         None => images.load(std::io::stdin(), watch),

@@ -1,11 +1,11 @@
 //! `rbuild manifest inspect`: what a registry has under a name, without fetching it; `rbuild copy` brings it elsewhere without
-//! keeping it, and `rbuild search` looks for names.
+//! keeping it.
 
 use rbuild_solver::images::Watch;
 
 use super::{print, reference};
 use crate::app::App;
-use crate::args::{CopyArgs, ManifestCommand, ManifestInspectArgs, SearchArgs};
+use crate::args::{CopyArgs, ManifestCommand, ManifestInspectArgs};
 use crate::report::{Failure, Kind};
 use crate::transfers::Transfers;
 
@@ -40,20 +40,6 @@ pub(crate) fn copy(app: &App, args: &CopyArgs) -> Result<u8, Failure> {
     transfers.finish();
     let digest = copied?;
     if args.quiet { Ok(0) } else { print(&format!("{}@{digest}\n", to.familiar_name())).map(|()| 0) }
-}
-
-pub(crate) fn search(app: &App, args: &SearchArgs) -> Result<u8, Failure> {
-    let cancel = app.cancel_on_interrupt()?;
-    let client = app.images()?.registry_handle();
-    let (registry, term) = args.term.split_once('/').unwrap_or(("", &args.term));
-    if !(registry.contains(['.', ':']) || registry == "localhost") {
-        let failure = Failure::new(Kind::Input, format!("`{}` names no registry to search", args.term));
-        return Err(failure.hint("`rbuild search REGISTRY/WORD` lists the repositories of a registry"));
-    }
-    let names = client.catalog(registry, &cancel).map_err(remote)?;
-    let found = names.iter().filter(|name| name.contains(term)).take(args.limit);
-    let lines: String = found.map(|name| format!("{registry}/{name}\n")).collect();
-    print(&lines).map(|()| 0)
 }
 
 fn remote(error: rbuild_registry::Error) -> Failure {

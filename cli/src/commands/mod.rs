@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod builds;
 pub(crate) mod cache_mount;
+pub(crate) mod completion;
 pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod doctor;
@@ -23,6 +24,7 @@ pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod save;
+pub(crate) mod search;
 pub(crate) mod system;
 pub(crate) mod tag;
 mod trust;

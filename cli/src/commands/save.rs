@@ -5,21 +5,23 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use rbuild_image::{Platform, Reference};
-use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink};
+use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink, Target};
 
-use super::io_failure;
+use super::{image_for, io_failure};
 use crate::app::App;
-use crate::args::{ArchiveFormatArg, SaveArgs};
+use crate::args::{ArchiveFormatArg, SaveArgs, given};
 use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
     let images = app.images()?;
-    let saved = args.images.iter().map(|name| saved(images, name)).collect::<Result<Vec<_>, _>>()?;
+    let platform = args.platform.as_deref();
+    let saved =
+        args.images.iter().map(|name| saved(images, name, platform)).collect::<Result<Vec<_>, _>>()?;
     let format = match args.format {
         ArchiveFormatArg::DockerArchive => ArchiveFormat::Docker,
         ArchiveFormatArg::OciArchive => ArchiveFormat::Oci,
     };
-    match &args.output {
+    match given(args.output.as_ref()) {
         Some(path) => write_file(path, |out| Ok(images.save(&saved, format, &mut TarSink::new(out))?)),
         None if io::stdout().is_terminal() => {
             Err(Failure::new(Kind::Input, "cowardly refusing to save to a terminal")
@@ -31,14 +33,18 @@ pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
 }
 
 /// An image by any name, with the names to save it under: the one that was typed or, for an id, all.
-fn saved(images: &Images, name: &str) -> Result<Saved, Failure> {
+fn saved(images: &Images, name: &str, platform: Option<&str>) -> Result<Saved, Failure> {
     let record = images.find(name)?;
     let typed: Option<Reference> = name.parse().ok().filter(|reference| record.names.contains(reference));
-    let target = images.open_target(&record.target, &Platform::host())?;
+    let target = match platform {
+        None => images.open_target(&record.target, &Platform::host())?,
+        platform => Target::of(image_for(images, &record.target, platform)?),
+    };
     Ok(Saved { target, names: typed.map_or(record.names, |reference| vec![reference]) })
 }
 
-/// Writes a file under a temporary name beside it, and gives it its name when it is whole.
+/// Writes a file under a temporary name beside it, and gives it its name when it is whole. What is there and no file, such as a pipe
+/// or a device, is written to as it is.
 ///
 /// # Errors
 /// When it cannot be written, or `write` fails.
@@ -46,6 +52,10 @@ pub(crate) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let mut out = BufWriter::new(File::create(path).map_err(io_failure("open", path))?);
+        return write(&mut out).and_then(|()| out.flush().map_err(io_failure("write", path)));
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let temporary = PathBuf::from(name);

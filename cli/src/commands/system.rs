@@ -1,22 +1,24 @@
 //! `rbuild system`: looks after the store.
 
-use rbuild_cache::prune::{Item, ItemKind, Usage};
+mod df;
+pub(crate) mod info;
+
+use rbuild_cache::prune::{Item, ItemKind};
 use rbuild_cache::{CheckReport, Problem, PrunePolicy, set_damaged_metadata_aside};
-use rbuild_container::{Containers, Volumes};
-use serde_json::json;
 
 use super::filter::ObjectFilters;
 use super::prune::confirm;
 use super::{container, image, print, volume};
 use crate::app::{App, unix_now};
-use crate::args::{DfArgs, ListFormatArg, SystemCheckArgs, SystemCommand, SystemPruneArgs};
-use crate::format::{size, table};
+use crate::args::{SystemCheckArgs, SystemCommand, SystemPruneArgs};
+use crate::format::size;
 use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, command: &SystemCommand) -> Result<u8, Failure> {
     match command {
         SystemCommand::Check(args) => check(app, args),
-        SystemCommand::Df(args) => df(app, args),
+        SystemCommand::Df(args) => df::df(app, args),
+        SystemCommand::Info(args) => info::info(app, args),
         SystemCommand::Prune(args) => prune(app, args),
     }
 }
@@ -60,118 +62,6 @@ fn summary(report: &CheckReport) -> String {
          {results} results, {images} images\n",
         size(report.blob_bytes)
     )
-}
-
-/// One line of `df`.
-struct Line {
-    kind: &'static str,
-    total: usize,
-    active: usize,
-    size_bytes: u64,
-    reclaimable_bytes: u64,
-}
-
-fn df(app: &App, args: &DfArgs) -> Result<u8, Failure> {
-    let store = app.store()?;
-    let usage = store.usage()?;
-    let containers = Containers::new(store.clone());
-    let lines = [
-        images_line(&usage, &containers)?,
-        containers_line(&containers)?,
-        volumes_line(&Volumes::new(store.clone()))?,
-        cache_line(&usage),
-    ];
-    let text = match args.format {
-        ListFormatArg::Json => lines.iter().map(|line| format!("{}\n", line.as_json())).collect(),
-        ListFormatArg::Table => show(&lines),
-    };
-    print(&text).map(|()| 0)
-}
-
-fn images_line(usage: &Usage, containers: &Containers) -> Result<Line, Failure> {
-    let images: Vec<&Item> = usage.items.iter().filter(|item| item.kind == ItemKind::Image).collect();
-    let containers = containers.list().map_err(container::failure)?;
-    let is_active =
-        |item: &&&Item| containers.iter().any(|it| it.state.spec.image_id.contains(item.id.as_str()));
-    let idle = images.iter().filter(|item| !is_active(item));
-    Ok(Line {
-        kind: "Images",
-        total: images.len(),
-        active: images.iter().filter(is_active).count(),
-        size_bytes: usage.total_bytes() - usage.cache_bytes,
-        reclaimable_bytes: idle.map(|item| item.private_bytes).sum(),
-    })
-}
-
-fn containers_line(containers: &Containers) -> Result<Line, Failure> {
-    let mut line = Line { kind: "Containers", total: 0, active: 0, size_bytes: 0, reclaimable_bytes: 0 };
-    for container in containers.list().map_err(container::failure)? {
-        let size_bytes = containers.disk_size_bytes(&container).map_err(container::failure)?;
-        let is_active = container.state.status.is_active();
-        line.total += 1;
-        line.active += usize::from(is_active);
-        line.size_bytes += size_bytes;
-        line.reclaimable_bytes += if is_active { 0 } else { size_bytes };
-    }
-    Ok(line)
-}
-
-fn volumes_line(volumes: &Volumes) -> Result<Line, Failure> {
-    let mut line = Line { kind: "Local Volumes", total: 0, active: 0, size_bytes: 0, reclaimable_bytes: 0 };
-    let in_use = volumes.in_use().map_err(container::failure)?;
-    for volume in volumes.list().map_err(container::failure)? {
-        let size_bytes = volumes.disk_size_bytes(&volume.name).map_err(container::failure)?;
-        let is_used = in_use.contains_key(&volume.name);
-        line.total += 1;
-        line.active += usize::from(is_used);
-        line.size_bytes += size_bytes;
-        line.reclaimable_bytes += if is_used { 0 } else { size_bytes };
-    }
-    Ok(line)
-}
-
-fn cache_line(usage: &Usage) -> Line {
-    let items = usage.items.iter().filter(|item| item.kind != ItemKind::Image);
-    Line {
-        kind: "Build Cache",
-        total: items.clone().count(),
-        active: items.filter(|item| !item.is_reclaimable()).count(),
-        size_bytes: usage.cache_bytes,
-        reclaimable_bytes: usage.reclaimable_bytes,
-    }
-}
-
-impl Line {
-    fn as_json(&self) -> serde_json::Value {
-        json!({
-            "Type": self.kind,
-            "TotalCount": self.total,
-            "Active": self.active,
-            "Size": self.size_bytes,
-            "Reclaimable": self.reclaimable_bytes,
-        })
-    }
-
-    fn percentage(&self) -> String {
-        match (self.reclaimable_bytes * 100).checked_div(self.size_bytes) {
-            Some(percent) => format!(" ({percent}%)"),
-            None => String::new(),
-        }
-    }
-}
-
-fn show(lines: &[Line]) -> String {
-    let mut rows = vec![["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"].map(str::to_owned).to_vec()];
-    rows.extend(lines.iter().map(|line| {
-        vec![
-            line.kind.to_owned(),
-            line.total.to_string(),
-            line.active.to_string(),
-            size(line.size_bytes),
-            size(line.reclaimable_bytes) + &line.percentage(),
-        ]
-    }));
-    table(&rows)
 }
 
 fn prune(app: &App, args: &SystemPruneArgs) -> Result<u8, Failure> {

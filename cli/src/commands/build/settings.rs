@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rbuild_frontend::{NoCache, Options, parse_bool};
 use rbuild_image::{Platform, Reference};
@@ -11,12 +11,13 @@ use rbuild_solver::JOBS_DEFAULT;
 use rbuild_solver::images::CompressionConfig;
 
 use super::annotation::Annotations;
+use super::attestation;
 use super::build_args;
 use super::call::Call;
 use super::input::Input;
 use super::steps::Steps;
 use crate::app::{docker_config, environment, unix_now};
-use crate::args::{BuildArgs, OnErrorArg, ProgressArg, PullArg};
+use crate::args::{BuildArgs, OnErrorArg, ProgressArg, PullArg, given};
 use crate::cache_spec::{CacheSpec, Direction};
 use crate::commands::{platform, reference};
 use crate::format::rfc3339;
@@ -79,19 +80,20 @@ impl Settings {
     /// # Errors
     /// When one of them is malformed, or two contradict each other.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
+        attestation::refuse(args)?;
         let outputs = outputs(args)?;
         let call = if args.check { Call::CHECK } else { args.call };
         let build_args = build_args::read(args, docker_config().as_deref(), &environment)?;
         let source_date_epoch = build_args::source_date_epoch(&build_args);
         Ok(Self {
             context: args.context.clone(),
-            file: args.file.clone(),
-            ignore_file: args.ignorefile.clone(),
+            file: given(args.file.as_ref()).map(Path::to_owned),
+            ignore_file: given(args.ignorefile.as_ref()).map(Path::to_owned),
             build_contexts: args.build_contexts.clone(),
             names: args.tags.iter().map(|name| name_of(name)).collect::<Result<_, _>>()?,
             outputs,
-            iidfile: args.iidfile.clone(),
-            metadata_file: args.metadata_file.clone(),
+            iidfile: given(args.iidfile.as_ref()).map(Path::to_owned),
+            metadata_file: given(args.metadata_file.as_ref()).map(Path::to_owned),
             metadata_warnings: environment(METADATA_WARNINGS)
                 .and_then(|value| parse_bool(&value))
                 .unwrap_or(false),
@@ -204,7 +206,8 @@ fn outputs(args: &BuildArgs) -> Result<Vec<OutputSpec>, Failure> {
         text.parse()
             .map_err(|error: crate::output_spec::ParseOutputError| Failure::caused_by(Kind::Input, &error))
     };
-    let outputs: Vec<OutputSpec> = args.outputs.iter().map(parse).collect::<Result<_, _>>()?;
+    let words = args.outputs.iter().filter(|text| !text.is_empty());
+    let outputs: Vec<OutputSpec> = words.map(parse).collect::<Result<_, _>>()?;
     if outputs.iter().filter(|output| output.uses_stdout()).count() > 1 {
         return Err(Failure::new(Kind::Input, "only one output can be written to standard output"));
     }

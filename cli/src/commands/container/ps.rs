@@ -8,7 +8,7 @@ use super::{EXIT_FAILED, containers, failure, networks};
 use crate::app::{App, unix_now};
 use crate::args::PsArgs;
 use crate::commands::print;
-use crate::format::{ago, duration, rfc3339, shorten, size};
+use crate::format::{ago, duration, go_time, shorten, size};
 use crate::report::{Failure, Kind};
 use crate::template;
 
@@ -59,12 +59,10 @@ fn row(
 ) -> Result<Value, Failure> {
     let now = unix_now();
     let spec = &container.state.spec;
-    let command = spec.args().join(" ");
     let labels: Vec<String> =
         spec.config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let binds = spec.binds.iter().map(|bind| bind.source.as_str());
     let mounts: Vec<&str> = binds.chain(spec.volumes.iter().map(|volume| volume.name.as_str())).collect();
-    let command = if whole { command } else { shorten(&command, COMMAND_CHARS_MAX) };
     let size = if with_size {
         let layer = containers.disk_size_bytes(container).map_err(failure)?;
         size(layer)
@@ -74,8 +72,8 @@ fn row(
     Ok(json!({
         "ID": if whole { container.id.as_str() } else { container.short_id() },
         "Image": spec.image,
-        "Command": format!("\"{command}\""),
-        "CreatedAt": rfc3339(container.created),
+        "Command": command(container, whole),
+        "CreatedAt": go_time(container.created),
         "RunningFor": ago(now, container.created),
         "Ports": networks::column(container),
         "State": container.state.status.name(),
@@ -89,8 +87,14 @@ fn row(
     }))
 }
 
+/// The command line, in quotes.
+pub(crate) fn command(container: &Container, whole: bool) -> String {
+    let command = container.state.spec.args().join(" ");
+    format!("\"{}\"", if whole { command } else { shorten(&command, COMMAND_CHARS_MAX) })
+}
+
 /// As Docker words it: `Up 3 minutes (healthy)`, `Exited (0) 2 hours ago`.
-pub(super) fn status(container: &Container, now: i64) -> String {
+pub(crate) fn status(container: &Container, now: i64) -> String {
     let since = |nanoseconds: i64| duration((now - nanoseconds / NS_PER_SECOND).max(0));
     match &container.state.status {
         Status::Created => "Created".to_owned(),
