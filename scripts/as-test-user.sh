@@ -2,11 +2,12 @@
 # Runs compiled test binaries as an ordinary user. A part of test.sh, which calls it as root in a mount namespace of
 # its own.
 #
-#   as-test-user.sh USER REPOSITORY STATE
+#   as-test-user.sh USER REPOSITORY STATE [FILTER]...
 #
-# STATE/binaries lists `package-directory<tab>binary`; STATE/{home,tmp,run} are the user's.
+# STATE/binaries lists `package-directory<tab>binary`; STATE/{home,tmp,run} are the user's. With filters only the tests run whose names
+# have one of them.
 set -euo pipefail
-user=$1 repository=$2 state=$3
+user=$1 repository=$2 state=$3 filters=("${@:4}")
 
 as_user() {
     setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all env -i PATH="$PATH" HOME="$state/home" \
@@ -52,6 +53,6 @@ while IFS=$'\t' read -r package binary; do
         exit 1
     fi
     echo "-- ${binary##*/}"
-    (cd "$package" && as_user "$binary" --quiet --skip tidy:: </dev/null) || status=1
+    (cd "$package" && as_user "$binary" --quiet --skip tidy:: "${filters[@]}" </dev/null) || status=1
 done <"$state/binaries"
 exit "$status"

@@ -72,6 +72,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     app::arm_fail_point()?;
     let privilege = enter_user_namespace(app::isolation(&cli.global)?)?;
     let app = App::new(&cli.global, &privilege);
+    report::eprint(&note(&app, &privilege));
     match cli.command {
         Command::Build(args) => commands::build::run(&app, &args),
         Command::Builds(command) => commands::builds::run(&app, &command),
@@ -111,7 +112,7 @@ const CHROOT_NOTE: &str = "isolation `chroot`: neither namespaces nor mounts; st
 
 /// Where we are not root, become root of a user namespace; all that follows is then one code path.
 fn enter_user_namespace(isolation: Isolation) -> Result<Privilege, Failure> {
-    let privilege = rootless::enter(isolation).map_err(|error| match error {
+    rootless::enter(isolation).map_err(|error| match error {
         rootless::Error::NotRoot(_) => {
             Failure::caused_by(Kind::Environment, &error).hint("`--isolation auto` takes a user namespace")
         }
@@ -119,14 +120,18 @@ fn enter_user_namespace(isolation: Isolation) -> Result<Privilege, Failure> {
             .hint("containers of Docker and of Kubernetes have it, if it was not dropped"),
         error => Failure::caused_by(Kind::Environment, &error)
             .hint("a user other than root needs user namespaces: `rbuild doctor` says what forbids them"),
-    })?;
-    let note = match &privilege {
-        Privilege::UserNamespace { single: Some(reason), .. } => {
-            format!("{reason}: all files belong to one user, and a step that gives files to others fails")
-        }
-        Privilege::Chroot { .. } => CHROOT_NOTE.to_owned(),
-        _ => return Ok(privilege),
-    };
-    report::eprint(&format!("note: {note}\n"));
-    Ok(privilege)
+    })
+}
+
+/// What the user is told of how steps are isolated: once for each store where it changes what they can do, always where it changes
+/// what they can reach.
+fn note(app: &App, privilege: &Privilege) -> String {
+    match privilege {
+        Privilege::UserNamespace { single: Some(reason), .. } if !app.root().exists() => format!(
+            "note: {reason}: all files belong to one user, and a step that gives files to others fails; `rbuild doctor` says what \
+             would help\n"
+        ),
+        Privilege::Chroot { .. } => format!("note: {CHROOT_NOTE}\n"),
+        _ => String::new(),
+    }
 }

@@ -17,7 +17,17 @@ fn what_builds_is_found_fit() {
     for name in ["kernel", "overlay", "seccomp"] {
         assert_eq!(state(name), "ok", "{name}");
     }
-    for name in ["user", "control groups", "Landlock", "git", "network", "disk", "emulators"] {
+    for name in [
+        "user",
+        "control groups",
+        "Landlock",
+        "git",
+        "network",
+        "disk",
+        "emulators",
+        "io controller",
+        "idmapped mounts",
+    ] {
         assert_ne!(state(name), "missing", "{name}");
     }
     let table = test.rbuild(&["doctor"]).outcome().succeeds().stdout;

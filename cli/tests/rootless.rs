@@ -169,12 +169,15 @@ fn a_user_with_one_single_id_builds_with_a_note() {
         let output = as_stranger(&program, &test.path(""), arguments);
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{arguments:?}\n{errors}");
-        assert!(errors.starts_with("note: "), "{errors}");
-        String::from_utf8(output.stdout).unwrap()
+        (String::from_utf8(output.stdout).unwrap(), errors)
     };
-    rbuild(&["import", "busybox.tar", "busybox"]);
+    // It is told once.
+    assert!(rbuild(&["import", "busybox.tar", "busybox"]).1.starts_with("note: "));
     rbuild(&["build", "-t", "app", "context"]);
-    assert_eq!(rbuild(&["run", "--rm", "app"]), "hi\n");
+    assert_eq!(rbuild(&["run", "--rm", "--network", "none", "app"]), ("hi\n".to_owned(), String::new()));
+    let other = as_stranger(&program, &test.path(""), &["run", "--rm", "-u", "7", "app"]);
+    let errors = String::from_utf8(other.stderr).unwrap();
+    assert!(errors.contains("become user 7, which this user namespace has not"), "{errors}");
     rbuild(&["build", "-o", "type=local,dest=out", "context"]);
     assert_eq!(fs::metadata(test.path("out/x")).unwrap().uid(), STRANGER);
     // Its home is where its store is.

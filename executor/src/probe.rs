@@ -3,14 +3,17 @@
 //! A release number decides nothing: distributions switch things off and port things back.
 
 use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{Access as Rights, access};
-use rustix::mount::{FsOpenFlags, fsopen};
+use rustix::mount::{FsOpenFlags, MountAttrFlags, fsopen};
 use serde::Serialize;
 
 use crate::cgroup::CgroupSupport;
+use crate::mount::filesystem;
 use crate::sys;
 
 /// Where the kernel lists them.
@@ -31,6 +34,8 @@ pub struct Probe {
     pub selinux: bool,
     /// Whether EROFS can be mounted.
     pub erofs: bool,
+    /// Whether this process can make mounts that show files with other owners.
+    pub idmapped_mounts: bool,
     /// Which foreign programs the kernel has an interpreter for.
     pub emulators: Vec<String>,
     /// `/dev/fuse` can be opened by this user.
@@ -56,6 +61,7 @@ impl Probe {
             apparmor: starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             erofs: has_filesystem("erofs"),
+            idmapped_mounts: has_idmapped_mounts().unwrap_or(false),
             emulators: emulators(),
             fuse: can_open("/dev/fuse"),
             tun: can_open("/dev/net/tun"),
@@ -80,6 +86,14 @@ fn has_filesystem(kind: &str) -> bool {
             .is_ok_and(|list| list.split_whitespace().any(|one| one == kind)),
         Err(_) => false,
     }
+}
+
+/// Asks for one with the machine's own ids. No kernel makes that: one that has such mounts refuses these ids, any other the whole idea.
+fn has_idmapped_mounts() -> io::Result<bool> {
+    let ids = fs::File::open("/proc/self/ns/user")?;
+    let mount = filesystem("tmpfs", &[], MountAttrFlags::empty())?;
+    let refused = sys::mount_idmapped(mount.as_fd(), ids.as_fd()).err();
+    Ok(refused.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied))
 }
 
 fn emulators() -> Vec<String> {

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, User};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
@@ -143,7 +144,7 @@ pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
         return Err(Error::NotRoot(nix::unistd::geteuid().as_raw()));
     }
     if isolation == Isolation::Chroot {
-        return may_chroot().map(|()| Privilege::Chroot { asked: true });
+        return chroot(true);
     }
     let is_mighty = is_root && (isolation == Isolation::Root || has(CapabilitySet::SYS_ADMIN));
     if is_mighty && isolation != Isolation::User {
@@ -151,7 +152,7 @@ pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
     }
     match enter_user_namespace() {
         Err(Error::Unshare(_)) if isolation == Isolation::Auto && is_root && may_chroot().is_ok() => {
-            Ok(Privilege::Chroot { asked: false })
+            chroot(false)
         }
         entered => entered,
     }
@@ -159,6 +160,14 @@ pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
 
 fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+/// Steps will be among the same processes as this one, which has secrets in its memory.
+fn chroot(asked: bool) -> Result<Privilege, Error> {
+    may_chroot()?;
+    // It cannot be refused.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    Ok(Privilege::Chroot { asked })
 }
 
 fn may_chroot() -> Result<(), Error> {

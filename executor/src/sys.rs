@@ -187,13 +187,20 @@ pub(crate) struct MountChange {
 
 /// Changes the mount that `mount` is open on.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: change.set,
-        attr_clr: change.clear,
-        propagation: change.propagation,
-        userns_fd: 0,
-    };
-    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    let MountChange { set, clear, propagation, recursive } = change;
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_mount_attr(mount, attr, if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// Has the mount that `mount` is open on show the owners of files by the map of a user namespace.
+pub(crate) fn mount_idmapped(mount: BorrowedFd<'_>, ids: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = u64::try_from(ids.as_raw_fd()).map_err(io::Error::other)?;
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_mount_attr(mount, attr, 0)
+}
+
+fn set_mount_attr(mount: BorrowedFd<'_>, attr: libc::mount_attr, flags: i32) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | flags;
     // SAFETY: the path ends with a zero, `attr` outlives the call and has the size that is passed.
     let result = unsafe {
         libc::syscall(

@@ -331,6 +331,11 @@ mod tests {
             ("https://host", "__unnamed__"),
             ("https://host/a/..", "__unnamed__"),
             ("https://host/a%2Fb", "__unnamed__"),
+            ("https://host/..%2F..%2Fetc%2Fpasswd", "__unnamed__"),
+            ("https://host/%2E%2e", "__unnamed__"),
+            ("https://host/%2e", "__unnamed__"),
+            ("https://host/a%00b", "__unnamed__"),
+            ("https://host/x/%2e%2e/", "__unnamed__"),
         ];
         for (url, name) in cases {
             assert_eq!(file_name(url, UNNAMED), name, "{url}");

@@ -11,6 +11,9 @@ use super::{list, proc_path};
 /// Below this depth a directory is first moved up, so that descriptors and stack stay bounded.
 const REMOVE_DEPTH_MAX: usize = 128;
 
+/// How often a directory is emptied that is not empty then. Each time it gets flatter, unless somebody fills it.
+const BUSY_TRIES_MAX: u32 = 10_000;
+
 /// Removes `name` in `parent`: a file, a symlink, or a directory with all that is in it. Absent is no error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     match unlinkat(parent, name, AtFlags::empty()) {
@@ -23,14 +26,19 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> 
 fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let dir = open_for_removal(parent, name)?;
     let mut moved = 0;
-    loop {
+    for _ in 0..BUSY_TRIES_MAX {
         let before = moved;
         Emptying { top: dir.as_fd(), moved: &mut moved }.empty(dir.as_fd(), 0)?;
-        if moved == before {
-            break;
+        if moved > before {
+            continue;
+        }
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // Somebody else who removes the same tree has moved something up meanwhile.
+            Err(Errno::NOTEMPTY) => {}
+            removed => return absent_is_fine(removed),
         }
     }
-    absent_is_fine(unlinkat(parent, name, AtFlags::REMOVEDIR))
+    Err(Errno::NOTEMPTY)
 }
 
 struct Emptying<'a> {
@@ -41,7 +49,12 @@ struct Emptying<'a> {
 
 impl Emptying<'_> {
     fn empty(&mut self, dir: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
-        for (name, kind) in list(dir)? {
+        let entries = match list(dir) {
+            // Of one that somebody else has removed meanwhile.
+            Err(Errno::NOENT) => return Ok(()),
+            entries => entries?,
+        };
+        for (name, kind) in entries {
             if kind == FileType::Directory {
                 self.remove_child(dir, &name, depth)?;
             } else {
@@ -60,7 +73,11 @@ impl Emptying<'_> {
             child => child?,
         };
         self.empty(child.as_fd(), depth + 1)?;
-        absent_is_fine(unlinkat(dir, name, AtFlags::REMOVEDIR))
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            // Somebody else has given the name to another one. The next round meets it.
+            Err(Errno::NOTEMPTY) => Ok(()),
+            removed => absent_is_fine(removed),
+        }
     }
 
     fn move_up(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {

@@ -228,3 +228,23 @@ fn attributes_of_links_and_special_files_can_be_read() {
         [(c"user.empty".to_owned(), b"".to_vec()), (c"user.key".to_owned(), b"va\nlue\0".to_vec())];
     assert_eq!(all.into_iter().collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn many_may_remove_a_deep_tree_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = RootDir::open(directory.path()).unwrap();
+    let mut deepest = root.create_dir("tree", Mode::RWXU).unwrap();
+    for _ in 0..1000 {
+        mkdirat(&deepest, "d", Mode::RWXU).unwrap();
+        deepest = openat(&deepest, "d", OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    let removed = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| root.remove_all("tree"))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    // One that came last found nothing.
+    let is_fine =
+        |result: &Result<(), PathError>| result.as_ref().map_or_else(PathError::is_not_found, |()| true);
+    assert!(removed.iter().all(is_fine), "{removed:?}");
+    assert!(!directory.path().join("tree").exists());
+}

@@ -51,6 +51,21 @@ fn a_file_without_a_date_is_as_old_as_time() {
     assert_eq!(build(&test, &format!("ADD --unpack {url} /"), &[]).text("in/side"), "x");
 }
 
+/// A file is called what the Dockerfile says, and a server has no say in it.
+#[test]
+fn a_server_does_not_choose_where_its_file_goes() {
+    let test = TestEnvironment::new();
+    let web = FakeRegistry::start().unwrap();
+    for name in ["a", "../../etc/passwd", "/etc/passwd"] {
+        web.add_file("a", served(name));
+        let disposition =
+            format!("attachment; filename=\"{name}\"; filename*=UTF-8''{}", name.replace('/', "%2F"));
+        web.plan("GET", "/files/a", 1, Fault::Headers(vec![("content-disposition", disposition)]));
+        let tree = build(&test, &format!("ADD {} /in/", web.url("/files/a")), &[]);
+        assert_eq!((tree.text("in/a"), tree.0.len()), (name, 2));
+    }
+}
+
 #[test]
 fn with_a_checksum_the_server_is_not_asked_again() {
     let test = TestEnvironment::new();

@@ -54,6 +54,10 @@ pub(super) fn normalized(text: &str) -> String {
 pub(super) struct Builders {
     test: TestEnvironment,
     docker: Option<String>,
+    /// Whether the user who runs this has one id, so that all files are of one owner.
+    pub(super) single_id: bool,
+    /// What steps have of networks: nothing, where that can be.
+    network: &'static str,
 }
 
 impl Builders {
@@ -63,7 +67,10 @@ impl Builders {
         for (name, dockerfile) in BASES {
             test.build(&test.dockerfile(dockerfile), &["-t", name]).succeeds();
         }
-        let builders = Self { test, docker: settings::docker() };
+        let doctor = test.rbuild(&["doctor"]).outcome().stdout;
+        let single_id = doctor.contains("a user namespace with one id");
+        let network = if doctor.contains("isolation `chroot`") { "host" } else { "none" };
+        let builders = Self { test, docker: settings::docker(), single_id, network };
         if builders.docker.is_some() {
             builders.load_bases();
         }
@@ -94,7 +101,11 @@ impl Builders {
     /// Builds with rbuild.
     pub(super) fn rbuild(&self, context: &Path, arguments: &[String]) -> Outcome {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let outcome = self.test.rbuild(&line(&["build"], &arguments)).current_dir(context).outcome();
+        let outcome = self
+            .test
+            .rbuild(&line(&["build", "--network", self.network], &arguments))
+            .current_dir(context)
+            .outcome();
         Outcome { succeeded: outcome.code == 0, archive: outcome.stdout_bytes, progress: outcome.stderr }
     }
 
@@ -102,7 +113,7 @@ impl Builders {
     pub(super) fn buildkit(&self, context: &Path, arguments: &[String]) -> Option<Outcome> {
         self.docker.as_ref()?;
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let line = line(&["buildx", "build", "--provenance=false"], &arguments);
+        let line = line(&["buildx", "build", "--network", "none", "--provenance=false"], &arguments);
         Some(self.run_docker(context, &line, Stdio::null()))
     }
 
@@ -120,6 +131,6 @@ impl Builders {
 }
 
 fn line<'a>(program: &[&'a str], arguments: &[&'a str]) -> Vec<&'a str> {
-    let common = ["--progress", "plain", "--network", "none", "-o", "type=oci,dest=-"];
+    let common = ["--progress", "plain", "-o", "type=oci,dest=-"];
     [program, &common, arguments, &["."]].concat()
 }

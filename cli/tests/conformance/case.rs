@@ -55,6 +55,19 @@ impl Verdict {
         };
         head.into_iter().chain(text.lines().map(str::to_owned)).collect()
     }
+
+    /// As a user with one single id sees it: all is its own.
+    pub(super) fn without_owners(&self) -> Self {
+        let is_owner = |word: &&str| word.starts_with("owner=");
+        let without = |line: &str| {
+            let owner = line.split(' ').find(is_owner).map_or_else(String::new, |owner| format!(" {owner}"));
+            line.replacen(&owner, "", 1) + "\n"
+        };
+        match self {
+            Self::Built(text) => Self::Built(text.lines().map(without).collect()),
+            Self::Failed(text) => Self::Failed(text.clone()),
+        }
+    }
 }
 
 impl Case {
@@ -88,6 +101,11 @@ impl Case {
     /// Whether only root can set the case up.
     pub(super) fn needs_root(&self) -> bool {
         self.fact("needs").is_some_and(|needs| needs.contains("root"))
+    }
+
+    /// Whether a step becomes another user, gives files to one, or tells of owners.
+    pub(super) fn needs_ids(&self) -> bool {
+        self.fact("needs").is_some_and(|needs| needs.contains("ids"))
     }
 
     /// Whether an engine may be too old for it.

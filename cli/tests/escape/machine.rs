@@ -78,6 +78,17 @@ fn other_users_do_not_get_at_programs_of_layers() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
+/// Where rbuild itself stays as the first process of a container, nobody inside sees what it has open, or steers it.
+#[test]
+fn the_small_init_is_closed() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let looks = "readlink /proc/1/exe /proc/1/fd/* || cat /proc/1/environ || cat /proc/1/maps || ls /proc/1/root || \
+                 readlink /proc/2/exe";
+    let run = ["run", "--rm", "--init", "--network", "none", "busybox", "sh", "-c", looks];
+    // The shell can be looked into, as a sign that one can look.
+    assert_eq!(test.rbuild(&run).outcome().succeeds().stdout, "/bin/busybox\n");
+}
+
 #[test]
 fn memory_that_looks_like_files_is_bounded() {
     let Some(test) = TestEnvironment::with_base() else { return };

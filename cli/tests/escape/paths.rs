@@ -306,3 +306,20 @@ fn swap(context: &Path, machine: &Path, done: &AtomicBool) {
         exchange(&aside, &directory);
     }
 }
+
+/// A tree of five thousand levels, deeper than any path can say.
+const DEEP: &str = "p=$(printf 'd/%.0s' $(seq 1000)); for i in 1 2 3 4 5; do mkdir -p /$i/$p && \
+                    { [ ! -e /deep ] || mv /deep /$i/$p; } && mv /$i /deep || exit 1; done";
+
+#[test]
+fn nobody_is_lost_in_a_deep_tree() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let rbuild = |arguments: &[&str]| test.rbuild(arguments).outcome();
+    rbuild(&["run", "--name", "deep", "--network", "none", "busybox", "sh", "-c", DEEP]).succeeds();
+    for command in [&["diff", "deep"][..], &["export", "deep"], &["commit", "deep", "image"]] {
+        let outcome = rbuild(command);
+        assert!(matches!(outcome.code, 1..=3), "{command:?}: {}\n{}", outcome.code, outcome.stderr);
+    }
+    rbuild(&["rm", "deep"]).succeeds();
+    test.assert_sound();
+}

@@ -13,7 +13,6 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::error::Note;
 use crate::handshake::{Channel, Failure, Message, Step, StepExt as _};
@@ -24,7 +23,6 @@ const LANDLOCK: ABI = ABI::V6;
 
 /// Runs `child` in a copy of this process, and ends like it when all processes that came of it have ended.
 pub(super) fn supervise(channel: Channel, child: impl FnOnce(Channel)) -> Step<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide from the process")?;
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).step("adopt the processes that are left")?;
     // All signals are blocked: it is waited for below.

@@ -30,7 +30,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::sched::CloneFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_no_new_privs;
 
 use crate::handshake::{Channel, Failure, Message, NetworkSpec, NewPlace, Place, Spec, Step, StepExt as _};
@@ -51,6 +51,8 @@ pub fn init_hook() {
 
 /// Returns only when it failed, and has told the parent why.
 fn run() {
+    // Until it executes the program, which ends this, nobody in a container that is joined may look into it, or steer it.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let Ok(control) = sys::take_control_socket() else { return };
     let mut channel = Channel::new(control);
     let received = channel.receive_spec().map_err(|error| Failure::Handshake { reason: error.to_string() });

@@ -81,8 +81,18 @@ pub(super) fn become_user(ids: &UserIds, channel: &mut Channel) -> Step<()> {
         }
         other => other.step("set the supplementary groups")?,
     }
-    nix::unistd::setresgid(gid, gid, gid).step(&format!("become group {gid}"))?;
-    nix::unistd::setresuid(uid, uid, uid).step(&format!("become user {uid}"))
+    become_id(nix::unistd::setresgid(gid, gid, gid), &format!("group {gid}"))?;
+    become_id(nix::unistd::setresuid(uid, uid, uid), &format!("user {uid}"))
+}
+
+/// An id that the namespace has not is no valid one to the kernel.
+fn become_id(changed: nix::Result<()>, id: &str) -> Step<()> {
+    match changed {
+        Err(nix::errno::Errno::EINVAL) => {
+            changed.step(&format!("become {id}, which this user namespace has not"))
+        }
+        _ => changed.step(&format!("become {id}")),
+    }
 }
 
 fn setgroups_denied() -> bool {

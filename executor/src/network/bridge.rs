@@ -84,6 +84,8 @@ pub(super) struct Port {
     pub(super) lease: Lease,
     pub(super) v6: Option<IpAddr>,
     pub(super) gateway: IpAddr,
+    /// The interface inside, and who there leads out of the network over each family, as far as anybody does.
+    way_out: (LinkIndex, Vec<IpAddr>),
 }
 
 impl Bridge {
@@ -147,10 +149,11 @@ impl Bridge {
         let lease = lease.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))?;
         let offset = self.v4.offset(lease.address());
         let v6 = self.v6.map(|subnet| subnet.address(offset));
-        self.plug(place.namespace, inside, lease.address(), plug)
+        let way_out = self
+            .plug(place.namespace, inside, lease.address(), plug)
             .and_then(|()| self.configure(&inside.netlink, (lease.address(), v6), plug.interface))
             .map_err(|error| Error::setup_at("connect a network namespace to", &self.name, error))?;
-        Ok(Port { lease, v6, gateway: self.v4.address(1), bridge: self.name.clone() })
+        Ok(Port { lease, v6, gateway: self.v4.address(1), bridge: self.name.clone(), way_out })
     }
 
     fn plug(
@@ -179,27 +182,36 @@ impl Bridge {
         inside: &Netlink,
         (v4, v6): (Ipv4Addr, Option<IpAddr>),
         interface: &str,
-    ) -> io::Result<()> {
+    ) -> io::Result<(LinkIndex, Vec<IpAddr>)> {
         let link = inside.link_index(interface)?.ok_or(io::ErrorKind::NotFound)?;
         inside.set_up(interface)?;
         inside.add_address(link, v4.into(), self.v4.prefix())?;
-        let has_way_out = inside.routes()?.iter().any(|route| route.destination.is_none());
-        if self.outward[0] && !has_way_out {
-            inside.add_default_route(link, self.v4.address(1))?;
-        }
+        let mut gateways = Vec::from_iter(self.outward[0].then(|| self.v4.address(1)));
         if let (Some(address), Some(subnet)) = (v6, self.v6) {
             inside.add_address(link, address, subnet.prefix())?;
-            if self.outward[1] && !has_way_out {
-                inside.add_default_route(link, subnet.address(1))?;
-            }
+            gateways.extend(self.outward[1].then(|| subnet.address(1)));
         }
-        Ok(())
+        add_way_out(inside, (link, &gateways))?;
+        Ok((link, gateways))
     }
 }
 
 /// The name of the interface on the bridge that belongs to an address.
 fn interface_name(address: Ipv4Addr) -> String {
     format!("rb{:08x}", address.to_bits())
+}
+
+/// Leads out of a namespace by one interface, if none does yet.
+fn add_way_out(inside: &Netlink, (link, gateways): (LinkIndex, &[IpAddr])) -> io::Result<()> {
+    if inside.routes()?.iter().any(|route| route.destination.is_none()) {
+        return Ok(());
+    }
+    gateways.iter().try_for_each(|gateway| inside.add_default_route(link, *gateway))
+}
+
+/// Leads out of a namespace by the first port that has a way, if none does.
+pub(super) fn lead_out(inside: &Netlink, ports: &[Port]) -> io::Result<()> {
+    ports.iter().try_for_each(|Port { way_out: (link, gateways), .. }| add_way_out(inside, (*link, gateways)))
 }
 
 /// Removes a port and what belongs to it.

@@ -106,9 +106,18 @@ pub(super) fn ports_chain(bridge: &str, forwards: &[Forward]) -> String {
 
 /// Runs `nft` on a text, in the network namespace of the calling thread.
 pub(super) fn apply(text: &str) -> io::Result<()> {
+    run(&["-f", "-"], text).map(drop)
+}
+
+/// What `nft` says, in the network namespace of the calling thread.
+pub(super) fn ask(arguments: &[&str]) -> io::Result<String> {
+    run(arguments, "")
+}
+
+fn run(arguments: &[&str], text: &str) -> io::Result<String> {
     let mut missing = io::Error::from(io::ErrorKind::NotFound);
     for program in PROGRAMS {
-        match run(program, text) {
+        match run_program(program, arguments, text) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => missing = error,
             other => return other,
         }
@@ -117,14 +126,14 @@ pub(super) fn apply(text: &str) -> io::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the packet filter is set up by the system's own program")]
-fn run(program: &str, text: &str) -> io::Result<()> {
+fn run_program(program: &str, arguments: &[&str], text: &str) -> io::Result<String> {
     let mut command = std::process::Command::new(program);
-    command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
     let output = child.wait_with_output()?;
     if output.status.success() {
-        return written;
+        return written.map(|()| String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let first = said.lines().next().unwrap_or("it said nothing").to_owned();

@@ -118,9 +118,9 @@ impl NameServers {
         Self { own: servers(text), outward: servers(outward) }
     }
 
-    /// The one to pass questions on to, where nobody in another namespace can ask any.
-    pub(super) fn hidden(&self) -> Option<IpAddr> {
-        self.own.first().copied().filter(|_| self.outward.is_empty())
+    /// Those to pass questions on to, where nobody in another namespace can ask any.
+    pub(super) fn hidden(&self) -> &[IpAddr] {
+        if self.outward.is_empty() { &self.own } else { &[] }
     }
 }
 

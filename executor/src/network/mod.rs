@@ -22,6 +22,7 @@ mod lease;
 mod names;
 mod namespace;
 mod netlink;
+mod obstacle;
 mod port_spec;
 mod publish;
 mod relay;
@@ -39,6 +40,7 @@ use std::sync::{Arc, OnceLock};
 pub use bridge::{DEFAULT_NETWORK, NetworkConfig};
 pub use hosts::Dns;
 pub(crate) use hosts::{Resolver, hosts_file};
+pub use obstacle::Obstacle;
 pub use port_spec::{PortError, Protocol, PublishedPort};
 pub use subnet::Subnet;
 pub use support::{Lack, Missing, NetworkSupport};
@@ -156,6 +158,12 @@ impl Networks {
         }
     }
 
+    /// What of the machine's own rules keeps those on a network from what is outside; nothing, as far as can be seen.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        let (uplink, bridge) = self.shared.opened().ok().filter(|(uplink, _)| uplink.is_host())?;
+        uplink.namespace.run(|| obstacle::find(&bridge.name)).ok().flatten()
+    }
+
     /// What the machine lacks, if somebody wanted to connect and could not.
     pub fn lack(&self) -> Option<&Lack> {
         self.shared.opened.get()?.as_ref().err()
@@ -180,10 +188,12 @@ impl Shared {
 
     fn connect(&self) -> Result<Connection, Error> {
         let (uplink, bridge) = self.opened().map_err(Error::NoNetwork)?;
-        let hidden = uplink.name_servers.hidden();
+        let is_hidden = !uplink.name_servers.hidden().is_empty();
         let mut connection = Connection::new(uplink)?;
         connection.plug_in(&bridge, &[], true)?;
-        hidden.map_or(Ok(()), |server| connection.resolve_names(Some(server)))?;
+        if is_hidden {
+            connection.resolve_names(&[])?;
+        }
         Ok(connection)
     }
 }
@@ -238,23 +248,23 @@ impl Connection {
             bridge::unplug(&self.uplink.namespace, &port)
                 .map_err(|error| Error::setup_at("leave the network", &network.name, error))?;
         }
-        Ok(())
+        // With the interface went its routes, the way out perhaps.
+        bridge::lead_out(&self.namespace.netlink, &self.ports)
+            .map_err(|error| Error::setup("find another way out of the namespace", error))
     }
 
-    /// Answers what is asked for names inside: those of its networks by itself, all others by `upstream`, which is the machine's
-    /// own name server when not given. A container that is connected this way asks nobody else.
+    /// Answers what is asked for names inside: those of its networks by itself, all others by the first of `upstreams` that can; these
+    /// are the machine's own name servers when not given. A container that is connected this way asks nobody else.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn resolve_names(&mut self, upstream: Option<IpAddr>) -> Result<(), Error> {
+    pub fn resolve_names(&mut self, upstreams: &[IpAddr]) -> Result<(), Error> {
         let failed = |error| Error::setup("serve names in the network namespace", error);
-        let upstream = upstream.or_else(|| self.uplink.name_servers.own.first().copied());
-        // Without any, nothing answers there.
-        let upstream = upstream.unwrap_or(names::SERVER.into());
+        let upstreams = if upstreams.is_empty() { &self.uplink.name_servers.own } else { upstreams };
         let networks = self.ports.iter().map(|port| port.bridge.clone()).collect();
         self.names = None;
-        let doors = names::serve(&self.namespace, &self.uplink, networks, upstream);
+        let doors = names::serve(&self.namespace, &self.uplink, networks, upstreams);
         self.names = Some(doors.map_err(failed)?);
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
-use super::doors::{Door, Doors};
+use super::doors::{Answer, Door, Doors, Targets};
 use super::namespace::Namespace;
 use super::uplink::Uplink;
 
@@ -24,16 +24,19 @@ const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
-/// Begins to answer in a namespace. `networks` are the bridges whose names count; `upstream` is who knows all others.
+/// Begins to answer in a namespace. `networks` are the bridges whose names count; one of `upstreams` knows all others.
 pub(super) fn serve(
     inside: &Namespace,
     uplink: &Arc<Uplink>,
     networks: Vec<String>,
-    upstream: IpAddr,
+    upstreams: &[IpAddr],
 ) -> io::Result<Doors> {
     let here = (SERVER, PORT);
     let (udp, tcp) = inside.run(|| Ok((UdpSocket::bind(here)?, TcpListener::bind(here)?)))?;
-    let to = SocketAddr::new(upstream, PORT);
+    // Without any, nothing answers there.
+    let nobody = [SERVER.into()];
+    let upstreams = if upstreams.is_empty() { &nobody } else { upstreams };
+    let to = Targets::new(upstreams.iter().map(|server| SocketAddr::new(*server, PORT)).collect());
     let uplink = Arc::clone(uplink);
     let find = move |name: &str| -> Vec<Ipv4Addr> {
         let tenants = uplink.place().leases.tenants().unwrap_or_default();
@@ -43,7 +46,8 @@ pub(super) fn serve(
             .filter(|(_, tenant)| networks.contains(&tenant.network) && is_it(&tenant.names));
         found.map(|(address, _)| address).collect()
     };
-    let names = Door { answer: Some(Box::new(move |query| answer(query, &find))), ..Door::udp(udp, to)? };
+    let answer: Answer = Box::new(move |query| answer(query, &find));
+    let names = Door { answer: Some(answer), is_refusal, ..Door::udp(udp, to.clone())? };
     Doors::open(vec![names, Door::tcp(tcp, to)?], None)
 }
 
@@ -78,6 +82,15 @@ fn answer(query: &[u8], find: &dyn Fn(&str) -> Vec<Ipv4Addr>) -> Option<Vec<u8>>
         bytes.extend(address.octets());
     }
     Some(bytes)
+}
+
+/// Whether a server could not, or would not, look: any other may know.
+fn is_refusal(answer: &[u8]) -> bool {
+    const SERVER_FAILURE: u8 = 2;
+    const NOT_IMPLEMENTED: u8 = 4;
+    const REFUSED: u8 = 5;
+    let code = answer.get(3).map(|byte| byte & 0xf);
+    matches!(code, Some(SERVER_FAILURE | NOT_IMPLEMENTED | REFUSED))
 }
 
 /// The name that is asked for, and where it ends. No client compresses the one name that there is.

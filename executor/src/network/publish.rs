@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::bridge::remove_ports;
-use super::doors::{Door, Doors};
+use super::doors::{Door, Doors, Targets};
 use super::firewall::{self, Forward};
 use super::port_spec::{Protocol, PublishedPort};
 use super::uplink::Uplink;
@@ -91,15 +91,15 @@ fn forward(port: &PublishedPort, to: IpAddr) -> Option<Forward> {
 }
 
 fn open(port: &PublishedPort, to: IpAddr) -> io::Result<Door> {
-    let to = SocketAddr::new(to, port.container_port);
+    let to = || Targets::new(vec![SocketAddr::new(to, port.container_port)]);
     // An IPv6 socket on every address takes what comes over IPv4 too. A machine without IPv6 has no such socket.
     let every: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for host in port.host_ip.map_or(every.to_vec(), |host| vec![host]) {
         let address = SocketAddr::new(host, port.host_port);
         let door = match port.protocol {
-            Protocol::Tcp => TcpListener::bind(address).and_then(|listener| Door::tcp(listener, to)),
-            Protocol::Udp => UdpSocket::bind(address).and_then(|socket| Door::udp(socket, to)),
+            Protocol::Tcp => TcpListener::bind(address).and_then(|listener| Door::tcp(listener, to())),
+            Protocol::Udp => UdpSocket::bind(address).and_then(|socket| Door::udp(socket, to())),
         };
         match door {
             Err(error) if error.kind() != ErrorKind::AddrInUse => last = error,

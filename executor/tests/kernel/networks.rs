@@ -75,6 +75,9 @@ fn cases(world: &World, tally: &mut Tally) {
             assert_eq!(accepted, "0\n");
         });
     }
+    if world.is_some() {
+        tally.case("networks::a_firewall_of_others", || a_firewall_of_others(&networks));
+    }
     drop(networks);
     if world.is_some() {
         tally.case("networks::a_bridge_that_somebody_removed", || a_bridge_that_somebody_removed(path));
@@ -132,7 +135,7 @@ fn names(networks: &Networks) {
     let other = NetworkConfig { bridge: "rb-other".to_owned(), ..NetworkConfig::default_network() };
     let join = |network: &NetworkConfig, name: &str| {
         let mut connection = networks.join(network, &[name.to_owned()]).unwrap();
-        connection.resolve_names(Some(OUTSIDE.parse().unwrap())).unwrap();
+        connection.resolve_names(&[OUTSIDE.parse().unwrap()]).unwrap();
         connection
     };
     let default = NetworkConfig::default_network();
@@ -154,6 +157,29 @@ fn names(networks: &Networks) {
     networks.remove(&other).unwrap();
 }
 
+/// As Docker and others leave it: what is forwarded is dropped, whatever our table says.
+fn a_firewall_of_others(networks: &Networks) {
+    assert_eq!(networks.obstacle(), None);
+    nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }");
+    let connection = networks.connect().unwrap();
+    let outside = || inside(&connection, || reaches(OUTSIDE.parse().unwrap(), SERVER));
+    assert!(!outside());
+    let obstacle = networks.obstacle().unwrap();
+    assert_eq!((obstacle.table.as_str(), obstacle.chain.as_str()), ("ip filter", "FORWARD"));
+    assert!(obstacle.remedy.starts_with("iptables -I FORWARD -i rbuild0 -j ACCEPT; "), "{}", obstacle.remedy);
+    for side in ["iifname", "oifname"] {
+        nft(&format!("insert rule ip filter FORWARD {side} rbuild0 accept"));
+    }
+    assert!(outside());
+    assert_eq!(networks.obstacle(), None);
+    nft("delete table ip filter");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the system's own program, as others call it")]
+fn nft(rules: &str) {
+    assert!(Command::new("nft").arg(rules).status().unwrap().success());
+}
+
 fn named_networks(networks: &Networks) {
     let named = |name: &str, internal| NetworkConfig {
         name: name.to_owned(),
@@ -164,6 +190,7 @@ fn named_networks(networks: &Networks) {
     let open = networks.create(&named("open", false)).unwrap();
     let closed = networks.create(&named("closed", true)).unwrap();
     assert_ne!(open.subnets, closed.subnets);
+    let second = networks.create(&named("second", false)).unwrap();
     let mut connection = networks.join(&closed, &[]).unwrap();
     let outside = || reaches(OUTSIDE.parse().unwrap(), SERVER);
     assert!(!inside(&connection, outside));
@@ -171,9 +198,14 @@ fn named_networks(networks: &Networks) {
     assert!(inside(&connection, outside));
     assert!(connection.addresses().iter().any(|address| open.subnets[0].contains(*address)));
     assert!(networks.remove(&open).unwrap_err().to_string().contains("in use"));
+    // The way out is the other open network's then, and nobody's when that is left too.
+    connection.join(&second, &[]).unwrap();
     connection.leave(&open).unwrap();
+    assert!(inside(&connection, outside));
+    connection.leave(&second).unwrap();
     assert!(!inside(&connection, outside));
     drop(connection);
+    networks.remove(&second).unwrap();
     networks.remove(&open).unwrap();
     networks.remove(&closed).unwrap();
     assert_eq!(networks.create(&named("open", false)).unwrap().subnets[0], open.subnets[0]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_cache::{Area, Snapshot, Store, Trees};
 use rbuild_executor::cgroup::{CgroupSupport, Controller, Limits, Refusal, Version};
-use rbuild_executor::network::{Missing as Unmet, NetworkSupport};
+use rbuild_executor::network::{Missing as Unmet, NetworkSupport, Obstacle};
 use rbuild_executor::probe::Probe;
 use rbuild_executor::rootless::{Error, Privilege, SingleId};
 use rbuild_solver::local::make_stubs;
@@ -177,10 +177,12 @@ pub(super) fn machine(probe: &Probe, is_root: bool) -> Vec<Row> {
     let erofs = if probe.erofs { "can be mounted" } else { "none" };
     vec![
         cgroups(&probe.cgroups, is_root),
+        input_and_output(&probe.cgroups),
         seccomp,
         Row::new("Landlock", Fine, landlock, "holds the steps of isolation `chroot`; not used otherwise"),
         Row::new("labels", Fine, label.0, label.1),
         Row::new("EROFS", Fine, erofs, "not used yet"),
+        idmapped(probe.idmapped_mounts),
         emulators(probe),
         device("/dev/fuse", probe.fuse, "only `RUN --security=insecure` sees it"),
     ]
@@ -207,12 +209,11 @@ fn cgroups(support: &CgroupSupport, is_root: bool) -> Row {
         (false, false) => "version 2",
     };
     let names: Vec<&str> = controllers.iter().map(|(controller, _)| controller.name()).collect();
-    let missing: Vec<&str> =
-        [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::CpuSet, Controller::Io]
-            .into_iter()
-            .filter(|one| !controllers.iter().any(|(controller, _)| controller == one))
-            .map(Controller::name)
-            .collect();
+    let missing: Vec<&str> = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::CpuSet]
+        .into_iter()
+        .filter(|one| !controllers.iter().any(|(controller, _)| controller == one))
+        .map(Controller::name)
+        .collect();
     let found = format!("{version}: {}", names.join(" "));
     if missing.is_empty() {
         let swap =
@@ -221,6 +222,31 @@ fn cgroups(support: &CgroupSupport, is_root: bool) -> Row {
         return Row::new(name, Fine, found, effect);
     }
     Row::new(name, Less, found, format!("no limits of {}", missing.join(", ")))
+}
+
+/// Input and output are counted for `stats` and for nothing else: there is no option that limits them.
+fn input_and_output(support: &CgroupSupport) -> Row {
+    let found = support.controllers().into_iter().find(|(controller, _)| *controller == Controller::Io);
+    let name = "io controller";
+    match found {
+        Some((_, version)) => {
+            let found = if version == Version::V1 { "version 1 (blkio)" } else { "version 2" };
+            Row::new(name, Fine, found, "counts what containers read and write")
+        }
+        None => Row::new(name, Less, "none here", "what containers read and write is not counted")
+            .remedy("version 2, as root: `echo +io >/sys/fs/cgroup/cgroup.subtree_control`"),
+    }
+}
+
+/// Only the owner of a file system may show it with other owners, and a user namespace owns none that a store is on.
+fn idmapped(has: bool) -> Row {
+    let found = if has { "can be made" } else { "not by this user" };
+    Row::new(
+        "idmapped mounts",
+        Fine,
+        found,
+        "not used: files of layers are stored with the ids that steps see",
+    )
 }
 
 fn emulators(probe: &Probe) -> Row {
@@ -252,17 +278,25 @@ pub(super) fn network(app: &App) -> Row {
     if app.needs_mounts().is_err() {
         return Row::new(name, Less, "no namespaces", "steps are on the machine's network");
     }
-    match app.networks().support() {
-        NetworkSupport::Host => {
+    let networks = app.networks();
+    match (networks.support(), networks.obstacle()) {
+        (NetworkSupport::Host, Some(Obstacle { table, chain, remedy })) => Row::new(
+            name,
+            Less,
+            format!("bridges; the table `{table}` drops what is forwarded (chain {chain})"),
+            "steps have a network of their own, and reach nothing outside",
+        )
+        .remedy(format!("as root: `{remedy}`")),
+        (NetworkSupport::Host, None) => {
             Row::new(name, Fine, "bridges", "steps have a network of their own, on a bridge")
         }
-        NetworkSupport::Relayed => Row::new(
+        (NetworkSupport::Relayed, _) => Row::new(
             name,
             Fine,
             "a relay",
             "steps have a network of their own, behind a program of the user's",
         ),
-        NetworkSupport::Lacking(lack) => {
+        (NetworkSupport::Lacking(lack), _) => {
             let effect = "steps have none, or with `--allow network.host` the machine's";
             let row = Row::new(name, Less, lack.to_string(), effect);
             match lack.missing {

@@ -80,7 +80,7 @@ impl Monitor {
         }
         // The command line gives at least one.
         let mut connection = connection.ok_or(ContainerError::NoSuchNetwork { name: String::new() })?;
-        connection.resolve_names(spec.dns.first().copied())?;
+        connection.resolve_names(&spec.dns)?;
         endpoint.ports = connection.publish(&spec.ports)?.to_vec();
         endpoint.name_server = connection.name_server();
         Ok((connection, endpoint))
