@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::{TestEnvironment, is_root};
+use crate::common::{TestEnvironment, copy_program, is_root};
 
 /// Gives files to others, as package managers do.
 const DOCKERFILE: &str = "FROM busybox
@@ -138,6 +138,29 @@ fn what_a_step_without_namespaces_may_do() {
         build(&format!("RUN {run}")).exits(3).says(&[complaint]);
     }
     chroot(&["run", "busybox", "true"]).says(&["builds, and runs no containers"]);
+}
+
+/// A job of a CI system: rbuild itself in a container that has no right to make another, with Docker's filter and capabilities.
+#[test]
+fn in_a_container_of_another_engine_builds_go_on() {
+    if !is_root("to have devices where they cannot be mounted") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let program = env!("CARGO_BIN_EXE_rbuild");
+    let context = test.context("pod", &[("Dockerfile", "FROM busybox\nCOPY root /\nCOPY work /work/\n")]);
+    copy_program(program, &context.path.join("root"));
+    fs::create_dir(context.path.join("work")).unwrap();
+    fs::copy(test.path("busybox.tar"), context.path.join("work/busybox.tar")).unwrap();
+    context.write("work/context/Dockerfile", STEPS).write("work/context/file", "content\n");
+    test.build(&context, &["-t", "pod"]).succeeds();
+    let script = format!(
+        "cd /work && {program} import busybox.tar busybox && {program} build -t app context && {program} images -q"
+    );
+    let run =
+        ["run", "--rm", "--network", "none", "-e", "RBUILD_ROOT=/work/store", "pod", "sh", "-c", &script];
+    let outcome = test.rbuild(&run).outcome().succeeds().says(&["isolation `chroot`"]);
+    assert_eq!(outcome.stdout.lines().filter(|line| line.len() == 12).count(), 2, "{}", outcome.stdout);
 }
 
 /// Runs a command line in the test's directory.

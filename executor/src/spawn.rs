@@ -578,3 +578,18 @@ fn output_pipe(stream: Stream, outputs: &mut Vec<(Stream, OwnedFd)>) -> io::Resu
     outputs.push((stream, reader));
     Ok(writer)
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{StatVfsMountFlags, fcntl_get_seals, fstatvfs};
+
+    use super::*;
+
+    #[test]
+    fn nobody_writes_to_the_program_that_becomes_init() {
+        let program = own_program().unwrap();
+        let is_readonly = fstatvfs(&program).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY);
+        let is_sealed = fcntl_get_seals(&program).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+        assert!(is_readonly || is_sealed);
+    }
+}

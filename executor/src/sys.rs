@@ -77,7 +77,7 @@ pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> 
     args.stack_size = START_STACK_BYTES as u64;
     // SAFETY: this thread stands still until the child has executed the program or is gone (CLONE_VFORK). So `start`, `stack` and `pidfd`
     // outlive the child's use of them, and of the thread-local storage that both have one makes use at a time.
-    let result = unsafe { clone3(&args, start_init, &start) };
+    let result = unsafe { clone(&args, start_init, &start) };
     let pid = i32::try_from(result).map_err(io::Error::other)?;
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid));
@@ -89,15 +89,39 @@ pub(crate) fn clone_init(namespaces: i32, descriptors: &InitDescriptors<'_>) -> 
 /// Linux 5.7. The binding has it as a signed number that cannot hold it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child that calls `child` with `start` on the stack that `args` names. Returns what the kernel does: a process id, or an error's number, negated.
-///
-/// No C library offers this one, and a child that shares memory must not return from the function that its parent is in.
+/// Makes a child that calls `child` with `start` on the stack that `args` names. Returns what the kernel does: a process id, or an
+/// error's number, negated.
 ///
 /// # Safety
 ///
 /// `args` must name a stack, and all that it and `start` lead to must be there as long as the child uses it.
+unsafe fn clone(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, start: &Start) -> libc::c_long {
+    let clone3 = (libc::SYS_clone3, [&raw const *args as u64, size_of::<libc::clone_args>() as u64, 0]);
+    // SAFETY: as the caller promises.
+    let result = unsafe { call_cloning(clone3, child, start) };
+    if result != -libc::c_long::from(libc::ENOSYS) || args.flags & CLONE_INTO_CGROUP != 0 {
+        return result;
+    }
+    // In a container without rights this call is hidden, as a filter cannot look into its arguments. The older one has room for the same,
+    // but for a control group.
+    let older = [args.flags | args.exit_signal, args.stack + args.stack_size, args.pidfd];
+    // SAFETY: as the caller promises.
+    unsafe { call_cloning((libc::SYS_clone, older), child, start) }
+}
+
+/// Makes a system call by its number and its first three arguments, whose child calls `child` with `start`.
+///
+/// No C library offers this, and a child that shares memory must not return from the function that its parent is in.
+///
+/// # Safety
+///
+/// As for [`clone`].
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, start: &Start) -> libc::c_long {
+unsafe fn call_cloning(
+    (number, [first, second, third]): (libc::c_long, [u64; 3]),
+    child: extern "C" fn(&Start) -> !,
+    start: &Start,
+) -> libc::c_long {
     let result: libc::c_long;
     // SAFETY: the parent's registers and stack are as they were but for what the system call clobbers. The child, whose stack is aligned
     // and empty, calls a function that does not return.
@@ -112,9 +136,12 @@ unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, sta
             "2:",
             start = in(reg) start,
             child = in(reg) child,
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") args,
-            in("rsi") size_of::<libc::clone_args>(),
+            inlateout("rax") number => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") 0,
+            in("r8") 0,
             out("rcx") _,
             out("r11") _,
         );
@@ -124,7 +151,11 @@ unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, sta
 
 /// As for the other architecture.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, start: &Start) -> libc::c_long {
+unsafe fn call_cloning(
+    (number, [first, second, third]): (libc::c_long, [u64; 3]),
+    child: extern "C" fn(&Start) -> !,
+    start: &Start,
+) -> libc::c_long {
     let result: libc::c_long;
     // SAFETY: as for the other architecture.
     unsafe {
@@ -137,9 +168,12 @@ unsafe fn clone3(args: &libc::clone_args, child: extern "C" fn(&Start) -> !, sta
             "2:",
             start = in(reg) start,
             child = in(reg) child,
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args => result,
-            in("x1") size_of::<libc::clone_args>(),
+            in("x8") number,
+            inlateout("x0") first => result,
+            in("x1") second,
+            in("x2") third,
+            in("x3") 0,
+            in("x4") 0,
         );
     }
     result

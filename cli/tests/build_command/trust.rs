@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::common::{Context, TestEnvironment, is_root, skip};
+use crate::common::{Context, TestEnvironment, copy_program, is_root, skip};
 
 /// Fails unless it trusts who answers.
 const ASK: &str = "openssl s_client -verify_return_error -connect";
@@ -60,20 +60,8 @@ fn openssl(test: &TestEnvironment) -> Command {
 /// `FROM client` is busybox with the machine's openssl.
 fn make_client(test: &TestEnvironment, options: &[&str]) {
     let context = test.context("client", &[("Dockerfile", "FROM busybox\nCOPY root /\n")]);
-    for file in ["/usr/bin/openssl".to_owned()].into_iter().chain(libraries("/usr/bin/openssl")) {
-        let to = context.path.join(format!("root{file}"));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(fs::canonicalize(&file).unwrap(), to).unwrap();
-    }
+    copy_program("/usr/bin/openssl", &context.path.join("root"));
     build_with(test, &context, options, &["-t", "client"]).succeeds();
-}
-
-/// As the loader names them.
-#[expect(clippy::disallowed_methods, reason = "the loader alone knows")]
-fn libraries(program: &str) -> Vec<String> {
-    let output = Command::new("ldd").arg(program).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
 }
 
 fn build_with(

@@ -223,6 +223,19 @@ impl Context {
     }
 }
 
+/// Copies a program and the libraries that it needs into a root directory, to the same paths.
+pub(crate) fn copy_program(program: &str, root: &Path) {
+    #[expect(clippy::disallowed_methods, reason = "the loader alone knows which libraries")]
+    let output = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in std::iter::once(program).chain(libraries) {
+        let to = root.join(file.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(fs::canonicalize(file).unwrap(), to).unwrap();
+    }
+}
+
 /// Says that a test is skipped; fails where the machine is said to be able to run all. False, as an answer.
 pub(crate) fn skip(reason: &str) -> bool {
     #[expect(

@@ -191,6 +191,11 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     attempt("switch an interface off", "ip link set lo down", &["Operation not permitted"]),
     attempt("make a network interface", "ip link add x type dummy", &["Operation not permitted"]),
     attempt("reach the metadata of a cloud", "nc -w 2 169.254.169.254 80", &["Network is unreachable"]),
+    attempt(
+        "send raw packets to the metadata of a cloud",
+        "ping -c 1 -W 1 169.254.169.254",
+        &["Network is unreachable"],
+    ),
     // The terminal of the one who calls.
     attempt("type into the terminal", "call ioctl 1 0x5412 %61", &["ENOTTY"]),
     attempt("paste into the terminal", "call ioctl 1 0x541c @16:3", &["ENOTTY"]),

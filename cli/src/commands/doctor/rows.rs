@@ -50,7 +50,13 @@ pub(super) fn user(uid: u32, privilege: &Result<Privilege, Error>) -> Row {
         }
         (Privilege::UserNamespace { uids, gids, .. }, None) => {
             let found = format!("user {uid}, with {uids} user and {gids} group ids");
-            Row::new("user", Fine, found, "a user namespace, in which steps run as root")
+            let effect = match uid {
+                0 => {
+                    "a user namespace, in which steps run as root without rights outside, and still own root's files"
+                }
+                _ => "a user namespace, in which steps run as root",
+            };
+            Row::new("user", Fine, found, effect)
         }
     }
 }
