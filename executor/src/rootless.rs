@@ -151,9 +151,8 @@ pub fn enter(isolation: Isolation) -> Result<Privilege, Error> {
         return Ok(Privilege::Root { in_user_namespace: in_user_namespace() });
     }
     match enter_user_namespace() {
-        Err(Error::Unshare(_)) if isolation == Isolation::Auto && is_root && may_chroot().is_ok() => {
-            chroot(false)
-        }
+        // Where that is not to be had either, what is missing for it is the nearest thing to be given.
+        Err(Error::Unshare(_)) if isolation == Isolation::Auto && is_root => chroot(false),
         entered => entered,
     }
 }

@@ -69,7 +69,7 @@ impl Builders {
         }
         let doctor = test.rbuild(&["doctor"]).outcome().stdout;
         let single_id = doctor.contains("a user namespace with one id");
-        let network = if doctor.contains("isolation `chroot`") { "host" } else { "none" };
+        let network = if doctor.contains("isolation `chroot`: builds") { "host" } else { "none" };
         let builders = Self { test, docker: settings::docker(), single_id, network };
         if builders.docker.is_some() {
             builders.load_bases();
