@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use crate::db::Failure;
 use crate::prune::ledger;
 use crate::snapshot::find_snapshot;
-use crate::{Error, Result, Snapshot, SnapshotId, Store};
+use crate::{Error, Result, Snapshot, SnapshotId, Store, Subject};
 
 /// An image of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,13 @@ pub struct ImageRecord {
     pub snapshots: Vec<Snapshot>,
     /// When it came into the store, Unix seconds.
     pub created: i64,
+}
+
+impl ImageRecord {
+    /// What people know it by: the digest of its config or, of several platforms, of its index.
+    pub fn id(&self) -> Digest {
+        self.config.unwrap_or(self.target.digest)
+    }
 }
 
 /// The images of a store.
@@ -106,7 +113,10 @@ impl Images<'_> {
     /// # Errors
     /// When it cannot be written.
     pub fn untag(&self, name: &Reference) -> Result<bool> {
-        self.0.0.db.write("remove an image's name", |db| remove_name(db, name))
+        let image = self.get(name)?;
+        let removed = self.0.0.db.write("remove an image's name", |db| remove_name(db, name))?;
+        self.note("untag", image.as_ref(), Some(name));
+        Ok(removed)
     }
 
     /// Takes a name away, and the image with its last name. Returns whether the name was there.
@@ -116,16 +126,21 @@ impl Images<'_> {
     /// # Errors
     /// When it cannot be written.
     pub fn remove(&self, name: &Reference) -> Result<bool> {
-        self.0.0.db.write("remove an image", |db| {
-            let Some(image) = image_of(db, name)? else { return Ok(false) };
+        let before = self.get(name)?;
+        let (removed, deleted) = self.0.0.db.write("remove an image", |db| {
+            let Some(image) = image_of(db, name)? else { return Ok((false, false)) };
             remove_name(db, name)?;
             let sql =
                 "DELETE FROM image WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM image_name WHERE image = ?1)";
-            if db.execute(sql, [image])? > 0 {
+            let deleted = db.execute(sql, [image])? > 0;
+            if deleted {
                 ledger::void(db)?;
             }
-            Ok(true)
-        })
+            Ok((true, deleted))
+        })?;
+        self.note("untag", before.as_ref(), Some(name));
+        self.note("delete", before.as_ref().filter(|_| deleted), None);
+        Ok(removed)
     }
 
     /// Removes an image with all its names. Returns whether it was there.
@@ -133,10 +148,27 @@ impl Images<'_> {
     /// # Errors
     /// When it cannot be written.
     pub fn remove_target(&self, target: Digest) -> Result<bool> {
-        self.0.0.db.write("remove an image", |db| {
+        let sql = format!("SELECT {COLUMNS} FROM image WHERE target_digest = ?1");
+        let before = self.0.0.db.write("remove an image", |db| {
             ledger::void(db)?;
-            Ok(db.execute("DELETE FROM image WHERE target_digest = ?1", [target.as_bytes()])? > 0)
-        })
+            let row = db.prepare_cached(&sql)?.query_row([target.as_bytes()], read_row).optional()?;
+            let before = row.map(|row| complete(db, row)).transpose()?;
+            db.execute("DELETE FROM image WHERE target_digest = ?1", [target.as_bytes()])?;
+            Ok(before)
+        })?;
+        before.iter().flat_map(|image| &image.names).for_each(|name| {
+            self.note("untag", before.as_ref(), Some(name));
+        });
+        self.note("delete", before.as_ref(), None);
+        Ok(before.is_some())
+    }
+
+    /// Notes what happened to an image, if there was one.
+    fn note(&self, action: &str, image: Option<&ImageRecord>, name: Option<&Reference>) {
+        let Some(image) = image else { return };
+        let id = image.id().to_string();
+        let name = name.map_or_else(|| id.clone(), Reference::familiar);
+        self.0.note(Subject::Image, action, &id, [("name", name)]);
     }
 
     fn insert(&self, name: Option<&Reference>, target: &Descriptor, snapshots: &[Snapshot]) -> Result<()> {
@@ -159,7 +191,12 @@ impl Images<'_> {
                 db.execute(sql, params![name.to_string(), image])?;
             }
             Ok(())
-        })
+        })?;
+        let id = config.unwrap_or(target.digest).to_string();
+        if let Some(name) = name {
+            self.0.note(Subject::Image, "tag", &id, [("name", name.familiar())]);
+        }
+        Ok(())
     }
 
     fn config_of(&self, target: &Descriptor) -> Result<Option<Digest>> {

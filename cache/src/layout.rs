@@ -81,6 +81,14 @@ impl Layout {
         self.root.join("blob-places-v1.db")
     }
 
+    pub(crate) fn events(&self) -> PathBuf {
+        self.root.join("events.log")
+    }
+
+    pub(crate) fn old_events(&self) -> PathBuf {
+        self.root.join("events.old")
+    }
+
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         debug_assert!(DIRECTORIES.contains(&name), "`{name}` is not a directory of the store");
         self.root.join(name)

@@ -29,8 +29,8 @@ pub(crate) use self::networks::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
 };
 pub(crate) use self::store::{
-    AboutArgs, CacheMountCommand, CompletionArgs, DfArgs, DuArgs, FilterArgs, ImagePruneArgs, ListFormatArg,
-    ManArgs, ObjectPruneArgs, PruneArgs, ShellArg, SpaceArgs, SystemCheckArgs, SystemCommand,
+    AboutArgs, CacheMountCommand, CompletionArgs, DfArgs, DuArgs, EventsArgs, FilterArgs, ImagePruneArgs,
+    ListFormatArg, ManArgs, ObjectPruneArgs, PruneArgs, ShellArg, SpaceArgs, SystemCheckArgs, SystemCommand,
     SystemPruneArgs,
 };
 pub(crate) use self::volumes::{
@@ -136,6 +136,8 @@ pub(crate) enum Command {
     /// Looks after the store.
     #[command(subcommand)]
     System(SystemCommand),
+    /// Shows what happened to containers, images, networks and volumes, and what happens.
+    Events(EventsArgs),
     /// Shows what rbuild has here, and what it runs on.
     Info(AboutArgs),
     /// Shows the version.

@@ -104,6 +104,19 @@ pub(crate) fn go_time(seconds: i64) -> String {
     time.map_or_else(|_| seconds.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string())
 }
 
+/// Unix nanoseconds as RFC 3339 with all digits, where the user is.
+pub(crate) fn go_time_ns(nanoseconds: i64) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    let time = jiff::Timestamp::from_nanosecond(nanoseconds.into()).map(|time| time.to_zoned(zone));
+    time.map_or_else(
+        |_| nanoseconds.to_string(),
+        |time| {
+            let text = time.strftime("%Y-%m-%dT%H:%M:%S%.9f%:z").to_string();
+            text.strip_suffix("+00:00").map_or_else(|| text.clone(), |utc| format!("{utc}Z"))
+        },
+    )
+}
+
 /// Unix nanoseconds as RFC 3339 in UTC.
 pub(crate) fn rfc3339_ns(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(nanoseconds.into())

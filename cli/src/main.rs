@@ -102,6 +102,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CacheMount(command) => commands::cache_mount::run(&app, &command),
         Command::Image(command) => commands::image::run(&app, &command),
         Command::System(args) => commands::system::run(&app, &args),
+        Command::Events(args) => commands::events::run(&app, &args),
         Command::Info(args) => commands::system::info::info(&app, &args),
         Command::Doctor(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Ok(0),
     }

@@ -11,6 +11,7 @@ mod crash;
 mod disk_commands;
 mod doctor;
 mod escape;
+mod events_command;
 mod images_command;
 mod interop;
 mod registry;

@@ -52,7 +52,7 @@ impl Store {
             }
             Ok(ImageBlobs {
                 target: image.target.digest,
-                id: image.config.unwrap_or(image.target.digest).hex()[..12].to_owned(),
+                id: image.id().hex()[..12].to_owned(),
                 names: image.names.iter().map(rbuild_image::Reference::familiar).collect(),
                 created: image.created,
                 blobs,

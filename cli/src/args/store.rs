@@ -149,6 +149,8 @@ pub(crate) enum SystemCommand {
     Check(SystemCheckArgs),
     /// Shows what images, containers, volumes and the cache take on disk.
     Df(DfArgs),
+    /// Shows what happened to containers, images, networks and volumes, and what happens.
+    Events(EventsArgs),
     /// Shows what rbuild has here, and what it runs on.
     Info(AboutArgs),
     /// Removes stopped containers, images without a name, and the cache.
@@ -170,6 +172,23 @@ pub(crate) struct DfArgs {
     #[arg(short, long, conflicts_with = "format")]
     pub(crate) verbose: bool,
     /// `table`, `json`, or a Go template.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+/// `rbuild events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// From then on: a time, Unix seconds, or how long ago, such as `10m` [default: from now on].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Until then [default: until it is interrupted].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only what matches: `type=`, `event=`, `container=`, `image=`, `network=`, `volume=`, `label=` (repeatable).
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// `json`, or a Go template.
     #[arg(long)]
     pub(crate) format: Option<String>,
 }

@@ -6,9 +6,12 @@ use rbuild_cache::prune::{Item, ItemKind, SpaceLimits};
 use rbuild_frontend::parse_size_bytes;
 
 use super::FAILED;
+use crate::app::unix_now_ns;
 use crate::args::SpaceArgs;
 use crate::format::parse_rfc3339;
 use crate::report::{Failure, Kind};
+
+const NS_PER_SECOND: i64 = 1_000_000_000;
 
 /// The filters of commands with Docker's words, which look at when a thing was made and at its labels.
 #[derive(Debug, Default)]
@@ -232,6 +235,20 @@ fn malformed(text: &str) -> Failure {
 /// The Unix time that is so long ago; a time is also taken as it is.
 pub(crate) fn age_limit(text: &str, now: i64) -> Option<i64> {
     duration_seconds(text).map(|seconds| now.saturating_sub(seconds)).or_else(|| parse_rfc3339(text))
+}
+
+/// A time, or how long ago it was, in Unix nanoseconds.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn time_ns(text: &str) -> Result<i64, Failure> {
+    let seconds = |text: &str| text.parse::<i64>().ok().map(|seconds| seconds.saturating_mul(NS_PER_SECOND));
+    let ago = |seconds: i64| unix_now_ns().saturating_sub(seconds.saturating_mul(NS_PER_SECOND));
+    let exact = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond()).ok();
+    seconds(text)
+        .or_else(|| duration_seconds(text).map(ago))
+        .or_else(|| text.parse().ok().and_then(exact))
+        .ok_or_else(|| Failure::new(FAILED, format!("invalid value for a time: `{text}`")))
 }
 
 /// `1h30m`, `7d`, `90s`, in seconds.

@@ -74,7 +74,8 @@ pub(crate) fn unused(app: &App, all: bool, filters: &ObjectFilters) -> Result<Ve
     let containers = Containers::new(store.clone()).list().map_err(super::container::failure)?;
     let mut unused = Vec::new();
     for image in store.images().list()? {
-        let is_used = containers.iter().any(|container| container.state.spec.image_id == id(&image));
+        let is_used =
+            containers.iter().any(|container| container.state.spec.image_id == image.id().to_string());
         if (all || image.names.is_empty()) && !is_used && selects(app, filters, &image)? {
             unused.push(image);
         }
@@ -100,18 +101,14 @@ pub(crate) fn remove(app: &App, images: &[ImageRecord]) -> Result<String, Failur
     let mut lines = String::new();
     for image in images {
         app.store()?.images().remove_target(image.target.digest)?;
-        lines += &removed(image, &id(image));
+        lines += &removed(image);
     }
     Ok(lines)
 }
 
-fn id(image: &ImageRecord) -> String {
-    image.config.unwrap_or(image.target.digest).to_string()
-}
-
-fn removed(image: &ImageRecord, id: &str) -> String {
+fn removed(image: &ImageRecord) -> String {
     let names = image.names.iter().map(|name| format!("untagged: {}\n", name.familiar()));
-    names.chain([format!("deleted: {id}\n")]).collect()
+    names.chain([format!("deleted: {}\n", image.id())]).collect()
 }
 
 /// Removes what nothing names any longer; the cache stays.

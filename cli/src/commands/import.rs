@@ -9,7 +9,7 @@ use rbuild_image::{ImageConfig, Platform, Reference};
 use rbuild_llb::{FileAction, FileStep, Op, ResolveMode, Vertex};
 use rbuild_solver::images::ImportOptions;
 
-use super::{io_failure, platform, print, reference};
+use super::{io_failure, note_image, platform, print, reference};
 use crate::app::{App, unix_now};
 use crate::args::ImportArgs;
 use crate::commands::build::NoImages;
@@ -29,6 +29,7 @@ pub(crate) fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
         Some(url) => app.images()?.import_url(url, options, app.cancel_on_interrupt()?)?,
         None => app.images()?.import(open(&args.file)?, options)?,
     };
+    note_image(app, "import", &id.to_string(), args.name.as_deref().unwrap_or_default())?;
     print(&format!("{id}\n")).map(|()| 0)
 }
 

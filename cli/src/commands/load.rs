@@ -3,7 +3,7 @@
 use rbuild_image::Reference;
 use rbuild_solver::images::{ImageError, Loaded, Watch};
 
-use super::{import, print, silent};
+use super::{import, note_image, print, silent};
 use crate::app::App;
 use crate::args::{LoadArgs, given};
 use crate::report::{Failure, Kind};
@@ -18,6 +18,10 @@ pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
         None => images.load(std::io::stdin(), watch),
     };
     let loaded = loaded.map_err(failure)?;
+    for image in &loaded {
+        let id = image.id.to_string();
+        note_image(app, "load", &id, &id)?;
+    }
     print(&loaded.iter().map(line).collect::<String>()).map(|()| 0)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod doctor;
 pub(crate) mod du;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod history;
@@ -33,9 +34,11 @@ pub(crate) mod volume;
 use std::io::Write as _;
 use std::path::Path;
 
+use rbuild_cache::Subject;
 use rbuild_image::{Descriptor, Platform, Reference};
 use rbuild_solver::images::{Images, StoredImage, Transfer};
 
+use crate::app::App;
 use crate::format::visible;
 pub(crate) use trust::trust;
 
@@ -89,6 +92,15 @@ pub(crate) fn image_for(
             format!("image {} does not provide the specified platform ({wanted})", target.digest.short());
         Failure::new(FAILED, message)
     })
+}
+
+/// Notes what was done with an image, for `rbuild events`.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub(crate) fn note_image(app: &App, action: &str, id: &str, name: &str) -> Result<(), Failure> {
+    app.store()?.note(Subject::Image, action, id, [("name", name.to_owned())]);
+    Ok(())
 }
 
 /// A template that means nothing, or asks for what is not there.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use rbuild_cache::Subject;
 use rbuild_container::{
     Container, ContainerError, Containers, KnownNetworks, NetworkMode, NetworkRecord, NewNetwork,
 };
@@ -51,6 +52,7 @@ fn create(app: &App, args: &NetworkCreateArgs) -> Result<u8, Failure> {
         labels: labels(&args.labels),
     };
     let record = known(app)?.create(&app.networks(), network, unix_now()).map_err(failure)?;
+    note(app, "create", &record, None)?;
     print(&format!("{}\n", record.id)).map(|()| 0)
 }
 
@@ -147,14 +149,17 @@ fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
     each(&args.networks, |name| match known.get(name) {
         Err(ContainerError::NoSuchNetwork { .. }) if args.force => Ok(()),
         record => {
-            known.remove(&app.networks(), &record.map_err(failure)?).map_err(failure)?;
+            let record = record.map_err(failure)?;
+            known.remove(&app.networks(), &record).map_err(failure)?;
+            note(app, "destroy", &record, None)?;
             print(&format!("{name}\n"))
         }
     })
 }
 
 fn connect(app: &App, args: &NetworkConnectArgs, wanted: bool) -> Result<u8, Failure> {
-    let network = known(app)?.get(&args.network).map_err(failure)?.config.name;
+    let record = known(app)?.get(&args.network).map_err(failure)?;
+    let network = record.config.name.clone();
     let containers = Containers::new(app.store()?.clone());
     let container = containers.find(&args.container).map_err(failure)?;
     let refuse = |message: String| Err(Failure::new(Kind::Run(1), message));
@@ -169,7 +174,21 @@ fn connect(app: &App, args: &NetworkConnectArgs, wanted: bool) -> Result<u8, Fai
         (false, false) => return refuse(format!("container {} is not on network {network}", args.container)),
     }
     let mode = if names.is_empty() { NetworkMode::None } else { NetworkMode::Networks(names) };
-    containers.set_network(&container, mode).map_err(failure).map(|()| 0)
+    containers.set_network(&container, mode).map_err(failure)?;
+    note(app, if wanted { "connect" } else { "disconnect" }, &record, Some(&container)).map(|()| 0)
+}
+
+/// Notes what happened to a network, for `rbuild events`.
+fn note(
+    app: &App,
+    action: &str,
+    record: &NetworkRecord,
+    container: Option<&Container>,
+) -> Result<(), Failure> {
+    let own = [("name", record.config.name.clone()), ("type", "bridge".to_owned())];
+    let container = container.map(|container| ("container", container.id.clone()));
+    app.store()?.note(Subject::Network, action, &record.id, own.into_iter().chain(container));
+    Ok(())
 }
 
 fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
@@ -184,6 +203,7 @@ fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
             continue;
         }
         known.remove(&app.networks(), &record).map_err(failure)?;
+        note(app, "destroy", &record, None)?;
         removed += &format!("{name}\n");
     }
     if removed.is_empty() { Ok(0) } else { print(&format!("Deleted Networks:\n{removed}\n")).map(|()| 0) }

@@ -55,9 +55,7 @@ fn dangling(app: &App, filters: &Filters) -> Result<Dangling, Failure> {
     let mut images = image::unused(app, false, &ObjectFilters::made_before(filters.unused_since))?;
     let items = app.store()?.usage()?.items.into_iter();
     let items = items.filter(|item| item.kind == ItemKind::Image && filters.selects(item));
-    let is_image = |item: &Item, image: &ImageRecord| {
-        image.config.unwrap_or(image.target.digest).hex().starts_with(&item.id)
-    };
+    let is_image = |item: &Item, image: &ImageRecord| image.id().hex().starts_with(&item.id);
     let meant: Vec<Item> = items.filter(|item| images.iter().any(|image| is_image(item, image))).collect();
     images.retain(|image| meant.iter().any(|item| is_image(item, image)));
     let removal = |item: Item| Removal { freed_bytes: item.private_bytes, item, policy: 0 };

@@ -2,7 +2,7 @@
 
 use rbuild_solver::images::{PullPolicy, Watch};
 
-use super::{platform, print, reference};
+use super::{note_image, platform, print, reference};
 use crate::app::App;
 use crate::args::PullArgs;
 use crate::report::Failure;
@@ -19,5 +19,6 @@ pub(crate) fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
     transfers.finish();
     let (image, snapshot) = pulled?;
     images.store().images().put(&reference, &image.target, &[snapshot])?;
+    note_image(app, "pull", &reference.familiar(), &reference.familiar_name())?;
     print(&format!("{reference}\n")).map(|()| 0)
 }

@@ -3,7 +3,7 @@
 use rbuild_image::Platform;
 use rbuild_solver::images::{CompressionConfig, Watch};
 
-use super::{print, reference};
+use super::{note_image, print, reference};
 use crate::app::App;
 use crate::args::PushArgs;
 use crate::fields;
@@ -19,6 +19,7 @@ pub(crate) fn run(app: &App, args: &PushArgs) -> Result<u8, Failure> {
     let pushed = app.images()?.push(&reference, &Platform::host(), &compression, watch);
     transfers.finish();
     let digest = pushed?;
+    note_image(app, "push", &reference.familiar(), &reference.familiar_name())?;
     if args.quiet { Ok(0) } else { print(&format!("{}@{digest}\n", reference.familiar_name())).map(|()| 0) }
 }
 

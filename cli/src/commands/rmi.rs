@@ -49,7 +49,7 @@ fn remove(app: &App, name: &str, found: &ImageRecord, force: bool) -> Result<(),
                     "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using \
                      its referenced image {}",
                     user.short_id(),
-                    id(found).short()
+                    found.id().short()
                 );
                 return Err(Failure::new(FAILED, message));
             }
@@ -59,7 +59,7 @@ fn remove(app: &App, name: &str, found: &ImageRecord, force: bool) -> Result<(),
         }
         Meant::Image => {
             if let Some((how, why)) = obstacle(found, user.as_ref(), force) {
-                let id = id(found).short();
+                let id = found.id().short();
                 let message = format!("conflict: unable to delete {id} ({how}) - image is {why}");
                 return Err(Failure::new(FAILED, message));
             }
@@ -88,7 +88,7 @@ fn obstacle(found: &ImageRecord, user: Option<&Container>, force: bool) -> Optio
 
 /// A container that stands on the image; one that runs, if there is one.
 fn user_of(app: &App, found: &ImageRecord) -> Result<Option<Container>, Failure> {
-    let id = id(found).to_string();
+    let id = found.id().to_string();
     let containers = Containers::new(app.store()?.clone()).list().map_err(super::container::failure)?;
     let users = containers.into_iter().filter(|container| container.state.spec.image_id == id);
     Ok(users.max_by_key(|container| container.state.status.is_active()))
@@ -98,14 +98,10 @@ fn is_running(user: Option<&Container>) -> bool {
     user.is_some_and(|user| user.state.status.is_active())
 }
 
-fn id(image: &ImageRecord) -> rbuild_image::Digest {
-    image.config.unwrap_or(image.target.digest)
-}
-
 fn untagged(names: &[Reference]) -> Result<(), Failure> {
     print(&names.iter().map(|name| format!("Untagged: {}\n", name.familiar())).collect::<String>())
 }
 
 fn deleted(image: &ImageRecord) -> Result<(), Failure> {
-    print(&format!("Deleted: {}\n", id(image)))
+    print(&format!("Deleted: {}\n", image.id()))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{Platform, Reference};
 use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink, Target};
 
-use super::{image_for, io_failure};
+use super::{image_for, io_failure, note_image};
 use crate::app::App;
 use crate::args::{ArchiveFormatArg, SaveArgs, given};
 use crate::report::{Failure, Kind};
@@ -29,6 +29,10 @@ pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
         }
         None => Ok(images.save(&saved, format, &mut TarSink::new(BufWriter::new(io::stdout())))?),
     }?;
+    for image in saved.iter().flat_map(|saved| &saved.target.images) {
+        let id = image.id().to_string();
+        note_image(app, "save", &id, &id)?;
+    }
     Ok(0)
 }
 

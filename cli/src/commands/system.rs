@@ -18,6 +18,7 @@ pub(crate) fn run(app: &App, command: &SystemCommand) -> Result<u8, Failure> {
     match command {
         SystemCommand::Check(args) => check(app, args),
         SystemCommand::Df(args) => df::df(app, args),
+        SystemCommand::Events(args) => super::events::run(app, args),
         SystemCommand::Info(args) => info::info(app, args),
         SystemCommand::Prune(args) => prune(app, args),
     }

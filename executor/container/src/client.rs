@@ -166,7 +166,9 @@ impl Containers {
     /// When it does not run.
     pub fn kill(&self, container: &Container, signal: i32) -> Result<(), ContainerError> {
         container.check(Action::Kill)?;
-        self.ask(container, Request::Signal(signal)).map(drop)
+        self.ask(container, Request::Signal(signal))?;
+        self.note(container, "kill", [("signal", signal.to_string())]);
+        Ok(())
     }
 
     /// Ends the process of a container in good order, or else by force. One that does not run has ended already.
@@ -177,7 +179,9 @@ impl Containers {
         if !container.state.status.is_active() {
             return Ok(());
         }
-        self.ask_or_gone(container, Request::Stop(stop))
+        self.ask_or_gone(container, Request::Stop(stop))?;
+        self.note(container, "stop", []);
+        Ok(())
     }
 
     /// Waits until a container runs no more, and will not by itself. Returns its exit code.

@@ -21,6 +21,7 @@
 pub mod client;
 mod copy;
 mod error;
+mod events;
 mod files;
 mod log;
 pub mod monitor;
@@ -121,7 +122,9 @@ impl Containers {
         inserted.inspect_err(|_| volumes.release(&state.spec.volumes))?;
         let created = self.store.containers().get(&record.id)?.map_or(0, |record| record.created);
         let ContainerRecord { id, name, snapshot, .. } = record;
-        Ok(Container { id, name, created, snapshot, state })
+        let container = Container { id, name, created, snapshot, state };
+        self.note(&container, "create", []);
+        Ok(container)
     }
 
     /// Makes a container's directory, and then its row.
@@ -191,6 +194,7 @@ impl Containers {
             _ => {}
         }
         self.store.containers().remove(&now.id)?;
+        self.note(&now, "destroy", []);
         Ok(())
     }
 
@@ -212,6 +216,8 @@ impl Containers {
         check_name(name)?;
         let renamed = self.store.containers().rename(&container.id, name);
         if renamed.map_err(|error| self.name_error(error))? {
+            let renamed = Container { name: name.to_owned(), ..container.clone() };
+            self.note(&renamed, "rename", [("oldName", format!("/{}", container.name))]);
             Ok(())
         } else {
             Err(not_found(&container.name))
@@ -260,10 +266,12 @@ impl Containers {
         id: &str,
         change: impl FnOnce(&mut ContainerState),
     ) -> Result<(), ContainerError> {
-        let mut unread = None;
+        let (mut unread, mut noted) = (None, None);
         let found = self.store.containers().update(id, |json| match ContainerState::from_json(json) {
             Ok(mut state) => {
+                let before = state.clone();
                 change(&mut state);
+                noted = events::of_change(&before, &state);
                 Some(state.to_json())
             }
             Err(source) => {
@@ -273,7 +281,10 @@ impl Containers {
         })?;
         match unread {
             Some(error) => Err(error),
-            None if found => Ok(()),
+            None if found => {
+                noted.into_iter().for_each(|noted| self.note_change(id, noted));
+                Ok(())
+            }
             None => Err(not_found(id)),
         }
     }

@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 use rbuild_cache::layer::{self, ApplyOptions, ArchiveOptions};
 use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{Area, Snapshot, Store};
+use rbuild_cache::{Area, Snapshot, Store, Subject};
 use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock, fstat};
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,13 @@ impl Volumes {
         let (directory, nameless) = (self.directory(name), self.nameless()?);
         fs::rename(&directory, &nameless)
             .and_then(|()| fs::remove_dir_all(&nameless))
-            .map_err(ContainerError::io("remove", &directory))
+            .map_err(ContainerError::io("remove", &directory))?;
+        self.note("destroy", name);
+        Ok(())
+    }
+
+    fn note(&self, action: &str, name: &str) {
+        self.store.note(Subject::Volume, action, name, [("driver", "local".to_owned())]);
     }
 
     /// The volumes that containers use, with the ids of those.
@@ -185,6 +191,7 @@ impl Volumes {
             fs::rename(&nameless, &directory)
         };
         make().map_err(ContainerError::io("make", &directory))?;
+        self.note("create", name);
         self.get(name)
     }
 

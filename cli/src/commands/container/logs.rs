@@ -8,13 +8,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::{EXIT_FAILED, containers, failure};
-use crate::app::{App, unix_now};
+use crate::app::App;
 use crate::args::LogsArgs;
-use crate::commands::filter::age_limit;
+use crate::commands::filter::time_ns;
 use crate::commands::io_failure;
 use crate::report::{Failure, Kind};
 
-const NS_PER_SECOND: i64 = 1_000_000_000;
 /// How long to wait for a change before looking whether the container is there at all: its monitor may have been killed.
 const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -48,16 +47,6 @@ fn tail(text: &str) -> Result<LogTail, Failure> {
     }
     let invalid = |_| Failure::new(Kind::Run(EXIT_FAILED), format!("invalid --tail `{text}`"));
     text.parse().map(LogTail::Lines).map_err(invalid)
-}
-
-/// A time, or how long ago it was, in Unix nanoseconds.
-fn time_ns(text: &str) -> Result<i64, Failure> {
-    let seconds = text.parse().ok().or_else(|| age_limit(text, unix_now()));
-    let exact =
-        || text.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
-    exact()
-        .or(seconds.map(|seconds: i64| seconds.saturating_mul(NS_PER_SECOND)))
-        .ok_or_else(|| Failure::new(Kind::Run(EXIT_FAILED), format!("invalid value for a time: `{text}`")))
 }
 
 /// Which lines are shown, and how.

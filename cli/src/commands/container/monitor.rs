@@ -2,7 +2,7 @@
 
 use rbuild_container::monitor::{Clock, MONITOR_NAME, run};
 
-use crate::app::{unix_now, unix_now_ns};
+use crate::app::unix_now_ns;
 
 /// Becomes a monitor when this program was started as one; whether it was.
 ///
@@ -10,7 +10,7 @@ use crate::app::{unix_now, unix_now_ns};
 pub(crate) fn monitor_hook() -> bool {
     match rbuild_executor::detached::hook(MONITOR_NAME) {
         None => return false,
-        Some(Ok(socket)) => run(socket, Clock { now: unix_now, now_ns: unix_now_ns }),
+        Some(Ok(socket)) => run(socket, Clock { now_ns: unix_now_ns }),
         // Whoever started it sees the socket close.
         Some(Err(_)) => {}
     }

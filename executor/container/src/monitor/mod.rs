@@ -46,8 +46,6 @@ const RESTART_RESET: Duration = Duration::from_secs(10);
 /// The clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// Unix seconds.
-    pub now: fn() -> i64,
     /// Unix nanoseconds.
     pub now_ns: fn() -> i64,
 }
@@ -129,7 +127,7 @@ impl Monitor {
             xattrs: if launch.user_xattrs { OverlayXattrs::User } else { OverlayXattrs::Trusted },
             owners: if launch.squash_owners { Owners::Squash } else { Owners::Keep },
             trees: Trees::Mounted,
-            now: clock.now,
+            now: clock.now_ns,
         };
         let containers = Containers::new(Store::open(&launch.root, &options)?);
         let container = containers.get(&launch.id)?;
