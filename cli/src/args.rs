@@ -4,6 +4,7 @@
 //! `rbuild -t app .` works.
 
 mod containers;
+mod create;
 mod images;
 mod limits;
 mod networks;
@@ -17,9 +18,10 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use self::containers::{
     AttachArgs, CommitArgs, ContainerArg, ContainerCommand, ContainersArgs, ContainersCommand, CpArgs,
-    CreateArgs, CreateOptions, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs, PortArgs, PsArgs,
-    RenameArgs, ResourceArgs, RmArgs, RunArgs, StartArgs, StatsArgs, StopArgs, TopArgs, UpdateArgs,
+    CreateArgs, ExecArgs, ExportArgs, KillArgs, LeaveArgs, LogsArgs, PortArgs, PsArgs, RenameArgs, RmArgs,
+    RunArgs, StartArgs, StatsArgs, StopArgs, TopArgs, UpdateArgs,
 };
+pub(crate) use self::create::{CreateOptions, RateArgs, ResourceArgs};
 pub(crate) use self::images::{
     ArchiveFormatArg, HistoryArgs, ImageCommand, ImagesArgs, ImagesCommand, ImportArgs, LoadArgs, PullArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,

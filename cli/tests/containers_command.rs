@@ -1,6 +1,8 @@
 //! The commands on containers, from the outside: what Docker's do, on containers that outlive the command that started them.
 
+mod errors;
 mod files;
+mod flags;
 mod lifecycle;
 mod logs;
 mod lost;

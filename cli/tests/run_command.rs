@@ -81,7 +81,7 @@ fn what_cannot_be_run_has_docker_s_codes() {
         (&["-u", "nosuch", "busybox", "true"], 125, "unable to find user nosuch"),
         (&["-w", "here", "busybox", "true"], 125, "`here` is not absolute"),
         (&["--pull", "never", "nosuch", "true"], 125, "`nosuch:latest` is not in the store"),
-        (&["-it", "busybox", "true"], 125, "standard input is not a terminal"),
+        (&["-it", "busybox", "true"], 1, "the input device is not a TTY"),
         (&["--nosuch", "busybox", "true"], 125, "unexpected argument '--nosuch'"),
         (&["empty"], 125, "no command specified"),
     ];
@@ -137,10 +137,11 @@ fn a_reader_that_goes_away_ends_the_process() {
 #[test]
 fn the_environment_is_the_image_s_and_the_user_s() {
     let Some(test) = TestEnvironment::with_base() else { return };
-    let arguments = ["-e", "GIVEN=a b=c", "-e", "TAKEN", "-e", "UNSET", "-e", "EMPTY=", "busybox", "env"];
+    let given = ["-h", "box", "-e", "GIVEN=a b=c", "-e", "TAKEN", "-e", "UNSET", "-e", "EMPTY="];
+    let arguments = [&given[..], &["busybox", "env"]].concat();
     let outcome = run_rm(&test, &arguments).env("TAKEN", "from outside").env("OTHER", "x").outcome();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
-    let rest = "GIVEN=a b=c\nTAKEN=from outside\nEMPTY=\nHOME=/root\n";
+    let rest = "GIVEN=a b=c\nTAKEN=from outside\nEMPTY=\nHOSTNAME=box\nHOME=/root\n";
     assert_eq!(outcome.succeeds().stdout, format!("{path}{rest}"));
 }
 

@@ -85,6 +85,11 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Without a PID namespace of its own, only a control group could end all of a container.
+    #[error(
+        "the processes of others can be seen only by a container with a control group, which cannot be made"
+    )]
+    NoGroupToEnd,
     /// The flag was raised, and the process has been killed.
     #[error("cancelled")]
     Cancelled,

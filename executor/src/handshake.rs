@@ -77,9 +77,19 @@ pub(crate) struct NewPlace {
     pub masked: bool,
     pub mounts: Vec<MountSpec>,
     pub hostname: String,
-    pub hosts: String,
-    /// The text of `/etc/resolv.conf`; the container keeps its own when there is none.
-    pub resolv_conf: Option<String>,
+    pub domainname: String,
+    /// Whether the names are the machine's.
+    pub machine_uts: bool,
+    /// Whether `/dev/shm` and message queues are the machine's.
+    pub machine_ipc: bool,
+    /// Whether, without protection, all devices of the machine are there.
+    pub machine_devices: bool,
+    /// Kernel parameters, by path below `/proc/sys`.
+    pub sysctls: Vec<(String, String)>,
+    /// Names and texts of files in `/etc`; the container keeps its own of others.
+    pub etc: Vec<(String, String)>,
+    /// Whether those can be written to.
+    pub etc_writable: bool,
     pub network: NetworkSpec,
     pub shm_size_bytes: u64,
 }
@@ -318,8 +328,13 @@ mod tests {
             masked: true,
             mounts: vec![mount],
             hostname: "box".to_owned(),
-            hosts: String::new(),
-            resolv_conf: None,
+            domainname: String::new(),
+            machine_uts: false,
+            machine_ipc: false,
+            machine_devices: false,
+            sysctls: Vec::new(),
+            etc: Vec::new(),
+            etc_writable: false,
             network: NetworkSpec::Host,
             shm_size_bytes: 1,
         };

@@ -23,6 +23,8 @@
 mod capability;
 pub mod cgroup;
 mod confinement;
+mod container;
+mod describe;
 pub mod detached;
 mod error;
 mod handshake;
@@ -45,14 +47,15 @@ pub mod user;
 
 pub use capability::Capabilities;
 pub use confinement::{Confinement, ConfinementError};
+pub use container::{Container, Device, DeviceAccess, Names, PidNamespace, Security};
 pub use error::{Error, Note};
 pub use init::init_hook;
 pub use memory::Access;
-pub use mount::{Mount, MountFlags, MountSource, PlainRoot, Root, stub_paths};
+pub use mount::{Mount, MountFlags, MountSource, PlainRoot, Root, Stubs};
 pub use network::{Connection, Dns, Network, Networks};
 pub use output::{OutputSink, Stdio, Stream, TerminalSize};
 pub use process::{Exit, Process, Resource, Ulimit};
 pub use running::{Handle, Running};
 pub use seccomp::{ProfileError, Seccomp};
-pub use spawn::{Container, Executor, ExecutorOptions, Security};
+pub use spawn::{Executor, ExecutorOptions};
 pub use trust::{Trust, TrustError};

@@ -81,16 +81,29 @@ pub struct MountFlags {
     pub noexec: bool,
 }
 
-/// Directories that every container mounts something on, relative to the root.
-const STUB_DIRECTORIES: &[&str] = &["dev", "etc", "proc", "sys"];
-/// Files that every container mounts something on.
-const STUB_FILES: &[&str] = &["etc/hosts", "etc/resolv.conf"];
-
-/// The directories and the empty files that must exist in a root for the mounts of every container.
+/// The directories and the empty files that must exist in a root for the mounts that all containers of a kind have.
 ///
-/// A store that puts them into a layer below all others spares each step their making and removal.
-pub fn stub_paths() -> (&'static [&'static str], &'static [&'static str]) {
-    (STUB_DIRECTORIES, STUB_FILES)
+/// A store that puts them into a layer below all others spares each start their making and removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stubs {
+    /// What they are called together.
+    pub name: &'static str,
+    /// Directories, relative to the root.
+    pub directories: &'static [&'static str],
+    /// Files, relative to the root.
+    pub files: &'static [&'static str],
+}
+
+impl Stubs {
+    /// Those of a step of a build.
+    pub const STEP: Self = Self {
+        name: "step",
+        directories: &["dev", "etc", "proc", "sys"],
+        files: &["etc/hosts", "etc/resolv.conf"],
+    };
+    /// Those of a container.
+    pub const CONTAINER: Self =
+        Self { name: "container", files: &["etc/hostname", "etc/hosts", "etc/resolv.conf"], ..Self::STEP };
 }
 
 /// A file system of its own, attached to nothing. An option without a value is a flag.

@@ -4,14 +4,15 @@
 //! else with the machine: network, processes, host name, time. What would need more is refused.
 
 use crate::capability::Capabilities;
+use crate::container::{Container, Security};
 use crate::error::Error;
 use crate::handshake::Place;
 use crate::laid_over::LaidOver;
 use crate::mount::{PlainRoot, Root};
-use crate::network::{Network, Resolver, hosts_file};
+use crate::network::{HostsHead, Network, Resolver, hosts_file};
 use crate::output::Stdio;
 use crate::running::Running;
-use crate::spawn::{Container, Executor, Security, Spawner, Wired, confine, no_process};
+use crate::spawn::{Executor, Spawner, Wired, confine, no_process};
 use crate::sys;
 
 /// With these a process leaves its root directory, or finds the machine's disks.
@@ -60,7 +61,7 @@ fn refuse(container: &Container, stdio: &Stdio) -> Result<(), Error> {
 fn lay_over(container: &mut Container, root: PlainRoot) -> Result<LaidOver, Error> {
     let mut laid = LaidOver::new(&root.root, root.scratch)?;
     laid.devices(&container.process.trust)?;
-    let hosts = hosts_file(&container.hostname, &container.extra_hosts, None);
+    let hosts = hosts_file(&HostsHead::Step(&container.hostname), &container.extra_hosts, None);
     laid.text("/etc/hosts".as_ref(), &hosts)?;
     if let Some(text) = Resolver::of_host().file(&container.dns, false) {
         laid.text("/etc/resolv.conf".as_ref(), &text)?;

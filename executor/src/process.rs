@@ -17,6 +17,10 @@ pub struct Process {
     pub cwd: String,
     /// `name|uid[:group|gid]`, looked up in the container's own `/etc/passwd` and `/etc/group`; empty is root.
     pub user: String,
+    /// Further groups that it is in, by name or number.
+    pub groups: Vec<String>,
+    /// How gladly the kernel kills it when memory is short: -1000 to 1000; inherited when not given.
+    pub oom_score_adj: Option<i32>,
     /// The file mode creation mask.
     pub umask: u32,
     /// Resource limits; those not named are inherited.
@@ -56,6 +60,8 @@ impl Process {
             env: Vec::new(),
             cwd: "/".to_owned(),
             user: String::new(),
+            groups: Vec::new(),
+            oom_score_adj: None,
             umask: 0o022,
             ulimits: Vec::new(),
             capabilities: Capabilities::DEFAULT,

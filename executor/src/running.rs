@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::termios::Winsize;
 
-use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport};
+use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport, DeviceRule};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
 use crate::laid_over::LaidOver;
@@ -148,7 +148,11 @@ pub(crate) enum Devices {
 
 impl Group {
     /// Makes it, or nothing where it is not required and cannot be.
-    pub(crate) fn create(spec: &CgroupSpec, wanted: Devices) -> Result<Option<Self>, Error> {
+    pub(crate) fn create(
+        spec: &CgroupSpec,
+        wanted: Devices,
+        allowed: &[DeviceRule],
+    ) -> Result<Option<Self>, Error> {
         static CLEAN: Once = Once::new();
         let support = CgroupSupport::get();
         CLEAN.call_once(|| cgroup::clean_up(support, spec.parent.as_deref()));
@@ -156,7 +160,7 @@ impl Group {
             Err(_) if spec.optional => return Ok(None),
             created => created?,
         };
-        let confined = wanted == Devices::Confined && cgroup.confine_devices(support).is_ok();
+        let confined = wanted == Devices::Confined && cgroup.confine_devices(support, allowed).is_ok();
         let devices = if confined { Devices::Confined } else { Devices::All };
         Ok(Some(Self { cgroup: Some(cgroup), devices }))
     }
@@ -187,6 +191,8 @@ pub struct Running {
     exit: Option<Exit>,
     group: Option<Group>,
     oom_kills: u64,
+    /// Whether the container has no PID namespace of its own.
+    shares_pids: bool,
     /// What stands for its mounts where it has none.
     laid_over: Option<LaidOver>,
     /// The thread that made it, where it is this process's alone.
@@ -218,6 +224,7 @@ impl Running {
             exit: None,
             group: None,
             oom_kills: 0,
+            shares_pids: false,
             laid_over: None,
             spawner: None,
         }
@@ -248,6 +255,11 @@ impl Running {
     pub(crate) fn keep_laid_over(&mut self, laid_over: LaidOver) {
         self.laid_over = Some(laid_over);
         self.handle.end = Signal::TERM;
+    }
+
+    /// Ends all others of the container with the process, as its PID namespace is somebody else's.
+    pub(crate) fn end_group(&mut self) {
+        self.shares_pids = true;
     }
 
     /// Keeps the thread that made it as long as this: the process ends with it.
@@ -410,6 +422,10 @@ impl Running {
         let exit = status.terminating_signal().map_or_else(code, Exit::Signal);
         self.exit = Some(exit);
         self.oom_kills = self.cgroup().map_or(0, Cgroup::oom_kills);
+        if self.shares_pids {
+            // No namespace ends the others with it.
+            self.cgroup().map_or(Ok(()), Cgroup::kill)?;
+        }
         self.group = None;
         Ok(exit)
     }

@@ -15,82 +15,15 @@ use rustix::mount::OpenTreeFlags;
 use crate::capability::Capabilities;
 use crate::cgroup::{Cgroup, CgroupSpec, Entrance, unique_name};
 use crate::confinement::Confinement;
+use crate::container::{Container, Device, PidNamespace, Security};
+use crate::describe::{Descriptors, describe, namespaces};
 use crate::error::Error;
-use crate::handshake::{Channel, DescriptorIndex, MountSpec, NetworkSpec, NewPlace, Place, SourceSpec, Spec};
-use crate::mount::{Mount, MountSource, PlainRoot, Root};
-use crate::network::{Dns, Network, Resolver, hosts_file};
+use crate::handshake::{Channel, NewPlace, Place, Spec};
 use crate::output::{OutputSink, Stdio, Stream, TerminalSize};
 use crate::process::Process;
-use crate::rootless;
 use crate::running::{Devices, Group, Handle, Running};
 use crate::seccomp::Seccomp;
 use crate::{seccomp, sys};
-
-/// Docker's size of `/dev/shm`.
-const SHM_SIZE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-
-/// A container that does not exist yet: all that its process will see.
-#[derive(Debug)]
-pub struct Container {
-    /// The root file system.
-    pub root: Root,
-    /// Whether the root is read-only. What is mounted in it has its own flags.
-    pub readonly_root: bool,
-    /// Further mounts, made in order of depth.
-    pub mounts: Vec<Mount>,
-    /// What runs.
-    pub process: Process,
-    /// The name of the machine inside.
-    pub hostname: String,
-    /// The network it sees.
-    pub network: Network,
-    /// What it is protected from.
-    pub security: Security,
-    /// Further lines of `/etc/hosts`: host name and address.
-    pub extra_hosts: Vec<(String, String)>,
-    /// How it looks names up.
-    pub dns: Dns,
-    /// The size of `/dev/shm`.
-    pub shm_size_bytes: u64,
-    /// The control group that it is alone in, made with it and removed with it; the caller's when not given.
-    pub cgroup: Option<CgroupSpec>,
-}
-
-impl Container {
-    /// A container with the defaults of a `RUN` step.
-    pub fn new(root: Root, process: Process) -> Self {
-        Self {
-            root,
-            readonly_root: false,
-            mounts: Vec::new(),
-            process,
-            hostname: "buildkitsandbox".to_owned(),
-            network: Network::Host,
-            security: Security::Sandbox,
-            extra_hosts: Vec::new(),
-            dns: Dns::default(),
-            shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
-            cgroup: None,
-        }
-    }
-}
-
-/// What a process may do to the machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Security {
-    /// The capabilities of [`Process::capabilities`], filtered system calls, masked `/proc`, read-only `/sys`.
-    #[default]
-    Sandbox,
-    /// All that rbuild itself may: every capability, no filter, writable `/sys`.
-    Insecure,
-}
-
-impl Security {
-    /// Whether device files must be kept shut: in a user namespace the kernel does.
-    fn shuts_devices(self) -> bool {
-        self == Self::Sandbox && !rootless::in_user_namespace()
-    }
-}
 
 /// Choices that hold for all containers of an [`Executor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,16 +76,46 @@ impl Executor {
         let (group, nodev) = confine(&mut container)?;
         wired.group = group;
         let network = std::mem::take(&mut container.network);
-        let namespaces = namespaces(&network);
+        let namespaces = namespaces(&network, &container);
+        let pid = std::mem::take(&mut container.pid);
+        if !matches!(pid, PidNamespace::Own) && wired.group.is_none() {
+            return Err(Error::NoGroupToEnd);
+        }
         let Container { process, security, .. } = &container;
         let (process, security) = (process.clone(), *security);
         let place = NewPlace { nodev, ..describe(container, &network, &mut wired.descriptors)? };
         let root = wired.descriptors.0[place.root].try_clone();
         wired.root = Some(root.map_err(|error| Error::setup("keep the root", error))?);
         let spec = self.spec(Place::New(Box::new(place)), process, security, &mut wired)?;
-        let spawner = Spawner::shared().map_err(no_process)?;
-        let mut running = self.run(&spec, wired, spawner, move |init| sys::clone_init(namespaces, init))?;
+        let mut running = match pid {
+            PidNamespace::Own => {
+                let spawner = Spawner::shared().map_err(no_process)?;
+                self.run(&spec, wired, spawner, move |init| sys::clone_init(namespaces, init))?
+            }
+            shared => self.run_among(&spec, wired, shared, namespaces)?,
+        };
         running.keep_network(network);
+        Ok(running)
+    }
+
+    /// Runs a process that sees others than its own.
+    fn run_among(
+        &self,
+        spec: &Spec,
+        wired: Wired,
+        others: PidNamespace,
+        namespaces: i32,
+    ) -> Result<Running, Error> {
+        let spawner = Spawner::new().map_err(no_process)?;
+        let clone = move |init: &sys::InitDescriptors<'_>| {
+            if let PidNamespace::Of(namespace) = &others {
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID)?;
+            }
+            sys::clone_init(namespaces, init)
+        };
+        let mut running = self.run(spec, wired, &spawner, clone)?;
+        running.keep(spawner);
+        running.end_group();
         Ok(running)
     }
 
@@ -270,72 +233,6 @@ pub(crate) fn no_process(error: impl Into<io::Error>) -> Error {
     Error::setup("create a process in new namespaces", error)
 }
 
-/// The descriptors that go with a spec, which names them by their place.
-#[derive(Default)]
-pub(crate) struct Descriptors(Vec<OwnedFd>);
-
-impl Descriptors {
-    pub(crate) fn keep(&mut self, descriptor: OwnedFd) -> DescriptorIndex {
-        self.0.push(descriptor);
-        self.0.len() - 1
-    }
-}
-
-/// Opens what a new container consists of.
-fn describe(
-    container: Container,
-    network: &Network,
-    descriptors: &mut Descriptors,
-) -> Result<NewPlace, Error> {
-    let root = descriptors.keep(open_root(container.root)?);
-    let mut mounts = Vec::with_capacity(container.mounts.len());
-    for mount in container.mounts {
-        let source = match mount.source {
-            MountSource::Tmpfs { size_bytes } => SourceSpec::Tmpfs { size_bytes },
-            MountSource::Detached(descriptor) => SourceSpec::Detached(descriptors.keep(descriptor)),
-            MountSource::Within { mount, path } => {
-                SourceSpec::Within { mount: descriptors.keep(mount), path }
-            }
-            MountSource::Bind(path) | MountSource::Moved(path) => {
-                SourceSpec::Detached(descriptors.keep(clone_path(&path)?))
-            }
-            MountSource::BindOpen(open) => SourceSpec::Detached(descriptors.keep(clone_open(open.as_fd())?)),
-        };
-        mounts.push(MountSpec { target: mount.target, source, flags: mount.flags });
-    }
-    let kept = |namespace: io::Result<OwnedFd>| {
-        namespace.map_err(|error| Error::setup("keep the network namespace", error))
-    };
-    let own = matches!(network, Network::Own(_));
-    let mut dns = container.dns;
-    if let Network::Own(connection) = network {
-        dns.servers = connection.name_server().map_or(dns.servers, |server| vec![server]);
-    }
-    let (network, machine) = match network {
-        Network::Host => (NetworkSpec::Host, None),
-        Network::None => (NetworkSpec::None, None),
-        Network::Namespace(namespace) => {
-            (NetworkSpec::Join(descriptors.keep(kept(namespace.try_clone())?)), None)
-        }
-        Network::Own(connection) => {
-            let namespace = descriptors.keep(kept(connection.namespace())?);
-            (NetworkSpec::Join(namespace), connection.host_address())
-        }
-    };
-    Ok(NewPlace {
-        root,
-        readonly_root: container.readonly_root,
-        nodev: false,
-        masked: container.security == Security::Sandbox && !container.process.confinement.unmasked,
-        mounts,
-        hosts: hosts_file(&container.hostname, &container.extra_hosts, machine),
-        resolv_conf: Resolver::of_host().file(&dns, own),
-        hostname: container.hostname,
-        network,
-        shm_size_bytes: container.shm_size_bytes,
-    })
-}
-
 /// Which namespaces of a process are not this one's own. To join one's own is refused in the namespaces of another's.
 fn foreign_namespaces(pid: i32) -> io::Result<i32> {
     const KINDS: [(&str, i32); 5] = [
@@ -369,7 +266,8 @@ pub(crate) fn confine(container: &mut Container) -> Result<(Option<Group>, bool)
     let devices = if sandboxed { Devices::Confined } else { Devices::All };
     let own = || CgroupSpec { name: unique_name("sandbox"), optional: true, ..CgroupSpec::default() };
     let spec = container.cgroup.take().or_else(|| sandboxed.then(own));
-    let group = spec.map(|spec| Group::create(&spec, devices)).transpose()?.flatten();
+    let allowed = container.devices.iter().map(Device::rule).collect::<Result<Vec<_>, _>>()?;
+    let group = spec.map(|spec| Group::create(&spec, devices, &allowed)).transpose()?.flatten();
     let nodev = sandboxed && group.as_ref().is_none_or(|group| group.devices == Devices::All);
     if nodev {
         container.process.capabilities = container.process.capabilities.without(Capabilities::MKNOD);
@@ -398,34 +296,11 @@ fn own_program() -> io::Result<OwnedFd> {
     Ok(copy.into())
 }
 
-fn namespaces(network: &Network) -> i32 {
-    // The cgroup namespace is init's to make: it must come after the process is in its cgroup.
-    let always = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    match network {
-        Network::None => always | libc::CLONE_NEWNET,
-        Network::Host | Network::Namespace(_) | Network::Own(_) => always,
-    }
-}
-
-fn open_root(root: Root) -> Result<OwnedFd, Error> {
-    match root {
-        Root::Detached(descriptor) => Ok(descriptor),
-        Root::Directory(path) | Root::Plain(PlainRoot { root: path, .. }) => clone_path(&path),
-    }
-}
-
-fn clone_path(path: &Path) -> Result<OwnedFd, Error> {
-    detached_clone(CWD, path, OpenTreeFlags::AT_RECURSIVE)
-        .map_err(|error| Error::setup_at("open the source of a mount", path, error))
-}
-
-fn clone_open(open: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let flags = OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
-    detached_clone(open, Path::new(""), flags)
-        .map_err(|error| Error::setup("open the source of a mount", error))
-}
-
-fn detached_clone(directory: BorrowedFd<'_>, path: &Path, flags: OpenTreeFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn detached_clone(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OpenTreeFlags,
+) -> Result<OwnedFd, Errno> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(directory, path, clone | flags)
 }

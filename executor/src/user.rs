@@ -124,6 +124,21 @@ impl UserDatabase {
         Ok(ids)
     }
 
+    /// Adds further groups, by name or number, to those of a user.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve`](Self::resolve).
+    pub fn join(&self, ids: &mut UserIds, groups: &[String]) -> Result<(), Error> {
+        for group in groups {
+            let gid = self.group_id(group)?.ok_or_else(|| Error::UnknownGroup(group.clone()))?;
+            if gid != ids.gid && !ids.additional.contains(&gid) {
+                ids.additional.push(gid);
+            }
+        }
+        Ok(())
+    }
+
     /// Finds the owner of `COPY --chown=SPEC`.
     ///
     /// Its rules are BuildKit's, and differ from a process's: a bare number is the group too, an unknown user is 0, an

@@ -1,11 +1,10 @@
 //! The commands that work on containers.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, ObjectPruneArgs, PullArg};
+use super::{CreateOptions, InspectArgs, ObjectPruneArgs, ResourceArgs};
 
 /// `rbuild container`.
 #[derive(Debug, Subcommand)]
@@ -25,10 +24,10 @@ pub(crate) enum ContainerCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContainersCommand {
     /// Creates a container from an image and runs a command in it.
-    #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]")]
+    #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]", disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// Creates a container, and starts nothing.
-    #[command(override_usage = "rbuild create [OPTIONS] IMAGE [COMMAND [ARG]...]")]
+    #[command(override_usage = "rbuild create [OPTIONS] IMAGE [COMMAND [ARG]...]", disable_help_flag = true)]
     Create(Box<CreateArgs>),
     /// Starts containers that do not run.
     Start(StartArgs),
@@ -78,194 +77,6 @@ pub(crate) enum ContainersCommand {
     Export(ExportArgs),
 }
 
-/// What a new container is.
-#[derive(Debug, Args)]
-pub(crate) struct CreateOptions {
-    /// Removes the container when it stops.
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Keeps standard input open.
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Gives the container a terminal.
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// A name for the container.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Sets an environment variable; without a value it is taken from the environment (repeatable).
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Sets environment variables from the lines of a file (repeatable).
-    #[arg(long = "env-file", value_name = "FILE")]
-    pub(crate) env_files: Vec<PathBuf>,
-    /// The directory to start in.
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// The user to run as.
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Replaces the image's entrypoint.
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) entrypoint: Option<String>,
-    /// The container's host name [default: its short id].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// `none`, `host`, `container:CONTAINER`, or the name of a network [default: bridge] (repeatable for networks).
-    #[arg(long = "network", visible_alias = "net", value_name = "NETWORK")]
-    pub(crate) networks: Vec<String>,
-    /// A further name on its networks (repeatable).
-    #[arg(long = "network-alias", visible_alias = "net-alias", value_name = "NAME")]
-    pub(crate) network_aliases: Vec<String>,
-    /// Lets a port of this machine lead to one of the container; both may be ranges (repeatable).
-    #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]")]
-    pub(crate) publish: Vec<String>,
-    /// The same for all ports that it exposes, from free ones.
-    #[arg(short = 'P', long)]
-    pub(crate) publish_all: bool,
-    /// Adds a port to those that it exposes (repeatable).
-    #[arg(long, value_name = "PORT[/udp]")]
-    pub(crate) expose: Vec<String>,
-    /// Adds a line to /etc/hosts; `host-gateway` is this machine (repeatable).
-    #[arg(long = "add-host", value_name = "HOST:IP")]
-    pub(crate) add_hosts: Vec<String>,
-    /// A name server in place of the host's (repeatable).
-    #[arg(long = "dns", value_name = "IP")]
-    pub(crate) dns: Vec<IpAddr>,
-    /// A domain for names without a dot, in place of the host's (repeatable).
-    #[arg(long = "dns-search", value_name = "DOMAIN")]
-    pub(crate) dns_search: Vec<String>,
-    /// An option of the resolver (repeatable).
-    #[arg(long = "dns-option", visible_alias = "dns-opt", value_name = "OPTION")]
-    pub(crate) dns_options: Vec<String>,
-    /// Lets the container trust the authorities of a PEM file as well (repeatable).
-    #[arg(long = "trust-ca", value_name = "FILE")]
-    pub(crate) trust_ca: Vec<PathBuf>,
-    /// Shows a path of this machine, or a volume, to the container (repeatable).
-    #[arg(short, long = "volume", value_name = "[HOST|NAME:]CONTAINER[:ro]")]
-    pub(crate) volumes: Vec<String>,
-    /// The same, word by word: `type=volume|bind|tmpfs,source=NAME|PATH,target=PATH[,readonly]` (repeatable).
-    #[arg(long = "mount", value_name = "SPEC")]
-    pub(crate) mounts: Vec<String>,
-    /// Mounts a file system in memory: `PATH[:size=64m,ro,exec]` (repeatable).
-    #[arg(long = "tmpfs", value_name = "SPEC")]
-    pub(crate) tmpfs: Vec<String>,
-    /// Makes the root file system read-only.
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Runs a small init as PID 1, which passes on signals and reaps processes.
-    #[arg(long)]
-    pub(crate) init: bool,
-    /// What happens when the process ends: `no`, `on-failure[:N]`, `always` or `unless-stopped`.
-    #[arg(long, value_name = "POLICY", default_value = "no")]
-    pub(crate) restart: String,
-    /// Gives the container a capability (repeatable).
-    #[arg(long = "cap-add", value_name = "CAPABILITY")]
-    pub(crate) cap_add: Vec<String>,
-    /// Takes a capability from the container (repeatable).
-    #[arg(long = "cap-drop", value_name = "CAPABILITY")]
-    pub(crate) cap_drop: Vec<String>,
-    /// Lets the container do all that rbuild itself may do.
-    #[arg(long)]
-    pub(crate) privileged: bool,
-    #[command(flatten)]
-    pub(crate) resources: ResourceArgs,
-    /// Limits a resource of each process; -1 is unlimited (repeatable).
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
-    pub(crate) ulimits: Vec<String>,
-    /// The size of /dev/shm [default: 64m].
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) shm_size: Option<String>,
-    /// Adds a label (repeatable).
-    #[arg(short, long = "label", value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<String>,
-    /// The signal that `stop` sends [default: the image's, or SIGTERM].
-    #[arg(long, value_name = "SIGNAL")]
-    pub(crate) stop_signal: Option<String>,
-    /// How long `stop` waits before it kills, in seconds [default: 10].
-    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
-    pub(crate) stop_timeout: Option<i64>,
-    /// A command that tells whether the container is well.
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) health_cmd: Option<String>,
-    /// The time between two health checks: `30s`.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_interval: Option<String>,
-    /// How long one health check may take.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_timeout: Option<String>,
-    /// How many health checks have to fail in a row.
-    #[arg(long, value_name = "N")]
-    pub(crate) health_retries: Option<i64>,
-    /// How long failures do not count after the start.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_start_period: Option<String>,
-    /// The time between two health checks during the start.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_start_interval: Option<String>,
-    /// Runs no health check, whatever the image says.
-    #[arg(long)]
-    pub(crate) no_healthcheck: bool,
-    /// How output is kept: `json-file` or `none`.
-    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
-    pub(crate) log_driver: String,
-    /// `max-size=10m`, `max-file=3` (repeatable).
-    #[arg(long = "log-opt", value_name = "NAME=VALUE")]
-    pub(crate) log_opts: Vec<String>,
-    /// When to ask a registry for the image.
-    #[arg(long, value_enum, default_value_t = PullArg::Missing)]
-    pub(crate) pull: PullArg,
-    /// Writes the container's id to a file, which must not exist.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cidfile: Option<PathBuf>,
-    /// The image, the command and its arguments: all that follows the image is the command's, whatever it looks like.
-    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
-    image_and_command: Vec<String>,
-}
-
-impl CreateOptions {
-    /// The image.
-    pub(crate) fn image(&self) -> &str {
-        self.image_and_command.first().map_or("", String::as_str)
-    }
-
-    /// Whether ports are published.
-    pub(crate) fn publishes(&self) -> bool {
-        self.publish_all || !self.publish.is_empty()
-    }
-
-    /// The command and its arguments; empty for the image's own.
-    pub(crate) fn command(&self) -> &[String] {
-        self.image_and_command.get(1..).unwrap_or_default()
-    }
-}
-
-/// What the processes of a container may use together.
-#[derive(Debug, Args)]
-pub(crate) struct ResourceArgs {
-    /// The most memory: `512m`.
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// What is above this is taken back first when the machine is short of memory.
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_reservation: Option<String>,
-    /// The most processor time, in processors: `1.5`.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpus: Option<String>,
-    /// The weight when processors are short [default: 1024].
-    #[arg(long, value_name = "SHARES")]
-    pub(crate) cpu_shares: Option<u64>,
-    /// On which processors: `0-3,7`.
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// In which memory nodes: `0,1`.
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cpuset_mems: Option<String>,
-    /// The most processes; -1 is unlimited.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
-}
-
 /// `rbuild update`.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
@@ -302,6 +113,10 @@ pub(crate) struct RunArgs {
     /// Leaves the container running in the background, and prints its id.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// What of the container's input and output is the user's: `stdin`, `stdout`, `stderr` [default: both outputs] (repeatable).
+    #[arg(short, long = "attach", value_name = "STREAM", ignore_case = true)]
+    #[arg(value_parser = ["stdin", "stdout", "stderr"])]
+    pub(crate) attach: Vec<String>,
     #[command(flatten)]
     pub(crate) leave: LeaveArgs,
     #[command(flatten)]

@@ -36,7 +36,7 @@ use rbuild_solver::{SolveOptions, record_content_keys, solve};
 
 pub(crate) use base::NoImages;
 pub(crate) use call::Call;
-pub(crate) use steps::extra_host;
+pub(crate) use steps::{confinement, extra_host};
 
 use self::failure::Blame;
 use self::input::{Input, Remote, Trees};

@@ -216,6 +216,7 @@ fn config_json(container: &Container) -> Value {
     let mut json = image::config_json(&spec.config);
     let own = json!({
         "Hostname": hostname,
+        "Domainname": spec.domainname,
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
@@ -240,6 +241,12 @@ fn host_config_json(spec: &ContainerSpec) -> Value {
         "NetworkMode": spec.network.to_string(),
         "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": retries },
         "AutoRemove": spec.auto_remove,
+        "PidMode": spec.pid.to_string(),
+        "IpcMode": if spec.host_ipc { "host" } else { "private" },
+        "UTSMode": if spec.host_uts { "host" } else { "" },
+        "GroupAdd": spec.groups,
+        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
+        "CgroupParent": spec.cgroup_parent.as_deref().unwrap_or_default(),
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "Dns": spec.dns,

@@ -25,8 +25,8 @@ fn illegal_changes_are_docker_s_errors() {
     let id = detached(&test, "busy", &["sleep", "1000"]).id;
     let cases: [(&[&str], &str); 4] = [
         (&["rm", "busy"], "cannot remove container \"busy\": container is running: stop the container"),
-        (&["unpause", "busy"], "Container busy is not paused"),
-        (&["kill", "-s", "NOSUCH", "busy"], "Invalid signal: NOSUCH"),
+        (&["unpause", "busy"], "is not paused"),
+        (&["kill", "-s", "NOSUCH", "busy"], "cannot kill container: busy: invalid signal: NOSUCH"),
         (&["rename", "busy", "-x"], "unexpected argument"),
     ];
     for (line, message) in cases {
@@ -37,7 +37,7 @@ fn illegal_changes_are_docker_s_errors() {
     assert_eq!(printed(&test, &["start", "busy"]), "busy\n");
     printed(&test, &["pause", "busy"]);
     assert_eq!(state(&test, "busy", "Status"), "paused");
-    rbuild(&test, &["pause", "busy"]).exits(1).says(&["Container busy is already paused"]);
+    rbuild(&test, &["pause", "busy"]).exits(1).says(&[&format!("Container {id} is already paused")]);
     rbuild(&test, &["exec", "busy", "true"]).exits(1).says(&["is paused, unpause the container before exec"]);
     rbuild(&test, &["rm", "busy"]).exits(1).says(&["container is paused and must be unpaused first"]);
     printed(&test, &["unpause", "busy"]);

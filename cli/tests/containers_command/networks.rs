@@ -34,7 +34,7 @@ fn ports_lead_to_a_container() {
     assert_eq!(list, format!("{}->8000/tcp, 9000/udp, 9001/udp\n", address.trim()));
     let format = "{{(index (index .NetworkSettings.Ports \"8000/tcp\") 0).HostPort}}";
     assert_eq!(printed(&test, &["inspect", "-f", format, "web"]).trim(), port);
-    rbuild(&test, &["port", "web", "80"]).exits(1).says(&["no public port '80/tcp' published for web"]);
+    rbuild(&test, &["port", "web", "80"]).exits(1).says(&["No public port '80' published for web"]);
     // A port goes with its container.
     printed(&test, &["stop", "-t", "0", "web"]);
     TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
@@ -89,7 +89,7 @@ fn containers_know_each_other_and_the_machine() {
     printed(&test, &["stop", "-t", "0", "peer-web"]);
     rbuild(&test, &["run", "--rm", "--network", "container:peer-web", "busybox", "true"])
         .exits(125)
-        .says(&["cannot join network of a non running container"]);
+        .says(&["cannot join network namespace of a non running container"]);
     clean_up(&test, &["peer-web"]);
 }
 

@@ -149,8 +149,8 @@ pub enum ContainerError {
         /// What was to be done with it.
         verb: &'static str,
     },
-    /// The network of another container is in another user namespace, as for every user but root.
-    #[error("cannot join the network of container {id}: it is in another user namespace")]
+    /// The namespaces of another container are in another user namespace, as for every user but root.
+    #[error("cannot join the namespaces of container {id}: it is in another user namespace")]
     ForeignNamespace {
         /// The other container.
         id: String,

@@ -53,7 +53,7 @@ pub use networks::{KnownNetworks, NetworkRecord, NewNetwork};
 pub use protocol::{Attach, Exec, Stop, Update, Usage};
 pub use signal::{KILL, parse_signal};
 pub use spec::{
-    Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, RestartPolicy, Tmpfs, VolumeMount,
+    Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, PidMode, RestartPolicy, Tmpfs, VolumeMount,
 };
 pub use state::{Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, Status};
 pub use volumes::{ANONYMOUS_LABEL, Volume, Volumes};

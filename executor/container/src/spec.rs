@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rbuild_cache::Durability;
 use rbuild_executor::cgroup::Limits;
 use rbuild_executor::network::PublishedPort;
-use rbuild_executor::{Trust, Ulimit};
+use rbuild_executor::{Confinement, Device, Trust, Ulimit};
 use rbuild_image::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,26 @@ pub struct ContainerSpec {
     pub readonly_root: bool,
     /// Whether the process may do all that rbuild itself may.
     pub privileged: bool,
+    /// What else holds it.
+    pub confinement: Confinement,
+    /// Further groups of the process, by name or number.
+    pub groups: Vec<String>,
+    /// How gladly the kernel kills it when memory is short: -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// The domain of its host name.
+    pub domainname: String,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Whose processes it sees.
+    pub pid: PidMode,
+    /// Whether `/dev/shm`, message queues and the like are the host's.
+    pub host_ipc: bool,
+    /// Whether its names are the host's.
+    pub host_uts: bool,
+    /// Kernel parameters, by path below `/proc/sys`.
+    pub sysctls: Vec<(String, String)>,
+    /// The control group that its own is in.
+    pub cgroup_parent: Option<String>,
     /// Capabilities beyond Docker's, by name.
     pub cap_add: Vec<String>,
     /// Capabilities fewer than Docker's, by name.
@@ -167,6 +187,29 @@ impl fmt::Display for NetworkMode {
             Self::Host => formatter.write_str("host"),
             Self::None => formatter.write_str("none"),
             Self::Networks(names) => formatter.write_str(&names.join(",")),
+            Self::Container(id) => write!(formatter, "container:{id}"),
+        }
+    }
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PidMode {
+    /// Its own.
+    #[default]
+    Own,
+    /// All of the host.
+    Host,
+    /// Those of another container, by id.
+    Container(String),
+}
+
+impl fmt::Display for PidMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => Ok(()),
+            Self::Host => formatter.write_str("host"),
             Self::Container(id) => write!(formatter, "container:{id}"),
         }
     }

@@ -264,8 +264,8 @@ impl Status {
             (Attach, _) => "You cannot attach to a stopped container, start it first".to_owned(),
             (Kill, Self::Restarting { .. }) | (Remove, Self::Created | Self::Exited(_)) => return Ok(()),
             (Kill, _) => format!("cannot kill container: {name}: container {id} is not running"),
-            (Pause, Self::Paused(_)) => format!("Container {name} is already paused"),
-            (Unpause, _) => format!("Container {name} is not paused"),
+            (Pause, Self::Paused(_)) => format!("Container {id} is already paused"),
+            (Unpause, _) => format!("Container {id} is not paused"),
             (Pause | Exec | Top, Self::Restarting { .. }) => {
                 format!("Container {id} is restarting, wait until the container is running")
             }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use super::{Directory, Error, Version};
+use crate::container::DeviceAccess;
 use crate::sys;
 
 /// What a rule is about.
@@ -56,16 +57,21 @@ pub(crate) const SANDBOX: [DeviceRule; 11] = [
     character(136, None),
 ];
 
-/// Lets the processes of a group do with devices what [`SANDBOX`] says.
-pub(super) fn confine(directory: &Directory) -> Result<(), Error> {
+/// Lets the processes of a group do with devices what [`SANDBOX`] and further rules say.
+pub(super) fn confine(directory: &Directory, further: &[DeviceRule]) -> Result<(), Error> {
+    let failed = Error::io("confine the devices of", &directory.path);
     match directory.hierarchy.version {
         Version::V1 => {
             directory.write("devices.deny", "a")?;
-            SANDBOX.iter().try_for_each(|rule| directory.write("devices.allow", &rule.line()))
+            let mut rules = SANDBOX.iter().chain(further);
+            rules.try_for_each(|rule| directory.write("devices.allow", &rule.line()))
         }
-        Version::V2 => sandbox_program()
+        Version::V2 if further.is_empty() => sandbox_program()
             .and_then(|program| sys::attach_device_program(&directory.lock, program))
-            .map_err(Error::io("confine the devices of", &directory.path)),
+            .map_err(failed),
+        Version::V2 => sys::load_device_program(&program(&[&SANDBOX, further].concat()))
+            .and_then(|program| sys::attach_device_program(&directory.lock, &program))
+            .map_err(failed),
     }
 }
 
@@ -80,6 +86,14 @@ fn sandbox_program() -> std::io::Result<&'static OwnedFd> {
 }
 
 impl DeviceRule {
+    /// What may be done with one device.
+    pub(crate) fn new(kind: DeviceKind, major: u32, minor: u32, access: DeviceAccess) -> Self {
+        let bit = |wanted, bit| if wanted { bit } else { 0 };
+        let DeviceAccess { read, write, make } = access;
+        let access = bit(read, READ) | bit(write, WRITE) | bit(make, MAKE);
+        Self { kind, major: Some(major), minor: Some(minor), access }
+    }
+
     /// As version 1 reads it: `c 136:* rwm`.
     fn line(&self) -> String {
         let kind = match self.kind {

@@ -36,6 +36,7 @@ pub use limits::{CpuQuota, DeviceLimit, DeviceNumber, DeviceRate, Limits, Swap};
 pub use stats::Stats;
 pub use support::{CgroupSupport, Controller, Discarded, Refusal, Version};
 
+pub(crate) use devices::{DeviceKind, DeviceRule};
 use limits::Setting;
 use support::Hierarchy;
 
@@ -169,14 +170,18 @@ impl Cgroup {
         if directories.is_empty() { Err(Error::NotFound(name)) } else { Ok(Self { name, directories }) }
     }
 
-    /// Refuses its processes all devices that a sandbox does not have.
+    /// Refuses its processes all devices but those that a sandbox has, and these.
     ///
     /// # Errors
     /// When the machine cannot do that.
-    pub(crate) fn confine_devices(&mut self, support: &CgroupSupport) -> Result<(), Error> {
+    pub(crate) fn confine_devices(
+        &mut self,
+        support: &CgroupSupport,
+        allowed: &[DeviceRule],
+    ) -> Result<(), Error> {
         self.fill(support, &[Controller::Devices], &[])?;
         let missing = Error::NoController(Controller::Devices);
-        devices::confine(self.directory(Controller::Devices).ok_or(missing)?)
+        devices::confine(self.directory(Controller::Devices).ok_or(missing)?, allowed)
     }
 
     /// Its name from the top of the trees: what [`Cgroup::open`] takes.

@@ -278,7 +278,7 @@ fn kernel_group(fill: impl FnOnce(&mut Cgroup, &CgroupSupport)) -> Option<Cgroup
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a shell moves itself into the group")]
 fn kernel_devices_are_confined_by_a_program() {
-    let confine = |group: &mut Cgroup, support: &CgroupSupport| group.confine_devices(support).unwrap();
+    let confine = |group: &mut Cgroup, support: &CgroupSupport| group.confine_devices(support, &[]).unwrap();
     let Some(group) = kernel_group(confine) else { return };
     let script = format!(
         "echo $$ >{}/cgroup.procs && echo x >/dev/null && ! head -c 1 /dev/kmsg 2>/dev/null",

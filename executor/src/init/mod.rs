@@ -84,9 +84,13 @@ fn set_up(spec: Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<
         }
     }
     working_directory(&spec)?;
+    if let Some(score) = spec.process.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string())
+            .step(&format!("set the score for want of memory to {score}"))?;
+    }
     // A machine without keyrings, or out of quota for them, has none to protect.
     drop(sys::join_new_session_keyring());
-    let ids = user::look_up(&spec.process.user)?;
+    let ids = user::look_up(&spec.process)?;
     let environment = user::environment(&spec.process, &ids);
     if spec.own_stdio {
         user::own_stdio(ids.uid);
@@ -133,7 +137,10 @@ fn create(place: &NewPlace, spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mu
     // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
     let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
     network(place.network, &descriptors)?;
-    nix::unistd::sethostname(&place.hostname).step("set the host name")?;
+    if !place.machine_uts {
+        nix::unistd::sethostname(&place.hostname).step("set the host name")?;
+        rustix::system::setdomainname(place.domainname.as_bytes()).step("set the domain name")?;
+    }
     mounts::set_up(place, spec, descriptors, channel)
 }
 

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, makedev, mkdirat, mknodat, openat, statx,
-    symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, chownat, fstat, makedev, mkdirat, mknodat, openat,
+    statx, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -57,6 +57,10 @@ const INSECURE_DEVICES: [(&str, u32, u32); 6] = [
     ("net/tun", 10, 200),
     ("loop-control", 10, 237),
 ];
+/// What of the machine's `/dev` is never shown: terminals, memory and queues are a container's own.
+const OWN_DIRECTORIES: [&str; 3] = ["pts", "shm", "mqueue"];
+/// How deep devices are looked for: `/dev/bus/usb/001/002`.
+const DEVICE_DEPTH_MAX: u32 = 4;
 /// The device number of loop devices, and how many are there.
 const LOOP_MAJOR: u32 = 7;
 const LOOP_DEVICES: u32 = 16;
@@ -104,15 +108,16 @@ pub(super) fn set_up(
 
     let mut container = Mounter { targets: Targets { root, channel }, scratch, insecure: spec.insecure };
     container.proc()?;
+    container.sysctls(&place.sysctls)?;
     container.sys()?;
-    let dev = container.dev(place.shm_size_bytes)?;
+    let dev = container.dev(place)?;
     for (name, content) in spec.process.trust.files(root) {
         write_file(&dev, name, &content)?;
     }
     if place.masked {
         container.protect(&dev)?;
     }
-    container.etc(place.resolv_conf.is_some())?;
+    container.etc(place)?;
     container.declared(place, &descriptors)?;
     // What is mounted in it has flags of its own.
     let flags = MountFlags { readonly: place.readonly_root, nodev: place.nodev, ..MountFlags::default() };
@@ -129,10 +134,7 @@ fn scratch(place: &NewPlace) -> Step<OwnedFd> {
     for directory in ["root", "empty"] {
         mkdirat(&scratch, directory, Mode::from_raw_mode(0o755)).step("fill the scratch file system")?;
     }
-    write_file(&scratch, "hosts", place.hosts.as_bytes())?;
-    if let Some(text) = &place.resolv_conf {
-        write_file(&scratch, "resolv.conf", text.as_bytes())?;
-    }
+    place.etc.iter().try_for_each(|(name, text)| write_file(&scratch, name, text.as_bytes()))?;
     Ok(scratch)
 }
 
@@ -252,7 +254,19 @@ impl Mounter<'_> {
         attach(&cgroup, &place).step_at("mount on", path)
     }
 
-    fn dev(&mut self, shm_size_bytes: u64) -> Step<OwnedFd> {
+    /// Sets kernel parameters, those that are a namespace's.
+    fn sysctls(&self, sysctls: &[(String, String)]) -> Step<()> {
+        for (name, value) in sysctls {
+            let path = Path::new("proc/sys").join(name);
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(self.targets.root, &path, flags, Mode::empty());
+            let mut file = std::fs::File::from(file.step_at("open the kernel parameter", &path)?);
+            file.write_all(value.as_bytes()).step_at("set the kernel parameter", &path)?;
+        }
+        Ok(())
+    }
+
+    fn dev(&mut self, place: &NewPlace) -> Step<OwnedFd> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let dev =
             filesystem("tmpfs", &[("mode", "0755"), ("size", DEV_SIZE)], nosuid).step_at("mount", "/dev")?;
@@ -260,22 +274,26 @@ impl Mounter<'_> {
         for (name, major, minor) in DEVICES {
             device(&dev, name, major, minor).step_at("create the device", Path::new("/dev").join(name))?;
         }
-        if self.insecure {
-            insecure_devices(&dev);
-        }
         for (name, to) in DEV_LINKS {
             symlinkat(to, &dev, name).step_at("link", Path::new("/dev").join(name))?;
         }
-        for name in ["pts", "shm", "mqueue"] {
+        for name in OWN_DIRECTORIES {
             mkdirat(&dev, name, Mode::from_raw_mode(0o755))
                 .step_at("create", Path::new("/dev").join(name))?;
         }
+        match (self.insecure, place.machine_devices) {
+            (true, true) => machine_devices(Path::new("/dev"), dev.as_fd(), 0),
+            (true, false) => insecure_devices(&dev),
+            (false, _) => {}
+        }
         submount(&dev, "pts", devpts())?;
-        let size = shm_size_bytes.to_string();
-        submount(&dev, "shm", filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], INERT))?;
-        match filesystem("mqueue", &[], INERT) {
-            // A kernel without message queues.
-            Err(Errno::NODEV) => {}
+        let own = place.shm_size_bytes.to_string();
+        let own = || filesystem("tmpfs", &[("mode", "1777"), ("size", &own)], INERT);
+        submount(&dev, "shm", if place.machine_ipc { copy(CWD, "/dev/shm") } else { own() })?;
+        let own = || filesystem("mqueue", &[], INERT);
+        match if place.machine_ipc { copy(CWD, "/dev/mqueue") } else { own() } {
+            // A kernel without message queues, or a machine that shows none.
+            Err(Errno::NODEV | Errno::NOENT) => {}
             mqueue => submount(&dev, "mqueue", mqueue)?,
         }
         Ok(dev)
@@ -302,10 +320,10 @@ impl Mounter<'_> {
         Ok(())
     }
 
-    fn etc(&mut self, has_resolv_conf: bool) -> Step<()> {
-        let flags = MountFlags { readonly: true, nosuid: true, nodev: true, noexec: true };
-        let files = if has_resolv_conf { &["hosts", "resolv.conf"][..] } else { &["hosts"] };
-        for name in files {
+    fn etc(&mut self, place: &NewPlace) -> Step<()> {
+        let readonly = !place.etc_writable || place.readonly_root;
+        let flags = MountFlags { readonly, nosuid: true, nodev: true, noexec: true };
+        for (name, _) in &place.etc {
             let path = Path::new("etc").join(name);
             let file = copy(&self.scratch, name).step_at("copy", &path)?;
             sys::mount_setattr(file.as_fd(), change(flags)).step_at("protect", &path)?;
@@ -424,6 +442,36 @@ fn device(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> rustix::io::Resu
     drop(openat(dev, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, mode)?);
     let host = copy(CWD, &format!("/dev/{name}"))?;
     move_mount(host, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// All devices of the machine that are not there yet; programs that need one that cannot be made say so better.
+fn machine_devices(machine: &Path, dev: BorrowedFd<'_>, depth: u32) {
+    for entry in std::fs::read_dir(machine).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let Ok(stat) = rustix::fs::lstat(&path) else { continue };
+        let (kind, mode) =
+            (FileType::from_raw_mode(stat.st_mode), Mode::from_raw_mode(stat.st_mode & 0o7777));
+        match kind {
+            // That one is the container's own terminal, if it has one.
+            FileType::CharacterDevice if name == "console" => {}
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+                if mknodat(dev, &name, kind, mode, stat.st_rdev).is_ok() {
+                    let _ = chownat(dev, &name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW);
+                }
+            }
+            FileType::Directory
+                if depth < DEVICE_DEPTH_MAX && !OWN_DIRECTORIES.iter().any(|own| name == *own) =>
+            {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let _ = mkdirat(dev, &name, Mode::from_raw_mode(0o755));
+                if let Ok(below) = openat(dev, &name, flags, Mode::empty()) {
+                    machine_devices(&path, below.as_fd(), depth + 1);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A user namespace may make none of them; programs that need one say so better.

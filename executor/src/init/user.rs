@@ -13,12 +13,14 @@ use crate::handshake::{Channel, Failure, Message, Step, StepExt as _};
 use crate::process::Process;
 use crate::user::{self, USER_FILE_SIZE_BYTES_MAX, UserDatabase, UserIds};
 
-/// Finds the user; after `pivot_root`.
-pub(super) fn look_up(spec: &str) -> Step<UserIds> {
+/// Finds the user, and the groups; after `pivot_root`.
+pub(super) fn look_up(process: &Process) -> Step<UserIds> {
     let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step_at("open", "/")?;
     let read = |path| read(root.as_fd(), path);
-    let database = UserDatabase::parse(&read("/etc/passwd")?, &read("/etc/group")?);
-    database.and_then(|database| database.resolve(spec)).map_err(Failure::User)
+    let database = UserDatabase::parse(&read("/etc/passwd")?, &read("/etc/group")?).map_err(Failure::User)?;
+    let mut ids = database.resolve(&process.user).map_err(Failure::User)?;
+    database.join(&mut ids, &process.groups).map_err(Failure::User)?;
+    Ok(ids)
 }
 
 /// The bytes of a regular file within the limit; none when it is missing.

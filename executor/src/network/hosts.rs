@@ -11,6 +11,11 @@ const HOST_GATEWAY: &str = "host-gateway";
 const HOST_NAMES: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
 /// The largest `/etc/resolv.conf` that is taken over from the host.
 const RESOLV_CONF_SIZE_BYTES_MAX: u64 = 64 * 1024;
+/// The names of IPv6 networks and groups, as Docker has them.
+const MULTICAST: &str =
+    "fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+/// The host's names.
+const HOSTS: &str = "/etc/hosts";
 /// The host's.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved itself asks, where the host's file names only its own address on the loopback interface.
@@ -27,14 +32,45 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
-/// The text of `/etc/hosts`: loopback under both families, the extra `(host, address)` pairs in order, then the machine, whose
+/// What `/etc/hosts` begins with.
+pub(crate) enum HostsHead<'a> {
+    /// BuildKit's lines for a step of this name.
+    Step(&'a str),
+    /// Docker's for a container of these names with these addresses.
+    Container {
+        /// The names, the longest first.
+        names: &'a str,
+        /// Its addresses on its networks.
+        addresses: &'a [IpAddr],
+    },
+    /// The machine's own file.
+    Machine,
+}
+
+impl HostsHead<'_> {
+    fn text(&self) -> String {
+        const LOOPBACK: &str = "::1\tlocalhost ip6-localhost ip6-loopback\n";
+        match self {
+            Self::Step(hostname) => format!("127.0.0.1\tlocalhost {hostname}\n{LOOPBACK}"),
+            Self::Machine => read(HOSTS).unwrap_or_default(),
+            Self::Container { names, addresses } => {
+                // One without an address is found on the loopback interface.
+                let local = if addresses.is_empty() { format!(" {names}") } else { String::new() };
+                let own = addresses.iter().map(|address| format!("{address}\t{names}\n"));
+                format!("127.0.0.1\tlocalhost{local}\n{LOOPBACK}{MULTICAST}{}", own.collect::<String>())
+            }
+        }
+    }
+}
+
+/// The text of `/etc/hosts`: what it begins with, the extra `(host, address)` pairs in order, then the machine, whose
 /// address is given for a container that has a network of its own; for others it is the loopback interface's.
 pub(crate) fn hosts_file(
-    hostname: &str,
+    head: &HostsHead<'_>,
     extra_hosts: &[(String, String)],
     machine: Option<IpAddr>,
 ) -> String {
-    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text = head.text();
     let address = machine.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_string();
     let extra =
         extra_hosts.iter().map(|(name, to)| (name.as_str(), if to == HOST_GATEWAY { &address } else { to }));
@@ -167,10 +203,21 @@ mod tests {
         let extra = extra.map(|(name, ip)| (name.to_owned(), ip.to_owned()));
         let loopback = "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n";
         let without = format!("{loopback}127.0.0.1\thost\n10.9.9.9\thost.docker.internal\n");
-        assert_eq!(hosts_file("box", &extra, None), without);
+        assert_eq!(hosts_file(&HostsHead::Step("box"), &extra, None), without);
         let own = "10.90.0.1\thost\n10.9.9.9\thost.docker.internal\n10.90.0.1\thost.containers.internal\n";
         let gateway = Ipv4Addr::new(10, 90, 0, 1).into();
-        assert_eq!(hosts_file("box", &extra, Some(gateway)), format!("{loopback}{own}"));
+        assert_eq!(hosts_file(&HostsHead::Step("box"), &extra, Some(gateway)), format!("{loopback}{own}"));
+    }
+
+    #[test]
+    fn a_container_is_known_at_its_addresses() {
+        let text = |addresses: &[IpAddr]| {
+            hosts_file(&HostsHead::Container { names: "box.lan box", addresses }, &[], None)
+        };
+        assert!(text(&[]).starts_with("127.0.0.1\tlocalhost box.lan box\n::1\t"));
+        let placed = text(&[Ipv4Addr::new(10, 0, 0, 7).into()]);
+        assert!(placed.starts_with("127.0.0.1\tlocalhost\n::1\t"), "{placed}");
+        assert!(placed.ends_with("ff02::2\tip6-allrouters\n10.0.0.7\tbox.lan box\n"), "{placed}");
     }
 
     #[test]

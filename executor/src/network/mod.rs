@@ -39,7 +39,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use bridge::{DEFAULT_NETWORK, NetworkConfig};
 pub use hosts::Dns;
-pub(crate) use hosts::{Resolver, hosts_file};
+pub(crate) use hosts::{HostsHead, Resolver, hosts_file};
 pub use obstacle::Obstacle;
 pub use port_spec::{PortError, Protocol, PublishedPort};
 pub use subnet::Subnet;

@@ -69,7 +69,7 @@ impl Fixture {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        let (directories, files) = rbuild_executor::stub_paths();
+        let rbuild_executor::Stubs { directories, files, .. } = rbuild_executor::Stubs::STEP;
         for directory in directories {
             fs::create_dir_all(root.join(directory)).unwrap();
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rbuild_cache::{ActiveSnapshot, Area, PlainTree, Snapshot, Trees};
 use rbuild_executor::cgroup::{CgroupSpec, Limits, unique_name};
-use rbuild_executor::{Container, Exit, PlainRoot, Process, Resource, Root, Security, Stdio, Stream, Ulimit};
+use rbuild_executor::{
+    Container, Exit, PlainRoot, Process, Resource, Root, Security, Stdio, Stream, Stubs, Ulimit,
+};
 use rbuild_llb::{ExecOp, Mount, MountKind, Network, OutputIndex, ProxyEnv};
 
 use super::merge::snapshot;
@@ -192,7 +194,7 @@ impl LocalWorker<'_> {
 
     /// The layer below all layers in which the mount points of every container exist.
     fn stubs(&self) -> Result<std::path::PathBuf, WorkerError> {
-        make_stubs(&self.store().area(Area::Stubs))
+        make_stubs(&self.store().area(Area::Stubs), Stubs::STEP)
     }
 
     /// Where the machine lacks what a network of its own needs, a step gets none, or the machine's if that was allowed.

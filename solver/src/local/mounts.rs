@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_cache::root_dir::{PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, CacheMount, PlainTree, Snapshot, Trees};
-use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, stub_paths};
+use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, Stubs};
 use rbuild_llb::{ExecOp, Mount, MountKind, OutputIndex};
 
 use super::exec::{is_extra, shm_size_bytes};
@@ -178,10 +178,10 @@ fn missing_or(error: PathError, mount: &Mount) -> WorkerError {
     WorkerError::Step(StepError::MountSource { target, selector })
 }
 
-/// Makes the directory of mount-point stubs, if it is not there, and returns it.
-pub fn make_stubs(area: &Path) -> Result<PathBuf, WorkerError> {
-    let directory = area.join("container");
-    let (directories, files) = stub_paths();
+/// Makes the directory of mount-point stubs of a kind, if it is not there, and returns it.
+pub fn make_stubs(area: &Path, stubs: Stubs) -> Result<PathBuf, WorkerError> {
+    let Stubs { name, directories, files } = stubs;
+    let directory = area.join(name);
     if files.iter().all(|file| directory.join(file).exists()) {
         return Ok(directory);
     }

@@ -2,26 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_cache::Snapshot;
 use rbuild_container::{Container, ContainerSpec, Containers, LogOptions, RestartPolicy, parse_signal};
-use rbuild_executor::cgroup::{CpuQuota, Limits};
-use rbuild_executor::{Resource, Ulimit};
+use rbuild_executor::cgroup::Limits;
+use rbuild_executor::{Capabilities, Resource, Ulimit};
 use rbuild_frontend::parse_size_bytes;
-use rbuild_image::{ContainerConfig, Healthcheck, Platform};
+use rbuild_image::{ContainerConfig, Healthcheck, ParsePlatformError, Platform};
 use rbuild_solver::images::{ImageError, PullPolicy, StoredImage, Watch};
 
-use super::{EXIT_CANNOT_RUN, containers, networks, run_failure, volumes};
+use super::limits::{limits, rates};
+use super::{EXIT_CANNOT_RUN, containers, isolation, networks, run_failure, volumes};
 use crate::app::{App, environment};
-use crate::args::{CreateArgs, CreateOptions, PullArg, ResourceArgs};
-use crate::commands::build::{extra_host, ulimit};
+use crate::args::{CreateArgs, CreateOptions, PullArg};
+use crate::commands::build::{confinement, extra_host, ulimit};
 use crate::commands::{io_failure, print, reference, silent, trust};
 use crate::report::{Failure, Kind, image_kind};
-
-/// How many microseconds of processor time a processor has in a period of a quota.
-const CPU_PERIOD_US: f64 = 100_000.0;
 
 pub(super) fn create(app: &App, args: &CreateArgs) -> Result<u8, Failure> {
     let created = Created::new(app, &args.options, true)?;
@@ -42,6 +40,9 @@ impl Created {
             let message = "container ID file found, make sure the other container isn't running or delete";
             return Err(invalid(format!("{message} {}", file.display())));
         }
+        if let Some(flag) = options.unsupported.0 {
+            return Err(invalid(format!("`--{flag}` is not supported")));
+        }
         let (image, snapshot) = image(app, options)?;
         let mut spec = spec(options, image.config.config.clone())?;
         spec.image_id = image.id().to_string();
@@ -50,7 +51,10 @@ impl Created {
             return Err(run_failure(rbuild_container::ContainerError::NoCommand));
         }
         let containers = containers(app)?;
+        volumes::take_over(&mut spec, &containers, &options.volumes_from)?;
+        volumes::add_images(&mut spec)?;
         (spec.network, spec.aliases) = networks::mode(app, &containers, options)?;
+        isolation::settle(&mut spec, &containers, options)?;
         let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(run_failure)?;
         if let Some(file) = cidfile {
             fs::write(file, &container.id).map_err(io_failure("write", file))?;
@@ -73,6 +77,11 @@ fn image(app: &App, options: &CreateOptions) -> Result<(StoredImage, Snapshot), 
     let images = app.images()?;
     let name = options.image();
     let reference = reference(name).ok();
+    let platform = options
+        .platform
+        .as_deref()
+        .map(|text| text.parse().map_err(|error: ParsePlatformError| invalid(error.to_string())));
+    let platform = platform.transpose()?.unwrap_or_else(Platform::host);
     let policy = match options.pull {
         PullArg::Always => PullPolicy::Always,
         PullArg::Missing => PullPolicy::Missing,
@@ -85,9 +94,9 @@ fn image(app: &App, options: &CreateOptions) -> Result<(StoredImage, Snapshot), 
     let by_id = if policy == PullPolicy::Always { None } else { images.find(name).ok() };
     let Some(record) = by_id else {
         let reference = reference.ok_or_else(not_found)?;
-        return images.pull(&reference, &Platform::host(), policy, watch).map_err(cannot_pull);
+        return images.pull(&reference, &platform, policy, watch).map_err(cannot_pull);
     };
-    let image = images.open(&record.target, &Platform::host())?;
+    let image = images.open(&record.target, &platform)?;
     if let Some(snapshot) = images.snapshot(&image)? {
         return Ok((image, snapshot));
     }
@@ -107,7 +116,7 @@ fn cannot_pull(error: ImageError) -> Failure {
 fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec, Failure> {
     let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
     let config = config(options, image)?;
-    let volumes::Mounts { binds, tmpfs, volumes } = volumes::parse(options, &config)?;
+    let volumes::Mounts { binds, tmpfs, volumes } = volumes::parse(options)?;
     Ok(ContainerSpec {
         image: options.image().to_owned(),
         hostname: options.hostname.clone().unwrap_or_default(),
@@ -117,8 +126,15 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         init: options.init,
         readonly_root: options.read_only,
         privileged: options.privileged,
-        cap_add: options.cap_add.clone(),
-        cap_drop: options.cap_drop.clone(),
+        cap_add: capabilities("CapAdd", &options.cap_add)?,
+        cap_drop: capabilities("CapDrop", &options.cap_drop)?,
+        confinement: confinement(&options.security_opts).map_err(|failure| invalid(failure.message))?,
+        groups: options.groups.clone(),
+        oom_score_adj: options.oom_score_adj.map(oom_score_adj).transpose()?,
+        domainname: options.domainname.clone().unwrap_or_default(),
+        devices: isolation::devices(&options.devices)?,
+        sysctls: isolation::sysctls(&options.sysctls)?,
+        cgroup_parent: options.cgroup_parent.clone(),
         tmpfs,
         binds,
         volumes,
@@ -129,7 +145,7 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         dns_search: options.dns_search.clone(),
         dns_options: options.dns_options.clone(),
         trust: trust(&options.trust_ca)?,
-        limits: limits(&options.resources)?,
+        limits: Limits { devices: rates(&options.rates)?, ..limits(&options.resources)? },
         ulimits: options.ulimits.iter().map(|text| own_ulimit(text)).collect::<Result<_, _>>()?,
         shm_size_bytes: options.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
         restart: restart(options)?,
@@ -137,6 +153,25 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         log: log(options)?,
         ..ContainerSpec::default()
     })
+}
+
+/// Names of capabilities, all known.
+fn capabilities(flag: &str, names: &[String]) -> Result<Vec<String>, Failure> {
+    let unknown = |name: &&String| Capabilities::from_name(name).is_none();
+    match names.iter().find(unknown) {
+        Some(name) => {
+            let bare = name.to_uppercase();
+            let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
+            Err(invalid(format!("invalid {flag}: unknown capability: \"CAP_{bare}\"")))
+        }
+        None => Ok(names.to_vec()),
+    }
+}
+
+fn oom_score_adj(score: i32) -> Result<i32, Failure> {
+    let range = -1000..=1000;
+    let refused = || invalid(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]"));
+    range.contains(&score).then_some(score).ok_or_else(refused)
 }
 
 fn own_ulimit(text: &str) -> Result<Ulimit, Failure> {
@@ -176,10 +211,13 @@ fn config(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerCo
     }
     config.working_dir = options.workdir.clone().unwrap_or(config.working_dir);
     config.user = options.user.clone().unwrap_or(config.user);
+    for file in &options.label_files {
+        config.labels.extend(labels(&lines_of(file)?));
+    }
     config.labels.extend(labels(&options.labels));
     config.exposed_ports.extend(networks::exposed(options)?);
     if let Some(name) = &options.stop_signal {
-        stop_signal(Some(name))?;
+        stop_signal(Some(name)).map_err(|failure| invalid(failure.message))?;
         config.stop_signal.clone_from(name);
     }
     config.healthcheck = healthcheck(options, config.healthcheck)?;
@@ -200,9 +238,7 @@ pub(crate) fn labels(texts: &[String]) -> BTreeMap<String, String> {
 pub(super) fn environment_of(pairs: &[String], files: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
     for file in files {
-        let text = fs::read_to_string(file).map_err(io_failure("read", file))?;
-        let lines = text.lines().map(str::trim_start);
-        all.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+        all.extend(lines_of(file)?);
     }
     all.extend_from_slice(pairs);
     let known = |pair: String| {
@@ -215,6 +251,14 @@ pub(super) fn environment_of(pairs: &[String], files: &[PathBuf]) -> Result<Vec<
     Ok(all.into_iter().filter_map(known).collect())
 }
 
+/// What a file has of lines that say something.
+fn lines_of(file: &Path) -> Result<Vec<String>, Failure> {
+    let failed = |error| invalid(format!("open {}: {error}", file.display()));
+    let text = fs::read_to_string(file).map_err(failed)?;
+    let lines = text.lines().map(str::trim_start);
+    Ok(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+}
+
 /// A signal that the user named.
 ///
 /// # Errors
@@ -222,7 +266,7 @@ pub(super) fn environment_of(pairs: &[String], files: &[PathBuf]) -> Result<Vec<
 pub(super) fn stop_signal(name: Option<&String>) -> Result<Option<i32>, Failure> {
     let parse = |name: &String| {
         parse_signal(name)
-            .ok_or_else(|| Failure::new(Kind::Run(super::EXIT_FAILED), format!("Invalid signal: {name}")))
+            .ok_or_else(|| Failure::new(Kind::Run(super::EXIT_FAILED), format!("invalid signal: {name}")))
     };
     name.map(parse).transpose()
 }
@@ -254,38 +298,6 @@ fn healthcheck(options: &CreateOptions, image: Option<Healthcheck>) -> Result<Op
 fn duration_ns(text: &str) -> Option<i64> {
     let span: jiff::SignedDuration = text.parse().ok()?;
     i64::try_from(span.as_nanos()).ok().filter(|ns| *ns >= 0)
-}
-
-/// What the processes of a container may use together.
-///
-/// # Errors
-/// When a value is malformed.
-pub(super) fn limits(options: &ResourceArgs) -> Result<Limits, Failure> {
-    let cpus = |text: &String| {
-        let number: f64 = text.parse().ok().filter(|number| *number > 0.0)?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a quota is whole microseconds, and no larger than the type"
-        )]
-        CpuQuota::new((number * CPU_PERIOD_US) as i64, 0)
-    };
-    let quota = |text: &String| cpus(text).ok_or_else(|| invalid(format!("invalid --cpus `{text}`")));
-    Ok(Limits {
-        memory_bytes: options.memory.as_deref().map(|text| size("--memory", text)).transpose()?,
-        memory_reservation_bytes: options
-            .memory_reservation
-            .as_deref()
-            .map(|text| size("--memory-reservation", text))
-            .transpose()?,
-        cpu_shares: options.cpu_shares,
-        cpuset_cpus: options.cpuset_cpus.clone(),
-        cpuset_mems: options.cpuset_mems.clone(),
-        cpu_quota: options.cpus.as_ref().map(quota).transpose()?,
-        pids: options
-            .pids_limit
-            .map(|limit| u64::try_from(limit).ok().filter(|n| *n > 0).unwrap_or(u64::MAX)),
-        ..Limits::default()
-    })
 }
 
 fn log(options: &CreateOptions) -> Result<LogOptions, Failure> {
@@ -321,13 +333,14 @@ pub(super) fn invalid<T: Into<String>>(message: T) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser as _;
+    use rbuild_executor::cgroup::CpuQuota;
 
     use super::*;
     use crate::args::{Cli, Command, ContainersCommand};
 
-    fn options(line: &str) -> CreateOptions {
+    pub(crate) fn options(line: &str) -> CreateOptions {
         let words = std::iter::once("rbuild").chain(line.split(' '));
         match Cli::try_parse_from(words).unwrap().command {
             Command::Containers(ContainersCommand::Create(args)) => args.options,

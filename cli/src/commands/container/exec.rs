@@ -6,7 +6,7 @@ use super::create::environment_of;
 use super::run::{exit_code, need_terminal};
 use super::session::{Part, attend, forward_signals, parse_detach_keys};
 use super::terminal::{self, RawTerminal};
-use super::{EXIT_FAILED, containers, failure};
+use super::{containers, failure};
 use crate::app::App;
 use crate::args::ExecArgs;
 use crate::report::Failure;
@@ -16,7 +16,7 @@ pub(super) fn exec(app: &App, args: &ExecArgs) -> Result<u8, Failure> {
     let containers = containers(app)?;
     let container = containers.find(args.container()).map_err(failure)?;
     container.check(Action::Exec).map_err(failure)?;
-    need_terminal(args.tty && args.interactive && !args.detach, EXIT_FAILED)?;
+    need_terminal(args.tty && args.interactive && !args.detach)?;
     let part =
         Part { tty: args.tty, stdin: args.interactive, detach_keys: parse_detach_keys(&args.detach_keys)? };
     let exec = Exec {

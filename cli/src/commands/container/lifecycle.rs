@@ -3,13 +3,13 @@
 use rbuild_container::{Container, ContainerError, Containers, KILL, Stop};
 
 use super::create::stop_signal;
-use super::{containers, each, failure, for_each};
+use super::{EXIT_FAILED, containers, each, failure, for_each};
 use crate::app::{App, unix_now};
 use crate::args::{ContainersArgs, KillArgs, ObjectPruneArgs, RenameArgs, RmArgs, StopArgs};
 use crate::commands::filter::ObjectFilters;
 use crate::commands::print;
 use crate::format::size;
-use crate::report::{Failure, eprint};
+use crate::report::{Failure, Kind, eprint};
 
 pub(super) fn stop(app: &App, args: &StopArgs) -> Result<u8, Failure> {
     let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
@@ -17,11 +17,20 @@ pub(super) fn stop(app: &App, args: &StopArgs) -> Result<u8, Failure> {
 }
 
 pub(super) fn kill(app: &App, args: &KillArgs) -> Result<u8, Failure> {
-    let signal = stop_signal(Some(&args.signal))?.unwrap_or(KILL);
-    for_each(app, &args.containers, |containers, container| {
-        containers.kill(container, signal)?;
-        // Who sends this one wants it gone, and finds it gone.
-        if signal == KILL { gone(containers.wait(container)) } else { Ok(()) }
+    let refused = |name: &str, why: String| {
+        Failure::new(Kind::Run(EXIT_FAILED), format!("cannot kill container: {name}: {why}"))
+    };
+    let containers = containers(app)?;
+    each(&args.containers, |name| {
+        let container = containers.find(name).map_err(|error| refused(name, error.to_string()))?;
+        let signal = stop_signal(Some(&args.signal)).map_err(|failure| refused(name, failure.message))?;
+        let signal = signal.unwrap_or(KILL);
+        containers.kill(&container, signal).map_err(failure)?;
+        if signal == KILL {
+            // Who sends this one wants it gone, and finds it gone.
+            gone(containers.wait(&container)).map_err(failure)?;
+        }
+        print(&format!("{name}\n"))
     })
 }
 
@@ -81,7 +90,12 @@ fn remove(containers: &Containers, container: &Container, args: &RmArgs) -> Resu
 pub(super) fn rename(app: &App, args: &RenameArgs) -> Result<u8, Failure> {
     let containers = containers(app)?;
     let container = containers.find(&args.container).map_err(failure)?;
-    containers.rename(&container, &args.name).map_err(failure).map(|()| 0)
+    let refused = |message: String| Failure::new(Kind::Run(EXIT_FAILED), message);
+    if container.name == args.name {
+        return Err(refused("Renaming a container with the same name as its current name".to_owned()));
+    }
+    let renamed = containers.rename(&container, &args.name);
+    renamed.map_err(|error| refused(format!("Error when allocating new name: {error}"))).map(|()| 0)
 }
 
 pub(super) fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {

@@ -159,11 +159,11 @@ pub(super) fn port(app: &App, args: &PortArgs) -> Result<u8, Failure> {
         let line = |port| public(port).map(move |public| format!("{} -> {public}\n", private(port)));
         return print(&ports.iter().flat_map(line).collect::<String>()).map(|()| 0);
     };
-    let wanted = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
-    let found = ports.iter().filter(|port| private(port) == wanted).flat_map(public);
+    let whole = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
+    let found = ports.iter().filter(|port| private(port) == whole).flat_map(public);
     let lines: String = found.map(|public| format!("{public}\n")).collect();
     if lines.is_empty() {
-        let message = format!("no public port '{wanted}' published for {}", args.container);
+        let message = format!("No public port '{wanted}' published for {}", args.container);
         return Err(Failure::new(Kind::Run(EXIT_FAILED), message));
     }
     print(&lines).map(|()| 0)

@@ -4,10 +4,12 @@ use std::io::{self, IsTerminal as _};
 
 use rbuild_container::{Attach, Container, Containers, StartOptions, Started, Status, Stop};
 
+use rbuild_executor::Stubs;
+
 use super::create::{Created, stop_signal};
 use super::session::{Outcome, Part, attend, forward_signals, parse_detach_keys};
 use super::terminal::{self, RawTerminal};
-use super::{EXIT_CANNOT_RUN, EXIT_FAILED, containers, each, failure, run_failure};
+use super::{EXIT_FAILED, containers, each, failure, run_failure};
 use crate::app::App;
 use crate::args::{AttachArgs, LeaveArgs, RunArgs, StartArgs, StopArgs};
 use crate::commands::print;
@@ -18,8 +20,8 @@ const EXIT_LOST: i32 = 137;
 
 pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     let options = &args.options;
-    need_terminal(options.tty && options.interactive && !args.detach, EXIT_CANNOT_RUN)?;
-    let part = part(&args.leave, options.tty, options.interactive)?;
+    need_terminal(options.tty && options.interactive && !args.detach)?;
+    let part = part(&args.leave, options.tty, part_of(&args.attach, options.interactive).stdin)?;
     // Before any thread, as they inherit the mask; so the session that signals go to comes later.
     let target = forward_signals(options.tty, args.leave.sig_proxy)?;
     let created = Created::new(app, options, !args.detach)?;
@@ -28,7 +30,7 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
         created.or_removed(start_one(app, containers, container, None))?;
         return print(&format!("{}\n", container.id)).map(|()| 0);
     }
-    let attach = Attach { stdin: options.interactive, stdout: true, stderr: true };
+    let attach = part_of(&args.attach, options.interactive);
     let raw = (options.tty && options.interactive).then(RawTerminal::enter).flatten();
     let started = created.or_removed(start_one(app, containers, container, Some(attach)))?;
     let session = target.get_or_init(|| started.session);
@@ -42,6 +44,17 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
             }
             Err(Failure::caused_by(Kind::Run(clamped(EXIT_LOST)), &error))
         }
+    }
+}
+
+/// What of the container is the user's: what was named, or both outputs, and the input where it is open.
+fn part_of(named: &[String], open_stdin: bool) -> Attach {
+    let has = |stream: &str| named.iter().any(|name| name.eq_ignore_ascii_case(stream));
+    let all = named.is_empty();
+    Attach {
+        stdin: open_stdin && (all || has("stdin")),
+        stdout: all || has("stdout"),
+        stderr: all || has("stderr"),
     }
 }
 
@@ -63,7 +76,7 @@ pub(super) fn start(app: &App, args: &StartArgs) -> Result<u8, Failure> {
     let container = containers.find(name).map_err(failure)?;
     let spec = &container.state.spec;
     let part = part(&args.leave, spec.tty, args.interactive && spec.open_stdin)?;
-    need_terminal(part.tty && part.stdin, EXIT_FAILED)?;
+    need_terminal(part.tty && part.stdin)?;
     let attach = Attach { stdin: part.stdin, stdout: true, stderr: true };
     let raw = (part.tty && part.stdin).then(RawTerminal::enter).flatten();
     let session = if container.is_running() {
@@ -81,7 +94,7 @@ pub(super) fn attach(app: &App, args: &AttachArgs) -> Result<u8, Failure> {
     let spec = &container.state.spec;
     let part = part(&args.leave, spec.tty, spec.open_stdin && !args.no_stdin)?;
     container.check(rbuild_container::Action::Attach).map_err(failure)?;
-    need_terminal(part.tty && part.stdin, EXIT_FAILED)?;
+    need_terminal(part.tty && part.stdin)?;
     let attach = Attach { stdin: part.stdin, stdout: true, stderr: true };
     let session = containers.attach(&container, attach).map_err(failure)?;
     let session = target.get_or_init(|| session);
@@ -121,7 +134,7 @@ fn start_one(
     attach: Option<Attach>,
 ) -> Result<Started, Failure> {
     let store = app.store()?;
-    let stubs = rbuild_solver::local::make_stubs(&store.area(rbuild_cache::Area::Stubs))
+    let stubs = rbuild_solver::local::make_stubs(&store.area(rbuild_cache::Area::Stubs), Stubs::CONTAINER)
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let options = StartOptions {
         user_xattrs: app.in_user_namespace(),
@@ -143,11 +156,11 @@ fn part(leave: &LeaveArgs, tty: bool, stdin: bool) -> Result<Part, Failure> {
 }
 
 /// A terminal inside needs one outside, or its user sees nothing of what is typed.
-pub(super) fn need_terminal(needed: bool, code: u8) -> Result<(), Failure> {
+pub(super) fn need_terminal(needed: bool) -> Result<(), Failure> {
     if !needed || io::stdin().is_terminal() {
         return Ok(());
     }
-    Err(Failure::new(Kind::Run(code), "standard input is not a terminal")
+    Err(Failure::new(Kind::Run(EXIT_FAILED), "the input device is not a TTY")
         .hint("`-i` without `-t` reads from a file or a pipe"))
 }
 

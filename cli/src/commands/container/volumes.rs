@@ -1,7 +1,6 @@
 //! `-v`, `--mount` and `--tmpfs`: what a container is shown beside its own files.
 
-use rbuild_container::{Bind, Tmpfs, VolumeMount, generate_id};
-use rbuild_image::ContainerConfig;
+use rbuild_container::{Bind, ContainerSpec, Containers, Tmpfs, VolumeMount, generate_id};
 
 use super::create::{invalid, size};
 use super::run_failure;
@@ -16,11 +15,11 @@ pub(super) struct Mounts {
     pub(super) volumes: Vec<VolumeMount>,
 }
 
-/// Reads all of them. Where nothing is mounted at a volume of the image, there is one without a name.
+/// Reads all of them.
 ///
 /// # Errors
 /// When one is malformed, or asks for what is not there yet.
-pub(super) fn parse(options: &CreateOptions, config: &ContainerConfig) -> Result<Mounts, Failure> {
+pub(super) fn parse(options: &CreateOptions) -> Result<Mounts, Failure> {
     let mut mounts = Mounts::default();
     for text in &options.volumes {
         mounts.add(volume(text)?);
@@ -31,12 +30,61 @@ pub(super) fn parse(options: &CreateOptions, config: &ContainerConfig) -> Result
     for text in &options.mounts {
         mounts.add(mount(text)?);
     }
-    for target in &config.volumes {
-        if !mounts.has(target) {
-            mounts.volumes.push(volume_mount("", target, Options::default())?);
+    Ok(mounts)
+}
+
+/// Adds what other containers have mounted, where nothing is yet: `CONTAINER[:ro|rw]`.
+///
+/// # Errors
+/// When there is no such container.
+pub(super) fn take_over(
+    spec: &mut ContainerSpec,
+    containers: &Containers,
+    donors: &[String],
+) -> Result<(), Failure> {
+    for text in donors {
+        let (name, readonly) = match text.rsplit_once(':') {
+            Some((name, "ro")) => (name, Some(true)),
+            Some((name, "rw")) => (name, Some(false)),
+            Some((_, mode)) => return Err(invalid(format!("invalid mode: {mode}"))),
+            None => (text.as_str(), None),
+        };
+        let donor = containers.find(name).map_err(run_failure)?.state.spec;
+        for mut bind in donor.binds {
+            bind.readonly = readonly.unwrap_or(bind.readonly);
+            if !has(spec, &bind.target) {
+                spec.binds.push(bind);
+            }
+        }
+        for mut volume in donor.volumes {
+            volume.readonly = readonly.unwrap_or(volume.readonly);
+            if !has(spec, &volume.target) {
+                spec.volumes.push(volume);
+            }
         }
     }
-    Ok(mounts)
+    Ok(())
+}
+
+/// Adds a volume without a name for each that the image asks for, where nothing is mounted yet.
+///
+/// # Errors
+/// When there is no randomness to be had.
+pub(super) fn add_images(spec: &mut ContainerSpec) -> Result<(), Failure> {
+    for target in spec.config.volumes.clone() {
+        if !has(spec, &target) {
+            spec.volumes.push(volume_mount("", &target, Options::default())?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether something is mounted there.
+fn has(spec: &ContainerSpec, target: &str) -> bool {
+    let binds = spec.binds.iter().map(|bind| &bind.target);
+    let tmpfs = spec.tmpfs.iter().map(|tmpfs| &tmpfs.target);
+    let mut targets = binds.chain(tmpfs).chain(spec.volumes.iter().map(|volume| &volume.target));
+    targets.any(|known| known.trim_end_matches('/') == target.trim_end_matches('/'))
 }
 
 impl Mounts {
@@ -46,13 +94,6 @@ impl Mounts {
             Mounted::Tmpfs(tmpfs) => self.tmpfs.push(tmpfs),
             Mounted::Volume(volume) => self.volumes.push(volume),
         }
-    }
-
-    fn has(&self, target: &str) -> bool {
-        let binds = self.binds.iter().map(|bind| &bind.target);
-        let tmpfs = self.tmpfs.iter().map(|tmpfs| &tmpfs.target);
-        let mut targets = binds.chain(tmpfs).chain(self.volumes.iter().map(|volume| &volume.target));
-        targets.any(|known| known.trim_end_matches('/') == target.trim_end_matches('/'))
     }
 }
 

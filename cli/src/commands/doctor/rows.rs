@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{Area, Snapshot, Store, Trees};
+use rbuild_executor::Stubs;
 use rbuild_executor::cgroup::{CgroupSupport, Controller, Limits, Refusal, Version};
 use rbuild_executor::network::{Missing as Unmet, NetworkSupport, Obstacle};
 use rbuild_executor::probe::Probe;
@@ -144,7 +145,7 @@ pub(super) fn store(app: &App) -> Vec<Row> {
 
 /// The very mount that a step gets.
 fn overlay(store: &Store, place: String) -> Row {
-    let tried = make_stubs(&store.area(Area::Stubs))
+    let tried = make_stubs(&store.area(Area::Stubs), Stubs::STEP)
         .map_err(|error| with_sources(&error))
         .and_then(|stubs| try_mount(store, &stubs).map_err(|error| with_sources(&error)));
     match tried {

@@ -93,7 +93,7 @@ impl Monitor {
         check: &Healthcheck,
         begun: Instant,
     ) -> Result<(), ContainerError> {
-        let spec = self.container()?.state.spec;
+        let container = self.container()?;
         let start = (self.clock.now_ns)();
         let output: Arc<Mutex<Vec<u8>>> = Arc::default();
         let into = Arc::clone(&output);
@@ -102,8 +102,8 @@ impl Monitor {
             let room = OUTPUT_SIZE_BYTES_MAX - output.len();
             output.extend_from_slice(&bytes[..bytes.len().min(room)]);
         };
-        let process = further(&spec, exec)?;
-        let security = security(spec.privileged);
+        let process = further(&container, exec)?;
+        let security = security(container.state.spec.privileged);
         let mut running = self.executor.join(&current.handle, process, security, Stdio::captured(sink))?;
         let timeout = duration(check.timeout_ns, TIMEOUT_DEFAULT);
         let exit_code = wait_at_most(&mut running, timeout)?;

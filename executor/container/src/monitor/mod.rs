@@ -182,7 +182,8 @@ impl Monitor {
         let mounts = process::mounts(spec, &Volumes::new(store.clone()));
         let joined = self.join_networks(&container)?;
         let endpoint = joined.endpoint.clone();
-        let (room, warnings) = process::room(&container, mounted.into(), joined, mounts)?;
+        let (mut room, warnings) = process::room(&container, mounted.into(), joined, mounts)?;
+        room.pid = self.pid_namespace(&spec.pid)?;
         let hub = Hub::new(Some(log), self.clock);
         let (stdio, input) = Input::stdio(spec.tty.then_some(self.launch.size), spec.open_stdin, &hub)?;
         let running = self.executor.spawn(room, stdio)?;

@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rbuild_executor::{Connection, Dns, Error, Network};
+use rbuild_executor::{Connection, Dns, Error, Network, PidNamespace};
 
 use super::Monitor;
 use crate::networks::KnownNetworks;
-use crate::spec::NetworkMode;
-use crate::state::{Endpoint, Status};
+use crate::spec::{NetworkMode, PidMode};
+use crate::state::{Endpoint, Run, Status};
 use crate::{Container, ContainerError};
 
 /// What a container sees of networks.
@@ -36,7 +35,8 @@ impl Monitor {
             NetworkMode::Host => Ok(plain(Network::Host)),
             NetworkMode::None => Ok(plain(Network::None)),
             NetworkMode::Container(id) => {
-                let (namespace, server) = self.network_of(id)?;
+                let (namespace, run) = self.namespace_of(id, "net")?;
+                let server = run.endpoint.name_server;
                 let mut joined = plain(Network::Namespace(namespace));
                 joined.dns.servers = server.map_or(joined.dns.servers, |server| vec![server]);
                 Ok(joined)
@@ -86,17 +86,27 @@ impl Monitor {
         Ok((connection, endpoint))
     }
 
-    /// The network namespace of a container that runs, and who knows names there.
-    fn network_of(&self, id: &str) -> Result<(OwnedFd, Option<IpAddr>), ContainerError> {
+    /// Whose processes a container sees.
+    pub(super) fn pid_namespace(&self, mode: &PidMode) -> Result<PidNamespace, ContainerError> {
+        match mode {
+            PidMode::Own => Ok(PidNamespace::Own),
+            PidMode::Host => Ok(PidNamespace::Machine),
+            PidMode::Container(id) => self.namespace_of(id, "pid").map(|(open, _)| PidNamespace::Of(open)),
+        }
+    }
+
+    /// A namespace of a container that runs.
+    fn namespace_of(&self, id: &str, kind: &str) -> Result<(OwnedFd, Run), ContainerError> {
+        let name = if kind == "net" { "network" } else { kind };
         let not_running = || ContainerError::Illegal {
-            message: format!("cannot join network of a non running container: {id}"),
+            message: format!("cannot join {name} namespace of a non running container: {id}"),
         };
         let run = |container: Container| match container.state.status {
             Status::Running(run) | Status::Paused(run) => Ok(run),
             _ => Err(not_running()),
         };
         let before = run(self.containers.get(id)?)?;
-        let path = PathBuf::from(format!("/proc/{}/ns/net", before.pid));
+        let path = PathBuf::from(format!("/proc/{}/ns/{kind}", before.pid));
         let namespace = File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => ContainerError::ForeignNamespace { id: id.to_owned() },
             _ => not_running(),
@@ -105,6 +115,6 @@ impl Monitor {
         if run(self.containers.get(id)?)? != before {
             return Err(not_running());
         }
-        Ok((namespace.into(), before.endpoint.name_server))
+        Ok((namespace.into(), before))
     }
 }

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use rbuild_executor::cgroup::{CgroupSpec, CgroupSupport};
 use rbuild_executor::{
-    Capabilities, Container as Room, Handle, Mount, MountFlags, MountSource, Process, Root, Security, Stdio,
-    TerminalSize,
+    Capabilities, Container as Room, Handle, Mount, MountFlags, MountSource, Names, Process, Root, Security,
+    Stdio, TerminalSize,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::hub::{Hub, HubSink, locked};
 use super::network::Joined;
 use crate::protocol::Exec;
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, NetworkMode};
 use crate::{Container, ContainerError, Volumes};
 
 /// The `PATH` of an image that sets none, as Docker has it.
@@ -29,10 +29,14 @@ pub(super) fn room(
     mounts: Vec<Mount>,
 ) -> Result<(Room, Vec<String>), ContainerError> {
     let spec = &container.state.spec;
-    let mut room = Room::new(Root::Detached(root), process(spec)?);
+    let mut room = Room::new(Root::Detached(root), process(container)?);
     room.readonly_root = spec.readonly_root;
-    room.hostname =
-        if spec.hostname.is_empty() { container.short_id().to_owned() } else { spec.hostname.clone() };
+    room.hostname = hostname(container);
+    room.names =
+        if spec.host_uts { Names::Machine } else { Names::Own { domainname: spec.domainname.clone() } };
+    room.machine_ipc = spec.host_ipc;
+    room.devices.clone_from(&spec.devices);
+    room.sysctls.clone_from(&spec.sysctls);
     room.network = network.network;
     room.dns = network.dns;
     room.security = security(spec.privileged);
@@ -42,8 +46,10 @@ pub(super) fn room(
     let support = CgroupSupport::get();
     let (limits, discarded) = support.keep(spec.limits.clone());
     if support.refusal().is_none() {
-        let name = container.id.clone();
-        room.cgroup = Some(CgroupSpec { parent: None, name, limits, accounting: true, optional: true });
+        let (parent, name) = (spec.cgroup_parent.clone(), container.id.clone());
+        // Who names a parent relies on it.
+        let optional = parent.is_none();
+        room.cgroup = Some(CgroupSpec { parent, name, limits, accounting: true, optional });
     }
     let discarded = discarded.iter().map(ToString::to_string);
     Ok((room, discarded.chain(network.warning).collect()))
@@ -53,37 +59,55 @@ pub(super) const fn security(privileged: bool) -> Security {
     if privileged { Security::Insecure } else { Security::Sandbox }
 }
 
-fn process(spec: &ContainerSpec) -> Result<Process, ContainerError> {
+/// What its machine is called: on the host's network as the host, unless it was given a name.
+fn hostname(container: &Container) -> String {
+    let spec = &container.state.spec;
+    let is_hosts = spec.host_uts || spec.network == NetworkMode::Host;
+    match spec.hostname.as_str() {
+        "" if is_hosts => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        "" => container.short_id().to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn process(container: &Container) -> Result<Process, ContainerError> {
+    let spec = &container.state.spec;
     let args = spec.args();
     if args.is_empty() {
         return Err(ContainerError::NoCommand);
     }
     Ok(Process {
-        env: environment(spec, &[], spec.tty),
+        env: environment(spec, &hostname(container), &[], spec.tty),
         cwd: absolute(&spec.config.working_dir),
         user: spec.config.user.clone(),
+        groups: spec.groups.clone(),
+        oom_score_adj: spec.oom_score_adj,
         ulimits: spec.ulimits.clone(),
         capabilities: capabilities(spec)?,
         trust: spec.trust.clone(),
+        confinement: spec.confinement.clone(),
         init: spec.init,
         ..Process::new(args)
     })
 }
 
 /// A further process of a container.
-pub(super) fn further(spec: &ContainerSpec, exec: &Exec) -> Result<Process, ContainerError> {
+pub(super) fn further(container: &Container, exec: &Exec) -> Result<Process, ContainerError> {
+    let spec = &container.state.spec;
     Ok(Process {
-        env: environment(spec, &exec.env, exec.terminal.is_some()),
+        env: environment(spec, &hostname(container), &exec.env, exec.terminal.is_some()),
         cwd: absolute(exec.workdir.as_ref().unwrap_or(&spec.config.working_dir)),
         user: exec.user.as_ref().unwrap_or(&spec.config.user).clone(),
+        groups: spec.groups.clone(),
         ulimits: spec.ulimits.clone(),
         capabilities: capabilities(spec)?,
         trust: spec.trust.clone(),
+        confinement: spec.confinement.clone(),
         ..Process::new(exec.args.iter().cloned())
     })
 }
 
-fn environment(spec: &ContainerSpec, extra: &[String], terminal: bool) -> Vec<String> {
+fn environment(spec: &ContainerSpec, hostname: &str, extra: &[String], terminal: bool) -> Vec<String> {
     let mut config = spec.config.clone();
     for pair in extra {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -91,6 +115,9 @@ fn environment(spec: &ContainerSpec, extra: &[String], terminal: bool) -> Vec<St
     }
     if config.env_get("PATH").is_none() {
         config.env.insert(0, PATH_DEFAULT.to_owned());
+    }
+    if config.env_get("HOSTNAME").is_none() {
+        config.env_set("HOSTNAME", hostname);
     }
     if terminal && config.env_get("TERM").is_none() {
         config.env_set("TERM", "xterm");
@@ -234,7 +261,8 @@ mod tests {
         let mut spec = ContainerSpec::default();
         spec.config.env = vec!["A=1".into(), "B=2".into()];
         let extra = ["A=9".to_owned(), "C=3".to_owned()];
-        assert_eq!(environment(&spec, &extra, true), [PATH_DEFAULT, "A=9", "B=2", "C=3", "TERM=xterm"]);
+        let expected = [PATH_DEFAULT, "A=9", "B=2", "C=3", "HOSTNAME=box", "TERM=xterm"];
+        assert_eq!(environment(&spec, "box", &extra, true), expected);
         assert_eq!(absolute(""), "/");
     }
 }

@@ -195,11 +195,11 @@ fn exec(
     current: &Current,
     exec: &Exec,
 ) -> Result<(), ContainerError> {
-    let spec = monitor.container()?.state.spec;
+    let container = monitor.container()?;
     let hub = Hub::new(None, monitor.clock);
     let (stdio, input) = Input::stdio(exec.terminal, exec.stdin, &hub)?;
-    let process = further(&spec, exec)?;
-    let privileged = security(exec.privileged || spec.privileged);
+    let process = further(&container, exec)?;
+    let privileged = security(exec.privileged || container.state.spec.privileged);
     let mut running = monitor.executor.join(&current.handle, process, privileged, stdio)?;
     let handle = running.handle();
     input.connect(&handle, exec.stdin);
