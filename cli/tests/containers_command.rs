@@ -7,6 +7,8 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod networks;
+mod soak;
+mod terminals;
 mod volumes;
 mod walk;
 

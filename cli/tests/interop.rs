@@ -147,6 +147,30 @@ fn podman_runs_what_rbuild_writes() {
 }
 
 #[test]
+fn a_container_walks_from_one_engine_to_the_other_and_back() {
+    if !is_root("podman without a login session") {
+        return;
+    }
+    let Some(test) = with_app(&["podman"]) else { return };
+    let rbuild = |line: &[&str]| test.rbuild(line).outcome().succeeds().stdout;
+    let alone = ["--network", "host", "--user", "0", "--entrypoint", "/bin/sh"];
+    let run = ["run", "--name", "first"];
+    rbuild(&[&run[..], &alone, &["app", "-c", "echo rbuild >/trail"]].concat());
+    rbuild(&["commit", "first", "trail:1"]);
+    rbuild(&["save", "-o", "first.tar", "trail:1"]);
+    podman(&test, &["load", "--quiet", "-i", "first.tar"]);
+    let run = ["run", "--name", "second", "--cgroups", "disabled"];
+    podman(&test, &[&run[..], &alone, &["trail:1", "-c", "echo podman >>/trail"]].concat());
+    podman(&test, &["commit", "--quiet", "second", "trail:2"]);
+    podman(&test, &["save", "--quiet", "-o", "second.tar", "localhost/trail:2"]);
+    rbuild(&["load", "-i", "second.tar"]);
+    let shown = rbuild(&[&["run", "--rm"], &alone[..], &["localhost/trail:2", "-c", "cat /trail"]].concat());
+    assert_eq!(shown, "rbuild\npodman\n");
+    rbuild(&["rm", "first"]);
+    test.assert_sound();
+}
+
+#[test]
 fn rbuild_runs_what_skopeo_writes() {
     let Some(mut test) = with_app(&["skopeo"]) else { return };
     written_forms(&test);

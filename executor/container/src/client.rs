@@ -205,6 +205,18 @@ impl Containers {
         self.ask(container, Request::Pause)
     }
 
+    /// Freezes a container until what comes back is dropped, or this process ends.
+    ///
+    /// # Errors
+    /// When its state forbids it.
+    pub fn hold(&self, container: &Container) -> Result<Held, ContainerError> {
+        container.check(Action::Pause)?;
+        let socket = self.connect(container)?;
+        send(&socket, &Opening { version: VERSION, request: Request::Hold }).map_err(ContainerError::Talk)?;
+        done(&socket)?;
+        Ok(Held(socket))
+    }
+
     /// Lets a frozen container go on.
     ///
     /// # Errors
@@ -287,6 +299,18 @@ impl Containers {
             },
             Ok(_) => Ok(()),
         }
+    }
+}
+
+/// A container that is frozen as long as this lives.
+#[derive(Debug)]
+pub struct Held(UnixStream);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The monitor ends its side when the container goes on; one that is gone has ended it.
+        drop(self.0.shutdown(std::net::Shutdown::Write));
+        drop(protocol::receive::<Reply>(&self.0));
     }
 }
 

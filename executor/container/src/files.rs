@@ -12,6 +12,7 @@ use rbuild_executor::user::{USER_FILE_SIZE_BYTES_MAX, UserDatabase};
 use rustix::fs::{AtFlags, FileType, statat};
 
 use crate::copy::{CopyError, Place};
+use crate::state::Action;
 use crate::{Container, ContainerError, Containers, Volumes};
 
 /// The file system of a container as its processes see it, or would.
@@ -128,7 +129,10 @@ impl Containers {
         if !upper.exists() {
             return Ok(container.snapshot.clone());
         }
-        Ok(self.store().commit_copy(&container.snapshot, &upper)?)
+        let copied = self.store().commit_copy(&container.snapshot, &upper);
+        // What was being removed meanwhile may be half of it.
+        self.get(&container.id)?.check(Action::Commit)?;
+        Ok(copied?)
     }
 
     /// What differs from the image, in the order of paths.

@@ -34,16 +34,17 @@ mod spec;
 mod state;
 mod volumes;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::{Area, ContainerRecord, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
-pub use client::{Event, Session, StartOptions, Started};
+pub use client::{Event, Held, Session, StartOptions, Started};
 pub use copy::{CopyError, Place, copy, read_archive, write_archive};
 pub use error::ContainerError;
 pub use files::{ChangeKind, Files};
@@ -130,10 +131,13 @@ impl Containers {
     /// Makes a container's directory, and then its row.
     fn insert(&self, record: &ContainerRecord) -> Result<(), ContainerError> {
         let directory = self.directory(&record.id);
-        fs::create_dir_all(&directory).map_err(ContainerError::io("make", &directory))?;
+        // Made once: who looks for it later finds that of a container that is there, or none.
+        fs::create_dir_all(&directory)
+            .and_then(|()| File::create(directory.join(LOCK)))
+            .map_err(ContainerError::io("make", &directory))?;
         self.store.containers().create(record).map_err(|error| {
             // Without a row it is garbage, and would be removed as such.
-            drop(fs::remove_dir(&directory));
+            drop(fs::remove_dir_all(&directory));
             self.name_error(error)
         })
     }
@@ -184,7 +188,11 @@ impl Containers {
             now.check(Action::Remove)?;
         }
         // Whoever holds it has just started the container, or removes it as well.
-        let _lock = self.lock(&now)?;
+        let _lock = match self.lock(&now) {
+            Err(ContainerError::NotFound { .. }) if now.state.status == Status::Removing => None,
+            lock => Some(lock?),
+        };
+        monitor::end_leftovers(&now);
         self.change(&now.id, |state| state.status = Status::Removing)?;
         let directory = self.directory(&now.id);
         match fs::remove_dir_all(&directory) {
@@ -292,15 +300,17 @@ impl Containers {
     /// Takes the lock of a container, which says that it runs or is being removed.
     pub(crate) fn lock(&self, container: &Container) -> Result<File, ContainerError> {
         let path = self.directory(&container.id).join(LOCK);
-        let file = match File::create(&path) {
-            // Without its directory it has been removed meanwhile.
+        let file = match File::options().write(true).open(&path) {
+            // It has been removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found(&container.name)),
-            file => file.map_err(ContainerError::io("make", &path))?,
+            file => file.map_err(ContainerError::io("open", &path))?,
         };
         let mut tries = 1;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
+                // It may have been removed with its container before it was locked.
+                Ok(()) if is_named(&file, &path) => return Ok(file),
+                Ok(()) => return Err(not_found(&container.name)),
                 Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES_MAX => tries += 1,
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let message = format!("container {} is already running", container.name);
@@ -337,6 +347,13 @@ impl Containers {
         let owner = self.store.containers().by_name(&name).ok().flatten();
         ContainerError::NameInUse { name, id: owner.map(|owner| owner.id).unwrap_or_default() }
     }
+}
+
+/// Whether a path still leads to a file.
+fn is_named(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let named = fs::metadata(path).map(place);
+    named.is_ok_and(|named| file.metadata().map(place).is_ok_and(|open| open == named))
 }
 
 fn check_name(name: &str) -> Result<(), ContainerError> {

@@ -50,6 +50,8 @@ pub(crate) enum Request {
     Stop(Stop),
     Pause,
     Unpause,
+    /// Frozen until the client goes, however it goes. It is told when that is done, and goes by ending its side.
+    Hold,
     /// A descriptor of the container's root directory comes with the reply.
     Root,
     Resize(TerminalSize),

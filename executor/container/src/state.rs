@@ -187,10 +187,14 @@ pub enum Action {
     Remove,
     /// List its processes.
     Top,
+    /// Make an image of it.
+    Commit,
 }
 
 /// The exit code of a container whose end nobody saw: as if killed, which it was together with the process that watched it.
 const EXIT_CODE_LOST: i32 = 137;
+/// Why it ended.
+const LOST: &str = "the monitor was lost";
 
 impl Status {
     /// What runs, also where it is frozen or between two starts.
@@ -233,11 +237,16 @@ impl Status {
                 code: EXIT_CODE_LOST,
                 started: run.started,
                 finished: run.started,
-                error: "the monitor was lost".to_owned(),
+                error: LOST.to_owned(),
                 ..Ended::default()
             }),
             None => self,
         }
+    }
+
+    /// Whether nobody saw its end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.ended().is_some_and(|ended| ended.error == LOST)
     }
 
     /// Whether `action` is legal now; the error is Docker's, on the container of this name and id.
@@ -245,12 +254,12 @@ impl Status {
     /// # Errors
     /// [`ContainerError::Illegal`] when it is not.
     pub fn check(&self, action: Action, name: &str, id: &str) -> Result<(), ContainerError> {
-        use Action::{Attach, Exec, Kill, Pause, Remove, Start, Top, Unpause};
+        use Action::{Attach, Commit, Exec, Kill, Pause, Remove, Start, Top, Unpause};
         let stop_first = "stop the container before removing or force remove";
         let message = match (action, self) {
             (_, Self::Removing) => format!("container {name} is marked for removal"),
             (Start, Self::Paused(_)) => "cannot start a paused container, try unpause instead".to_owned(),
-            (Start, _) | (Exec | Attach | Kill | Pause | Top, Self::Running(_)) => return Ok(()),
+            (Start | Commit, _) | (Exec | Attach | Kill | Pause | Top, Self::Running(_)) => return Ok(()),
             (Kill | Top | Unpause, Self::Paused(_)) => return Ok(()),
             (Exec, Self::Paused(_)) => {
                 format!("Container {name} is paused, unpause the container before exec")
@@ -347,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_is_legal() {
-        use Action::{Attach, Exec, Kill, Pause, Remove, Start, Top, Unpause};
+        use Action::{Attach, Commit, Exec, Kill, Pause, Remove, Start, Top, Unpause};
         // In the order of `every_status`.
         let cases = [
             (Start, "110110"),
@@ -358,6 +367,7 @@ mod tests {
             (Unpause, "001000"),
             (Remove, "100010"),
             (Top, "011000"),
+            (Commit, "111110"),
         ];
         for (action, expected) in cases {
             let legal = every_status().map(|status| status.check(action, "app", "0123").is_ok());

@@ -42,6 +42,8 @@ use support::Hierarchy;
 
 /// The group that those of containers are in, unless another parent was asked for.
 pub const PARENT_DEFAULT: &str = "rbuild";
+/// How often a group is made anew that somebody else has removed meanwhile.
+const MAKE_TRIES_MAX: u32 = 5;
 /// How often a group is tried to be removed: processes that were killed are in it until they are gone.
 const REMOVE_TRIES_MAX: u32 = 100;
 /// How long to wait between.
@@ -98,6 +100,20 @@ pub struct CgroupSpec {
     pub optional: bool,
 }
 
+impl CgroupSpec {
+    /// The group, which another process has made.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(&self, support: &CgroupSupport) -> Result<Cgroup, Error> {
+        Cgroup::open(support, &self.path(support)?)
+    }
+
+    fn path(&self, support: &CgroupSupport) -> Result<String, Error> {
+        support.name(self.parent.as_deref().unwrap_or(PARENT_DEFAULT), &self.name)
+    }
+}
+
 /// A group of processes.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -125,7 +141,7 @@ impl Cgroup {
         if spec.accounting {
             wanted.extend(Controller::ACCOUNTING.into_iter().filter(|one| support.hierarchy(*one).is_some()));
         }
-        let name = support.name(spec.parent.as_deref().unwrap_or(PARENT_DEFAULT), &spec.name)?;
+        let name = spec.path(support)?;
         let mut group = Self { name, directories: Vec::new() };
         match group.fill(support, &wanted, &settings) {
             Ok(()) => Ok(group),
@@ -147,8 +163,7 @@ impl Cgroup {
         for controller in wanted {
             let hierarchy = support.hierarchy(*controller).ok_or(Error::NoController(*controller))?;
             if self.directory(*controller).is_none() {
-                let path = hierarchy.make(&self.name, wanted)?;
-                self.directories.push(Directory::open(hierarchy.clone(), path)?);
+                self.directories.push(Directory::make(hierarchy, &self.name, wanted)?);
             }
         }
         self.apply(settings)
@@ -287,10 +302,31 @@ impl Cgroup {
 }
 
 impl Directory {
+    /// Makes it and locks it. Whoever cleans up takes one that is not locked yet for a leftover, so it may have to be made again.
+    fn make(hierarchy: &Hierarchy, name: &str, wanted: &[Controller]) -> Result<Self, Error> {
+        let make = || hierarchy.make(name, wanted).and_then(|path| Self::open(hierarchy.clone(), path));
+        let mut made = make();
+        for _ in 1..MAKE_TRIES_MAX {
+            if made.as_ref().is_ok_and(Self::is_there) {
+                break;
+            }
+            made = make();
+        }
+        made
+    }
+
+    /// Whether its path still leads to it.
+    fn is_there(&self) -> bool {
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let named = rustix::fs::stat(&self.path).map(place);
+        named.is_ok_and(|named| rustix::fs::fstat(&self.lock).map(place) == Ok(named))
+    }
+
     fn open(hierarchy: Hierarchy, path: PathBuf) -> Result<Self, Error> {
         let lock = open_directory(&path).map_err(Error::io("open", &path))?;
         // Shared: another process may look after the group as well. A file system without locks keeps its leftovers.
-        let _ = flock(&lock, FlockOperation::NonBlockingLockShared);
+        // Who holds it alone is about to remove the group, and done in a moment.
+        let _ = flock(&lock, FlockOperation::LockShared);
         Ok(Self { hierarchy, path, lock })
     }
 

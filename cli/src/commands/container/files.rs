@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 
 use rbuild_cache::layer::{self, ArchiveOptions};
-use rbuild_container::{ChangeKind, Container, Containers, Status};
-use rbuild_image::{History, Platform};
-use rbuild_solver::images::AssembleOptions;
+use rbuild_container::{ChangeKind, Status};
+use rbuild_image::{History, ImageConfig, Platform};
+use rbuild_solver::images::{AssembleOptions, ImageError};
 use rbuild_solver::shared::Tree;
 
 use super::{EXIT_FAILED, containers, failure};
@@ -54,12 +54,22 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
     let name = args.name.as_deref().map(reference).transpose()?;
     let containers = containers(app)?;
     let container = containers.find(&args.container).map_err(failure)?;
-    let _frozen = args.pause.then(|| Frozen::new(&containers, &container)).transpose()?.flatten();
+    let runs = matches!(container.state.status, Status::Running(_));
+    let held = (args.pause && runs).then(|| containers.hold(&container)).transpose().map_err(failure)?;
     let snapshot = containers.commit(&container).map_err(failure)?;
+    drop(held);
     let images = app.images()?;
     let spec = &container.state.spec;
-    let base = images.find(&spec.image_id)?;
-    let mut config = images.open(&base.target, &Platform::host())?.config;
+    let layers = images.describe(&Tree::Here(snapshot.clone()), None)?;
+    let is_changed = snapshot != container.snapshot;
+    let mut config = match images.find(&spec.image_id) {
+        // An image that was removed has left its layers and its config to the container, and no history.
+        Err(ImageError::NotFound { .. }) => {
+            let history = vec![History::default(); layers.len() - usize::from(is_changed)];
+            ImageConfig { history, ..ImageConfig::new(Platform::host()) }
+        }
+        base => images.open(&base?.target, &Platform::host())?.config,
+    };
     let created = rfc3339(unix_now());
     config.config = spec.config.clone();
     config.created = Some(created.clone());
@@ -70,31 +80,9 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
         created_by: Some(spec.args().join(" ")),
         author: args.author.clone(),
         comment: args.message.clone(),
-        empty_layer: snapshot == container.snapshot,
+        empty_layer: !is_changed,
     });
-    let layers = images.describe(&Tree::Here(snapshot.clone()), None)?;
     let image = images.assemble(config, &layers, &AssembleOptions::default())?;
     images.name(&image.target, &[snapshot], name.as_slice())?;
     print(&format!("{}\n", image.id())).map(|()| 0)
-}
-
-/// A container that was frozen for a while.
-struct Frozen<'a>(&'a Containers, &'a Container);
-
-impl<'a> Frozen<'a> {
-    /// Freezes a container that runs; `None` for others.
-    fn new(containers: &'a Containers, container: &'a Container) -> Result<Option<Self>, Failure> {
-        if !matches!(container.state.status, Status::Running(_)) {
-            return Ok(None);
-        }
-        containers.pause(container).map_err(failure)?;
-        Ok(Some(Self(containers, container)))
-    }
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        // One that has ended meanwhile needs no thaw.
-        drop(self.0.get(&self.1.id).and_then(|container| self.0.unpause(&container)));
-    }
 }

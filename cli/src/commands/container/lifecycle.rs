@@ -11,6 +11,9 @@ use crate::commands::print;
 use crate::format::size;
 use crate::report::{Failure, Kind, eprint};
 
+/// How often a container is ended and removed that others start meanwhile. Each try waits for them a little.
+const FORCED_TRIES_MAX: u32 = 100;
+
 pub(super) fn stop(app: &App, args: &StopArgs) -> Result<u8, Failure> {
     let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
     for_each(app, &args.containers, |containers, container| containers.stop(container, stop))
@@ -76,14 +79,26 @@ pub(super) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
 }
 
 fn remove(containers: &Containers, container: &Container, args: &RmArgs) -> Result<(), ContainerError> {
-    if args.force && container.state.status.is_active() {
-        containers.stop(container, Stop { signal: Some(KILL), timeout_seconds: None })?;
-    }
     let remove = if args.volumes { Containers::remove_with_volumes } else { Containers::remove };
-    match remove(containers, container) {
-        // It has removed itself, or somebody else was faster.
-        Err(ContainerError::NotFound { .. }) if args.force => Ok(()),
-        removed => removed,
+    let kill = Stop { signal: Some(KILL), timeout_seconds: None };
+    let mut found = Ok(container.clone());
+    let mut tries = 1;
+    loop {
+        let removed = found.and_then(|now| {
+            let runs = args.force && now.state.status.is_active();
+            if runs {
+                containers.stop(&now, kill)?;
+            }
+            remove(containers, &now)
+        });
+        match removed {
+            // It has removed itself, or somebody else was faster.
+            Err(ContainerError::NotFound { .. }) if args.force => return Ok(()),
+            // Somebody starts it at this moment.
+            Err(ContainerError::Illegal { .. }) if args.force && tries < FORCED_TRIES_MAX => tries += 1,
+            removed => return removed,
+        }
+        found = containers.get(&container.id);
     }
 }
 

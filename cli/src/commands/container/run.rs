@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use rbuild_container::{Attach, Container, Containers, StartOptions, Started, Status, Stop};
+use rbuild_container::{Attach, Container, ContainerError, Containers, StartOptions, Started, Status, Stop};
 
 use rbuild_executor::Stubs;
 
@@ -27,12 +27,12 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     let created = Created::new(app, options, !args.detach)?;
     let Created { containers, container } = &created;
     if args.detach {
-        created.or_removed(start_one(app, containers, container, None))?;
+        created.or_removed(start_one(app, containers, container, None, run_failure))?;
         return print(&format!("{}\n", container.id)).map(|()| 0);
     }
     let attach = part_of(&args.attach, options.interactive);
     let raw = (options.tty && options.interactive).then(RawTerminal::enter).flatten();
-    let started = created.or_removed(start_one(app, containers, container, Some(attach)))?;
+    let started = created.or_removed(start_one(app, containers, container, Some(attach), run_failure))?;
     let session = target.get_or_init(|| started.session);
     match attend(session, &part, raw) {
         Ok(outcome) => Ok(exit_code(outcome)),
@@ -82,7 +82,7 @@ pub(super) fn start(app: &App, args: &StartArgs) -> Result<u8, Failure> {
     let session = if container.is_running() {
         containers.attach(&container, attach).map_err(failure)?
     } else {
-        start_one(app, &containers, &container, Some(attach))?.session
+        start_one(app, &containers, &container, Some(attach), failure)?.session
     };
     attend(target.get_or_init(|| session), &part, raw).map(exit_code).map_err(failure)
 }
@@ -113,7 +113,7 @@ pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
         let container = containers.find(name).map_err(failure)?;
         containers.stop(&container, stop).map_err(failure)?;
         let stopped = containers.get(&container.id).map_err(failure)?;
-        start_one(app, &containers, &stopped, None)?;
+        start_one(app, &containers, &stopped, None, failure)?;
         print(&format!("{name}\n"))
     })
 }
@@ -122,7 +122,7 @@ pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
 fn start_stopped(app: &App, containers: &Containers, container: &Container) -> Result<(), Failure> {
     container.check(rbuild_container::Action::Start).map_err(failure)?;
     match container.state.status {
-        Status::Created | Status::Exited(_) => start_one(app, containers, container, None).map(drop),
+        Status::Created | Status::Exited(_) => start_one(app, containers, container, None, failure).map(drop),
         _ => Ok(()),
     }
 }
@@ -132,6 +132,7 @@ fn start_one(
     containers: &Containers,
     container: &Container,
     attach: Option<Attach>,
+    refused: fn(ContainerError) -> Failure,
 ) -> Result<Started, Failure> {
     let store = app.store()?;
     let stubs = rbuild_solver::local::make_stubs(&store.area(rbuild_cache::Area::Stubs), Stubs::CONTAINER)
@@ -144,7 +145,7 @@ fn start_one(
         size: terminal::size(),
         attach,
     };
-    let started = containers.start(container, options).map_err(run_failure)?;
+    let started = containers.start(container, options).map_err(refused)?;
     for warning in &started.warnings {
         eprint(&format!("WARNING: {warning}\n"));
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_cache::layer::Owners;
 use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
+use rbuild_executor::cgroup::CgroupSupport;
 use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle, Networks, Running};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -132,6 +133,7 @@ impl Monitor {
         let containers = Containers::new(Store::open(&launch.root, &options)?);
         let container = containers.get(&launch.id)?;
         let lock = containers.lock(&container)?;
+        end_leftovers(&container);
         let executor = Executor::new(ExecutorOptions::default())?;
         let networks = Networks::new(launch.networks.clone());
         let monitor = Self {
@@ -345,6 +347,18 @@ fn watch_end(handle: Handle, hub: Arc<Hub>) {
         while let Err(rustix::io::Errno::INTR) = poll(&mut polled, None) {}
         hub.process_ended();
     });
+}
+
+/// Ends what the monitor of a container that was lost has left: the kernel kills neither what is frozen nor what is in another PID
+/// namespace with the first process.
+pub(crate) fn end_leftovers(container: &Container) {
+    if container.state.status.is_lost()
+        && let Ok(group) = process::cgroup(container).find(CgroupSupport::get())
+    {
+        // What cannot be killed is seen by nobody but the machine's own tools.
+        drop(group.kill());
+        drop(group.remove());
+    }
 }
 
 /// Everything of both outputs.

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use rbuild_executor::cgroup::{CgroupSpec, CgroupSupport};
+use rbuild_executor::cgroup::{CgroupSpec, CgroupSupport, Limits};
 use rbuild_executor::{
     Capabilities, Container as Room, Handle, Mount, MountFlags, MountSource, Names, Process, Root, Security,
     Stdio, TerminalSize,
@@ -46,10 +46,7 @@ pub(super) fn room(
     let support = CgroupSupport::get();
     let (limits, discarded) = support.keep(spec.limits.clone());
     if support.refusal().is_none() {
-        let (parent, name) = (spec.cgroup_parent.clone(), container.id.clone());
-        // Who names a parent relies on it.
-        let optional = parent.is_none();
-        room.cgroup = Some(CgroupSpec { parent, name, limits, accounting: true, optional });
+        room.cgroup = Some(CgroupSpec { limits, ..cgroup(container) });
     }
     let discarded = discarded.iter().map(ToString::to_string);
     Ok((room, discarded.chain(network.warning).collect()))
@@ -57,6 +54,14 @@ pub(super) fn room(
 
 pub(super) const fn security(privileged: bool) -> Security {
     if privileged { Security::Insecure } else { Security::Sandbox }
+}
+
+/// The control group of a container, without limits.
+pub(super) fn cgroup(container: &Container) -> CgroupSpec {
+    let (parent, name) = (container.state.spec.cgroup_parent.clone(), container.id.clone());
+    // Who names a parent relies on it.
+    let optional = parent.is_none();
+    CgroupSpec { parent, name, limits: Limits::default(), accounting: true, optional }
 }
 
 /// What its machine is called: on the host's network as the host, unless it was given a name.

@@ -67,6 +67,7 @@ fn answer(
             let current = legal(monitor, Action::Pause)?;
             monitor.pause(&current).and_then(done)
         }
+        Request::Hold => hold(monitor, socket).map(|()| None),
         Request::Unpause => {
             let current = legal(monitor, Action::Unpause)?;
             monitor.unpause(&current).and_then(|()| done(None))
@@ -91,6 +92,16 @@ fn answer(
             done(None)
         }
     }
+}
+
+/// Freezes the container as long as a client is there.
+fn hold(monitor: &Monitor, socket: &UnixStream) -> Result<(), ContainerError> {
+    let current = legal(monitor, Action::Pause)?;
+    let note = monitor.pause(&current)?;
+    // One that has gone by now is seen below.
+    drop(send(socket, &Reply::Done { note }));
+    while let Ok(Some(_)) = protocol::receive::<protocol::Input>(socket) {}
+    monitor.thaw(&current)
 }
 
 /// The process, if its state allows the action.
