@@ -23,8 +23,8 @@ use crate::args::{GlobalArgs, IsolationArg};
 use crate::config::Config;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::{Palette, Terminal};
-use crate::registry_hosts;
-use crate::report::{Failure, Kind};
+use crate::report::{Failure, Kind, eprint};
+use crate::{registries_conf, registry_hosts};
 
 /// What of the environment git needs to run and to reach its servers.
 const GIT_VARIABLES: [&str; 13] = [
@@ -303,7 +303,10 @@ pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
     let either = |upper: &str, lower: &str| {
         environment(lower).or_else(|| environment(upper)).filter(|value| !value.is_empty())
     };
-    Ok(ClientOptions {
+    let mirrors =
+        registries.iter().filter_map(|(host, config)| Some((host.clone(), config.mirrors()?))).collect();
+    let mut options = ClientOptions {
+        mirrors,
         hosts: hosts.collect(),
         tls: registry_hosts::tls(&certificate_directories(), &registries),
         proxies: Proxies {
@@ -311,8 +314,11 @@ pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
             https: either("HTTPS_PROXY", "https_proxy").map(Secret::new),
             bypass: either("NO_PROXY", "no_proxy").unwrap_or_default(),
         },
+        warnings: Some(Arc::new(|host, text| eprint(&format!("warning: {host}: {text}\n")))),
         ..ClientOptions::default()
-    })
+    };
+    registries_conf::tell(&registries_conf::files(path("HOME").as_deref()), &mut options)?;
+    Ok(options)
 }
 
 /// Where Docker and Podman look for the certificates of registries, the user's own last.

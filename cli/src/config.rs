@@ -7,6 +7,7 @@
 //!
 //! [registry."registry.example:5000"]
 //! ca = "/etc/rbuild/registry.pem"        # also client-cert and client-key, plain-http = true, insecure = true
+//! mirrors = ["mirror.example/path"]      # asked before it, in this order
 //!
 //! [security]
 //! options = ["seccomp=/etc/rbuild/seccomp.json"]

@@ -15,6 +15,7 @@ mod format;
 mod history;
 mod output_spec;
 mod progress;
+mod registries_conf;
 mod registry_hosts;
 mod report;
 mod signal;

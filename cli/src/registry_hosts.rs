@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rbuild_registry::{HostTls, Secret, Security};
+use rbuild_registry::{HostTls, Mirror, Secret, Security};
 use serde::Deserialize;
 
 /// `[registry."HOST[:PORT]"]` of the config file.
@@ -24,6 +24,9 @@ pub(crate) struct RegistryConfig {
     /// Its certificate is not looked at; without TLS, plain HTTP.
     #[serde(default)]
     insecure: bool,
+    /// `HOST[:PORT][/PATH]` of places that are asked before it.
+    #[serde(default)]
+    mirrors: Vec<String>,
     /// A PEM file of authorities that are trusted for it.
     ca: Option<PathBuf>,
     /// PEM files that prove to it who asks.
@@ -39,6 +42,12 @@ impl RegistryConfig {
             (false, true) => Some(Security::Unverified),
             (false, false) => None,
         }
+    }
+
+    /// What is asked before it, where that is said.
+    pub(crate) fn mirrors(&self) -> Option<Vec<Mirror>> {
+        let mirror = |location: &String| Mirror { location: location.clone(), by_digest_only: false };
+        Some(self.mirrors.iter().map(mirror).collect()).filter(|mirrors: &Vec<_>| !mirrors.is_empty())
     }
 
     /// Adds what it says of the registry's TLS. A file that cannot be read is as good as none: the connection says the rest.

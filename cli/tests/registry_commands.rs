@@ -108,3 +108,30 @@ fn newer_is_asked_for_and_not_needed() {
     test.build(&context, &["--pull=always"]).exits(4);
     test.build(&context, &["--pull=newer", "-t", "app"]).succeeds();
 }
+
+#[test]
+fn mirrors_stand_in_for_a_registry_that_cannot_be_reached() {
+    let Some((mut test, registry, _)) = with_base() else { return };
+    let far = "far.invalid/team/base:1";
+    let settings = |location: &str| {
+        format!(
+            "[[registry]]\nprefix = \"far.invalid\"\nlocation = \"far.invalid\"\n[[registry.mirror]]\n\
+             location = \"{location}\"\n[[registry]]\nprefix = \"bad.invalid\"\nblocked = true\n"
+        )
+    };
+    test.write("home/.config/containers/registries.conf", settings(&registry.name()));
+    test.set_store(test.path("second"));
+    test.rbuild(&["pull", far]).outcome().succeeds();
+    assert_eq!(test.rbuild(&["run", "--rm", far, "echo", "hi"]).outcome().succeeds().stdout, "hi\n");
+    test.rbuild(&["pull", "bad.invalid/x"]).outcome().exits(4).says(&["`bad.invalid/x", "is blocked"]);
+
+    // A loopback port where nobody listens, and then the one that does.
+    test.set_store(test.path("third"));
+    test.write("home/.config/containers/registries.conf", "");
+    let own = format!("[registry.\"far.invalid\"]\nmirrors = [\"127.0.0.1:1\", \"{}\"]\n", registry.name());
+    test.write("home/.config/rbuild/rbuild.toml", &own);
+    test.rbuild(&["pull", far])
+        .outcome()
+        .succeeds()
+        .says(&["127.0.0.1:1: this mirror is not asked any more"]);
+}

@@ -35,6 +35,12 @@ pub enum Error {
         /// What the transport says, without the address.
         source: reqwest::Error,
     },
+    /// The user's settings forbid what it names.
+    #[error("`{reference}` is blocked by the settings of registries")]
+    Blocked {
+        /// What was asked for.
+        reference: Box<Reference>,
+    },
     /// A body ended before its announced length.
     #[error("`{url}` ended after {received_bytes} bytes")]
     Cut {

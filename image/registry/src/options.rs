@@ -1,11 +1,12 @@
 //! What a client may do and how long it may take: all of it from the caller, nothing from the environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Secret;
+use crate::mirrors::Mirror;
 
 /// Is told the registry and the text of each `Warning` header that a registry sends.
 pub type WarningSink = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -22,6 +23,10 @@ pub struct ClientOptions {
     pub certificates: Vec<Vec<u8>>,
     /// What else holds for the TLS of single hosts, by `host[:port]` as it stands in references.
     pub tls: BTreeMap<String, HostTls>,
+    /// What is asked before a registry, in this order, by the registry's name or the beginning of its repositories' names.
+    pub mirrors: BTreeMap<String, Vec<Mirror>>,
+    /// What nothing may be had from, nor sent to, by the same.
+    pub blocked: BTreeSet<String>,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// How long a connection may take to come about.
@@ -45,6 +50,8 @@ impl Default for ClientOptions {
             hosts: BTreeMap::new(),
             certificates: Vec::new(),
             tls: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             proxies: Proxies::default(),
             connect_timeout: Duration::from_secs(15),
             read_timeout: Duration::from_secs(60),
@@ -63,6 +70,8 @@ impl fmt::Debug for ClientOptions {
             .field("hosts", &self.hosts)
             .field("certificates", &self.certificates.len())
             .field("tls", &self.tls.keys())
+            .field("mirrors", &self.mirrors)
+            .field("blocked", &self.blocked)
             .field("proxies", &self.proxies)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)

@@ -55,8 +55,11 @@ pub struct ResolvedImage {
 
 impl Session {
     pub(crate) async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
-        let target = self.target(reference, "pull").await?;
-        self.manifest(&target, reference).await
+        self.anywhere(reference, async |place| {
+            let target = self.target(place, "pull").await?;
+            self.manifest(&target, place).await
+        })
+        .await
     }
 
     pub(crate) async fn resolve_platform(
@@ -64,6 +67,10 @@ impl Session {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedImage> {
+        self.anywhere(reference, async |place| self.resolve_platform_at(place, platform).await).await
+    }
+
+    async fn resolve_platform_at(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         let target = self.target(reference, "pull").await?;
         let mut manifest = self.manifest(&target, reference).await?;
         let mut index = None;
@@ -89,17 +96,21 @@ impl Session {
     }
 
     pub(crate) async fn head(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        match self.anywhere(reference, async |place| self.head_at(place).await).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    async fn head_at(&self, reference: &Reference) -> Result<Descriptor> {
         let target = self.target(reference, "pull").await?;
         let url = target.url(&format!("manifests/{}", selector(reference)))?;
         let call = || Call::new(Method::HEAD, url.clone()).header(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        match self.request_with_retries(&target, &[200], call).await {
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-            Ok(answer) => match described(reference, &answer) {
-                Some(descriptor) => Ok(Some(descriptor)),
-                // Some registries say too little; then only the document itself tells.
-                None => Ok(Some(self.manifest(&target, reference).await?.descriptor)),
-            },
+        let answer = self.request_with_retries(&target, &[200], call).await?;
+        match described(reference, &answer) {
+            Some(descriptor) => Ok(descriptor),
+            // Some registries say too little; then only the document itself tells.
+            None => Ok(self.manifest(&target, reference).await?.descriptor),
         }
     }
 

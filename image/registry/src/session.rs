@@ -1,6 +1,6 @@
 //! Speaking to one registry: its address, who asks, and what it says besides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::auth::{Access, Auth, CredentialSource};
 use crate::error::clean;
 use crate::host::{base_url, same_origin, security_of};
+use crate::mirrors::prefix_of;
 use crate::options::Security;
 use crate::transport::{Answer, Call, Transport, read_document};
 use crate::{ClientOptions, Error, Result, ShownUrl};
@@ -30,6 +31,8 @@ pub(crate) struct Session {
     auth: Auth,
     /// The addresses of registries that had to be tried out.
     probed: Mutex<HashMap<String, Url>>,
+    /// The hosts of mirrors that failed.
+    pub(crate) failed_mirrors: Mutex<HashSet<String>>,
     pub(crate) transfers: Semaphore,
 }
 
@@ -72,12 +75,16 @@ impl Session {
             transport: Transport::new(options),
             auth: Auth::new(credentials),
             probed: Mutex::new(HashMap::new()),
+            failed_mirrors: Mutex::default(),
             transfers,
         }
     }
 
     /// The repository of a reference, for `pull` or `pull,push`.
     pub(crate) async fn target(&self, reference: &Reference, actions: &str) -> Result<Target> {
+        if prefix_of(&self.transport.options.blocked, reference).is_some() {
+            return Err(Error::Blocked { reference: Box::new(reference.clone()) });
+        }
         let (registry, repository) = (reference.registry(), reference.repository());
         let access = Access {
             registry: registry.to_owned(),

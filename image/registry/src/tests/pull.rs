@@ -7,7 +7,7 @@ use rbuild_image::{Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, MediaType
 
 use super::{NEVER, client, content, options, registry, unwatched};
 use crate::testing::{Door, FakeRegistry, Fault};
-use crate::{Anonymous, Client, Error, ErrorCode, Result, Watch};
+use crate::{Anonymous, Client, ClientOptions, Error, ErrorCode, Mirror, Result, Watch};
 
 const SIZE: usize = 100_000;
 
@@ -304,4 +304,47 @@ fn warnings_are_passed_on() {
     options.warnings = Some(Arc::new(move |_: &str, text: &str| told.lock().unwrap().push(text.to_owned())));
     Client::new(options, Arc::new(Anonymous)).resolve(&registry.reference("app:1"), &NEVER).unwrap();
     assert_eq!(*seen.lock().unwrap(), ["deprecated"]);
+}
+
+#[test]
+fn mirrors_are_asked_first_and_left_when_they_fail() {
+    type Step = fn(&FakeRegistry, &FakeRegistry);
+    // What mirror and registry are asked for a blob of the registry: when the mirror has it, lacks it, fails, breaks off.
+    let cases: [(&str, Step, usize); 4] = [
+        ("has it", |_, _| {}, 0),
+        ("lacks it", |mirror, _| mirror.plan("GET", "/blobs/", usize::MAX, status(404)), 1),
+        ("fails", |mirror, _| mirror.plan("GET", "/blobs/", usize::MAX, status(500)), 1),
+        ("breaks off", |mirror, _| mirror.plan("GET", "/blobs/", usize::MAX, Fault::CutAfter(10_000)), 1),
+    ];
+    for (name, step, asked) in cases {
+        let (mirror, origin) = (registry(), registry());
+        let bytes = content(SIZE);
+        let blob = origin.add_blob("app", &bytes);
+        mirror.add_blob("proxied/app", &bytes);
+        step(&mirror, &origin);
+        let place = |registry: &FakeRegistry| registry.reference("app").registry().to_owned();
+        let location = format!("{}/proxied", place(&mirror));
+        let mirrors = [(place(&origin), vec![Mirror { location, by_digest_only: false }])].into();
+        let client = Client::new(ClientOptions { mirrors, ..options() }, Arc::new(Anonymous));
+        let mut sink = Vec::new();
+        client.fetch_blob(&origin.reference("app"), &blob, &mut sink, unwatched()).expect(name);
+        assert!(sink == bytes, "{name}");
+        assert_eq!(origin.count("GET", "/blobs/"), asked, "{name}");
+        let before = mirror.count("GET", "/blobs/");
+        client.fetch_blob(&origin.reference("app"), &blob, &mut Vec::new(), unwatched()).expect(name);
+        // A mirror that failed is left alone; one that lacked something may have the next.
+        let again = mirror.count("GET", "/blobs/") - before;
+        assert_eq!(again, usize::from(matches!(name, "has it" | "lacks it")), "{name}");
+    }
+}
+
+#[test]
+fn what_is_blocked_is_not_asked_for() {
+    let registry = registry();
+    let blob = registry.add_blob("team/app", &content(SIZE));
+    let blocked = [format!("{}/team", registry.reference("app").registry())].into();
+    let client = Client::new(ClientOptions { blocked, ..options() }, Arc::new(Anonymous));
+    let fetched = client.fetch_blob(&registry.reference("team/app"), &blob, &mut io::sink(), unwatched());
+    assert!(matches!(fetched, Err(Error::Blocked { .. })), "{fetched:?}");
+    assert_eq!(registry.count("GET", ""), 0);
 }
