@@ -112,9 +112,12 @@ impl ContentStore {
     /// When it is larger, or cannot be read.
     pub fn read(&self, digest: Digest, size_bytes_max: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open(digest)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let read = file.take(size_bytes_max.saturating_add(1)).read_to_end(&mut bytes);
-        read.at("read", self.layout.blob(digest))?;
+        let path = || self.layout.blob(digest);
+        let size_bytes = file.metadata().at("read the attributes of", path())?.len();
+        // Room for all of it at once: most are small, and there are many.
+        let room = size_bytes.min(size_bytes_max).saturating_add(1);
+        let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+        file.take(size_bytes_max.saturating_add(1)).read_to_end(&mut bytes).at("read", path())?;
         if bytes.len() as u64 > size_bytes_max {
             return Err(Error::TooLarge { limit: size_bytes_max });
         }

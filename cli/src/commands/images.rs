@@ -113,20 +113,11 @@ pub(crate) fn run(app: &App, args: &ImagesArgs) -> Result<u8, Failure> {
     if args.tree {
         return print(&tree::show(app, &listed, args.no_trunc)?).map(|()| 0);
     }
-    let format = match (&args.format, args.quiet) {
-        (None, true) => "{{.ID}}",
-        (None, false) if args.digests => TABLE_WITH_DIGESTS,
-        (Some(format), quiet) if format == "table" => {
-            if quiet {
-                "{{.ID}}"
-            } else if args.digests {
-                TABLE_WITH_DIGESTS
-            } else {
-                TABLE
-            }
-        }
-        (None, false) => TABLE,
-        (Some(format), _) => format,
+    let format = match args.format.as_deref().filter(|format| *format != "table") {
+        Some(format) => format,
+        None if args.quiet => "{{.ID}}",
+        None if args.digests => TABLE_WITH_DIGESTS,
+        None => TABLE,
     };
     let sizes = images.layer_sizes(listed.iter().map(|listed| &listed.image))?;
     let users = if needs(format, "Containers") { users(app)? } else { BTreeMap::new() };
