@@ -250,7 +250,7 @@ pub(crate) struct ResourceArgs {
     #[arg(long, value_name = "WEIGHT")]
     pub(crate) blkio_weight: Option<u16>,
     /// The most processor time, in processors: `1.5`.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) cpus: Option<String>,
     /// The weight when processors are short [default: 1024].
     #[arg(short, long, value_name = "SHARES")]

@@ -234,5 +234,10 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     attempt("read timers", "cat /proc/timer_list", EMPTY),
     attempt("read firmware", "ls /sys/firmware", EMPTY),
     attempt("read messages", "call openat -100 /proc/kmsg 0", &["EPERM", "EACCES"]),
-    attempt("change hosts", "call openat -100 /etc/hosts 1", READ_ONLY),
+    // A container may change its own names, as Docker's; a step's cannot be changed.
+    attempt(
+        "change hosts",
+        "echo '0.0.0.0 changed-inside' >>/etc/hosts && echo done",
+        &["done", "Read-only file system"],
+    ),
 ];

@@ -100,6 +100,7 @@ impl Sandbox {
             ATTEMPTS.iter().enumerate().filter_map(|(number, attempt)| hole(number, attempt, said)).collect();
         assert!(holes.is_empty(), "\n{}", holes.join("\n"));
         assert_eq!(self.test.read("host-file"), "of the machine\n");
+        assert!(!std::fs::read_to_string("/etc/hosts").unwrap().contains("changed-inside"));
     }
 }
 
