@@ -27,7 +27,7 @@ say() { printf '\n== %s\n' "$*"; }
 install_needs() {
     local needs=(busybox:busybox-static debootstrap:debootstrap docker-registry:docker-registry skopeo:skopeo
         umoci:umoci podman:podman git:git newuidmap:uidmap ip:iproute2 nft:nftables pasta:passt
-        slirp4netns:slirp4netns) missing=() need
+        slirp4netns:slirp4netns fsck.erofs:erofs-utils) missing=() need
     for need in "${needs[@]}"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
     done

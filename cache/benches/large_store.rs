@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_cache::layer::Owners;
 use rbuild_cache::prune::CacheLimit;
-use rbuild_cache::{CacheKey, OverlayXattrs, PrunePolicy, Store, StoreOptions, Trees};
+use rbuild_cache::{CacheKey, LayerForm, OverlayXattrs, PrunePolicy, Store, StoreOptions, Trees};
 use rusqlite::{Connection, ToSql};
 
 const RECORDS: u32 = 100_000;
@@ -31,8 +31,13 @@ fn key(number: u32) -> CacheKey {
 }
 
 fn open(root: &Path) -> Store {
-    let options =
-        StoreOptions { xattrs: OverlayXattrs::User, owners: Owners::Keep, trees: Trees::Mounted, now };
+    let options = StoreOptions {
+        xattrs: OverlayXattrs::User,
+        owners: Owners::Keep,
+        trees: Trees::Mounted,
+        layers: LayerForm::Auto,
+        now,
+    };
     Store::open(root, &options).unwrap()
 }
 

@@ -7,7 +7,8 @@
 //!
 //! # Versions
 //!
-//! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Who changes
+//! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
+//! has layers that are trees. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -29,7 +30,24 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 0] = [];
+const MIGRATIONS: [&str; 1] = ["
+ALTER TABLE layer ADD COLUMN image BLOB;
+CREATE TABLE pack (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    blocks INTEGER NOT NULL,
+    disk_size_bytes INTEGER NOT NULL,
+    reusable INTEGER NOT NULL DEFAULT 1,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT;
+CREATE TABLE layer_pack (
+    layer INTEGER NOT NULL REFERENCES layer(id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    pack INTEGER NOT NULL REFERENCES pack(id),
+    PRIMARY KEY (layer, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_pack_by_pack ON layer_pack(pack);
+"];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
 
@@ -56,8 +74,30 @@ CREATE TABLE layer (
     -- What is in it, without modification times; computed when it is first asked for.
     content_digest BLOB,
     created INTEGER NOT NULL
-) STRICT;
+    -- The digest of the image that it is; NULL: it is a directory.
+    , image BLOB) STRICT;
 CREATE INDEX layer_unmeasured ON layer(id) WHERE disk_size_bytes IS NULL;
+
+-- Files that hold contents which layers share.
+CREATE TABLE pack (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- How many blocks of contents there are, of 512 bytes.
+    blocks INTEGER NOT NULL,
+    disk_size_bytes INTEGER NOT NULL,
+    -- Whether new layers may point into it: not when a layer that did was damaged.
+    reusable INTEGER NOT NULL DEFAULT 1,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+) STRICT;
+
+-- The packs of a layer, numbered as its image does it.
+CREATE TABLE layer_pack (
+    layer INTEGER NOT NULL REFERENCES layer(id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    pack INTEGER NOT NULL REFERENCES pack(id),
+    PRIMARY KEY (layer, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_pack_by_pack ON layer_pack(pack);
 
 -- The tars that a layer is known to stand for: as it came, or as it was asked for.
 CREATE TABLE layer_archive (

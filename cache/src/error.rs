@@ -135,6 +135,21 @@ pub enum Error {
         /// What went wrong.
         source: crate::layer::Error,
     },
+    /// A layer's image is not the one that was made.
+    #[error("the image of layer {0} is damaged")]
+    ImageDamaged(LayerId),
+    /// A tree cannot be a layer.
+    #[error("failed to write the image of a layer")]
+    Image(#[source] crate::tree::erofs::ImageError),
+    /// A tree was to be put into a directory of a layer that is not there.
+    #[error("the layer has no directory `{}`", path.display())]
+    GraftMissing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A layer in the making could not be read.
+    #[error("failed to read the layer")]
+    Walk(#[source] crate::content_digest::Error),
     /// The kernel refused a mount.
     #[error("failed to {verb} of {layers} layers{reason}")]
     Mount {

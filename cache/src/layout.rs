@@ -112,6 +112,15 @@ impl Layout {
         self.root.join("layers").join(id.0.to_string())
     }
 
+    /// Made by the first layer that has contents in one.
+    pub(crate) fn packs(&self) -> PathBuf {
+        self.root.join("packs")
+    }
+
+    pub(crate) fn pack(&self, id: i64) -> PathBuf {
+        self.packs().join(id.to_string())
+    }
+
     /// Made by its first user: most stores have none.
     pub(crate) fn mutable(&self, kind: MutableKind, name: &str) -> PathBuf {
         self.root.join(kind.directory()).join(name)

@@ -9,7 +9,8 @@
 //!   blob-places-v1.db         SQLite, expendable: which repositories of registries have which blobs
 //!   content/sha256/<aa>/<hex> blobs: manifests, configs, compressed layers
 //!   ingest/<name>             blobs on their way in; each writer holds its file's lock
-//!   layers/<id>/              one layer each, in the form that overlayfs takes as a lower directory
+//!   layers/<id>               one layer each: a directory, in the form that overlayfs takes as a lower one, or an image (see [`tree`])
+//!   packs/<id>                contents of files that such images point to; made with the first
 //!   active/<name>/            layers on their way: `upper` (the layer to be), `work` (overlayfs's own); their owner
 //!                             holds the directory's lock
 //!   empty/                    an empty directory
@@ -30,7 +31,7 @@
 //! # What a name promises
 //!
 //! * A name in `content/` is the digest of what is under it, verified and synced before it got the name.
-//! * A name in `layers/` that has a row in the metadata is a whole layer, never changed again.
+//! * A name in `layers/` or `packs/` that has a row in the metadata is a whole layer or pack, never changed again.
 //! * A row names only what was there before the row: files first, then the row.
 //!
 //! # What a crash leaves
@@ -92,6 +93,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod trash;
+pub mod tree;
 
 pub use blob_places::BlobPlaces;
 pub use builds::{BuildName, BuildWriter, Builds, Origin};
@@ -110,8 +112,8 @@ pub use mutable::{Mutable, MutableKind};
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{
-    ActiveSnapshot, Durability, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree,
-    Snapshot, SnapshotId, Trees, UnpackedLayer,
+    ActiveSnapshot, Durability, LayerForm, LayerId, LayerInfo, MountedRoot, MtimeClamp, OverlayXattrs,
+    PlainTree, Snapshot, SnapshotId, Trees, UnpackedLayer,
 };
 pub use stat_cache::StatCacheTable;
 pub use store::{Store, StoreOptions};

@@ -14,7 +14,7 @@ use crate::layout::{Area, Layout};
 use crate::lease::LeaseFile;
 use crate::prune::Growth;
 use crate::records::Records;
-use crate::snapshot::{OverlayXattrs, Trees, ViewedTrees};
+use crate::snapshot::{Images as LayerImages, LayerForm, OverlayXattrs, Trees, ViewedTrees};
 use crate::trash::Removers;
 use crate::{BlobPlaces, Downloads, Result, StatCacheTable};
 
@@ -27,6 +27,8 @@ pub struct StoreOptions {
     pub owners: Owners,
     /// How layers become a tree.
     pub trees: Trees,
+    /// In which form copies of directories become layers.
+    pub layers: LayerForm,
     /// The clock, Unix nanoseconds: when things were made and last used. Must not differ between processes on one store.
     pub now: fn() -> i64,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) flattening: Mutex<()>,
     /// The plain trees that were looked at.
     pub(crate) viewed: ViewedTrees,
+    /// The layers that are images.
+    pub(crate) images: LayerImages,
     stat_cache: OnceLock<StatCacheTable>,
     downloads: OnceLock<Downloads>,
     blob_places: OnceLock<BlobPlaces>,
@@ -77,6 +81,7 @@ impl Store {
             removers: Removers::default(),
             flattening: Mutex::default(),
             viewed: ViewedTrees::default(),
+            images: LayerImages::default(),
             stat_cache: OnceLock::new(),
             downloads: OnceLock::new(),
             blob_places: OnceLock::new(),
@@ -154,6 +159,11 @@ impl Store {
     /// How layers become a tree.
     pub fn trees(&self) -> Trees {
         self.0.options.trees
+    }
+
+    /// In which form copies of directories become layers.
+    pub fn layer_form(&self) -> LayerForm {
+        self.0.options.layers
     }
 
     /// Which extended attributes layers of this store use.

@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::layer::Owners;
 use crate::root_dir::RootDir;
-use crate::{MountedRoot, OverlayXattrs, Problem, Snapshot, Store, StoreOptions, Trees};
+use crate::{LayerForm, MountedRoot, OverlayXattrs, Problem, Snapshot, Store, StoreOptions, Trees};
 
 /// What the clock of the tests' stores says, Unix seconds. It goes on by a nanosecond each time that it is asked.
 pub(crate) const NOW: i64 = 1_700_000_000;
@@ -74,8 +74,13 @@ impl std::ops::Deref for TestStore {
     }
 }
 
-pub(crate) const OPTIONS: StoreOptions =
-    StoreOptions { xattrs: OverlayXattrs::Trusted, owners: Owners::Keep, trees: Trees::Mounted, now: tick };
+pub(crate) const OPTIONS: StoreOptions = StoreOptions {
+    xattrs: OverlayXattrs::Trusted,
+    owners: Owners::Keep,
+    trees: Trees::Mounted,
+    layers: LayerForm::Auto,
+    now: tick,
+};
 
 fn tick() -> i64 {
     static TICKS: AtomicI64 = AtomicI64::new(NOW * 1_000_000_000);

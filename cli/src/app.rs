@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rayon::ThreadPool;
 use rbuild_cache::fail_point::Failing;
 use rbuild_cache::layer::Owners;
-use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
+use rbuild_cache::{LayerForm, OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_executor::Networks;
 use rbuild_executor::rootless::{Isolation, Privilege};
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
@@ -19,7 +19,7 @@ use rbuild_solver::images::Images;
 use rbuild_solver::local::GitOptions;
 use rbuild_solver::threads::Threads;
 
-use crate::args::{GlobalArgs, IsolationArg};
+use crate::args::{GlobalArgs, IsolationArg, LayersArg};
 use crate::config::Config;
 use crate::credentials::{CredentialFiles, Login};
 use crate::progress::{Palette, Terminal};
@@ -60,6 +60,7 @@ pub(crate) struct App {
     made_here: bool,
     single_id: bool,
     trees: Trees,
+    layers: Option<LayersArg>,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
     threads: Threads,
@@ -78,6 +79,7 @@ impl App {
             made_here,
             single_id,
             trees: if is_chroot { Trees::Plain } else { Trees::Mounted },
+            layers: global.layers,
             cancel: Arc::default(),
             images: OnceLock::new(),
             threads: Threads::default(),
@@ -118,7 +120,8 @@ impl App {
         }
         let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
         let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
-        let options = StoreOptions { xattrs, owners, trees: self.trees, now: unix_now_ns };
+        let layers = layer_form(self.layers)?;
+        let options = StoreOptions { xattrs, owners, trees: self.trees, layers, now: unix_now_ns };
         let store = Store::open(&self.root, &options).map_err(|error| {
             Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
         })?;
@@ -291,6 +294,19 @@ pub(crate) fn isolation(global: &GlobalArgs) -> Result<Isolation, Failure> {
         Some(IsolationArg::Root) => Ok(Isolation::Root),
         Some(IsolationArg::Chroot) => Ok(Isolation::Chroot),
     }
+}
+
+/// In which form copies of directories are kept: what the command line, the environment or the config file says.
+fn layer_form(given: Option<LayersArg>) -> Result<LayerForm, Failure> {
+    let asked = match given {
+        Some(form) => Some(form),
+        None => config()?.store.layers,
+    };
+    Ok(match asked {
+        Some(LayersArg::Auto) => LayerForm::Auto,
+        None | Some(LayersArg::Directory) => LayerForm::Directory,
+        Some(LayersArg::Tree) => LayerForm::Tree,
+    })
 }
 
 pub(crate) fn credential_files() -> CredentialFiles {

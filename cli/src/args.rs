@@ -60,9 +60,24 @@ pub(crate) struct GlobalArgs {
     /// Where images, containers and the cache are kept [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild].
     #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT")]
     pub(crate) root: Option<PathBuf>,
-    /// How steps and containers are set apart from the machine [default: auto].
+    /// How steps and containers are set apart from the machine [default: directory].
     #[arg(long, global = true, value_enum, value_name = "LEVEL", env = "RBUILD_ISOLATION")]
     pub(crate) isolation: Option<IsolationArg>,
+    /// In which form copies of directories are kept [default: directory].
+    #[arg(long, global = true, hide = true, value_enum, value_name = "FORM", env = "RBUILD_LAYERS")]
+    pub(crate) layers: Option<LayersArg>,
+}
+
+/// In which form copies of directories are kept: what they are in an image does not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LayersArg {
+    /// As trees where these can be mounted, if there are many files.
+    Auto,
+    /// As directories.
+    Directory,
+    /// As trees where these can be mounted.
+    Tree,
 }
 
 /// How steps and containers are set apart from the machine.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::args::IsolationArg;
+use crate::args::{IsolationArg, LayersArg};
 use crate::commands::io_failure;
 use crate::registry_hosts::RegistryConfig;
 use crate::report::{Failure, Kind};
@@ -32,6 +32,9 @@ pub(crate) struct Config {
     /// What holds for the cache.
     #[serde(default)]
     pub(crate) cache: CacheConfig,
+    /// What holds for the store.
+    #[serde(default)]
+    pub(crate) store: StoreConfig,
     /// What holds the processes of steps and containers.
     #[serde(default)]
     pub(crate) security: SecurityConfig,
@@ -52,6 +55,14 @@ pub(crate) struct SecurityConfig {
     pub(crate) trust_ca: Vec<PathBuf>,
     /// What `--isolation` takes.
     pub(crate) isolation: Option<IsolationArg>,
+}
+
+/// What holds for the store.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    /// In which form copies of directories are kept.
+    pub(crate) layers: Option<LayersArg>,
 }
 
 /// What holds for the cache.

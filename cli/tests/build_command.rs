@@ -18,4 +18,5 @@ mod squash;
 mod ssh;
 mod steps;
 mod storage;
+mod trees;
 mod trust;

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use rbuild_cache::layer::Owners;
-use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
+use rbuild_cache::{LayerForm, OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_registry::{Anonymous, Client, ClientOptions};
 use rbuild_solver::images::{Images, Watch};
 use rbuild_solver::threads::Threads;
@@ -28,6 +28,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         xattrs: OverlayXattrs::User,
         owners: Owners::Squash,
         trees: Trees::Plain,
+        layers: LayerForm::Directory,
         now: || 1_000_000_000,
     };
     let store = Store::open(&directory.path().join("store"), &options).unwrap();

@@ -61,6 +61,10 @@ impl Store {
                 db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
                 delete(db, "snapshot", snapshot)?;
             }
+            // What is wrong may be in its packs.
+            let sql =
+                "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
+            db.prepare_cached(sql)?.execute([layer])?;
             if kept.is_empty() {
                 delete(db, "layer", layer)?;
                 // Its directory goes with its row.

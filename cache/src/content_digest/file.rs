@@ -16,7 +16,8 @@ use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Substance, encode}
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner};
 use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
-use crate::root_dir::{At, xattr};
+use crate::root_dir::At;
+use crate::root_dir::xattr::{self, Xattrs};
 
 /// How many files of a directory make a unit of work.
 const GROUP_FILES: usize = 64;
@@ -168,7 +169,8 @@ fn read_file(
     Ok(Learnt { stat, substance: Substance { content: Some(content), xattrs }, read_bytes, news })
 }
 
-fn content_digest(file: BorrowedFd<'_>) -> Result<(Blake3, u64), Errno> {
+/// The digest of what an open file holds, from where it is read to its end, and how much that is.
+pub(super) fn content_digest(file: BorrowedFd<'_>) -> Result<(Blake3, u64), Errno> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -195,19 +197,23 @@ pub(super) fn attributes_digest(
     name: &OsStr,
     owner: TreeOwner,
 ) -> Result<Option<Blake3>, Errno> {
-    let attributes = xattr::read_all(dir, name, |name| counts(name, owner))?;
+    Ok(digest_attributes(&xattr::read_all(dir, name, |name| counts(name, owner))?))
+}
+
+/// The digest of attributes that count; `None` if there are none.
+pub(super) fn digest_attributes(attributes: &Xattrs) -> Option<Blake3> {
     if attributes.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let attributes: Vec<_> = attributes.into_iter().collect();
+    let attributes: Vec<_> = attributes.iter().collect();
     let mut hasher = KeyHasher::new(XATTRS_DOMAIN);
     hasher.list(&attributes, |hasher, (name, value)| {
         hasher.bytes(name.to_bytes()).bytes(value);
     });
-    Ok(Some(hasher.finish()))
+    Some(hasher.finish())
 }
 
-fn counts(name: &CStr, owner: TreeOwner) -> bool {
+pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
     let name = name.to_bytes();
     if name == b"security.capability" {
         return owner == TreeOwner::Keep;

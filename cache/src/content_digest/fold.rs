@@ -11,9 +11,9 @@ use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Selected, TreeDigest, TreeEntry, TreeOwner};
 
 /// The domains. A change of what is fed below, or of what counts, must bump them: it changes every user's keys.
-const ENTRY_DOMAIN: &str = "rbuild.tree-entry.v1";
-const DIRECTORY_DOMAIN: &str = "rbuild.tree-directory.v1";
-const SELECTION_DOMAIN: &str = "rbuild.tree-selection.v1";
+pub(super) const ENTRY_DOMAIN: &str = "rbuild.tree-entry.v1";
+pub(super) const DIRECTORY_DOMAIN: &str = "rbuild.tree-directory.v1";
+pub(super) const SELECTION_DOMAIN: &str = "rbuild.tree-selection.v1";
 
 /// Digests what was found.
 pub(super) fn fold(
@@ -188,7 +188,7 @@ pub(super) fn whiteout_digest() -> Blake3 {
     KeyHasher::new(ENTRY_DOMAIN).number(ordinal(None)).finish()
 }
 
-fn feed(hasher: &mut KeyHasher, digest: &Blake3) {
+pub(super) fn feed(hasher: &mut KeyHasher, digest: &Blake3) {
     hasher.bytes(digest);
 }
 

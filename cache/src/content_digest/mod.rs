@@ -19,6 +19,7 @@
 mod file;
 mod fold;
 mod stat_cache;
+mod tree;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use thiserror::Error;
 
-pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
+pub use self::stat_cache::{DirectoryId, KnownContents, MemoryStatCache, StatCache};
+pub(crate) use self::tree::digest_of_tree;
 use self::walk::Walk;
 use crate::layer::OverlayXattrs;
 pub use crate::layer::TREE_DEPTH_MAX;
@@ -203,6 +205,12 @@ pub fn digest_layer(
 ) -> Result<TreeDigest, Error> {
     let whole = Selected { contents_only: true, ..Selected::tree(Path::new("")) };
     digest(layer, &[whole], options, Some(xattrs))
+}
+
+/// The digest of what a file holds, and how much that is.
+pub(crate) fn content_digest(file: &std::fs::File) -> std::io::Result<(Blake3, u64)> {
+    use std::os::fd::AsFd as _;
+    Ok(file::content_digest(file.as_fd())?)
 }
 
 fn digest(

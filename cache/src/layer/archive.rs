@@ -27,7 +27,7 @@ pub const TREE_DEPTH_MAX: usize = 512;
 /// The one extended attribute that layers carry: file capabilities. The others say something about the
 /// machine (labels, access lists, overlay marks) or are private to a build (`user.`), and Docker's layers
 /// lack them, too.
-const LAYER_ATTRIBUTE: &[u8] = b"security.capability";
+pub(crate) const LAYER_ATTRIBUTE: &[u8] = b"security.capability";
 
 /// What a layer's archive is made with, other than the directories.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +48,17 @@ pub enum Mtimes {
     AtMost(i64),
     /// All become this one.
     All(i64),
+}
+
+impl Mtimes {
+    /// What becomes of one.
+    pub(crate) fn of(self, mtime: i64) -> i64 {
+        match self {
+            Self::Keep => mtime,
+            Self::AtMost(latest) => mtime.min(latest),
+            Self::All(only) => only,
+        }
+    }
 }
 
 /// What was archived.
@@ -241,20 +252,9 @@ impl<'a> Archiver<'a> {
         Ok(Some(Item { name, what: What::Mark }))
     }
 
-    /// Writes the empty file that is a whiteout or an opaque mark. When something was removed is nobody's business: the same
-    /// archive comes of a layer wherever it was unpacked.
     fn mark(&mut self, path: &Path) -> Result<(), Error> {
-        let entry = TarEntry {
-            path: path.as_os_str().as_bytes(),
-            kind: TarKind::File { size_bytes: 0 },
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: 0,
-            xattrs: &[],
-        };
         self.stats.entries += 1;
-        self.tar.entry(&entry).map_err(|error| write_error(error, path))
+        self.tar.entry(&mark_entry(path.as_os_str().as_bytes())).map_err(|error| write_error(error, path))
     }
 
     fn file(&mut self, place: &Place<'_>, file: &Subject<'_>) -> Result<(), Error> {
@@ -324,16 +324,8 @@ impl<'a> Archiver<'a> {
             mode: file.stat.st_mode & 0o7777,
             uid: file.stat.st_uid,
             gid: file.stat.st_gid,
-            mtime: self.mtime(file.stat.st_mtime),
+            mtime: self.options.mtimes.of(file.stat.st_mtime),
             xattrs,
-        }
-    }
-
-    fn mtime(&self, mtime: i64) -> i64 {
-        match self.options.mtimes {
-            Mtimes::Keep => mtime,
-            Mtimes::AtMost(latest) => mtime.min(latest),
-            Mtimes::All(only) => only,
         }
     }
 
@@ -368,7 +360,13 @@ fn foreign(name: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn write_error(error: TarWriteError, path: &Path) -> Error {
+/// The empty file that is a whiteout or an opaque mark. When something was removed is nobody's business: the same
+/// archive comes of a layer wherever it was unpacked.
+pub(crate) const fn mark_entry(path: &[u8]) -> TarEntry<'_> {
+    TarEntry { path, kind: TarKind::File { size_bytes: 0 }, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: &[] }
+}
+
+pub(crate) fn write_error(error: TarWriteError, path: &Path) -> Error {
     let read = |source| PathError { verb: "read", path: path.to_owned(), source };
     match error {
         TarWriteError::Write(source) => Error::Write(source),

@@ -12,17 +12,17 @@ use crate::root_dir::{At, PathError, RootDir};
 
 /// Layer directories, the top one first.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Merged<'a> {
-    pub(super) layers: &'a [RootDir],
-    pub(super) xattrs: OverlayXattrs,
+pub(crate) struct Merged<'a> {
+    pub(crate) layers: &'a [RootDir],
+    pub(crate) xattrs: OverlayXattrs,
 }
 
 /// A file that the stack shows.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) dir: OwnedFd,
-    pub(super) name: OsString,
-    pub(super) stat: Stat,
+pub(crate) struct Found {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: OsString,
+    pub(crate) stat: Stat,
 }
 
 /// What one layer says about a path.
@@ -36,7 +36,7 @@ enum Look {
 
 impl Merged<'_> {
     /// The file at a path of plain names; symlinks are not followed, not even on the way.
-    pub(super) fn lookup(&self, path: &Path) -> Result<Option<Box<Found>>, PathError> {
+    pub(crate) fn lookup(&self, path: &Path) -> Result<Option<Box<Found>>, PathError> {
         let names: Vec<&OsStr> = path.components().filter_map(plain_name).collect();
         for layer in self.layers {
             match self.look(layer.as_fd(), &names).at("look up", path)? {
@@ -49,7 +49,7 @@ impl Merged<'_> {
     }
 
     /// Whether the stack shows a directory at the path. The root always is one.
-    pub(super) fn has_dir(&self, path: &Path) -> Result<bool, PathError> {
+    pub(crate) fn has_dir(&self, path: &Path) -> Result<bool, PathError> {
         let found = self.lookup(path)?;
         Ok(found.is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory))
     }

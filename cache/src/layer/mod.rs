@@ -9,10 +9,10 @@
 //! * [`reader`] reads archives, which come from strangers; `apply` says what is refused, limited and repaired.
 
 mod apply;
-mod archive;
+pub(crate) mod archive;
 pub mod compression;
 mod error;
-mod merged;
+pub(crate) mod merged;
 mod parents;
 mod read_ahead;
 pub mod reader;

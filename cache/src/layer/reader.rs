@@ -45,7 +45,7 @@ const DEVICE_MAJOR_END: u32 = 1 << 12;
 const DEVICE_MINOR_END: u32 = 1 << 20;
 
 /// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Time {
     /// Seconds since 1970, rounded down.
     pub seconds: i64,

@@ -73,6 +73,13 @@ pub fn is_overlay_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
+/// Whether an attribute says what a layer removes, in stores of root's: the marks that belong to a layer.
+pub(crate) fn is_layer_mark(name: &[u8]) -> bool {
+    [OverlayXattrs::Trusted.opaque(), OverlayXattrs::Trusted.whiteout()]
+        .iter()
+        .any(|mark| mark.to_bytes() == name)
+}
+
 /// Reads the last name of a path in an archive.
 pub fn mark_of(name: &OsStr) -> Mark<'_> {
     let bytes = name.as_bytes();

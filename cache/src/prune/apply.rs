@@ -46,6 +46,7 @@ impl Store {
             // An id is not given out again, so nobody will want the name.
             gone.iter().try_for_each(|layer| self.discard(&self.0.layout.layer(LayerId(*layer))))?;
         }
+        self.forget_packs(&plan.packs)?;
         for blob in &plan.blobs {
             self.discard_unused_blob(blob)?;
         }
@@ -54,6 +55,21 @@ impl Store {
             self.remove_unused_mutable(mutable)?;
         }
         plan.spare(&stays.results);
+        Ok(())
+    }
+
+    /// Forgets packs that no layer points into any longer, unless somebody has used them since they were looked at.
+    fn forget_packs(&self, packs: &[Doomed]) -> Result<()> {
+        let sql = "DELETE FROM pack WHERE id = ?1 AND last_used = ?2
+            AND NOT EXISTS (SELECT 1 FROM layer_pack WHERE pack = ?1)";
+        for pack in packs {
+            let gone = self.0.db.write("forget a pack", |db| {
+                Ok(db.prepare_cached(sql)?.execute((pack.id, pack.stamp))? > 0)
+            })?;
+            if gone {
+                self.discard(&self.0.layout.pack(pack.id))?;
+            }
+        }
         Ok(())
     }
 
@@ -74,14 +90,19 @@ impl Store {
         self.discard(&aside)
     }
 
-    /// Moves directories of layers that have no row out of the way.
+    /// Moves layers and packs that have no row out of the way.
     pub(super) fn sweep_layers_later(&self) -> Result<()> {
-        let known = self.0.db.read("list the layers", |db| {
-            let mut ids = db.prepare_cached("SELECT id FROM layer")?;
-            Ok(ids.query_map((), |row| row.get(0))?.collect::<Result<HashSet<i64>, _>>()?)
-        })?;
-        let is_known = |id: Option<LayerId>| id.is_some_and(|id| known.contains(&id.0));
-        if self.layer_directories()?.into_iter().all(|(_, id)| is_known(id)) {
+        let known = |sql| {
+            self.0.db.read("list the layers", |db| {
+                let mut ids = db.prepare_cached(sql)?;
+                Ok(ids.query_map((), |row| row.get(0))?.collect::<Result<HashSet<i64>, _>>()?)
+            })
+        };
+        let (layers, packs) = (known("SELECT id FROM layer")?, known("SELECT id FROM pack")?);
+        let is_known = |id: Option<i64>, known: &HashSet<i64>| id.is_some_and(|id| known.contains(&id));
+        if self.layer_directories()?.into_iter().all(|(_, id)| is_known(id.map(|id| id.0), &layers))
+            && self.pack_files()?.into_iter().all(|(_, id)| is_known(id, &packs))
+        {
             return Ok(());
         }
         // As a rule there are none, and what looks like one is being committed right now: looked at again in a transaction.

@@ -106,7 +106,7 @@ impl Store {
 }
 
 /// Adds what a layer or a directory takes, or takes more than before.
-pub(super) fn add(db: &Transaction<'_>, bytes: i64) -> Result<(), Failure> {
+pub(crate) fn add(db: &Transaction<'_>, bytes: i64) -> Result<(), Failure> {
     let sql = "UPDATE ledger SET added_bytes = added_bytes + ?1";
     Ok(db.prepare_cached(sql)?.execute([bytes.max(0)]).map(drop)?)
 }

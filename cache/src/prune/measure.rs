@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, lstat, openat, statat};
 
 use super::ledger;
 use crate::db::Failure;
@@ -99,8 +99,12 @@ fn block_bytes(stat: &Stat) -> u64 {
 
 /// What a tree takes on disk; a file with several names in it counts once. What vanishes while it is counted does not count.
 fn tree_bytes(root: &Path) -> Result<u64, PathError> {
+    let stat = lstat(root).at("read the attributes of", root)?;
+    let mut bytes = block_bytes(&stat);
+    if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+        return Ok(bytes);
+    }
     let top = RootDir::open(root)?.open_dir("")?;
-    let mut bytes = block_bytes(&fstat(&top).at("read the attributes of", root)?);
     let (mut linked, mut open) = (HashSet::new(), vec![top]);
     while let Some(directory) = open.pop() {
         for (name, _) in list(directory.as_fd()).at("list", root)? {

@@ -23,6 +23,7 @@ mod state;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::{fmt, fs};
 
 use rusqlite::{Connection, Transaction};
@@ -207,18 +208,32 @@ impl Store {
         State::read(self, db, &Found { blobs, images, downloads, in_use })
     }
 
-    /// Moves directories of layers that have no row out of the way.
+    /// Moves layers and packs that have no row out of the way.
     ///
-    /// Inside a transaction, as a commit gives a directory its name inside the one that adds the row.
+    /// Inside a transaction, as a commit gives a layer its name inside the one that adds the row.
     pub(crate) fn sweep_layers(&self, db: &Transaction<'_>) -> Result<(), Failure> {
-        let mut exists = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM layer WHERE id = ?1)")?;
-        for (name, id) in self.layer_directories()? {
+        let layers = self.layer_directories()?.into_iter().map(|(name, id)| (name, id.map(|id| id.0)));
+        let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE id = ?1)";
+        self.sweep_unknown(db, sql, &self.0.layout.directory("layers"), layers)?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM pack WHERE id = ?1)";
+        self.sweep_unknown(db, sql, &self.0.layout.packs(), self.pack_files()?)
+    }
+
+    fn sweep_unknown(
+        &self,
+        db: &Transaction<'_>,
+        sql: &str,
+        directory: &Path,
+        named: impl IntoIterator<Item = (OsString, Option<i64>)>,
+    ) -> Result<(), Failure> {
+        let mut exists = db.prepare_cached(sql)?;
+        for (name, id) in named {
             let known = match id {
-                Some(id) => exists.query_row([id.0], |row| row.get(0))?,
+                Some(id) => exists.query_row([id], |row| row.get(0))?,
                 None => false,
             };
             if !known {
-                self.discard(&self.0.layout.directory("layers").join(&name))?;
+                self.discard(&directory.join(&name))?;
             }
         }
         Ok(())
@@ -226,15 +241,26 @@ impl Store {
 
     /// What is in `layers/`, with the id that a name stands for.
     pub(crate) fn layer_directories(&self) -> Result<Vec<(OsString, Option<LayerId>)>> {
-        let directory = self.0.layout.directory("layers");
-        let id = |name: &OsStr| name.to_str()?.parse().ok().map(LayerId);
-        let names = fs::read_dir(&directory).at("list", &directory)?.map(|entry| {
-            let name = entry.at("list", &directory)?.file_name();
-            let id = id(&name);
-            Ok((name, id))
-        });
-        names.collect()
+        let named = numbered(&self.0.layout.directory("layers"))?;
+        Ok(named.into_iter().map(|(name, id)| (name, id.map(LayerId))).collect())
     }
+
+    /// What is in `packs/`, in the same way.
+    fn pack_files(&self) -> Result<Vec<(OsString, Option<i64>)>> {
+        let directory = self.0.layout.packs();
+        if directory.is_dir() { numbered(&directory) } else { Ok(Vec::new()) }
+    }
+}
+
+/// The names in a directory, with the numbers that they are.
+fn numbered(directory: &Path) -> Result<Vec<(OsString, Option<i64>)>> {
+    let id = |name: &OsStr| name.to_str()?.parse().ok();
+    let names = fs::read_dir(directory).at("list", directory)?.map(|entry| {
+        let name = entry.at("list", directory)?.file_name();
+        let id = id(&name);
+        Ok((name, id))
+    });
+    names.collect()
 }
 
 #[cfg(test)]

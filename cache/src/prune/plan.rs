@@ -20,6 +20,7 @@ pub(super) struct Plan {
     pub(super) results: Vec<Doomed>,
     pub(super) snapshots: Vec<Doomed>,
     pub(super) layers: Vec<i64>,
+    pub(super) packs: Vec<Doomed>,
     pub(super) blobs: Vec<Blob>,
     pub(super) mutables: Vec<Mutable>,
     /// What there was when it was made.
@@ -163,6 +164,7 @@ impl<'a> Planner<'a> {
         {
             match &piece.what {
                 What::Layer(id) => plan.layers.push(*id),
+                What::Pack(id) => plan.packs.push(Doomed { id: *id, stamp: piece.last_used }),
                 What::Blob(blob) => plan.blobs.push(*blob),
                 What::Mutable(mutable) => plan.mutables.push(mutable.clone()),
             }

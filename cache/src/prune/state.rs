@@ -1,7 +1,7 @@
 //! What is in the store, as a graph in memory: *pieces* take room, *entries* and *roots* hold pieces. A piece goes with its last
 //! holder; that is all that pruning knows.
 //!
-//! Pieces are layers, blobs, and directories that steps change. An entry is what can be forgotten: a result, a directory, a
+//! Pieces are layers, packs of contents that they share, blobs, and directories that steps change. An entry is what can be forgotten: a result, a directory, a
 //! piece that nothing else holds. A root is what keeps things: an image, a container, a running process.
 
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,7 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) enum What {
     Layer(i64),
+    Pack(i64),
     Blob(Blob),
     Mutable(Mutable),
 }
@@ -109,6 +110,7 @@ struct Builder<'a> {
     state: State,
     in_use: Option<InUseSince>,
     layers: HashMap<i64, PieceId>,
+    packs_of: HashMap<i64, Vec<PieceId>>,
     blobs: HashMap<Digest, PieceId>,
     blobs_of: HashMap<i64, Vec<PieceId>>,
     downloads: &'a HashSet<Digest>,
@@ -128,11 +130,13 @@ impl State {
             state: Self::default(),
             in_use: found.in_use,
             layers: HashMap::new(),
+            packs_of: HashMap::new(),
             blobs: HashMap::new(),
             blobs_of: HashMap::new(),
             downloads: found.downloads,
         };
         builder.add_layers(db)?;
+        builder.add_packs(db)?;
         builder.add_blobs(db, found.blobs)?;
         builder.add_snapshots(db)?;
         builder.add_results(db)?;
@@ -259,6 +263,25 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The packs, and which layers have contents in them.
+    fn add_packs(&mut self, db: &Connection) -> Result<(), Failure> {
+        let mut packs = HashMap::new();
+        let sql = "SELECT id, disk_size_bytes, last_used FROM pack ORDER BY id";
+        for (id, size_bytes, last_used) in
+            rows(db, sql, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?
+        {
+            let (size_bytes, in_use) = (size_bytes.cast_unsigned(), self.is_in_use(last_used));
+            let piece = self.add_piece(Piece { what: What::Pack(id), size_bytes, last_used, in_use });
+            packs.insert(id, piece);
+        }
+        for (layer, pack) in
+            rows(db, "SELECT layer, pack FROM layer_pack", |row| Ok((row.get(0)?, row.get(1)?)))?
+        {
+            self.packs_of.entry(layer).or_default().extend(packs.get::<i64>(&pack));
+        }
+        Ok(())
+    }
+
     /// The blobs, and which layers they are forms of.
     fn add_blobs(&mut self, db: &Connection, blobs: &[Blob]) -> Result<(), Failure> {
         for blob in blobs {
@@ -293,6 +316,7 @@ impl Builder<'_> {
             let mut pieces = Vec::new();
             for layer in unpack("snapshot", &packed)? {
                 pieces.extend(self.blobs_of.get(&layer).into_iter().flatten());
+                pieces.extend(self.packs_of.get(&layer).into_iter().flatten());
                 pieces.extend(self.layers.get(&layer));
             }
             let is_part = |part: &&Vec<u8>| packed.starts_with(part);
@@ -370,9 +394,19 @@ impl Builder<'_> {
     /// What nothing holds is an entry of its own.
     fn add_leftovers(&mut self) {
         let holders = self.state.holders();
-        for (index, piece) in self.state.pieces.iter().enumerate().filter(|(index, _)| holders[*index] == 0) {
+        let is_unheld = |index: &usize| holders[*index] == 0;
+        let mut with_layers: HashSet<PieceId> = HashSet::new();
+        for (index, piece) in self.state.pieces.iter().enumerate().filter(|(index, _)| is_unheld(index)) {
+            let mut pieces: Vec<PieceId> = PieceId::try_from(index).into_iter().collect();
             let (kind, id, description) = match &piece.what {
-                What::Layer(id) => (ItemKind::Leftover, id.to_string(), "layer that nothing needs"),
+                What::Layer(id) => {
+                    pieces.extend(self.packs_of.get(id).into_iter().flatten());
+                    with_layers.extend(&pieces[1..]);
+                    (ItemKind::Leftover, id.to_string(), "layer that nothing needs")
+                }
+                // Layers come first.
+                What::Pack(_) if with_layers.contains(&pieces[0]) => continue,
+                What::Pack(id) => (ItemKind::Leftover, id.to_string(), "contents that nothing needs"),
                 What::Blob(blob) if self.downloads.contains(&blob.digest) => {
                     (ItemKind::Source, blob.digest.hex()[..12].to_owned(), "file of a web server")
                 }
@@ -390,7 +424,7 @@ impl Builder<'_> {
                 last_used: piece.last_used,
                 in_use: piece.in_use,
                 snapshots: Vec::new(),
-                pieces: PieceId::try_from(index).into_iter().collect(),
+                pieces,
             });
         }
     }

@@ -31,7 +31,7 @@ fn cache_mount(store: &Store, number: u8) -> CacheMount {
         base: None,
         sharing: CacheMountSharing::Shared,
     };
-    let fill = |path: &std::path::Path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) };
+    let fill = |path: &Path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) };
     store.cache_mount(&spec, &std::sync::atomic::AtomicBool::new(false), fill).unwrap()
 }
 

@@ -366,5 +366,10 @@ pub fn proc_path(fd: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
+/// Whether a path is one of a descriptor's.
+pub(crate) fn is_proc_path(path: &Path) -> bool {
+    path.starts_with("/proc/self/fd")
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::ThreadPool;
 use rusqlite::Transaction;
 
 use super::layers::{Archive, insert_archive};
@@ -19,6 +20,8 @@ use crate::lease::{Lease, stamp_of};
 use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
+use crate::tree::Tree;
+use crate::tree::grow::{Graft, Grown, Open, Packs};
 use crate::{Result, Store};
 
 /// A layer in the making: what is written to its mount, or straight into its upper directory, becomes the layer.
@@ -55,7 +58,7 @@ impl Store {
         self.touch(parent)?;
         let directory = ActiveDirectory::create(self)?;
         if let Some(top) = parent.layers.last() {
-            copy_root_attributes(&self.0.layout.layer(*top), &directory.upper)?;
+            copy_root_attributes(&self.layer_path(*top)?, &directory.upper)?;
         }
         Ok(ActiveSnapshot { parent: parent.clone(), directory, lease })
     }
@@ -97,7 +100,7 @@ impl Store {
         if make_directory(&upper)? {
             set_mode(&upper, 0o755)?;
             if let Some(top) = snapshot.layers.last() {
-                copy_root_attributes(&self.0.layout.layer(*top), &upper)?;
+                copy_root_attributes(&self.layer_path(*top)?, &upper)?;
             }
         }
         if work.join(VOLATILE_MARK).exists() {
@@ -112,7 +115,8 @@ impl Store {
     /// The directories of a snapshot, top first, with `stubs` below all. At least one.
     pub(super) fn lowers(&self, snapshot: &Snapshot, stubs: Option<&Path>) -> Result<Vec<PathBuf>> {
         let layers = self.mountable_layers(snapshot)?;
-        let mut lowers: Vec<_> = layers.iter().rev().map(|layer| self.0.layout.layer(*layer)).collect();
+        let mut lowers =
+            layers.iter().rev().map(|layer| self.layer_path(*layer)).collect::<Result<Vec<_>>>()?;
         lowers.extend(stubs.map(Path::to_owned));
         if lowers.is_empty() {
             lowers.push(self.0.layout.directory("empty"));
@@ -168,6 +172,21 @@ impl ActiveSnapshot {
         Ok(Some(tree))
     }
 
+    /// Puts a tree into an empty directory of the layer, which becomes an image with its [commit](Self::commit); `open` gives what
+    /// files hold that no pack has. It is not seen in mounts of this.
+    ///
+    /// To be done once, and last: [`Store::tree_support`] says whether it can be.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the disk is full.
+    pub fn graft(&mut self, path: &Path, tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
+        let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
+        debug_assert!(graft.is_none(), "a layer takes one tree");
+        let packs = Packs::choose(store, directory, &tree)?;
+        *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
+        Ok(())
+    }
+
     /// Makes of a plain tree the layer that overlayfs would have made.
     fn reduce(&self) -> Result<()> {
         let ActiveDirectory { store, path, upper, baseline, .. } = &self.directory;
@@ -194,42 +213,50 @@ impl ActiveSnapshot {
     }
 
     /// Commits a layer that came as an archive, or was made here; `created` is when, Unix seconds, where that was not now.
-    pub(super) fn commit_as(self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
+    pub(super) fn commit_as(mut self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
         self.reduce()?;
-        let store = &self.directory.store;
+        let ActiveDirectory { store, path, upper, graft, .. } = &mut self.directory;
+        let grown = graft.take().map(|graft| graft.grow(upper, path)).transpose()?;
         let stamp = store.stamp();
         let created = created.map_or(stamp, stamp_of);
         let snapshot = store.0.db.write("commit a layer", |db| {
-            let layer = insert_layer(db, created)?;
+            let layer = insert_layer(db, created, grown.as_ref())?;
             archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
-            move_in(store, &self.directory.upper, layer)?;
+            let packs = grown.as_ref().map_or(&[][..], |grown| &grown.packs);
+            store.insert_packs(db, layer, packs, stamp)?;
+            let from = grown.as_ref().map_or(&*upper, |grown| &grown.image);
+            move_in(store, from, &store.0.layout.layer(layer))?;
             let mut layers = self.parent.layers.to_vec();
             layers.push(layer);
             insert_snapshot(db, &layers, stamp)
         })?;
+        if let (Some(grown), Some(layer)) = (grown, snapshot.layers.last()) {
+            store.remember_grown(*layer, grown);
+        }
         store.0.growth.announce();
         Ok(snapshot)
     }
 }
 
 /// `created` is a stamp.
-fn insert_layer(db: &Transaction<'_>, created: i64) -> Result<LayerId, Failure> {
-    db.prepare_cached("INSERT INTO layer (created) VALUES (?1)")?.execute([created])?;
+fn insert_layer(db: &Transaction<'_>, created: i64, grown: Option<&Grown>) -> Result<LayerId, Failure> {
+    let sql = "INSERT INTO layer (created, image, content_digest) VALUES (?1, ?2, ?3)";
+    let image = grown.map(|grown| grown.image_digest);
+    db.prepare_cached(sql)?.execute((created, image, grown.and_then(|grown| grown.content_digest)))?;
     Ok(LayerId(db.last_insert_rowid()))
 }
 
-/// Gives a directory the name of a layer, inside the transaction that adds the layer's row.
+/// Gives a layer or a pack its name, inside the transaction that adds its row.
 ///
 /// Whoever moves in or sweeps out holds the write lock of the metadata. So what is at the name already is what a crash between
 /// the rename and the end of such a transaction left.
-fn move_in(store: &Store, upper: &Path, layer: LayerId) -> Result<()> {
-    let to = store.0.layout.layer(layer);
+pub(super) fn move_in(store: &Store, from: &Path, to: &Path) -> Result<()> {
     if to.symlink_metadata().is_ok() {
-        store.discard(&to)?;
+        store.discard(to)?;
     }
-    FailPoint::LayerRename.reach().at("create", &to)?;
-    fs::rename(upper, &to).at("create", &to)?;
-    Ok(FailPoint::LayerNamed.reach().at("create", &to)?)
+    FailPoint::LayerRename.reach().at("create", to)?;
+    fs::rename(from, to).at("create", to)?;
+    Ok(FailPoint::LayerNamed.reach().at("create", to)?)
 }
 
 /// A locked directory in `active/`, removed on drop.
@@ -241,6 +268,8 @@ struct ActiveDirectory {
     mounted_before: AtomicBool,
     /// How the plain tree was, where there is one.
     baseline: OnceLock<Baseline>,
+    /// The tree that it takes, where there is one.
+    graft: Option<Box<Graft>>,
     store: Store,
     /// Holds the lock.
     _directory: File,
@@ -255,6 +284,7 @@ impl ActiveDirectory {
             path,
             mounted_before: AtomicBool::new(false),
             baseline: OnceLock::new(),
+            graft: None,
             store: store.clone(),
             _directory: lock,
         };

@@ -33,7 +33,7 @@ impl Store {
         if let Some(digest) = known {
             return Ok(digest);
         }
-        let digest = self.digest_directory(&self.0.layout.layer(layer), pool)?;
+        let digest = self.digest_directory(&self.layer_path(layer)?, pool)?;
         self.0.db.write("keep a layer's content digest", |db| {
             let sql = "UPDATE layer SET content_digest = ?2 WHERE id = ?1";
             db.prepare_cached(sql)?.execute((layer.0, digest))?;

@@ -5,7 +5,10 @@
 //! to leave as it came, one of its [blobs](Store::blobs_of) is used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::mpsc;
+use std::thread;
 
 use rayon::prelude::*;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, HashingWriter};
@@ -13,10 +16,16 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{LayerId, Snapshot};
 use crate::db::Failure;
+use crate::layer::merged::Merged;
 use crate::layer::{self, compression::Decoder};
 use crate::lease::seconds;
 use crate::root_dir::RootDir;
-use crate::{Error, Result, Store};
+use crate::{Error, Result, Store, tree};
+
+/// How much is hashed at once, how many such pieces may wait, and what one write adds to a piece at most.
+const CHUNK_BYTES: usize = 1 << 20;
+const CHUNKS_AHEAD: usize = 4;
+const COPY_BYTES_MAX: usize = 256 * 1024;
 
 /// What is known of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +119,9 @@ impl Store {
             .map(|(index, known)| match known {
                 Some(archive) => Ok(*archive),
                 None => {
-                    self.hash(&stack, index, mtime_max(clamp, index)).map_err(failed(snapshot.layers[index]))
+                    let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
+                    let grown = self.hash_grown(layer, &stack[stack.len() - index..], mtime_max);
+                    grown.unwrap_or_else(|| self.hash(&stack, index, mtime_max)).map_err(failed(layer))
                 }
             })
             .collect::<Result<Vec<_>>>()?;
@@ -227,7 +238,7 @@ impl Store {
 
     /// The directories of a snapshot's layers, top first.
     pub(super) fn open_stack(&self, snapshot: &Snapshot) -> Result<Vec<RootDir>> {
-        let open = |layer: &LayerId| Ok(RootDir::open(self.0.layout.layer(*layer))?);
+        let open = |layer: &LayerId| Ok(RootDir::open(self.layer_path(*layer)?)?);
         snapshot.layers.iter().rev().map(open).collect()
     }
 
@@ -239,9 +250,22 @@ impl Store {
     ) -> Result<Archive, layer::Error> {
         let mut writer = HashingWriter::new(io::sink());
         self.archive(stack, index, mtime_max, &mut writer)?;
-        let (digest, size_bytes, _) = writer.finish();
-        // Where it stands is said when all of the stack is known.
-        Ok(Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max, made: true })
+        Ok(hashed(writer, mtime_max))
+    }
+
+    /// The same of a layer that this handle has just made of a tree; `None` if it has not.
+    fn hash_grown(
+        &self,
+        layer: LayerId,
+        lowers: &[RootDir],
+        mtime_max: Option<i64>,
+    ) -> Option<Result<Archive, layer::Error>> {
+        let grown = self.take_grown(layer)?;
+        let packs: Vec<&File> = grown.packs.iter().map(|pack| &pack.file).collect();
+        let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
+        let (written, writer) =
+            hash_aside(|out| tree::archive::diff(&grown.tree, &packs, lowers, mtimes(mtime_max), out));
+        Some(written.map(|()| hashed(writer, mtime_max)))
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
@@ -253,8 +277,7 @@ impl Store {
         writer: &mut dyn Write,
     ) -> Result<(), layer::Error> {
         let at = stack.len() - 1 - index;
-        let mtimes = mtime_max.map_or(layer::Mtimes::Keep, layer::Mtimes::AtMost);
-        let options = layer::ArchiveOptions { mtimes, cancel: None };
+        let options = layer::ArchiveOptions { mtimes: mtimes(mtime_max), cancel: None };
         layer::diff(&stack[at], &stack[at + 1..], self.xattrs(), &options, writer).map(drop)
     }
 
@@ -282,6 +305,61 @@ impl Store {
         }
         Ok(false)
     }
+}
+
+fn mtimes(max: Option<i64>) -> layer::Mtimes {
+    max.map_or(layer::Mtimes::Keep, layer::Mtimes::AtMost)
+}
+
+/// Hashes what is written, on another thread than the one that writes it.
+fn hash_aside<T>(write: impl FnOnce(&mut dyn Write) -> T) -> (T, HashingWriter<io::Sink>) {
+    let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    thread::scope(|scope| {
+        let hasher = scope.spawn(move || {
+            let mut writer = HashingWriter::new(io::sink());
+            receiver.into_iter().for_each(|chunk| drop(writer.write_all(&chunk)));
+            writer
+        });
+        let mut chunks = Chunks { sender, chunk: Vec::new() };
+        let written = write(&mut chunks);
+        chunks.send();
+        drop(chunks);
+        (written, hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Hands on what is written in large pieces.
+struct Chunks {
+    sender: mpsc::SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+}
+
+impl Chunks {
+    fn send(&mut self) {
+        let next = Vec::with_capacity(CHUNK_BYTES + COPY_BYTES_MAX);
+        // The other side ends with this one.
+        drop(self.sender.send(std::mem::replace(&mut self.chunk, next)));
+    }
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.chunk.extend_from_slice(bytes);
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.send();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What was written as an archive. Where it stands is said when all of the stack is known.
+fn hashed(writer: HashingWriter<io::Sink>, mtime_max: Option<i64>) -> Archive {
+    let (digest, size_bytes, _) = writer.finish();
+    Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max, made: true }
 }
 
 fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {

@@ -11,13 +11,14 @@
 //! *detached*, as a descriptor that can be used as a directory, cloned or moved to a place, and that is unmounted with
 //! its last reference. Nothing has to be cleaned up after a process that was killed.
 //!
-//! A layer is a directory today. Callers see ids, mounts and archives, no path of a committed layer, so a layer may become
-//! something else that overlayfs can take.
+//! A layer is a directory, or an image of a [tree](crate::tree) (`image`). Callers see ids, mounts and archives, no path of a committed
+//! layer.
 
 mod active;
 mod container;
 mod content;
 mod flatten;
+mod image;
 mod layers;
 mod overlay;
 mod plain;
@@ -31,8 +32,12 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 pub use self::active::{ActiveSnapshot, Durability};
+pub(crate) use self::image::Images;
+pub use self::image::LayerForm;
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
+#[cfg(test)]
+pub(crate) use self::overlay::mount_image;
 pub use self::plain::PlainTree;
 pub(crate) use self::plain::ViewedTrees;
 pub use self::unpack::UnpackedLayer;

@@ -1,4 +1,4 @@
-//! Overlay mounts as descriptors.
+//! Mounts as descriptors: overlays, and the images of layers.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use rustix::mount::{
 };
 
 use super::OverlayXattrs;
-use crate::root_dir::{At, proc_path};
+use crate::root_dir::{At, is_proc_path, proc_path};
 use crate::{Error, Result};
 
 /// The longest text that `fsconfig` takes, without its final zero byte.
@@ -86,6 +86,10 @@ impl Overlay<'_> {
             // Implies `redirect_dir=nofollow`, and refuses any other word about it, `off` included.
             OverlayXattrs::User => context.flag("userxattr")?,
         }
+        if self.lowers.iter().any(|lower| is_proc_path(lower)) {
+            // An image is a file system of its own. Files of all layers are to have one device's number, as those of directories have.
+            context.set("xino", "on")?;
+        }
         for lower in &self.lowers {
             context.set_directory("lowerdir+", lower)?;
         }
@@ -98,6 +102,16 @@ impl Overlay<'_> {
         }
         Ok(())
     }
+}
+
+/// Mounts an EROFS image whose contents are in packs, read-only. The files are needed no longer than this takes.
+///
+/// Not to be called with an image that this program has not made: the kernel trusts what it mounts.
+pub(crate) fn mount_image(image: &File, packs: &[File]) -> Result<MountedRoot> {
+    let context = Context::open("erofs", 1)?;
+    context.set_file("source", image)?;
+    packs.iter().try_for_each(|pack| context.set_file("device", pack))?;
+    context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 /// A read-only tree with nothing in it.
@@ -140,6 +154,11 @@ impl Context {
         }
         let directory = File::open(path).at("open", path)?;
         self.explain(verb, fsconfig_set_string(&self.fd, key, proc_path(&directory)))
+    }
+
+    /// Sets an option to a file, of which only the descriptor is known to name it.
+    fn set_file(&self, key: &str, file: &File) -> Result<()> {
+        self.explain("add a file to a mount", fsconfig_set_string(&self.fd, key, proc_path(file)))
     }
 
     fn mount(&self, attributes: MountAttrFlags) -> Result<MountedRoot> {

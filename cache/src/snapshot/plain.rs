@@ -114,10 +114,10 @@ impl Store {
         stubs.map_or(Ok(()), |stubs| copy_stubs(stubs, to))?;
         let tree = RootDir::open(to)?;
         self.carry_out_all(snapshot, 0, &tree)?;
-        Ok(snapshot
-            .layers
-            .last()
-            .map_or(Ok(()), |top| copy_root_attributes(&self.0.layout.layer(*top), to))?)
+        if let Some(top) = snapshot.layers.last() {
+            copy_root_attributes(&self.layer_path(*top)?, to)?;
+        }
+        Ok(())
     }
 
     /// A tree to look at. Nobody may write there.

@@ -14,6 +14,7 @@ use super::{LayerId, MtimeClamp, Snapshot};
 use crate::content_digest::Blake3;
 use crate::db::unpack;
 use crate::layer::{LAYER_SIZE_BYTES_MAX, compression::Decoder};
+use crate::root_dir::proc_path;
 use crate::{Error, Result, SnapshotId, Store};
 
 /// What became of a layer.
@@ -38,7 +39,7 @@ impl Store {
         for (layer, digest) in self.recorded_digests()? {
             let state = match digest {
                 _ if missing.contains(&layer) => continue,
-                Some(digest) => state(self.digest_directory(&self.0.layout.layer(layer), pool)? == digest),
+                Some(digest) => state(self.digest_now(layer, pool)? == Some(digest)),
                 None => LayerState::Unproven,
             };
             states.insert(layer, state);
@@ -46,6 +47,20 @@ impl Store {
         self.verify_by_archives(missing, &mut states)?;
         self.verify_by_blobs(&mut states, pool)?;
         Ok(states)
+    }
+
+    /// The content digest of a layer as it is now; `None` if it cannot be mounted any longer.
+    fn digest_now(&self, layer: LayerId, pool: &ThreadPool) -> Result<Option<Blake3>> {
+        let path = self.0.layout.layer(layer);
+        if path.is_dir() {
+            return self.digest_directory(&path, pool).map(Some);
+        }
+        // Not one that is mounted: that was read before.
+        match self.mount_layer(layer) {
+            Ok(mounted) => self.digest_directory(&proc_path(&mounted), pool).map(Some),
+            Err(Error::ImageDamaged(_) | Error::Path(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn recorded_digests(&self) -> Result<Vec<(LayerId, Option<Blake3>)>> {
@@ -133,7 +148,7 @@ impl Store {
         for (layer, layer_state) in unproven {
             let Some(diff_id) = self.standalone_archive(*layer)? else { continue };
             let Some(expected) = self.digest_of_blob(diff_id, pool)? else { continue };
-            *layer_state = state(self.digest_directory(&self.0.layout.layer(*layer), pool)? == expected);
+            *layer_state = state(self.digest_now(*layer, pool)? == Some(expected));
         }
         Ok(())
     }

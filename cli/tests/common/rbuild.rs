@@ -29,6 +29,8 @@ impl Rbuild {
         command.env("HOME", directory.join("home")).env("TZ", "UTC").env("LC_ALL", "C").env("NO_COLOR", "1");
         // Nobody listens there: no test leaves the machine.
         command.env("HTTPS_PROXY", "http://127.0.0.1:1");
+        // All tests with layers of one form: `RBUILD_LAYERS=tree cargo nextest run`.
+        command.envs(std::env::var_os("RBUILD_LAYERS").map(|form| ("RBUILD_LAYERS", form)));
         command.arg("--root").arg(store).args(arguments);
         Self { command, stdin: Vec::new() }
     }

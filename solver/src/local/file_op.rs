@@ -6,17 +6,22 @@
 //! make such ops, and they are refused.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 
-use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{ActiveSnapshot, MountedRoot, Snapshot};
+use rbuild_cache::root_dir::{At as _, OFlags, RootDir};
+use rbuild_cache::{ActiveSnapshot, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, Op, SourceOp};
+use rustix::io::Errno;
 
-use super::file::{CopySource, FileOptions, SourceKind, apply};
+use super::file::{CopySource, FileError, FileOptions, Graft, SourceKind, apply};
 use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
 use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
+
+/// Directories with fewer files than this are copied: an image costs each process that uses the layer a mount. Chosen, not measured.
+const TREE_FILES_MIN: usize = 256;
 
 /// A tree that a step reads from.
 pub(super) struct Source {
@@ -29,6 +34,13 @@ impl Source {
     pub(super) fn tree(&self) -> CopySource<'_> {
         CopySource { root: &self.root, kind: self.kind, exclude: self.exclude.as_ref() }
     }
+}
+
+/// An action that is to be carried out.
+struct Wanted<'a> {
+    action: &'a FileAction,
+    /// How many files make a directory worth to be left for a tree; `None` where none is.
+    trees_min: Option<usize>,
 }
 
 /// A tree in the making.
@@ -121,10 +133,52 @@ impl LocalWorker<'_> {
             if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = &step.action {
                 drafts.unchanged_since(*used)?;
             }
-            self.apply_action(&step.action, &drafts.drafts[draft].root, &named, cx)?;
+            let number = u32::try_from(drafts.of_step.len()).unwrap_or(u32::MAX);
+            let may_graft = matches!(step.action, FileAction::Copy(_)) && !is_used(op, number);
+            let trees_min = if may_graft { self.trees_min() } else { None };
+            let wanted = Wanted { action: &step.action, trees_min };
+            let planned = self.plan_action(&wanted, &drafts.drafts[draft].root, &named, cx)?;
+            if let (Some(graft), FileAction::Copy(copy)) = (planned, &step.action) {
+                let source = named(copy.from).map(|source| source.root.try_clone()).transpose()?;
+                self.graft(&mut drafts.drafts[draft].active, graft, source.as_ref(), cx)?;
+            }
             drafts.changed(draft);
         }
         drafts.commit(op)
+    }
+
+    /// How many files make a directory worth to be a tree; `None` where layers cannot be trees.
+    fn trees_min(&self) -> Option<usize> {
+        let files = match self.store().layer_form() {
+            LayerForm::Directory => return None,
+            LayerForm::Auto => TREE_FILES_MIN,
+            LayerForm::Tree => 0,
+        };
+        self.store().tree_support().ok().map(|()| files)
+    }
+
+    /// Puts what was planned into a layer. The contents come from `source`.
+    fn graft(
+        &self,
+        active: &mut ActiveSnapshot,
+        graft: Graft,
+        source: Option<&RootDir>,
+        cx: &Context<'_>,
+    ) -> Result<(), WorkerError> {
+        let Graft { path, tree, sources } = graft;
+        let open = |file| {
+            let (Some(source), Some(path)) = (source, sources.get(&file)) else {
+                return Err(Errno::NOENT).at("open", "a file to copy");
+            };
+            if cx.cancel.load(Ordering::Relaxed) {
+                return Err(Errno::CANCELED).at("open", path);
+            }
+            source.open_file(path, OFlags::RDONLY | OFlags::NOFOLLOW)
+        };
+        match active.graft(&path, tree, self.pool, &open) {
+            Err(_) if cx.cancel.load(Ordering::Relaxed) => Err(FileError::Cancelled.into()),
+            grafted => Ok(grafted?),
+        }
     }
 
     pub(super) fn prepare(&self, parent: &Snapshot) -> Result<ActiveSnapshot, WorkerError> {
@@ -139,6 +193,19 @@ impl LocalWorker<'_> {
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
+        self.plan_action(&Wanted { action, trees_min: None }, dest, named, cx).map(drop)
+    }
+
+    /// The same, but for a directory that is to become a tree.
+    fn plan_action<'a>(
+        &self,
+        wanted: &Wanted<'_>,
+        dest: &RootDir,
+        named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
+        cx: &Context<'_>,
+    ) -> Result<Option<Graft>, WorkerError> {
+        let Wanted { action, trees_min } = *wanted;
+        let known = trees_min.map(|_| self.store().stat_cache()).transpose()?;
         let options = FileOptions {
             now_ns: self.options.now_ns,
             cancel: cx.cancel,
@@ -151,13 +218,16 @@ impl LocalWorker<'_> {
                 });
             },
             pool: self.pool,
+            trees_min,
+            known: known.map(|known| known as _),
             single_id: self.options.single_id,
         };
-        for warning in apply(action, dest, named, &options)?.warnings {
+        let done = apply(action, dest, named, &options)?;
+        for warning in done.warnings {
             let bytes = format!("warning: {warning}\n").into_bytes();
             cx.emit(Event::Output { vertex: cx.vertex, stream: OutputStream::Stderr, bytes });
         }
-        Ok(())
+        Ok(done.graft)
     }
 
     /// Opens the inputs that copies read from, or owners are looked up in.
@@ -196,6 +266,15 @@ impl LocalWorker<'_> {
             },
         }
     }
+}
+
+/// Whether a later step works on what a step has made, or copies from it.
+fn is_used(op: &FileOp, step: u32) -> bool {
+    let uses = |action: &FileAction| match action {
+        FileAction::Copy(copy) => copy.from == FileInput::Step(step),
+        _ => false,
+    };
+    op.steps.iter().any(|later| later.base == FileInput::Step(step) || uses(&later.action))
 }
 
 /// A mounted tree as the root of paths.

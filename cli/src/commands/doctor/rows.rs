@@ -124,7 +124,7 @@ pub(super) fn store(app: &App) -> Vec<Row> {
             ];
         }
     };
-    let mut rows = vec![overlay(store, place)];
+    let mut rows = vec![overlay(store, place), trees(store)];
     if let Ok(disk) = store.disk() {
         let found = format!("{} free of {}", size(disk.free_bytes), size(disk.size_bytes));
         let state = if disk.free_bytes < FREE_BYTES_MIN { Less } else { Fine };
@@ -158,6 +158,19 @@ fn overlay(store: &Store, place: String) -> Row {
     }
 }
 
+/// Whether layers can be trees. A layer that cannot be one is a directory, which nothing but its cost tells.
+fn trees(store: &Store) -> Row {
+    match store.tree_support() {
+        Ok(()) => Row::new(
+            "EROFS",
+            Fine,
+            "images can be mounted",
+            "with `[store] layers = \"auto\"` a copy of many files costs what of it is new",
+        ),
+        Err(reason) => Row::new("EROFS", Fine, reason, "a copy of many files writes all of them"),
+    }
+}
+
 fn try_mount(store: &Store, stubs: &Path) -> rbuild_cache::Result<()> {
     store.prepare(&Snapshot::empty())?.mount(Some(stubs)).map(drop)
 }
@@ -181,14 +194,12 @@ pub(super) fn machine(probe: &Probe, is_root: bool) -> Vec<Row> {
         (_, true) => ("SELinux", "steps have no labels of their own"),
         _ => ("none", "namespaces, capabilities and the filter hold steps"),
     };
-    let erofs = if probe.erofs { "can be mounted" } else { "none" };
     vec![
         cgroups(&probe.cgroups, is_root),
         input_and_output(&probe.cgroups),
         seccomp,
         Row::new("Landlock", Fine, landlock, "holds the steps of isolation `chroot`; not used otherwise"),
         Row::new("labels", Fine, label.0, label.1),
-        Row::new("EROFS", Fine, erofs, "not used yet"),
         idmapped(probe.idmapped_mounts),
         emulators(probe),
         device("/dev/fuse", probe.fuse, "only `RUN --security=insecure` sees it"),

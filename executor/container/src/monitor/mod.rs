@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::layer::Owners;
-use rbuild_cache::{OverlayXattrs, Store, StoreOptions, Trees};
+use rbuild_cache::{LayerForm, OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_executor::cgroup::CgroupSupport;
 use rbuild_executor::{Executor, ExecutorOptions, Exit, Handle, Networks, Running};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -128,6 +128,8 @@ impl Monitor {
             xattrs: if launch.user_xattrs { OverlayXattrs::User } else { OverlayXattrs::Trusted },
             owners: if launch.squash_owners { Owners::Squash } else { Owners::Keep },
             trees: Trees::Mounted,
+            // It reads layers, and makes none.
+            layers: LayerForm::default(),
             now: clock.now_ns,
         };
         let containers = Containers::new(Store::open(&launch.root, &options)?);

@@ -19,7 +19,7 @@ const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
 const SET_ID_BITS: u32 = 0o6000;
 
 /// The one extended attribute that a layer carries, and so the one that is worth copying.
-const CAPABILITY: &CStr = c"security.capability";
+pub(super) const CAPABILITY: &CStr = c"security.capability";
 /// The kernel's `struct vfs_ns_cap_data` has 24 bytes.
 const CAPABILITY_SIZE_BYTES_MAX: usize = 64;
 

@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::root_dir::{At, FileType, RootDir, Stat};
+use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list};
 use rbuild_llb::CopyAction;
 use rbuild_llb::pattern::CopySelection;
 
@@ -24,7 +24,8 @@ use super::chmod::ModeChange;
 use super::content::{Buffer, Ladder};
 use super::entry::Item;
 use super::filter::{Effect, Filter};
-use super::run::{NewDir, Run};
+use super::graft;
+use super::run::{NewDir, Run, lock};
 use super::source::{self, Found};
 use super::tree::{Dest, Dir, Sealing, TreeCopy};
 use super::{CopySource, FileError, SourceKind, Trees, Warning, owner, unpack};
@@ -52,7 +53,8 @@ pub(super) fn copy(
     if found.is_empty() {
         return to.missing(&selection);
     }
-    let copy = Copy { to, source: &source, selection: &selection, ladder: Ladder::new() };
+    let alone = found.len() == 1;
+    let copy = Copy { to, source: &source, selection: &selection, ladder: Ladder::new(), alone };
     found.iter().try_for_each(|found| copy.one(found))
 }
 
@@ -104,6 +106,8 @@ struct Copy<'a> {
     source: &'a CopySource<'a>,
     selection: &'a CopySelection,
     ladder: Ladder,
+    /// Whether nothing else is copied.
+    alone: bool,
 }
 
 impl Copy<'_> {
@@ -147,7 +151,7 @@ impl Copy<'_> {
     fn contents(&self, found: &Found) -> Result<(), FileError> {
         let into = self.to.make_dirs(self.to.wanted())?;
         let into = Dest::existing(into, Sealing::Nothing).at("read the attributes of", self.to.wanted())?;
-        self.tree(found, into)
+        self.tree(found, into, self.to.wanted())
     }
 
     /// A directory as a whole: below the destination if that exists, in its place otherwise.
@@ -156,12 +160,32 @@ impl Copy<'_> {
         let (parent, name) = self.open_parent(&target)?;
         let copy = self.tree_copy(found, parent.fd.as_fd())?;
         let into = copy.make_dir(&parent, &name, &target, Sealing::Nothing)?;
-        self.tree(found, into)
+        self.tree(found, into, &target)
     }
 
-    fn tree(&self, found: &Found, into: Dest) -> Result<(), FileError> {
+    /// What is in a directory, into the directory `at`.
+    fn tree(&self, found: &Found, into: Dest, at: &Path) -> Result<(), FileError> {
         let copy = self.tree_copy(found, into.fd.as_fd())?;
+        if self.graft(found, &copy, &into, at)? {
+            return Ok(());
+        }
         copy.contents(self.source.root.open_dir(&found.path)?, into)
+    }
+
+    /// Takes a directory as a tree, if trees are wanted, nothing is in its way, and it is worth it.
+    fn graft(&self, found: &Found, copy: &TreeCopy<'_>, into: &Dest, at: &Path) -> Result<bool, FileError> {
+        let Some(files_min) = self.to.run.options.trees_min.filter(|_| self.alone) else { return Ok(false) };
+        if !list(into.fd.as_fd()).at("list", at)?.is_empty() {
+            return Ok(false);
+        }
+        let source = self.source.root.open_dir(&found.path)?;
+        let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, source, files_min)?;
+        let Some(mut graft) = planned else { return Ok(false) };
+        graft::touch(into.fd.as_fd())?;
+        graft.path = self.to.root.resolve(at)?;
+        graft.sources.values_mut().for_each(|path| *path = found.path.join(&path));
+        *lock(&self.to.run.graft) = Some(graft);
+        Ok(true)
     }
 
     /// Anything but a directory.

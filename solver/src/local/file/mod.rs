@@ -6,7 +6,8 @@
 //! 1. `copy.rs`: which sources, and where each goes; the rules people trip over are there.
 //! 2. `source.rs` finds sources: wildcards, symlinks, what a `.dockerignore` hides.
 //! 3. `tree.rs` copies a directory, in parallel, with `filter.rs` to say what of it.
-//! 4. `entry.rs` copies one file, link or device; `content.rs` its bytes; `attributes.rs` the rest.
+//! 4. `graft.rs` takes one as a tree instead, where layers can be trees;
+//! 5. `entry.rs` copies one file, link or device; `content.rs` its bytes; `attributes.rs` the rest.
 //!
 //! The rules are BuildKit's as observed, with its bugs left out; a test beside the code holds each.
 
@@ -17,6 +18,7 @@ mod copy;
 mod entry;
 mod error;
 mod filter;
+mod graft;
 mod mkdir;
 mod mkfile;
 mod owner;
@@ -30,10 +32,13 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use rbuild_cache::content_digest::StatCache;
 use rbuild_cache::root_dir::RootDir;
+use rbuild_cache::tree::{InodeId, Tree};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{FileAction, FileInput};
 
@@ -77,6 +82,10 @@ pub struct FileOptions<'a> {
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// Where directories are copied in parallel.
     pub pool: &'a rayon::ThreadPool,
+    /// How many files make a directory worth to be taken as a tree ([`Stats::graft`]); `None` where none is.
+    pub trees_min: Option<usize>,
+    /// What is known of the contents of files.
+    pub known: Option<&'a dyn StatCache>,
     /// There is one user id only (rootless without a range): owners cannot be set, and that they cannot is no error.
     pub single_id: bool,
 }
@@ -107,6 +116,19 @@ pub struct Stats {
     pub total: Progress,
     /// What went differently from what was probably meant; at most [`WARNINGS_MAX`].
     pub warnings: Vec<Warning>,
+    /// What is still to be put into the tree.
+    pub graft: Option<Graft>,
+}
+
+/// A directory that was looked at and not copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graft {
+    /// The directory of the tree that all of it goes into, and that is empty.
+    pub path: PathBuf,
+    /// What goes in there.
+    pub tree: Tree,
+    /// Where the contents of files are, below the root that was copied from.
+    pub sources: HashMap<InodeId, PathBuf>,
 }
 
 /// The most warnings that one action returns.

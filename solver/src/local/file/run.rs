@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use super::attributes::{Ids, changed_owner, modified_at, timespec};
-use super::{FileError, FileOptions, Progress, Stats, WARNINGS_MAX, Warning};
+use super::{FileError, FileOptions, Graft, Progress, Stats, WARNINGS_MAX, Warning};
 
 /// Progress is told at each multiple of this.
 const PROGRESS_STEP_ENTRIES: u64 = 256;
@@ -29,6 +29,7 @@ pub(super) struct Run<'a> {
     bytes: AtomicU64,
     warnings: Mutex<Vec<Warning>>,
     made: Mutex<Vec<(OwnedFd, Timespec)>>,
+    pub(super) graft: Mutex<Option<Graft>>,
 }
 
 impl<'a> Run<'a> {
@@ -41,6 +42,7 @@ impl<'a> Run<'a> {
             bytes: AtomicU64::new(0),
             warnings: Mutex::default(),
             made: Mutex::default(),
+            graft: Mutex::default(),
         }
     }
 
@@ -105,7 +107,8 @@ impl<'a> Run<'a> {
         }
         let total = Progress { entries: self.entries.into_inner(), bytes: self.bytes.into_inner() };
         let warnings = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Stats { total, warnings })
+        let graft = self.graft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Stats { total, warnings, graft })
     }
 }
 

@@ -71,6 +71,8 @@ impl Bed {
             cancel: &self.cancel,
             progress: &|_| {},
             pool: &pool,
+            trees_min: None,
+            known: None,
             single_id: self.single_id,
         };
         let trees = |input| match input {

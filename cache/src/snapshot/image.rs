@@ -1,0 +1,192 @@
+//! Layers that are images: mounted when they are first needed, for as long as the handle lives.
+//!
+//! A layer's image is compressed where it is; it is mounted from a file without a name, which goes with the mount. On the way it is
+//! compared with its digest, so no image is mounted that was not made here.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rusqlite::{OptionalExtension as _, Transaction};
+use rustix::fs::{Mode, OFlags};
+
+use super::overlay::{MountedRoot, Overlay, mount_image};
+use super::{LayerId, OverlayXattrs, Trees};
+use crate::content_digest::Blake3;
+use crate::db::Failure;
+use crate::prune::ledger;
+use crate::root_dir::{At as _, proc_path};
+use crate::tree::grow::{Grown, Pack, PackId};
+use crate::tree::{Attributes, Tree, erofs};
+use crate::{Error, Result, Store};
+
+/// In which form copies of directories become layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerForm {
+    /// As trees, where these can be mounted and are worth it.
+    Auto,
+    /// As directories.
+    #[default]
+    Directory,
+    /// As trees, however small, where these can be mounted.
+    Tree,
+}
+
+/// What a handle knows of layers that are trees.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    mounted: Mutex<HashMap<LayerId, Arc<MountedRoot>>>,
+    /// Those that this handle made, and whose archives were not asked for yet.
+    grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
+    support: OnceLock<Result<(), String>>,
+}
+
+/// How many trees are remembered until somebody asks for their archives.
+const GROWN_MAX: usize = 4;
+
+impl Store {
+    /// Whether layers can be trees here, tried once with a small one; else the reason.
+    pub fn tree_support(&self) -> Result<(), String> {
+        self.0.images.support.get_or_init(|| self.probe()).clone()
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        if self.0.options.trees == Trees::Plain {
+            return Err("nothing is mounted here".to_owned());
+        }
+        if self.xattrs() == OverlayXattrs::User {
+            return Err("the kernel mounts no images in a user namespace".to_owned());
+        }
+        self.mount_sample().map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
+    }
+
+    /// Mounts an image with nothing in it, with a pack of one block, and an overlay on it.
+    fn mount_sample(&self) -> Result<()> {
+        let tree = Tree::new(Attributes { mode: 0o755, ..Attributes::default() });
+        let image = self.nameless(&erofs::image(&tree, &[1]).map_err(Error::Image)?)?;
+        let pack = self.nameless(&[0; erofs::BLOCK_BYTES as usize])?;
+        let mounted = mount_image(&image, &[pack])?;
+        let lowers = vec![proc_path(&mounted), self.0.layout.directory("empty")];
+        Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount().map(drop)
+    }
+
+    /// The directory of a layer: where it is, or where it is mounted. Good as long as this handle.
+    pub(super) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
+        let path = self.0.layout.layer(layer);
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let mut mounted = self.0.images.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = mounted.get(&layer) {
+            return Ok(proc_path(&**root));
+        }
+        let root = Arc::new(self.mount_layer(layer)?);
+        let path = proc_path(&*root);
+        mounted.insert(layer, root);
+        Ok(path)
+    }
+
+    /// Mounts a layer that is an image.
+    pub(super) fn mount_layer(&self, layer: LayerId) -> Result<MountedRoot> {
+        let (digest, packs) = self.image_of(layer)?.ok_or(Error::LayerMissing(layer))?;
+        let bytes = self.read_image(layer)?;
+        if *blake3::hash(&bytes).as_bytes() != digest {
+            return Err(Error::ImageDamaged(layer));
+        }
+        let open = |pack: i64| {
+            let path = self.0.layout.pack(pack);
+            Ok(File::open(&path).at("open", &path)?)
+        };
+        let packs = packs.into_iter().map(open).collect::<Result<Vec<File>>>()?;
+        mount_image(&self.nameless(&bytes)?, &packs)
+    }
+
+    fn read_image(&self, layer: LayerId) -> Result<Vec<u8>> {
+        let path = self.0.layout.layer(layer);
+        let read = |file: File| {
+            let mut bytes = Vec::new();
+            zstd::Decoder::new(file)?.read_to_end(&mut bytes).map(|_| bytes)
+        };
+        match File::open(&path).at("open", &path).map(read)? {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(error).at("read", &path)?,
+            Err(_) => Err(Error::ImageDamaged(layer)),
+        }
+    }
+
+    /// The digest of a layer's image, and its packs in their order; `None` if it is none.
+    pub(crate) fn image_of(&self, layer: LayerId) -> Result<Option<(Blake3, Vec<i64>)>> {
+        self.0.db.read("look up a layer's image", |db| {
+            let sql = "SELECT image FROM layer WHERE id = ?1";
+            let image = db.prepare_cached(sql)?.query_row([layer.0], |row| row.get::<_, Option<Blake3>>(0));
+            let Some(image) = image.optional()?.flatten() else { return Ok(None) };
+            let mut packs =
+                db.prepare_cached("SELECT pack FROM layer_pack WHERE layer = ?1 ORDER BY number")?;
+            let packs = packs.query_map([layer.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(Some((image, packs)))
+        })
+    }
+
+    /// A file that is gone with its last user.
+    fn nameless(&self, bytes: &[u8]) -> Result<File> {
+        let path = self.0.layout.directory("active");
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(&path, flags, Mode::RUSR).at("create a file in", &path)?);
+        file.write_all(bytes).at("write a file in", &path)?;
+        Ok(file)
+    }
+
+    /// Remembers a tree that became a layer, so that its archive can be made without reading it.
+    pub(super) fn remember_grown(&self, layer: LayerId, grown: Grown) {
+        let mut all = self.0.images.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < GROWN_MAX {
+            all.insert(layer, Arc::new(grown));
+        }
+    }
+
+    pub(super) fn take_grown(&self, layer: LayerId) -> Option<Arc<Grown>> {
+        self.0.images.grown.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer)
+    }
+
+    /// Gives a new pack its row and its name, and notes all packs of a layer, in the transaction that adds the layer.
+    pub(super) fn insert_packs(
+        &self,
+        db: &Transaction<'_>,
+        layer: LayerId,
+        packs: &[Pack],
+        stamp: i64,
+    ) -> Result<(), Failure> {
+        for (number, pack) in (0_i64..).zip(packs) {
+            let id = match &pack.id {
+                PackId::Known(id) => *id,
+                PackId::New(path) => self.insert_pack(db, pack, path, stamp)?,
+            };
+            let sql = "INSERT INTO layer_pack (layer, number, pack) VALUES (?1, ?2, ?3)";
+            db.prepare_cached(sql)?.execute((layer.0, number, id))?;
+        }
+        Ok(())
+    }
+
+    fn insert_pack(
+        &self,
+        db: &Transaction<'_>,
+        pack: &Pack,
+        path: &Path,
+        stamp: i64,
+    ) -> Result<i64, Failure> {
+        let disk_size_bytes = pack.disk_size_bytes()?.cast_signed();
+        let sql = "INSERT INTO pack (blocks, disk_size_bytes, created, last_used) VALUES (?1, ?2, ?3, ?3)";
+        db.prepare_cached(sql)?.execute((pack.blocks.cast_signed(), disk_size_bytes, stamp))?;
+        let id = db.last_insert_rowid();
+        ledger::add(db, disk_size_bytes)?;
+        let packs = self.0.layout.packs();
+        fs::create_dir_all(&packs).at("create", &packs)?;
+        super::active::move_in(self, path, &self.0.layout.pack(id))?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,298 @@
+//! A tree becomes a layer: its contents are looked for in the packs that there are, the rest goes into one new pack.
+//!
+//! What is found is used without the source being opened, if its digest is known. A layer points into [`PACKS_MAX`] packs at most, those
+//! that have the most of it: what the others have is written again, so that a thousand builds that each changed one file do
+//! not leave layers with a thousand packs.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use rusqlite::OptionalExtension as _;
+
+use super::erofs::{BLOCK_BYTES, image};
+use super::pack::{PackWriter, Packed, read_index};
+use super::{Content, InodeId, Kind, Place, Tree, absorb};
+use crate::content_digest::{Blake3, content_digest, digest_of_tree};
+use crate::root_dir::{At as _, PathError, RootDir};
+use crate::{Error, Result, Store};
+
+/// The most packs that a layer has its contents in, the one that is made for it aside.
+const PACKS_MAX: usize = 30;
+
+/// The most contents that are looked at for one that is already there; those of the newest packs are.
+const KNOWN_MAX: usize = 400_000;
+
+/// Contents up to this size are read whole.
+const SMALL_BYTES_MAX: u64 = 128 * 1024;
+
+/// Opens the source of a file's content.
+pub type Open<'a> = &'a (dyn Fn(InodeId) -> Result<File, PathError> + Sync);
+
+/// A tree whose contents are all in packs, and its place in the layer that it will be in.
+#[derive(Debug)]
+pub(crate) struct Graft {
+    path: PathBuf,
+    tree: Tree,
+    packs: Packs,
+}
+
+/// A whole layer, in files that wait for their names.
+#[derive(Debug)]
+pub(crate) struct Grown {
+    pub(crate) tree: Tree,
+    /// In the order in which the tree names them.
+    pub(crate) packs: Vec<Pack>,
+    /// The image, compressed, and the digest of it as it was before.
+    pub(crate) image: PathBuf,
+    pub(crate) image_digest: Blake3,
+    pub(crate) content_digest: Option<Blake3>,
+}
+
+/// A pack that a layer uses.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    pub(crate) id: PackId,
+    /// How many blocks of contents it has.
+    pub(crate) blocks: u64,
+    pub(crate) file: File,
+}
+
+/// What a pack is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PackId {
+    /// By its row.
+    Known(i64),
+    /// It has none yet; where it is.
+    New(PathBuf),
+}
+
+/// The packs of one layer in the making.
+#[derive(Debug)]
+pub(crate) struct Packs {
+    /// Those that there are; behind them comes the new one.
+    known: Vec<Pack>,
+    new: PackWriter,
+    new_path: PathBuf,
+    places: Mutex<HashMap<Blake3, Place>>,
+}
+
+/// What is known of the contents of all packs, the newest first.
+struct Inventory {
+    packs: Vec<Pack>,
+    contents: HashMap<Blake3, (usize, u64)>,
+}
+
+impl Graft {
+    /// Puts the contents of a tree into packs that were chosen for it.
+    pub(crate) fn new(
+        packs: Packs,
+        path: &Path,
+        mut tree: Tree,
+        pool: &ThreadPool,
+        open: Open<'_>,
+    ) -> Result<Self> {
+        let ids: Vec<InodeId> = tree.inodes().map(|(id, _)| id).collect();
+        let place = |id: &InodeId| {
+            let Kind::File(content) = &tree.inode(*id).kind else { return Ok(None) };
+            if content.size_bytes == 0 {
+                let digest = Some(*blake3::hash(b"").as_bytes());
+                return Ok(Some(Content { digest, ..*content }));
+            }
+            let known = content.digest.and_then(|digest| packs.find(content.size_bytes, digest));
+            known.map_or_else(|| packs.take(&open(*id)?, content.digest.is_some()), Ok).map(Some)
+        };
+        let contents: Vec<Option<Content>> =
+            pool.install(|| ids.par_iter().map(place).collect::<Result<_, PathError>>())?;
+        for (id, content) in ids.into_iter().zip(contents) {
+            if let Some(content) = content {
+                tree.inode_mut(id).kind = Kind::File(content);
+            }
+        }
+        Ok(Self { path: path.to_owned(), tree, packs })
+    }
+
+    /// Joins it with what else is in the layer, in `upper`, and writes the image.
+    pub(crate) fn grow(self, upper: &Path, directory: &Path) -> Result<Grown> {
+        let Self { path, tree, packs } = self;
+        let mut whole = absorb::absorb(&RootDir::open(upper)?, &mut |file| packs.take(file, false))?;
+        let at = whole.directory_at(&path).ok_or_else(|| Error::GraftMissing { path })?;
+        whole.graft(at, tree);
+        let packs = packs.finish(&mut whole)?;
+        let blocks: Vec<u64> = packs.iter().map(|pack| pack.blocks).collect();
+        let path = directory.join("image");
+        let (image_digest, content_digest) = thread::scope(|scope| {
+            let content_digest = scope.spawn(|| digest_of_tree(&whole));
+            let bytes = image(&whole, &blocks).map_err(Error::Image)?;
+            write_compressed(&path, &bytes).at("write", &path)?;
+            let content_digest =
+                content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, Error>((*blake3::hash(&bytes).as_bytes(), content_digest))
+        })?;
+        Ok(Grown { tree: whole, packs, image: path, image_digest, content_digest })
+    }
+}
+
+impl Packs {
+    /// Opens the packs that have the most of a tree's contents. `directory` is where a new one is made.
+    pub(crate) fn choose(store: &Store, directory: &Path, tree: &Tree) -> Result<Self> {
+        let inventory = store.inventory()?;
+        let mut counts = vec![0_usize; inventory.packs.len()];
+        for (_, inode) in tree.inodes() {
+            if let Kind::File(Content { digest: Some(digest), .. }) = &inode.kind
+                && let Some((pack, _)) = inventory.contents.get(digest)
+            {
+                counts[*pack] += 1;
+            }
+        }
+        let mut order: Vec<usize> = (0..counts.len()).collect();
+        order.sort_by_key(|pack| std::cmp::Reverse(counts[*pack]));
+        order.truncate(PACKS_MAX);
+        let mut packs: Vec<Option<Pack>> = inventory.packs.into_iter().map(Some).collect();
+        let (mut known, mut numbers) = (Vec::new(), HashMap::new());
+        for at in order {
+            if let Some(pack) = packs[at].take().filter(|pack| store.use_pack(pack).unwrap_or(false)) {
+                numbers.insert(at, known.len() as u16);
+                known.push(pack);
+            }
+        }
+        let place = |(digest, (pack, offset_bytes)): (Blake3, (usize, u64))| {
+            Some((digest, Place { pack: *numbers.get(&pack)?, offset_bytes }))
+        };
+        let places = Mutex::new(inventory.contents.into_iter().filter_map(place).collect());
+        let new_path = directory.join("pack");
+        Ok(Self { known, new: PackWriter::create(new_path.clone())?, new_path, places })
+    }
+
+    fn find(&self, size_bytes: u64, digest: Blake3) -> Option<Content> {
+        let place = match size_bytes {
+            0 => None,
+            _ => Some(*self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&digest)?),
+        };
+        Some(Content { size_bytes, digest: Some(digest), place })
+    }
+
+    /// Takes in what a file holds. `is_new` says that nothing has the digest that the file is thought to have.
+    fn take(&self, file: &File, is_new: bool) -> Result<Content, PathError> {
+        let path = Path::new("a file to copy");
+        let metadata = file.metadata().at("read the attributes of", path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput)).at("read", path);
+        }
+        if metadata.len() <= SMALL_BYTES_MAX {
+            return self.take_small(file, path);
+        }
+        if !is_new {
+            let (digest, size_bytes) = content_digest(file).at("read", path)?;
+            if let Some(content) = self.find(size_bytes, digest) {
+                return Ok(content);
+            }
+        }
+        let Packed { digest, offset_bytes, size_bytes } = self.new.append_file(file, metadata.len(), path)?;
+        Ok(self.enter(digest, size_bytes, offset_bytes))
+    }
+
+    fn take_small(&self, mut file: &File, path: &Path) -> Result<Content, PathError> {
+        thread_local! {
+            static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            file.read_to_end(buffer).at("read", path)?;
+            let (digest, size_bytes) = (*blake3::hash(buffer).as_bytes(), buffer.len() as u64);
+            if let Some(content) = self.find(size_bytes, digest) {
+                return Ok(content);
+            }
+            let offset_bytes = self.new.append(digest, buffer)?;
+            Ok(self.enter(digest, size_bytes, offset_bytes))
+        })
+    }
+
+    fn enter(&self, digest: Blake3, size_bytes: u64, offset_bytes: u64) -> Content {
+        let place = Place { pack: self.known.len() as u16, offset_bytes };
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, place);
+        Content { size_bytes, digest: Some(digest), place: (size_bytes > 0).then_some(place) }
+    }
+
+    /// Ends the new pack, and leaves only those that the tree uses.
+    fn finish(self, tree: &mut Tree) -> Result<Vec<Pack>> {
+        let mut packs = self.known;
+        let new = packs.len();
+        let mut used = vec![false; new + 1];
+        tree.places().for_each(|place| used[usize::from(place.pack)] = true);
+        if used[new] {
+            let blocks = self.new.finish()?;
+            let file = self.new.into_file();
+            packs.push(Pack { id: PackId::New(self.new_path), blocks, file });
+        }
+        let mut number = 0;
+        let numbers: Vec<u16> = used
+            .iter()
+            .map(|used| {
+                number += u16::from(*used);
+                number.saturating_sub(1)
+            })
+            .collect();
+        tree.places().for_each(|place| place.pack = numbers[usize::from(place.pack)]);
+        let mut used = used.into_iter();
+        packs.retain(|_| used.next().unwrap_or(false));
+        Ok(packs)
+    }
+}
+
+impl Store {
+    /// What is in the newest packs. One that is gone meanwhile, or damaged, has nothing.
+    fn inventory(&self) -> Result<Inventory> {
+        let rows: Vec<(i64, i64)> = self.0.db.read("list packs", |db| {
+            let mut statement =
+                db.prepare_cached("SELECT id, blocks FROM pack WHERE reusable ORDER BY id DESC")?;
+            let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })?;
+        let mut inventory = Inventory { packs: Vec::new(), contents: HashMap::new() };
+        for (id, blocks) in rows {
+            let path = self.0.layout.pack(id);
+            let Ok(file) = File::open(&path) else { continue };
+            let Ok(index) = read_index(&file, &path) else { continue };
+            let pack = inventory.packs.len();
+            inventory.packs.push(Pack { id: PackId::Known(id), blocks: blocks.cast_unsigned(), file });
+            for Packed { digest, offset_bytes, .. } in index {
+                inventory.contents.entry(digest).or_insert((pack, offset_bytes));
+            }
+            if inventory.contents.len() > KNOWN_MAX {
+                break;
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// Stamps a pack as used: from here on it is out of prune's reach. False if it was pruned.
+    fn use_pack(&self, pack: &Pack) -> Result<bool> {
+        let PackId::Known(id) = pack.id else { return Ok(true) };
+        let stamp = self.stamp();
+        let sql = "UPDATE pack SET last_used = max(last_used, ?2) WHERE id = ?1 RETURNING 1";
+        let used = self.0.db.write("use a pack", |db| {
+            Ok(db.prepare_cached(sql)?.query_row((id, stamp), |_| Ok(())).optional()?)
+        })?;
+        Ok(used.is_some())
+    }
+}
+
+impl Pack {
+    /// What it takes on disk.
+    pub(crate) fn disk_size_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(self.file.metadata().at("read the attributes of", "a pack")?.blocks() * BLOCK_BYTES)
+    }
+}
+
+fn write_compressed(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut out = zstd::Encoder::new(File::create_new(path)?, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+    out.write_all(bytes)?;
+    out.finish()?.sync_data()
+}

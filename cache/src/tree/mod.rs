@@ -1,0 +1,254 @@
+//! Layers as trees: what a layer holds as data, small files' metadata in one image, contents in packs that layers share.
+//!
+//! ```text
+//! layers/<id>   an EROFS image, compressed: names, attributes, and where in which pack the contents are
+//! packs/<id>    contents of files, one after the other, and at the end an index of them by digest
+//! ```
+//!
+//! A [`Tree`] is what is known of such a layer while it is made. [`erofs`] writes it as an image, in which the packs are devices;
+//! [`pack`] holds contents, each written once; [`grow`] makes a layer of a tree, taking from the packs what is there already;
+//! [`digest`] and [`archive`] say of a tree what is otherwise said of a directory, without reading one. `docs/design/trees.md` has the
+//! reasons and the measurements.
+
+mod absorb;
+pub(crate) mod archive;
+pub mod erofs;
+pub mod grow;
+pub mod pack;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::content_digest::Blake3;
+use crate::layer::OverlayXattrs;
+use crate::layer::reader::Time;
+use crate::root_dir::FileType;
+use crate::root_dir::xattr::Xattrs;
+
+/// Names an inode of one tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(u32);
+
+/// The entries of a directory, in the order of their bytes.
+pub type Entries = BTreeMap<OsString, InodeId>;
+
+/// A tree of files. Of several names for one inode all are equal; a directory has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    inodes: Vec<Inode>,
+}
+
+/// A file of any type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inode {
+    /// What all files have.
+    pub attributes: Attributes,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What all files have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits, with set-id and sticky bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When it was changed last.
+    pub mtime: Time,
+    /// Extended attributes, overlayfs's marks among them, as root has them: trees are mounted by root only.
+    pub xattrs: Xattrs,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory(Entries),
+    /// A regular file.
+    File(Content),
+    /// A symbolic link, with its target.
+    Symlink(Vec<u8>),
+    /// A device, a named pipe or a socket. A character device of number 0 is a whiteout.
+    Special(FileType, u64),
+}
+
+/// The content of a regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its digest, if it is known.
+    pub digest: Option<Blake3>,
+    /// Where it is, once it is anywhere. An empty one is nowhere.
+    pub place: Option<Place>,
+}
+
+/// A place in the packs of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which of the layer's packs.
+    pub pack: u16,
+    /// Where in it: a multiple of [`erofs::BLOCK_BYTES`].
+    pub offset_bytes: u64,
+}
+
+impl InodeId {
+    /// The root of every tree.
+    pub const ROOT: Self = Self(0);
+
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Tree {
+    /// A tree with nothing in it but its root.
+    pub fn new(root: Attributes) -> Self {
+        Self { inodes: vec![Inode { attributes: root, kind: Kind::Directory(Entries::new()) }] }
+    }
+
+    /// The inode of this id, which this tree has given out.
+    pub fn inode(&self, id: InodeId) -> &Inode {
+        &self.inodes[id.index()]
+    }
+
+    /// The same, to be changed.
+    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        &mut self.inodes[id.index()]
+    }
+
+    /// All inodes; the root is the first.
+    pub fn inodes(&self) -> impl Iterator<Item = (InodeId, &Inode)> {
+        (0..).map(InodeId).zip(&self.inodes)
+    }
+
+    /// Adds an inode that has no name yet.
+    pub fn add(&mut self, inode: Inode) -> InodeId {
+        let id = InodeId(u32::try_from(self.inodes.len()).expect("memory ends before the numbers do"));
+        self.inodes.push(inode);
+        id
+    }
+
+    /// Gives an inode a name in a directory, in the place of what has it.
+    ///
+    /// # Panics
+    /// When that is no directory.
+    pub fn name(&mut self, directory: InodeId, name: OsString, inode: InodeId) {
+        self.entries_mut(directory).insert(name, inode);
+    }
+
+    /// What is in a directory; `None` if it is none.
+    pub fn entries(&self, directory: InodeId) -> Option<&Entries> {
+        match &self.inode(directory).kind {
+            Kind::Directory(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    fn entries_mut(&mut self, directory: InodeId) -> &mut Entries {
+        match &mut self.inode_mut(directory).kind {
+            Kind::Directory(entries) => entries,
+            kind => panic!("names are given in directories, not in {kind:?}"),
+        }
+    }
+
+    /// The directory at a path of plain names.
+    pub fn directory_at(&self, path: &Path) -> Option<InodeId> {
+        let mut names = path.iter();
+        let found = names.try_fold(InodeId::ROOT, |at, name| self.entries(at)?.get(name).copied())?;
+        self.entries(found).map(|_| found)
+    }
+
+    /// How many files of all types there are.
+    pub const fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Never: there is the root.
+    pub const fn is_empty(&self) -> bool {
+        self.inodes.is_empty()
+    }
+
+    /// The places of all contents, to be changed.
+    fn places(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.inodes.iter_mut().filter_map(|inode| match &mut inode.kind {
+            Kind::File(content) => content.place.as_mut(),
+            _ => None,
+        })
+    }
+
+    /// How many names each inode has, as `st_nlink` counts them, and which directory each directory is in.
+    fn count_names(&self) -> (Vec<u32>, Vec<InodeId>) {
+        let (mut names, mut parents) = (vec![0; self.len()], vec![InodeId::ROOT; self.len()]);
+        names[0] = 1;
+        for (id, inode) in self.inodes() {
+            let Kind::Directory(entries) = &inode.kind else { continue };
+            names[id.index()] += 1;
+            for child in entries.values() {
+                names[child.index()] += 1;
+                if self.entries(*child).is_some() {
+                    names[id.index()] += 1;
+                    parents[child.index()] = id;
+                }
+            }
+        }
+        (names, parents)
+    }
+
+    /// Puts what is in the root of another tree into a directory.
+    ///
+    /// # Panics
+    /// When that is no directory.
+    pub fn graft(&mut self, directory: InodeId, other: Self) {
+        let mut ids = vec![directory];
+        let mut inodes = other.inodes.into_iter();
+        let top = inodes.next();
+        for inode in inodes {
+            ids.push(self.add(inode));
+        }
+        for id in &ids[1..] {
+            if let Kind::Directory(entries) = &mut self.inode_mut(*id).kind {
+                entries.values_mut().for_each(|child| *child = ids[child.index()]);
+            }
+        }
+        if let Some(Inode { kind: Kind::Directory(entries), .. }) = top {
+            let entries = entries.into_iter().map(|(name, child)| (name, ids[child.index()]));
+            self.entries_mut(directory).extend(entries);
+        }
+    }
+}
+
+impl Inode {
+    /// Whether it says that its name is removed, in either form.
+    pub fn is_whiteout(&self) -> bool {
+        match &self.kind {
+            Kind::Special(FileType::CharacterDevice, 0) => true,
+            Kind::File(Content { size_bytes: 0, .. }) => {
+                self.attributes.xattrs.contains_key(OverlayXattrs::Trusted.whiteout())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this directory hides what lower layers hold in it.
+    pub fn is_opaque(&self) -> bool {
+        self.attributes.xattrs.get(OverlayXattrs::Trusted.opaque()).is_some_and(|value| value == b"y")
+    }
+
+    /// Its type.
+    pub const fn file_type(&self) -> FileType {
+        match &self.kind {
+            Kind::Directory(_) => FileType::Directory,
+            Kind::File(_) => FileType::RegularFile,
+            Kind::Symlink(_) => FileType::Symlink,
+            Kind::Special(kind, _) => *kind,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

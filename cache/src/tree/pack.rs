@@ -1,0 +1,173 @@
+//! Packs: contents of files, one after the other, and an index of them by digest.
+//!
+//! ```text
+//! contents    each at a multiple of 512 bytes (of 4096, if it is large), so that an image can point at it
+//! index       sorted by digest: digest, offset, size
+//! footer      what this is, how many entries, the digest of the index
+//! ```
+//!
+//! A pack is written by one process, by many of its threads at once, and never changed again. Its contents are the first of its
+//! kind: what another pack has is not written again, as long as somebody knows.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::erofs::BLOCK_BYTES;
+use crate::content_digest::Blake3;
+use crate::root_dir::{At as _, PathError};
+
+/// Contents from this size on begin where a page does, so that file systems can share them.
+const LARGE_BYTES_MIN: u64 = 64 * 1024;
+const PAGE_BYTES: u64 = 4096;
+/// Through which contents are copied.
+const COPY_BUFFER_BYTES: usize = 256 * 1024;
+
+const ENTRY_BYTES: usize = 48;
+const FOOTER_BYTES: usize = 48;
+const MAGIC: &[u8; 8] = b"rbpack1\n";
+
+/// Where a content is in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Packed {
+    /// The digest of it.
+    pub digest: Blake3,
+    /// Where it begins.
+    pub offset_bytes: u64,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// A pack that is being written.
+#[derive(Debug)]
+pub struct PackWriter {
+    file: File,
+    path: PathBuf,
+    end: AtomicU64,
+    index: Mutex<Vec<Packed>>,
+}
+
+impl PackWriter {
+    /// Begins a pack at a path where nothing is.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(path: PathBuf) -> Result<Self, PathError> {
+        let file = File::options().read(true).write(true).create_new(true).open(&path).at("create", &path)?;
+        Ok(Self { file, path, end: AtomicU64::new(0), index: Mutex::default() })
+    }
+
+    /// Writes a content, and returns where it is.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn append(&self, digest: Blake3, bytes: &[u8]) -> Result<u64, PathError> {
+        let offset_bytes = self.reserve(bytes.len() as u64);
+        self.file.write_all_at(bytes, offset_bytes).at("write", &self.path)?;
+        self.note(Packed { digest, offset_bytes, size_bytes: bytes.len() as u64 });
+        Ok(offset_bytes)
+    }
+
+    /// Writes what a file holds, up to this size, and returns what that was.
+    ///
+    /// # Errors
+    /// When the disk is full, or the file, which errors call `path`, cannot be read.
+    pub fn append_file(&self, from: &File, size_bytes: u64, path: &Path) -> Result<Packed, PathError> {
+        let offset_bytes = self.reserve(size_bytes);
+        let (mut hasher, mut done, mut buffer) = (blake3::Hasher::new(), 0, vec![0; COPY_BUFFER_BYTES]);
+        while done < size_bytes {
+            let wanted = buffer.len().min(usize::try_from(size_bytes - done).unwrap_or(usize::MAX));
+            let count = from.read_at(&mut buffer[..wanted], done).at("read", path)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            self.file.write_all_at(&buffer[..count], offset_bytes + done).at("write", &self.path)?;
+            done += count as u64;
+        }
+        let packed = Packed { digest: *hasher.finalize().as_bytes(), offset_bytes, size_bytes: done };
+        self.note(packed);
+        Ok(packed)
+    }
+
+    fn note(&self, packed: Packed) {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).push(packed);
+    }
+
+    /// The pack itself.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    fn reserve(&self, size_bytes: u64) -> u64 {
+        let unit = if size_bytes < LARGE_BYTES_MIN { BLOCK_BYTES } else { PAGE_BYTES };
+        let mut offset = 0;
+        let next = |end: u64| {
+            offset = end.next_multiple_of(unit);
+            Some(offset + size_bytes)
+        };
+        let _never_refused = self.end.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        offset
+    }
+
+    /// Writes the index, and makes all of it outlast a power failure. Returns how many blocks the contents take.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn finish(&self) -> Result<u64, PathError> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.sort_unstable();
+        let mut bytes: Vec<u8> = Vec::with_capacity(index.len() * ENTRY_BYTES + FOOTER_BYTES);
+        for entry in &*index {
+            bytes.extend(entry.digest);
+            bytes.extend(entry.offset_bytes.to_le_bytes());
+            bytes.extend(entry.size_bytes.to_le_bytes());
+        }
+        let digest = *blake3::hash(&bytes).as_bytes();
+        bytes.extend(MAGIC);
+        bytes.extend((index.len() as u64).to_le_bytes());
+        bytes.extend(digest);
+        let end = self.end.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
+        self.file.write_all_at(&bytes, end).at("write", &self.path)?;
+        self.file.sync_data().at("sync", &self.path)?;
+        Ok(end / BLOCK_BYTES)
+    }
+}
+
+/// The index of a pack.
+///
+/// # Errors
+/// When it cannot be read, or is damaged.
+pub fn read_index(file: &File, path: &Path) -> Result<Vec<Packed>, PathError> {
+    index_of(file).at("read the index of", path)
+}
+
+fn index_of(file: &File) -> io::Result<Vec<Packed>> {
+    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
+    let size_bytes = file.metadata()?.len();
+    let footer_at = size_bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(damaged)?;
+    let mut footer = [0; FOOTER_BYTES];
+    file.read_exact_at(&mut footer, footer_at)?;
+    let count = u64::from_le_bytes(array(&footer[8..16]));
+    let index_bytes = count.checked_mul(ENTRY_BYTES as u64).filter(|bytes| *bytes <= footer_at);
+    let index_bytes = index_bytes.filter(|_| footer.starts_with(MAGIC)).ok_or_else(damaged)?;
+    let mut bytes = vec![0; usize::try_from(index_bytes).map_err(|_| damaged())?];
+    file.read_exact_at(&mut bytes, footer_at - index_bytes)?;
+    if blake3::hash(&bytes).as_bytes()[..] != footer[16..] {
+        return Err(damaged());
+    }
+    let entry = |bytes: &[u8]| Packed {
+        digest: array(&bytes[..32]),
+        offset_bytes: u64::from_le_bytes(array(&bytes[32..40])),
+        size_bytes: u64::from_le_bytes(array(&bytes[40..])),
+    };
+    Ok(bytes.chunks_exact(ENTRY_BYTES).map(entry).collect())
+}
+
+/// The bytes as an array; zeros where they are not as many.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap_or([0; N])
+}

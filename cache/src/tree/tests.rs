@@ -1,0 +1,251 @@
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rbuild_image::DiffId;
+
+use super::*;
+use crate::prune::PrunePolicy;
+use crate::root_dir::At as _;
+use crate::testing::{OPTIONS, path_of, pool, problems, read};
+use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
+
+/// A store on a disk: in memory, images cannot be mounted.
+struct DiskStore {
+    store: Store,
+    directory: tempfile::TempDir,
+}
+
+impl DiskStore {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        Self { store: open(&directory.path().join("store")), directory }
+    }
+
+    /// Another handle, as another process would have.
+    fn again(&self) -> Store {
+        open(self.store.root())
+    }
+
+    /// Files to copy from, by name, and the tree of them.
+    fn source(&self, files: &[(&str, &str)]) -> (PathBuf, Tree) {
+        let source = self.directory.path().join("source");
+        drop(fs::remove_dir_all(&source));
+        fs::create_dir(&source).unwrap();
+        let mut tree = Tree::new(Attributes::default());
+        for (name, content) in files {
+            fs::write(source.join(name), content).unwrap();
+            let attributes = Attributes { mode: 0o644, uid: 7, ..Attributes::default() };
+            let digest = Some(*blake3::hash(content.as_bytes()).as_bytes());
+            let kind = Kind::File(Content { size_bytes: content.len() as u64, digest, place: None });
+            let id = tree.add(Inode { attributes, kind });
+            tree.name(InodeId::ROOT, OsString::from(name), id);
+        }
+        (source, tree)
+    }
+
+    /// Commits a layer with these files in `/app`; `prepare` may do more in its upper directory. Returns how many were opened.
+    fn commit(
+        &self,
+        parent: &Snapshot,
+        files: &[(&str, &str)],
+        prepare: impl FnOnce(&Path),
+    ) -> (Snapshot, usize) {
+        let (source, tree) = self.source(files);
+        let mut active = self.store.prepare(parent).unwrap();
+        fs::create_dir(active.upper().join("app")).unwrap();
+        prepare(active.upper());
+        let names: Vec<(OsString, InodeId)> =
+            tree.entries(InodeId::ROOT).unwrap().iter().map(|(name, id)| (name.clone(), *id)).collect();
+        let opened = std::sync::atomic::AtomicUsize::new(0);
+        let open = |wanted: InodeId| {
+            opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (name, _) = names.iter().find(|(_, id)| *id == wanted).unwrap();
+            let path = source.join(name);
+            File::open(&path).at("open", &path)
+        };
+        active.graft(Path::new("app"), tree, &pool(), &open).unwrap();
+        (active.commit().unwrap(), opened.into_inner())
+    }
+
+    fn packs(&self) -> Vec<PathBuf> {
+        let packs = fs::read_dir(self.store.0.layout.packs()).into_iter().flatten();
+        let mut packs: Vec<PathBuf> = packs.map(|entry| entry.unwrap().path()).collect();
+        packs.sort();
+        packs
+    }
+}
+
+fn open(root: &Path) -> Store {
+    Store::open(root, &StoreOptions { layers: LayerForm::Tree, ..OPTIONS }).unwrap()
+}
+
+/// Leaves a test where layers cannot be images.
+macro_rules! require_trees {
+    ($test:expr) => {
+        crate::testing::require_overlay!();
+        if let Err(reason) = $test.store.tree_support() {
+            // In a user namespace there are none, whatever the kernel.
+            assert!(!rustix::process::geteuid().is_root() || in_user_namespace(), "{reason}");
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+    };
+}
+
+fn in_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
+}
+
+const FILES: [(&str, &str); 4] = [("a", "one"), ("b", "two"), ("empty", ""), ("twin", "one")];
+
+#[test]
+fn kernel_a_tree_is_read_as_what_it_was_made_of() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let (snapshot, opened) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    assert_eq!(opened, 2, "neither what is empty is opened nor what is known by now");
+    for store in [test.store.clone(), test.again()] {
+        let view = store.view(&snapshot).unwrap();
+        for (name, content) in FILES {
+            assert_eq!(read(&view, &format!("app/{name}")).as_deref(), Some(content));
+        }
+        let (file, root) = (fs::metadata(path_of(&view).join("app/a")), fs::metadata(path_of(&view)));
+        let (file, root) = (file.unwrap(), root.unwrap());
+        assert_eq!((file.uid(), file.dev()), (7, root.dev()), "all of it is one file system");
+    }
+}
+
+#[test]
+fn kernel_a_tree_is_changed_in_mounts_above_as_a_directory_is() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let active = test.store.prepare(&snapshot).unwrap();
+    let mount = active.mount(None).unwrap();
+    let root = path_of(&mount);
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    chown(root.join("app/a"), Some(3), Some(4)).unwrap();
+    fs::set_permissions(root.join("app/b"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(root.join("app/twin"), root.join("moved")).unwrap();
+    fs::hard_link(root.join("app/b"), root.join("link")).unwrap();
+    fs::remove_file(root.join("app/empty")).unwrap();
+    drop(mount);
+    // No metadata without data: what was touched is whole in the new layer.
+    assert_eq!(fs::read_to_string(active.upper().join("app/a")).unwrap(), "one");
+    assert_eq!(fs::read_to_string(active.upper().join("link")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(active.upper().join("moved")).unwrap(), "one");
+    let changed = active.commit().unwrap();
+    let view = test.store.view(&changed).unwrap();
+    assert_eq!(read(&view, "app/b").as_deref(), Some("two"));
+    assert_eq!(read(&view, "app/empty"), None);
+    assert_eq!(read(&view, "app/twin"), None);
+}
+
+#[test]
+fn kernel_what_is_said_of_a_tree_is_what_is_found_in_its_mount() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let base = crate::testing::commit_file(&test.store, &Snapshot::empty(), "gone", "x");
+    let prepare = |upper: &Path| {
+        fs::write(upper.join("large"), vec![5; 300_000]).unwrap();
+        fs::hard_link(upper.join("large"), upper.join("app/large-too")).unwrap();
+        std::os::unix::fs::symlink("a", upper.join("app/link")).unwrap();
+        let dir = File::open(upper).unwrap();
+        use std::os::fd::AsFd as _;
+        for name in ["gone", "never"] {
+            crate::layer::make_whiteout(dir.as_fd(), name.as_ref(), OverlayXattrs::Trusted).unwrap();
+        }
+        crate::layer::make_opaque(dir.as_fd(), "app".as_ref(), OverlayXattrs::Trusted).unwrap();
+    };
+    let (snapshot, _) = test.commit(&base, &FILES, prepare);
+    let described = test.store.describe_layers(&snapshot, None).unwrap();
+    let (diff_id, size_bytes): (DiffId, u64) = described[1];
+    // Without what is remembered, of the mount; fails if the digest is another.
+    let mut tar = Vec::new();
+    test.again().write_layer(&snapshot, 1, diff_id, &mut tar).unwrap();
+    assert_eq!(tar.len() as u64, size_bytes);
+    let text = String::from_utf8_lossy(&tar);
+    assert!(text.contains(".wh.gone") && !text.contains(".wh.never") && !text.contains(".wh..wh..opq"));
+    assert_eq!(problems(&test.store), []);
+}
+
+#[test]
+fn kernel_what_is_in_a_pack_is_neither_read_nor_written_again() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let changed = [("a", "one"), ("b", "three"), ("empty", ""), ("twin", "one")];
+    let (snapshot, opened) = test.commit(&Snapshot::empty(), &changed, |_| {});
+    assert_eq!(opened, 1);
+    let packs = test.packs();
+    assert_eq!(packs.len(), 2);
+    assert_eq!(pack::read_index(&File::open(&packs[1]).unwrap(), &packs[1]).unwrap().len(), 1);
+    assert_eq!(read(&test.store.view(&snapshot).unwrap(), "app/b").as_deref(), Some("three"));
+    let (_, opened) = test.commit(&Snapshot::empty(), &changed, |_| {});
+    assert_eq!((opened, test.packs().len()), (0, 2));
+}
+
+#[test]
+fn kernel_packs_go_with_the_last_layer_that_needs_them() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    fs::write(test.store.0.layout.pack(1000), "left by a crash").unwrap();
+    let target = crate::images::tests::store_image(&test.store, "{}");
+    test.store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&snapshot)).unwrap();
+    let usage = test.store.usage().unwrap();
+    assert!(usage.private_bytes >= 4096, "{usage:?}");
+    test.store.prune(&[PrunePolicy::default()]).unwrap();
+    assert_eq!(test.packs().len(), 1);
+    assert!(test.again().view(&snapshot).is_ok());
+    test.store.images().remove_target(target.digest).unwrap();
+    test.store.prune(&[PrunePolicy::default()]).unwrap();
+    assert_eq!(test.packs(), Vec::<PathBuf>::new());
+    assert_eq!(problems(&test.store), []);
+}
+
+#[test]
+fn kernel_damage_is_found_and_spreads_no_further() {
+    for damages_pack in [true, false] {
+        let test = DiskStore::new();
+        require_trees!(test);
+        let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+        let layer = snapshot.layers[0];
+        let path = if damages_pack { test.packs().remove(0) } else { test.store.0.layout.layer(layer) };
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 0).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 0).unwrap();
+        let store = test.again();
+        assert_eq!(problems(&store), [Problem::LayerChanged(layer)]);
+        let (_, left) = store.repair(&pool()).unwrap();
+        assert_eq!(left.problems, []);
+        let (snapshot, opened) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+        assert_eq!(opened, 2, "what was damaged is not used again");
+        let view = test.store.view(&snapshot).unwrap();
+        assert_eq!(read(&view, "app/a").as_deref(), Some("one"));
+    }
+}
+
+#[test]
+fn kernel_a_layer_has_few_packs() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let mut contents: Vec<String> = (0..40).map(|index| format!("first {index}")).collect();
+    let names: Vec<String> = (0..40).map(|index| format!("f{index}")).collect();
+    let mut snapshot = Snapshot::empty();
+    for round in 0..40 {
+        contents[round] = format!("changed {round}");
+        let files: Vec<(&str, &str)> =
+            names.iter().zip(&contents).map(|(name, content)| (name.as_str(), content.as_str())).collect();
+        snapshot = test.commit(&Snapshot::empty(), &files, |_| {}).0;
+    }
+    let (_, packs) = test.store.image_of(snapshot.layers[0]).unwrap().unwrap();
+    assert!(packs.len() <= 31, "{}", packs.len());
+    let view = test.store.view(&snapshot).unwrap();
+    for (name, content) in names.iter().zip(&contents) {
+        assert_eq!(read(&view, &format!("app/{name}")).as_deref(), Some(content.as_str()));
+    }
+}

@@ -1,0 +1,254 @@
+//! Plans the copy of a directory into an empty one as a [`Tree`]: looks at every file, and opens none.
+//!
+//! What a file holds is known by its digest where the stat cache remembers it, and else left to be read by whoever stores the
+//! tree. Everything else is as `tree.rs` and `entry.rs` would have made it: what is taken, and with which attributes.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rbuild_cache::content_digest::KnownContents;
+use rbuild_cache::layer::TREE_DEPTH_MAX;
+use rbuild_cache::layer::reader::Time;
+use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list, xattr};
+use rbuild_cache::tree::{self, Content, Entries, Inode, InodeId, Kind, Tree};
+use rustix::fs::{AtFlags, Timespec, UTIME_NOW, fstat, futimens, readlinkat, statat};
+
+use super::attributes::{CAPABILITY, Changes, modified_at};
+use super::filter::{Decision, Filter, Level};
+use super::run::Run;
+use super::{FileError, Graft, SourceKind};
+
+/// Looks at what a directory holds. `None` when it is less than is worth it.
+pub(super) fn plan(
+    run: &Run<'_>,
+    changes: &Changes,
+    filter: &Filter<'_>,
+    source: OwnedFd,
+    files_min: usize,
+) -> Result<Option<Graft>, FileError> {
+    let root = RootDir::from_fd(source);
+    let mut planner = Planner { run, changes, filter, root: &root, nodes: Vec::new() };
+    let stat = fstat(&root).at("read the attributes of", "")?;
+    planner.nodes.push(Node {
+        parent: 0,
+        name: OsString::new(),
+        stat,
+        what: What::Directory { taken: true },
+    });
+    let mut level = vec![Task { at: 0, path: PathBuf::new(), level: filter.top() }];
+    for _ in 0..=TREE_DEPTH_MAX {
+        level = planner.level(level)?;
+        if level.is_empty() {
+            return Ok((planner.nodes.len() > files_min).then(|| planner.finish()));
+        }
+    }
+    Err(FileError::TooDeep { path: level.swap_remove(0).path })
+}
+
+/// Says that something was put into a directory: it is in the layer then, with a new time.
+pub(super) fn touch(directory: BorrowedFd<'_>) -> Result<(), FileError> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Ok(futimens(directory, &modified_at(now)).at("set the time of", "the destination")?)
+}
+
+struct Planner<'a> {
+    run: &'a Run<'a>,
+    changes: &'a Changes,
+    filter: &'a Filter<'a>,
+    root: &'a RootDir,
+    /// Each directory before what is in it.
+    nodes: Vec<Node>,
+}
+
+/// Something that is copied.
+struct Node {
+    /// The directory that it is in, by its place.
+    parent: usize,
+    name: OsString,
+    stat: Stat,
+    what: What,
+}
+
+enum What {
+    /// A directory; one that is not asked for is made when something is put into it.
+    Directory {
+        taken: bool,
+    },
+    File {
+        digest: Option<[u8; 32]>,
+        capability: Option<Vec<u8>>,
+    },
+    Link(Vec<u8>),
+    Special(FileType),
+}
+
+/// A directory to be listed.
+struct Task {
+    at: usize,
+    path: PathBuf,
+    level: Level,
+}
+
+/// A directory that is being listed.
+struct OpenDir<'a> {
+    path: &'a Path,
+    fd: BorrowedFd<'a>,
+    known: KnownContents,
+}
+
+/// What was found in one, with the lists for what is below.
+type Found = Vec<(Node, Option<Level>)>;
+
+impl Planner<'_> {
+    /// Lists the directories of a level, and returns those of the next.
+    fn level(&mut self, tasks: Vec<Task>) -> Result<Vec<Task>, FileError> {
+        let pool = self.run.options.pool;
+        let this = &*self;
+        let found: Vec<Found> =
+            pool.install(|| tasks.par_iter().map(|task| this.entries(task)).collect::<Result<_, _>>())?;
+        let mut next = Vec::new();
+        for (task, found) in tasks.into_iter().zip(found) {
+            for (node, level) in found {
+                if let Some(level) = level {
+                    let path = task.path.join(&node.name);
+                    next.push(Task { at: self.nodes.len(), path, level });
+                }
+                self.nodes.push(node);
+            }
+        }
+        Ok(next)
+    }
+
+    fn entries(&self, task: &Task) -> Result<Found, FileError> {
+        self.run.check_cancelled()?;
+        let dir = self.root.open_dir(&task.path)?;
+        let known = match self.run.options.known.filter(|_| self.changes.kind == SourceKind::Context) {
+            Some(cache) => KnownContents::of(cache, &fstat(&dir).at("read the attributes of", &task.path)?),
+            None => KnownContents::default(),
+        };
+        let (mut found, open) = (Vec::new(), OpenDir { path: &task.path, fd: dir.as_fd(), known });
+        for (name, kind) in list(dir.as_fd()).at("list", &task.path)? {
+            let (taken, level) = if kind.is_dir() {
+                match self.filter.decide(&task.level, &task.path, &name) {
+                    Decision::Prune => continue,
+                    Decision::Pass(level) => (false, Some(level)),
+                    Decision::Take(level) => (true, Some(level)),
+                }
+            } else if self.filter.takes(&task.level, &task.path, &name) {
+                (true, None)
+            } else {
+                continue;
+            };
+            let node = self.node(&open, task.at, name, taken)?;
+            found.push((node, level));
+        }
+        Ok(found)
+    }
+
+    fn node(
+        &self,
+        open: &OpenDir<'_>,
+        parent: usize,
+        name: OsString,
+        taken: bool,
+    ) -> Result<Node, FileError> {
+        let (path, dir) = (open.path.join(&name), open.fd);
+        let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", &path)?;
+        let is_context = self.changes.kind == SourceKind::Context;
+        let what = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => What::Directory { taken },
+            FileType::RegularFile => What::File {
+                digest: open.known.digest(&name, &stat),
+                capability: if is_context { None } else { capability(dir, &name, &path)? },
+            },
+            FileType::Symlink => {
+                let target = readlinkat(dir, &name, Vec::new()).at("read the link", &path)?;
+                What::Link(target.into_bytes())
+            }
+            FileType::Socket if is_context => What::File { digest: None, capability: None },
+            FileType::Unknown => return Err(FileError::UnknownKind { path }),
+            kind => What::Special(kind),
+        };
+        Ok(Node { parent, name, stat, what })
+    }
+
+    /// Makes a tree of what is taken.
+    fn finish(self) -> Graft {
+        let kept = self.kept();
+        let mut tree = Tree::new(tree::Attributes::default());
+        let mut ids = vec![InodeId::ROOT; self.nodes.len()];
+        let (mut sources, mut links) = (HashMap::new(), HashMap::new());
+        for (at, node) in self.nodes.iter().enumerate().skip(1).filter(|(at, _)| kept[*at]) {
+            let several = matches!(node.what, What::File { .. }) && node.stat.st_nlink > 1;
+            let inode = (node.stat.st_dev, node.stat.st_ino);
+            let id = match links.get(&inode).filter(|_| several) {
+                Some(first) => *first,
+                None => {
+                    let id = tree.add(self.inode(node));
+                    self.run.count(u64::try_from(node.stat.st_size).unwrap_or(0));
+                    if matches!(node.what, What::File { .. }) {
+                        sources.insert(id, self.path_of(at));
+                    }
+                    id
+                }
+            };
+            if several {
+                links.insert(inode, id);
+            }
+            ids[at] = id;
+            tree.name(ids[node.parent], node.name.clone(), id);
+        }
+        Graft { path: PathBuf::new(), tree, sources }
+    }
+
+    /// Which nodes are in the tree: not the directories that nobody asked for and that nothing is in.
+    fn kept(&self) -> Vec<bool> {
+        let mut kept = vec![false; self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate().rev() {
+            kept[at] |= !matches!(node.what, What::Directory { taken: false });
+            kept[node.parent] |= kept[at];
+        }
+        kept
+    }
+
+    fn path_of(&self, at: usize) -> PathBuf {
+        let mut names: Vec<&OsStr> = Vec::new();
+        let mut at = at;
+        while at > 0 {
+            names.push(&self.nodes[at].name);
+            at = self.nodes[at].parent;
+        }
+        names.iter().rev().collect()
+    }
+
+    fn inode(&self, node: &Node) -> Inode {
+        let given = self.changes.attributes(&node.stat);
+        let mtime =
+            Time { seconds: given.time.tv_sec, nanoseconds: u32::try_from(given.time.tv_nsec).unwrap_or(0) };
+        let size_bytes = u64::try_from(node.stat.st_size).unwrap_or(0);
+        let (kind, mode, capability) = match &node.what {
+            What::Directory { .. } => (Kind::Directory(Entries::new()), given.mode, None),
+            What::File { digest, capability } => {
+                let size_bytes = if node.stat.st_mode & 0o170_000 == 0o100_000 { size_bytes } else { 0 };
+                (
+                    Kind::File(Content { size_bytes, digest: *digest, place: None }),
+                    given.mode,
+                    capability.clone(),
+                )
+            }
+            // Links have no mode of their own.
+            What::Link(target) => (Kind::Symlink(target.clone()), 0o777, None),
+            What::Special(kind) => (Kind::Special(*kind, node.stat.st_rdev), given.mode, None),
+        };
+        let xattrs = capability.map(|value| (CAPABILITY.to_owned(), value)).into_iter().collect();
+        let attributes = tree::Attributes { mode, uid: given.ids.uid, gid: given.ids.gid, mtime, xattrs };
+        Inode { attributes, kind }
+    }
+}
+
+fn capability(dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    Ok(xattr::read(dir, name, CAPABILITY).at("copy the capabilities of", path)?)
+}
