@@ -1,6 +1,6 @@
 //! A tree becomes a layer: its contents are looked for in the packs that there are, the rest goes into one new pack.
 //!
-//! What is found is used without the source being opened, if its digest is known. A layer points into [`PACKS_MAX`] packs at most, those
+//! What is found is used without the source being opened, if its digest is known. A layer points into `PACKS_MAX` packs at most, those
 //! that have the most of it: what the others have is written again, so that a thousand builds that each changed one file do
 //! not leave layers with a thousand packs.
 
