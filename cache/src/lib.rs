@@ -84,6 +84,7 @@ mod layout;
 mod lease;
 mod lock;
 mod mutable;
+mod pipe;
 pub mod prune;
 pub mod records;
 pub mod root_dir;
@@ -109,6 +110,7 @@ pub use layout::Area;
 pub use lease::Lease;
 pub use lock::KeyLock;
 pub use mutable::{Mutable, MutableKind};
+pub use pipe::piped;
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{

@@ -2,13 +2,12 @@
 
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
-use std::thread;
 
 use super::Snapshot;
 use super::overlay::{MountedRoot, Overlay};
 use crate::layer::{self, ArchiveOptions};
 use crate::root_dir::RootDir;
-use crate::{Result, Store};
+use crate::{Result, Store, piped};
 
 impl Store {
     /// Mounts what [`Store::mount_writable`] shows, read-only. Also while that is mounted: what changes meanwhile may be seen or not.
@@ -34,17 +33,14 @@ impl Store {
         let lowers = self.open_stack(parent)?;
         let failed = |source| crate::Error::CopyLayer { path: upper.to_owned(), source };
         let upper = RootDir::open(upper)?;
-        let (reader, writer) = std::io::pipe().map_err(|error| failed(layer::Error::Write(error)))?;
-        thread::scope(|scope| {
-            let archive = scope.spawn(move || {
+        let (archived, snapshot) = piped(
+            |writer| {
                 let mut writer = BufWriter::new(writer);
                 layer::diff(&upper, &lowers, self.xattrs(), &ArchiveOptions::default(), &mut writer)
-            });
-            let snapshot = self.apply_layer(parent, None, None, &mut BufReader::new(reader));
-            match archive.join() {
-                Ok(archived) => archived.map_err(failed).and(snapshot),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+            },
+            |reader| self.apply_layer(parent, None, None, &mut BufReader::new(reader)),
+        )
+        .map_err(|error| failed(layer::Error::Write(error)))?;
+        archived.map_err(failed).and(snapshot)
     }
 }

@@ -3,13 +3,10 @@
 //! Each is carried out, as an archive would be, in a mount of what stays: overlayfs itself then writes the one layer that makes
 //! the same of it, whiteouts and all.
 
-use std::io;
-use std::thread;
-
 use super::Snapshot;
 use crate::layer::{self, ApplyOptions, Form};
 use crate::root_dir::RootDir;
-use crate::{Error, Result, Store};
+use crate::{Error, Result, Store, piped};
 
 impl Store {
     /// The same tree as `snapshot`, in which the layers above the lowest `kept` are one. A stack that has no two of these is
@@ -48,14 +45,12 @@ impl Store {
         tree: &RootDir,
         form: Form,
     ) -> Result<(), layer::Error> {
-        let (mut reader, mut writer) = io::pipe().map_err(layer::Error::Write)?;
-        thread::scope(|scope| {
-            let archived = scope.spawn(move || self.archive(stack, index, None, &mut writer));
-            let applied = layer::apply(&mut reader, tree, &ApplyOptions::onto_tree(form)).map(drop);
-            drop(reader);
-            let archived = archived.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // A reader that failed breaks the writer's pipe: it is the cause.
-            applied.and(archived)
-        })
+        let (archived, applied) = piped(
+            |writer| self.archive(stack, index, None, writer),
+            |reader| layer::apply(reader, tree, &ApplyOptions::onto_tree(form)).map(drop),
+        )
+        .map_err(layer::Error::Write)?;
+        // A reader that failed breaks the writer's pipe: it is the cause.
+        applied.and(archived)
     }
 }

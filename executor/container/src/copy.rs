@@ -4,12 +4,12 @@
 //! target names; a source that ends in `/.` is what is in the directory. Both sides are trees beneath a descriptor, which no link
 //! leads out of; a copied link stays a link.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
-use std::thread;
 
 use rbuild_cache::layer::compression::decompress;
 use rbuild_cache::layer::{self, ApplyOptions, ArchiveOptions, Devices, Owners};
+use rbuild_cache::piped;
 use rbuild_cache::root_dir::{FileType, PathError, RootDir};
 use thiserror::Error;
 
@@ -266,21 +266,13 @@ pub(crate) fn through<T: Send>(
     write: impl FnOnce(&mut dyn Write) -> Result<T, layer::Error> + Send,
     read: impl FnOnce(&mut (dyn Read + Send)) -> Result<(), layer::Error>,
 ) -> Result<T, layer::Error> {
-    let (mut reader, mut writer) = io::pipe().map_err(layer::Error::Read)?;
-    thread::scope(|scope| {
-        let written = scope.spawn(move || write(&mut writer));
-        let done = read(&mut reader);
-        // A writer that nobody reads ends.
-        drop(reader);
-        let written = written.join();
-        // Where both failed, the reader's failure is the writer's reason; but what could not be read was never written whole.
-        match (done, written) {
-            (Err(layer::Error::Truncated { .. }), Ok(Err(error))) | (Ok(()), Ok(Err(error))) => Err(error),
-            (Err(error), _) => Err(error),
-            (Ok(()), Ok(written)) => written,
-            (Ok(()), Err(_)) => Err(layer::Error::Read(io::ErrorKind::Other.into())),
-        }
-    })
+    let (written, done) = piped(|out| write(out), |input| read(input)).map_err(layer::Error::Read)?;
+    // Where both failed, the reader's failure is the writer's reason; but what could not be read was never written whole.
+    match (done, written) {
+        (Err(layer::Error::Truncated { .. }), Err(error)) => Err(error),
+        (Err(error), _) => Err(error),
+        (Ok(()), written) => written,
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use rbuild_cache::layer::{ApplyOptions, ArchiveOptions, Mtimes, Owners, apply, export_all};
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::{Snapshot, Store};
+use rbuild_cache::{Snapshot, Store, piped};
 use thiserror::Error;
 
 /// Why a tree could not be written out.
@@ -77,16 +76,12 @@ pub fn export_directory(
     let make = |subject: String| move |source| ExportError::Make { subject, source };
     std::fs::create_dir_all(dest).map_err(make(format!("directory `{}`", dest.display())))?;
     let root = RootDir::open(dest)?;
-    let (mut reader, mut writer) = io::pipe().map_err(make("a pipe".to_owned()))?;
     let owners = Owners::All { uid: owner.0, gid: owner.1 };
     let options = ApplyOptions { owners, ..ApplyOptions::literal() };
-    thread::scope(|scope| {
-        let export = scope.spawn(move || export_tar(store, trees, &mut writer));
-        let applied = apply(&mut reader, &root, &options);
-        drop(reader);
-        let exported = export.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // A failed reader breaks the writer's pipe: the reader's error is the cause.
-        applied.map_err(|source| ExportError::Write { dest: dest.display().to_string(), source })?;
-        exported
-    })
+    let (exported, applied) =
+        piped(|writer| export_tar(store, trees, writer), |reader| apply(reader, &root, &options))
+            .map_err(make("a pipe".to_owned()))?;
+    // A failed reader breaks the writer's pipe: the reader's error is the cause.
+    applied.map_err(|source| ExportError::Write { dest: dest.display().to_string(), source })?;
+    exported
 }
