@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{Access as Rights, access};
-use rustix::mount::{FsOpenFlags, MountAttrFlags, fsopen};
+use rustix::mount::MountAttrFlags;
 use serde::Serialize;
 
 use crate::cgroup::CgroupSupport;
@@ -32,8 +32,6 @@ pub struct Probe {
     pub apparmor: bool,
     /// Whether SELinux is on.
     pub selinux: bool,
-    /// Whether EROFS can be mounted.
-    pub erofs: bool,
     /// Whether this process can make mounts that show files with other owners.
     pub idmapped_mounts: bool,
     /// Which foreign programs the kernel has an interpreter for.
@@ -60,7 +58,6 @@ impl Probe {
             landlock: sys::landlock_version(),
             apparmor: starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            erofs: has_filesystem("erofs"),
             idmapped_mounts: has_idmapped_mounts().unwrap_or(false),
             emulators: emulators(),
             fuse: can_open("/dev/fuse"),
@@ -76,16 +73,6 @@ fn starts_with(path: &str, text: &str) -> bool {
 
 fn can_open(path: &str) -> bool {
     access(path, Rights::READ_OK | Rights::WRITE_OK).is_ok()
-}
-
-/// Asking for one loads its module where the kernel may do that. Who must not mount it is told so, and not that it is not there.
-fn has_filesystem(kind: &str) -> bool {
-    match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
-        Ok(_) => true,
-        Err(rustix::io::Errno::PERM) => fs::read_to_string("/proc/filesystems")
-            .is_ok_and(|list| list.split_whitespace().any(|one| one == kind)),
-        Err(_) => false,
-    }
 }
 
 /// Asks for one with the machine's own ids. No kernel makes that: one that has such mounts refuses these ids, any other the whole idea.
