@@ -9,8 +9,6 @@ use super::create::{invalid, size};
 use crate::args::{RateArgs, ResourceArgs};
 use crate::report::Failure;
 
-/// How many microseconds of processor time a processor has in a period of a quota.
-const CPU_PERIOD_US: f64 = 100_000.0;
 /// With less no container starts.
 const MEMORY_BYTES_MIN: u64 = 6 * 1024 * 1024;
 /// What a weight of disks may be.
@@ -79,9 +77,10 @@ fn cpu_quota(options: &ResourceArgs) -> Result<Option<CpuQuota>, Failure> {
     let number = number.ok_or_else(|| invalid(format!("invalid --cpus `{text}`")))?;
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a quota is whole microseconds, and no larger than the type"
+        clippy::cast_sign_loss,
+        reason = "more than zero, and what is too large is without limit"
     )]
-    Ok(CpuQuota::new((number * CPU_PERIOD_US) as i64, 0))
+    Ok(Some(CpuQuota::of_nano_cpus((number * 1e9) as u64)))
 }
 
 /// How fast the processes of a container may read and write.
