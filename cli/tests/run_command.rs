@@ -156,7 +156,7 @@ fn options_of_run_are_seen_inside() {
         (&["--entrypoint", "echo", "busybox", "-e", "a"], "a\n"),
         (&["--entrypoint", "", "busybox", "echo", "a"], "a\n"),
         (&["--hostname", "box", "busybox", "hostname"], "box\n"),
-        (&["--add-host", "db:10.1.2.3", "busybox", "grep", "db", "/etc/hosts"], "10.1.2.3\tdb\n"),
+        (&["--add-host", "db:10.1.2.3", "busybox", "grep", "-w", "db", "/etc/hosts"], "10.1.2.3\tdb\n"),
         (&["--network", "none", "busybox", "ls", "/sys/class/net"], "lo\n"),
         (&["--read-only", "busybox", "sh", "-c", "touch /tmp/x 2>/dev/null; echo $?"], "1\n"),
     ];
