@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{TestEnvironment, skip};
 
 /// A registry in a process of its own, ended when dropped.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    host: String,
+    pub(crate) host: String,
 }
 
 impl Drop for Registry {
@@ -22,12 +22,13 @@ impl Drop for Registry {
 
 impl Registry {
     /// Starts one that keeps its data in the test's directory. `None`, said aloud, where there is none.
-    fn start(test: &TestEnvironment) -> Option<Self> {
+    pub(crate) fn start(test: &TestEnvironment) -> Option<Self> {
         let settings = test.write("registry.yml", "version: 0.1\n");
         #[expect(clippy::disallowed_methods, reason = "a registry to test against")]
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(settings).stdout(Stdio::null()).stderr(Stdio::piped());
         command.env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", test.path("registry"));
+        command.env("REGISTRY_STORAGE_DELETE_ENABLED", "true");
         command.env("REGISTRY_HTTP_ADDR", "127.0.0.1:0").env("REGISTRY_LOG_FORMATTER", "json");
         let mut child = match command.spawn() {
             Ok(child) => child,
@@ -40,7 +41,7 @@ impl Registry {
         Some(Self { child, host })
     }
 
-    fn name(&self, rest: &str) -> String {
+    pub(crate) fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.host)
     }
 }

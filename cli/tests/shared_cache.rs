@@ -1,11 +1,12 @@
-//! Builds on several machines that share what they made: each machine a store of its own, the shared cache in a registry or a
-//! directory.
+//! Builds on several machines that share what they made: each machine a store of its own, the shared cache in a registry, a
+//! directory or an object store.
 
 use std::fs;
 
-use rbuild_registry::testing::{FakeRegistry, Fault};
+use rbuild_registry::testing::{FakeRegistry, Fault, S3Server};
 
 use crate::common::{Context, TestEnvironment};
+use crate::registry::Registry;
 
 const DOCKERFILE: &str = "FROM busybox AS tools\nRUN echo tool >/tool\nFROM busybox\nRUN echo one >/one\n\
                           COPY --from=tools /tool /tool\nCOPY file /file\nRUN cat /one /tool /file >/all\n";
@@ -38,6 +39,31 @@ fn app(test: &TestEnvironment, name: &str, registry: &FakeRegistry, file: &str) 
 /// A machine that has nothing yet.
 fn another(test: &mut TestEnvironment, name: &str) {
     test.set_store(test.path(name));
+}
+
+/// The servers of one test, and the shared caches that they, and a directory, keep.
+struct Caches {
+    registry: Registry,
+    s3: S3Server,
+    directory: String,
+}
+
+impl Caches {
+    fn start(test: &TestEnvironment) -> Option<Self> {
+        let directory = test.path("cache").to_str().unwrap().to_owned();
+        let s3 = S3Server::start(&test.path("s3")).unwrap();
+        Some(Self { registry: Registry::start(test)?, s3, directory })
+    }
+
+    /// Each as `--cache-to` and as `--cache-from` take it.
+    fn words(&self) -> [(String, String); 3] {
+        let same = |word: String| (word.clone(), word);
+        [
+            same(format!("type=registry,ref={}", self.registry.name("cache"))),
+            same(self.s3.cache(&self.s3.name(), "team")),
+            (format!("type=local,dest={}", self.directory), format!("type=local,src={}", self.directory)),
+        ]
+    }
 }
 
 fn names(steps: &[&str]) -> Vec<String> {
@@ -109,23 +135,26 @@ fn a_result_that_is_only_pushed_does_not_pass_through() {
 }
 
 #[test]
-fn a_directory_is_a_shared_cache_too() {
-    let Some((mut test, context, _registry)) = machine() else { return };
-    let directory = test.path("cache");
-    let (to, from) = (
-        format!("type=local,dest={}", directory.display()),
-        format!("type=local,src={}", directory.display()),
-    );
-    test.build(&context, &["-t", "app", "--cache-to", &to]).succeeds();
-    another(&mut test, "second");
-    let second = test.build(&context, &["-t", "app", "--cache-from", &from]).succeeds();
-    // Of the other stage, nothing is kept, and nothing is needed.
-    assert_eq!(second.ran(), [""; 0]);
-    context.write("file", "changed\n");
-    another(&mut test, "third");
-    let third = test.build(&context, &["-t", "app", "--cache-from", &from]).succeeds();
-    assert_eq!(names(&third.ran()), names(&STEPS[3..]));
-    test.assert_sound();
+fn registries_object_stores_and_directories_are_shared_caches() {
+    let Some((mut test, context, _base)) = machine() else { return };
+    let Some(caches) = Caches::start(&test) else { return };
+    for (number, (to, from)) in caches.words().iter().enumerate() {
+        context.write("file", "file\n");
+        another(&mut test, &format!("first {number}"));
+        let first = test.build(&context, &["-t", "app", "--cache-to", to]).succeeds();
+        assert_eq!(names(&first.ran()), names(&STEPS), "{to}");
+        first.says_nothing_of(&["was not written"]);
+        another(&mut test, &format!("second {number}"));
+        let second = test.build(&context, &["-t", "app", "--cache-from", from]).succeeds();
+        // Of the other stage, nothing is kept, and nothing is needed.
+        assert_eq!(second.ran(), [""; 0], "{from}");
+        context.write("file", "changed\n");
+        another(&mut test, &format!("third {number}"));
+        let third = test.build(&context, &["-t", "app", "--cache-from", from]).succeeds();
+        assert_eq!(names(&third.ran()), names(&STEPS[3..]), "{from}");
+        assert_eq!(test.run("app", "cat /all"), "one\ntool\nchanged\n");
+        test.assert_sound();
+    }
 }
 
 #[test]

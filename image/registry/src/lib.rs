@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod delete;
 mod error;
 mod fetch;
 mod host;
@@ -63,7 +64,7 @@ pub use http::{HttpFile, HttpOutcome, HttpRequest};
 pub use mirrors::Mirror;
 pub use options::{ClientOptions, HostTls, Proxies, Security, WarningSink};
 pub use push::PushOutcome;
-pub use remote_store::{BucketKind, BucketOptions, RemoteStore};
+pub use remote_store::{BucketKind, BucketOptions, ListedBlob, RemoteStore};
 pub use resolve::{Resolved, ResolvedImage};
 
 use session::Session;

@@ -238,16 +238,21 @@ fn redirect_error(start: &Url) -> Error {
     Error::Redirect { url: ShownUrl::of(start) }
 }
 
-fn build_client(
-    options: &ClientOptions,
-    security: Security,
-    tls: Option<&HostTls>,
-) -> Result<reqwest::Client> {
+/// To be called before any HTTP client is made: those panic without it.
+pub(crate) fn install_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Fails when the program has installed one already, which is then as good.
         rustls::crypto::ring::default_provider().install_default().ok();
     });
+}
+
+fn build_client(
+    options: &ClientOptions,
+    security: Security,
+    tls: Option<&HostTls>,
+) -> Result<reqwest::Client> {
+    install_cryptography();
     let builder = reqwest::Client::builder()
         .user_agent(&options.user_agent)
         .redirect(redirect::Policy::none())

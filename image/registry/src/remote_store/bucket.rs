@@ -29,6 +29,7 @@ use object_store::{
 use rbuild_image::{Descriptor, Digest, Hasher};
 
 use crate::push::read_up_to;
+use crate::transport::install_cryptography;
 use crate::{BlobUpload, ClientOptions, Error, PushOutcome, Result, Secret, ShownUrl, Watch};
 
 /// What one part of an upload has; the least that S3 takes is 5 MiB.
@@ -38,6 +39,8 @@ const PARTS_AT_ONCE: usize = 4;
 /// How often a request that failed in passing is sent again, and for how long.
 const RETRIES: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a part may take to be sent: the HTTP client counts that as waiting for an answer. A slow line has some 70 kB a second.
+const PART_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a download may break without having brought anything.
 const BREAKS_MAX: u32 = 3;
 
@@ -91,7 +94,9 @@ pub struct BucketOptions {
 /// A bucket, and the way to it.
 #[derive(Clone)]
 pub(super) struct Bucket {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The same, with more patience.
+    uploads: Arc<dyn ObjectStore>,
     prefix: String,
     /// `s3://bucket/prefix`.
     shown: String,
@@ -108,31 +113,39 @@ impl Bucket {
         let shown = path.display().to_string();
         let failed = |source| Error::Object { verb: "open", object: shown.clone(), source };
         std::fs::create_dir_all(path).map_err(|source| failed(object_store_error(source)))?;
-        let store = LocalFileSystem::new_with_prefix(path).map_err(failed)?;
-        Ok(Self { store: Arc::new(store), prefix: String::new(), shown })
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(path).map_err(failed)?);
+        Ok(Self { uploads: Arc::clone(&store), store, prefix: String::new(), shown })
     }
 
     pub(super) fn new(options: &BucketOptions, client: &ClientOptions) -> Result<Self> {
+        install_cryptography();
         let scheme = match options.kind {
             BucketKind::S3 { .. } => "s3",
             BucketKind::Gcs { .. } => "gs",
             BucketKind::Azure { .. } => "az",
         };
         let shown = format!("{scheme}://{}/{}", options.bucket, options.prefix);
-        let store = build(options, http_options(client, &options.kind)?);
-        let store = store.map_err(|source| Error::Object { verb: "open", object: shown.clone(), source })?;
-        Ok(Self { store, prefix: options.prefix.clone(), shown })
+        let store = |read_timeout| {
+            build(options, http_options(client, &options.kind)?.with_read_timeout(read_timeout))
+                .map_err(|source| Error::Object { verb: "open", object: shown.clone(), source })
+        };
+        let (store, uploads) = (store(client.read_timeout)?, store(client.read_timeout.max(PART_TIMEOUT))?);
+        Ok(Self { store, uploads, prefix: options.prefix.clone(), shown })
     }
 
-    fn path(&self, rest: &str) -> Path {
+    pub(super) fn path(&self, rest: &str) -> Path {
         Path::from(format!("{}{rest}", self.prefix))
     }
 
-    fn blob(&self, digest: Digest) -> Path {
+    pub(super) fn document_path(&self, name: &str) -> Path {
+        self.path(&format!("records/{name}"))
+    }
+
+    pub(super) fn blob(&self, digest: Digest) -> Path {
         self.path(&format!("blobs/sha256/{}", digest.hex()))
     }
 
-    fn failed(&self, verb: &'static str, path: &Path) -> impl Fn(object_store::Error) -> Error {
+    pub(super) fn failed(&self, verb: &'static str, path: &Path) -> impl Fn(object_store::Error) -> Error {
         let object = format!("{} of {}", path, self.shown);
         move |source| Error::Object { verb, object: object.clone(), source }
     }
@@ -157,10 +170,10 @@ impl Bucket {
         let first = source.next_part()?;
         if first.len() < PART_SIZE_BYTES {
             source.finish(digest)?;
-            self.store.put(&path, first.into()).await.map_err(failed)?;
+            self.uploads.put(&path, first.into()).await.map_err(failed)?;
             return Ok(PushOutcome::Uploaded);
         }
-        let parts = self.store.put_multipart(&path).await.map_err(&failed)?;
+        let parts = self.uploads.put_multipart(&path).await.map_err(&failed)?;
         let mut writer = WriteMultipart::new_with_chunk_size(parts, PART_SIZE_BYTES);
         let mut part = first;
         // An object comes into being when its last part is announced, and that is done once all has been verified.
@@ -245,7 +258,7 @@ impl Bucket {
     }
 
     pub(super) async fn document(&self, name: &str, size_bytes_max: u64) -> Result<Option<Vec<u8>>> {
-        let path = self.path(&format!("records/{name}"));
+        let path = self.document_path(name);
         let failed = self.failed("read", &path);
         let found = self.store.get(&path).await.map_err(&failed)?;
         let too_large = || Error::TooLarge {
@@ -264,7 +277,7 @@ impl Bucket {
     }
 
     pub(super) async fn put_document(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path(&format!("records/{name}"));
+        let path = self.document_path(name);
         let payload = Bytes::copy_from_slice(bytes).into();
         self.store.put(&path, payload).await.map(drop).map_err(self.failed("write", &path))
     }
@@ -362,7 +375,6 @@ fn http_options(options: &ClientOptions, kind: &BucketKind) -> Result<HttpOption
     let mut http = HttpOptions::new()
         .with_allow_http(is_plain)
         .with_connect_timeout(options.connect_timeout)
-        .with_read_timeout(options.read_timeout)
         .with_timeout_disabled()
         .with_proxy_excludes(options.proxies.bypass_with_loopback());
     for bundle in &options.certificates {

@@ -10,6 +10,7 @@
 mod bucket;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::fmt;
 use std::io::Write;
@@ -22,6 +23,7 @@ use rbuild_image::{Descriptor, Digest, MANIFEST_SIZE_BYTES_MAX, MediaType, Refer
 
 use self::bucket::Bucket;
 pub use self::bucket::{BucketKind, BucketOptions};
+pub use self::upkeep::ListedBlob;
 use crate::{BlobUpload, Client, Error, OpenBlob, PushOutcome, Result, Watch};
 
 /// How many documents are asked for at a time.

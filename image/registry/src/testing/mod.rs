@@ -1,14 +1,17 @@
-//! A registry in this process, which can be told to misbehave.
+//! Servers in this process: a registry, which can be told to misbehave, and an object store.
 //!
 //! [`FakeRegistry`] listens on a port of the loopback interface, keeps repositories in memory, and speaks the
 //! distribution protocol, the token protocol and, below `/files/`, plain file serving: enough to pull, push and
 //! `ADD` against. A [`Fault`] is played for the next requests that fit its method and path. Every request is
 //! recorded, so that a test can say what should have gone over the wire.
 //!
-//! Threads and the standard library only: it shares no code with the client that it tests.
+//! Threads and the standard library only: it shares no code with the client that it tests. [`S3Server`] is no fake, and a
+//! [`Wire`] lies before any of them: it counts what goes over it, and breaks.
 
 mod message;
+mod s3;
 mod serve;
+mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -21,6 +24,8 @@ use std::time::Duration;
 use rbuild_image::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Platform, Reference};
 
 pub use message::Request;
+pub use s3::S3Server;
+pub use wire::{Moved, Wire};
 
 /// How the next fitting answer goes wrong.
 #[derive(Debug, Clone)]

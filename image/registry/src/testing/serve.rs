@@ -123,6 +123,10 @@ fn manifest(state: &mut State, request: &Request, repository: &str, selector: &s
         }
         return Answer::new(201).header("Docker-Content-Digest", digest);
     }
+    if request.method == "DELETE" {
+        repository.tags.retain(|_, digest| digest != selector);
+        return Answer::new(if repository.manifests.remove(selector).is_some() { 202 } else { 404 });
+    }
     let digest = repository.tags.get(selector).map_or(selector, String::as_str);
     match repository.manifests.get(digest) {
         None => Answer::error(404, "MANIFEST_UNKNOWN"),
