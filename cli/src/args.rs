@@ -28,7 +28,8 @@ pub(crate) use self::images::{
 };
 pub(crate) use self::limits::LimitArgs;
 pub(crate) use self::networks::{
-    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs,
+    NetworkLsArgs, NetworkMember, NetworkRmArgs,
 };
 pub(crate) use self::store::{
     AboutArgs, CacheMountCommand, CompletionArgs, DfArgs, DuArgs, EventsArgs, FilterArgs, ImagePruneArgs,

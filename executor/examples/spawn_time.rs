@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kinds: [(&str, MakeNetwork<'_>); 3] = [
         ("host network", &|| Ok(Network::Host)),
         ("no network", &|| Ok(Network::None)),
-        ("own network", &|| networks.connect().map(Network::Own)),
+        ("own network", &|| networks.connect().map(Network::from)),
     ];
     for (name, network) in kinds {
         let mut times = Vec::with_capacity(rounds);

@@ -93,6 +93,18 @@ pub enum Names {
     Machine,
 }
 
+impl Names {
+    /// The names of a container's own addresses in `/etc/hosts`, the longest first.
+    pub fn of_addresses(&self, hostname: &str) -> String {
+        match self {
+            Self::Own { domainname } if !domainname.is_empty() => {
+                format!("{hostname}.{domainname} {hostname}")
+            }
+            _ => hostname.to_owned(),
+        }
+    }
+}
+
 /// Whose processes a container sees.
 #[derive(Debug, Default)]
 pub enum PidNamespace {

@@ -10,7 +10,7 @@ use crate::container::{Container, Device, Names, PidNamespace, Security};
 use crate::error::Error;
 use crate::handshake::{DescriptorIndex, MountSpec, NetworkSpec, NewPlace, SourceSpec};
 use crate::mount::{Mount, MountFlags, MountSource, PlainRoot, Root};
-use crate::network::{Dns, HostsHead, Network, Resolver, hosts_file};
+use crate::network::{Dns, HostsHead, Network, Resolver, hosts_file, locked};
 use crate::spawn::detached_clone;
 
 /// The descriptors that go with a spec, which names them by their place.
@@ -90,7 +90,7 @@ fn describe_network(network: &Network, descriptors: &mut Descriptors) -> Result<
         Network::Host => return Ok(NetworkSpec::Host),
         Network::None => return Ok(NetworkSpec::None),
         Network::Namespace(namespace) => namespace.try_clone(),
-        Network::Own(connection) => connection.namespace(),
+        Network::Own(connection) => locked(connection).namespace(),
     };
     let namespace = namespace.map_err(|error| Error::setup("keep the network namespace", error))?;
     Ok(NetworkSpec::Join(descriptors.keep(namespace)))
@@ -105,13 +105,11 @@ fn etc(
 ) -> Vec<(String, String)> {
     let (mut dns, mut addresses, mut machine) = (dns.clone(), Vec::new(), None);
     if let Network::Own(connection) = network {
+        let connection = locked(connection);
         dns.servers = connection.name_server().map_or(dns.servers, |server| vec![server]);
         (addresses, machine) = (connection.addresses(), connection.host_address());
     }
-    let whole = match names {
-        Names::Own { domainname } if !domainname.is_empty() => format!("{hostname}.{domainname} {hostname}"),
-        _ => hostname.to_owned(),
-    };
+    let whole = names.of_addresses(hostname);
     let head = match (names, network) {
         (Names::Step, _) => HostsHead::Step(hostname),
         (_, Network::Host) => HostsHead::Machine,

@@ -77,6 +77,9 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Somebody has the address on a network that was asked for, or nobody can. The words are Docker's.
+    #[error("failed to set up container networking: Address already in use")]
+    AddressInUse,
     /// A port of the machine cannot be had.
     #[error("failed to publish the port `{port}`: {source}")]
     PublishPort {

@@ -3,9 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,7 +17,7 @@ use crate::cgroup::{self, Cgroup, CgroupSpec, CgroupSupport, DeviceRule};
 use crate::error::{Error, Note};
 use crate::handshake::{Channel, Message, Stub};
 use crate::laid_over::LaidOver;
-use crate::network::Network;
+use crate::network::{Connection, Network, SharedConnection};
 use crate::output::{OutputSink, Stream, TerminalSize};
 use crate::process::Exit;
 use crate::spawn::Spawner;
@@ -38,6 +37,8 @@ pub struct Handle {
     group: Option<Arc<str>>,
     /// What ends it and all others of the container.
     end: Signal,
+    /// Its connection to networks, where it has one of its own, until it has ended.
+    connection: Weak<Mutex<Connection>>,
 }
 
 impl Handle {
@@ -54,6 +55,11 @@ impl Handle {
     /// The controlling side of its terminal, to write input to, where it has one.
     pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_deref().map(AsFd::as_fd)
+    }
+
+    /// Its connection to networks, where it has one of its own, as long as it runs. Whoever keeps this keeps the connection.
+    pub fn connection(&self) -> Option<SharedConnection> {
+        self.connection.upgrade()
     }
 
     /// Its control group, opened anew, where it has one of its own.
@@ -212,7 +218,14 @@ impl Running {
         outputs: Vec<(Stream, OwnedFd)>,
         sink: Option<Box<dyn OutputSink>>,
     ) -> Self {
-        let handle = Handle { pid, pidfd: Arc::new(pidfd), terminal: None, group: None, end: Signal::KILL };
+        let handle = Handle {
+            pid,
+            pidfd: Arc::new(pidfd),
+            terminal: None,
+            group: None,
+            end: Signal::KILL,
+            connection: Weak::new(),
+        };
         Self {
             handle,
             outputs,
@@ -248,6 +261,9 @@ impl Running {
 
     /// Keeps the process's connection to a network, which is disconnected after it.
     pub(crate) fn keep_network(&mut self, network: Network) {
+        if let Network::Own(connection) = &network {
+            self.handle.connection = Arc::downgrade(connection);
+        }
         self.network = network;
     }
 

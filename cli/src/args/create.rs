@@ -1,6 +1,6 @@
 //! What a new container is, as it is typed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -44,12 +44,22 @@ pub(crate) struct CreateOptions {
     /// The domain of its host name.
     #[arg(long, value_name = "NAME")]
     pub(crate) domainname: Option<String>,
-    /// `none`, `host`, `container:CONTAINER`, or the name of a network [default: bridge] (repeatable for networks).
+    /// `none`, `host`, `container:CONTAINER`, or a network, `name=NETWORK[,alias=NAME,ip=IP,mac-address=MAC]` [default: bridge]
+    /// (repeatable for networks).
     #[arg(long = "network", visible_alias = "net", value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,
-    /// A further name on its networks (repeatable).
+    /// A further name on its first network (repeatable).
     #[arg(long = "network-alias", visible_alias = "net-alias", value_name = "NAME")]
     pub(crate) network_aliases: Vec<String>,
+    /// Its address on its first network, which somebody has made.
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip: Option<Ipv4Addr>,
+    /// The hardware address of its first interface: `02:42:ac:11:00:02`.
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac_address: Option<String>,
+    /// Lets it find another container under a name of its own (repeatable).
+    #[arg(long = "link", value_name = "CONTAINER[:ALIAS]")]
+    pub(crate) links: Vec<String>,
     /// Lets a port of this machine lead to one of the container; both may be ranges (repeatable).
     #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]")]
     pub(crate) publish: Vec<String>,
@@ -153,6 +163,9 @@ pub(crate) struct CreateOptions {
     /// Adds labels from the lines of a file (repeatable).
     #[arg(long = "label-file", value_name = "FILE")]
     pub(crate) label_files: Vec<PathBuf>,
+    /// Says something else of it, which `inspect` shows (repeatable).
+    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    pub(crate) annotations: Vec<String>,
     /// The signal that `stop` sends [default: the image's, or SIGTERM].
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
@@ -287,18 +300,15 @@ pub(crate) struct RateArgs {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Unsupported(pub(crate) Option<&'static str>);
 
-const UNSUPPORTED: [&str; 17] = [
+const UNSUPPORTED: [&str; 14] = [
     "blkio-weight-device",
     "cpu-rt-period",
     "cpu-rt-runtime",
     "device-cgroup-rule",
     "gpus",
-    "ip",
     "ip6",
     "kernel-memory",
-    "link",
     "link-local-ip",
-    "mac-address",
     "memory-swappiness",
     "oom-kill-disable",
     "runtime",

@@ -1,5 +1,7 @@
 //! The commands that look after networks.
 
+use std::net::Ipv4Addr;
+
 use clap::{Args, Subcommand};
 use rbuild_executor::network::Subnet;
 
@@ -18,10 +20,10 @@ pub(crate) enum NetworkCommand {
     /// Removes networks.
     #[command(alias = "remove")]
     Rm(NetworkRmArgs),
-    /// Puts a container on a network, from its next start on.
+    /// Puts a container on a network, at once where it runs.
     Connect(NetworkConnectArgs),
-    /// Takes a container from a network, from its next start on.
-    Disconnect(NetworkConnectArgs),
+    /// Takes a container from a network, at once where it runs.
+    Disconnect(NetworkDisconnectArgs),
     /// Removes all networks that no container is on.
     Prune(ObjectPruneArgs),
 }
@@ -81,9 +83,32 @@ pub(crate) struct NetworkRmArgs {
     pub(crate) networks: Vec<String>,
 }
 
-/// `rbuild network connect` and `disconnect`.
+/// `rbuild network connect`.
 #[derive(Debug, Args)]
 pub(crate) struct NetworkConnectArgs {
+    /// Its address there [default: any that is free].
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip: Option<Ipv4Addr>,
+    /// A further name there (repeatable).
+    #[arg(long = "alias", value_name = "NAME")]
+    pub(crate) aliases: Vec<String>,
+    #[command(flatten)]
+    pub(crate) member: NetworkMember,
+}
+
+/// `rbuild network disconnect`.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkDisconnectArgs {
+    /// Changes nothing: a container is always taken from it at once.
+    #[arg(short, long)]
+    _force: bool,
+    #[command(flatten)]
+    pub(crate) member: NetworkMember,
+}
+
+/// Who is to be on a network, or not.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkMember {
     /// The network, by name, id or unique prefix.
     pub(crate) network: String,
     /// The container, by name, id or unique prefix.

@@ -3,7 +3,8 @@
 mod image;
 
 use rbuild_container::{
-    Container, ContainerError, ContainerSpec, Containers, RestartPolicy, Status, Volumes,
+    Attachment, Container, ContainerError, ContainerSpec, Containers, NetworkMode, RestartPolicy, Status,
+    Volumes,
 };
 use rbuild_solver::images::ImageError;
 use serde_json::{Map, Value, json};
@@ -195,17 +196,22 @@ fn network_json(container: &Container) -> Value {
         let found = endpoint.networks.iter().find(|(network, _)| network == name);
         found.map(|(_, addresses)| text(addresses, v4)).unwrap_or_default()
     };
-    let own = |name: &String| {
-        json!({
-            "IPAddress": address(name, true), "GlobalIPv6Address": address(name, false), "Aliases": spec.aliases,
-        })
+    let own = |attachment: &Attachment| {
+        let name = &attachment.network;
+        let json = json!({
+            "IPAMConfig": { "IPv4Address": attachment.address },
+            "IPAddress": address(name, true), "GlobalIPv6Address": address(name, false),
+            "MacAddress": attachment.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            "Aliases": attachment.aliases,
+        });
+        (name.clone(), json)
     };
-    let mut networks: Map<String, Value> =
-        spec.network.networks().iter().map(|name| (name.clone(), own(name))).collect();
-    if networks.is_empty() {
+    let attachments = spec.network.attachments();
+    let mut networks: Map<String, Value> = attachments.iter().map(own).collect();
+    if !matches!(spec.network, NetworkMode::Networks(_)) {
         networks.insert(spec.network.to_string(), json!({}));
     }
-    let first = spec.network.networks().first().map(|name| address(name, true)).unwrap_or_default();
+    let first = attachments.first().map(|first| address(&first.network, true)).unwrap_or_default();
     json!({ "Ports": ports, "Networks": networks, "IPAddress": first })
 }
 
@@ -241,6 +247,8 @@ fn host_config_json(spec: &ContainerSpec) -> Value {
         "NetworkMode": spec.network.to_string(),
         "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": retries },
         "AutoRemove": spec.auto_remove,
+        "Annotations": spec.annotations,
+        "Links": spec.links.iter().map(|link| format!("{}:{}", link.id, link.alias)).collect::<Vec<_>>(),
         "PidMode": spec.pid.to_string(),
         "IpcMode": if spec.host_ipc { "host" } else { "private" },
         "UTSMode": if spec.host_uts { "host" } else { "" },

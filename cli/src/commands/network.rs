@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use rbuild_cache::Subject;
 use rbuild_container::{
-    Container, ContainerError, Containers, KnownNetworks, NetworkMode, NetworkRecord, NewNetwork,
+    Attachment, Container, ContainerError, Containers, KnownNetworks, NetworkDriver, NetworkRecord,
+    NewNetwork,
 };
 use serde_json::{Map, Value, json};
 
@@ -13,8 +14,8 @@ use super::filter::ObjectFilters;
 use super::print;
 use crate::app::{App, unix_now};
 use crate::args::{
-    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkRmArgs,
-    ObjectPruneArgs,
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs,
+    NetworkLsArgs, NetworkMember, NetworkRmArgs, ObjectPruneArgs,
 };
 use crate::format::rfc3339;
 use crate::report::{Failure, Kind};
@@ -30,8 +31,8 @@ pub(crate) fn run(app: &App, command: &NetworkCommand) -> Result<u8, Failure> {
         NetworkCommand::Ls(args) => ls(app, args),
         NetworkCommand::Inspect(args) => inspect(app, args),
         NetworkCommand::Rm(args) => rm(app, args),
-        NetworkCommand::Connect(args) => connect(app, args, true),
-        NetworkCommand::Disconnect(args) => connect(app, args, false),
+        NetworkCommand::Connect(args) => connect(app, args),
+        NetworkCommand::Disconnect(args) => disconnect(app, args),
         NetworkCommand::Prune(args) => prune(app, args),
     }
 }
@@ -66,7 +67,7 @@ fn ls(app: &App, args: &NetworkLsArgs) -> Result<u8, Failure> {
             let labels: Vec<String> =
                 config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             json!({
-                "ID": shorten(&record.id), "Name": config.name, "Driver": "bridge", "Scope": "local",
+                "ID": shorten(&record.id), "Name": config.name, "Driver": record.driver.name(), "Scope": "local",
                 "Internal": config.internal.to_string(), "Labels": labels.join(","),
                 "CreatedAt": rfc3339(record.created),
             })
@@ -101,7 +102,8 @@ pub(super) fn find(app: &App, name: &str) -> Result<Result<Value, ContainerError
 fn network_json(app: &App, record: &NetworkRecord, containers: &[Container]) -> Value {
     let config = &record.config;
     // The default one's addresses are the kernel's to know; a machine that has no networks has none.
-    let made = if config.subnets.is_empty() { app.networks().create(config).ok() } else { None };
+    let is_open = record.driver == NetworkDriver::Bridge && config.subnets.is_empty();
+    let made = is_open.then(|| app.networks().create(config).ok()).flatten();
     let subnets = made.map_or_else(|| config.subnets.clone(), |made| made.subnets);
     let ipam: Vec<Value> = subnets
         .iter()
@@ -121,7 +123,7 @@ fn network_json(app: &App, record: &NetworkRecord, containers: &[Container]) -> 
         "Id": record.id,
         "Created": rfc3339(record.created),
         "Scope": "local",
-        "Driver": "bridge",
+        "Driver": record.driver.name(),
         "EnableIPv4": true,
         "EnableIPv6": subnets.iter().any(|subnet| subnet.first().is_ipv6()),
         "IPAM": { "Driver": "default", "Options": {}, "Config": ipam },
@@ -157,25 +159,27 @@ fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
     })
 }
 
-fn connect(app: &App, args: &NetworkConnectArgs, wanted: bool) -> Result<u8, Failure> {
-    let record = known(app)?.get(&args.network).map_err(failure)?;
-    let network = record.config.name.clone();
+/// A network and a container.
+fn member(app: &App, member: &NetworkMember) -> Result<(NetworkRecord, Containers, Container), Failure> {
     let containers = Containers::new(app.store()?.clone());
-    let container = containers.find(&args.container).map_err(failure)?;
-    let refuse = |message: String| Err(Failure::new(Kind::Run(1), message));
-    let NetworkMode::Networks(mut names) = container.state.spec.network.clone() else {
-        return refuse(format!("container {} has no network namespace of its own", args.container));
-    };
-    let is_on = names.contains(&network);
-    match (wanted, is_on) {
-        (true, false) => names.push(network),
-        (false, true) => names.retain(|name| *name != network),
-        (true, true) => return refuse(format!("container {} is on network {network}", args.container)),
-        (false, false) => return refuse(format!("container {} is not on network {network}", args.container)),
-    }
-    let mode = if names.is_empty() { NetworkMode::None } else { NetworkMode::Networks(names) };
-    containers.set_network(&container, mode).map_err(failure)?;
-    note(app, if wanted { "connect" } else { "disconnect" }, &record, Some(&container)).map(|()| 0)
+    let container = containers.find(&member.container).map_err(failure)?;
+    let record = known(app)?.get(&member.network).map_err(failure)?;
+    Ok((record, containers, container))
+}
+
+fn connect(app: &App, args: &NetworkConnectArgs) -> Result<u8, Failure> {
+    let (record, containers, container) = member(app, &args.member)?;
+    let attachment =
+        Attachment { aliases: args.aliases.clone(), address: args.ip, ..Attachment::to(&record.config.name) };
+    record.check(&attachment).map_err(failure)?;
+    containers.connect_network(&container, attachment).map_err(failure)?;
+    note(app, "connect", &record, Some(&container)).map(|()| 0)
+}
+
+fn disconnect(app: &App, args: &NetworkDisconnectArgs) -> Result<u8, Failure> {
+    let (record, containers, container) = member(app, &args.member)?;
+    containers.disconnect_network(&container, &record.config.name).map_err(failure)?;
+    note(app, "disconnect", &record, Some(&container)).map(|()| 0)
 }
 
 /// Notes what happened to a network, for `rbuild events`.
@@ -185,7 +189,7 @@ fn note(
     record: &NetworkRecord,
     container: Option<&Container>,
 ) -> Result<(), Failure> {
-    let own = [("name", record.config.name.clone()), ("type", "bridge".to_owned())];
+    let own = [("name", record.config.name.clone()), ("type", record.driver.name().to_owned())];
     let container = container.map(|container| ("container", container.id.clone()));
     app.store()?.note(Subject::Network, action, &record.id, own.into_iter().chain(container));
     Ok(())
@@ -195,11 +199,10 @@ fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
     let (known, containers) = (known(app)?, all_containers(app)?);
     let mut removed = String::new();
-    for record in known.list().map_err(failure)?.into_iter().skip(1) {
+    for record in known.list().map_err(failure)? {
         let name = &record.config.name;
-        let is_used =
-            containers.iter().any(|container| container.state.spec.network.networks().contains(name));
-        if is_used || !filters.selects(record.created, &record.config.labels) {
+        let is_used = containers.iter().any(|container| container.state.spec.network.is_on(name));
+        if is_used || record.is_predefined() || !filters.selects(record.created, &record.config.labels) {
             continue;
         }
         known.remove(&app.networks(), &record).map_err(failure)?;

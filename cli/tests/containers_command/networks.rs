@@ -104,7 +104,9 @@ fn networks_are_made_and_removed() {
     rbuild(&test, &["network", "create", "host"]).exits(1).says(&["is a pre-defined network"]);
     rbuild(&test, &["network", "rm", "bridge"]).exits(1).says(&["is a pre-defined network"]);
     let names = printed(&test, &["network", "ls", "--format", "{{.Name}}"]);
-    assert_eq!(names, format!("bridge\n{name}\n"));
+    assert_eq!(names, format!("bridge\nhost\nnone\n{name}\n"));
+    let drivers = printed(&test, &["network", "ls", "--format", "{{.Driver}}"]);
+    assert_eq!(drivers, "bridge\nhost\nnull\nbridge\n");
     let format = "{{.Id}} {{.Labels.kind}} {{.Internal}}";
     assert_eq!(
         printed(&test, &["network", "inspect", "-f", format, &name]),
@@ -120,10 +122,8 @@ fn networks_are_made_and_removed() {
     if nix::unistd::geteuid().is_root() {
         rbuild(&test, &["network", "rm", &name]).exits(1).says(&["is in use"]);
     }
-    rbuild(&test, &["network", "connect", "bridge", "on"]).exits(1).says(&["is already running"]);
     printed(&test, &["stop", "-t", "0", "on"]);
     printed(&test, &["network", "connect", "bridge", "on"]);
-    rbuild(&test, &["network", "connect", "bridge", "on"]).exits(1).says(&["is on network bridge"]);
     printed(&test, &["start", "on"]);
     let interfaces = printed(&test, &["exec", "on", "ls", "/sys/class/net"]);
     assert!(interfaces.contains("eth0") && interfaces.contains("eth1"), "{interfaces}");
@@ -132,4 +132,117 @@ fn networks_are_made_and_removed() {
     assert_eq!(printed(&test, &["network", "prune", "-f"]), format!("Deleted Networks:\n{name}\n\n"));
     rbuild(&test, &["network", "inspect", &name]).exits(1).says(&["not found"]);
     clean_up(&test, &["on"]);
+}
+
+/// What a script prints in a container that runs.
+fn inside(test: &TestEnvironment, container: &str, script: &str) -> String {
+    printed(test, &["exec", container, "sh", "-c", script])
+}
+
+/// A network of the test's own with addresses of its own, which others on the machine may not have.
+fn network(test: &TestEnvironment, name: &str) -> (String, String) {
+    let name = format!("{name}-{}", std::process::id());
+    let printed = |arguments: &[&str]| printed(test, arguments);
+    printed(&["network", "create", &name]);
+    let subnet = printed(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", &name]);
+    let prefix = subnet.rsplitn(3, '.').last().unwrap().to_owned();
+    (name, prefix)
+}
+
+#[test]
+fn a_container_that_runs_joins_and_leaves_networks() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let (name, prefix) = network(&test, "joined");
+    let flags = ["--name", "web", "-p", "127.0.0.1::8000"];
+    printed(&test, &[&["run", "-d"], &flags[..], &["busybox", "sh", "-c", SERVER]].concat());
+    let page = |port: &str| assert!(get(port).ends_with("page\n"));
+    let port = printed(&test, &["port", "web", "8000"]);
+    let port = port.trim().strip_prefix("127.0.0.1:").unwrap();
+    page(port);
+
+    let address = format!("{prefix}.7.7");
+    printed(&test, &["network", "connect", "--ip", &address, "--alias", "www", &name, "web"]);
+    let seen = inside(&test, "web", "ip -4 addr show eth1; cat /etc/hosts; nslookup www");
+    assert!(seen.contains(&format!("inet {address}/")), "{seen}");
+    assert!(
+        seen.contains(&format!("{address}\t")) && seen.contains(&format!("Address: {address}")),
+        "{seen}"
+    );
+    let format = format!("{{{{(index .NetworkSettings.Networks \"{name}\").IPAddress}}}}");
+    assert_eq!(printed(&test, &["inspect", "-f", &format, "web"]).trim(), address);
+    rbuild(&test, &["network", "connect", &name, "web"])
+        .exits(1)
+        .says(&[&format!("endpoint with name web already exists in network {name}")]);
+    page(port);
+
+    // The port goes on with the network that is left, and so does the way out.
+    printed(&test, &["network", "disconnect", "bridge", "web"]);
+    page(port);
+    let seen = inside(&test, "web", "ls /sys/class/net; ip route; grep -c . /etc/hosts");
+    assert!(seen.starts_with("eth1\nlo\ndefault via"), "{seen}");
+    printed(&test, &["network", "disconnect", "-f", &name, "web"]);
+    assert_eq!(inside(&test, "web", "ls /sys/class/net"), "lo\n");
+    assert!(!inside(&test, "web", "cat /etc/hosts").contains(&address));
+    rbuild(&test, &["network", "disconnect", &name, "web"])
+        .exits(1)
+        .says(&["is not connected to the network"]);
+    assert_eq!(printed(&test, &["inspect", "-f", "{{len .NetworkSettings.Networks}}", "web"]), "0\n");
+
+    // One that is on none can be started, and joins again.
+    printed(&test, &["restart", "-t", "0", "web"]);
+    printed(&test, &["network", "connect", "bridge", "web"]);
+    assert_eq!(inside(&test, "web", "ls /sys/class/net"), "eth0\nlo\n");
+    let port = printed(&test, &["port", "web", "8000"]);
+    page(port.trim().strip_prefix("127.0.0.1:").unwrap());
+    clean_up(&test, &["web"]);
+    printed(&test, &["network", "rm", &name]);
+}
+
+/// A container that runs until somebody ends it.
+fn sleeper<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    [&["run", "-d"], flags, &["busybox", "sleep", "1000"]].concat()
+}
+
+#[test]
+fn addresses_and_names_are_asked_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let (name, prefix) = network(&test, "asked");
+    let address = format!("{prefix}.0.9");
+    let own = ["--network", &name, "--ip", &address];
+    let mac = ["--mac-address", "02:42:00:00:00:09", "--network-alias", "db"];
+    printed(&test, &sleeper(&[&["--name", "one"], &own[..], &mac].concat()));
+    let seen = inside(&test, "one", "ip addr show eth0");
+    assert!(seen.contains(&format!("inet {address}/")) && seen.contains("02:42:00:00:00:09"), "{seen}");
+    if nix::unistd::geteuid().is_root() {
+        rbuild(&test, &sleeper(&own)).exits(125).says(&["Address already in use"]);
+        let linked = ["--name", "two", "--network", &name, "--link", "one:store"];
+        printed(&test, &sleeper(&linked));
+        assert!(inside(&test, "two", "nslookup store; nslookup db").matches(&address).count() > 1);
+    }
+    let refused: [(&[&str], &str); 6] = [
+        (&["--ip", "10.1.2.3"], "user specified IP address is supported on user defined networks only"),
+        (&["--network", &name, "--ip", "203.0.113.9"], "no configured subnet or ip-range contain"),
+        (&["--network", "host", "--ip", &address], "supported on user defined networks only"),
+        (&["--mac-address", "zz"], "zz is not a valid mac address"),
+        (&["--link", "nosuch:x"], "could not get container for nosuch: No such container: nosuch"),
+        (&["--network", "host", "--link", "one:x"], "host type networking can't be used with links"),
+    ];
+    for (flags, message) in refused {
+        rbuild(&test, &sleeper(flags)).exits(125).says(&[message]);
+    }
+    for (network, message) in [
+        ("host", "cannot connect container to host network"),
+        ("none", "with one of the networks in private (none) mode"),
+        ("nosuch", "network nosuch not found"),
+    ] {
+        rbuild(&test, &["network", "connect", network, "one"]).exits(1).says(&[message]);
+    }
+    printed(&test, &["stop", "-t", "0", "one"]);
+    printed(&test, &["create", "--name", "three", "--link", "one", "busybox"]);
+    rbuild(&test, &["start", "three"])
+        .exits(1)
+        .says(&["Cannot link to a non running container: /one AS /three/one"]);
+    let all = printed(&test, &["ps", "-aq"]);
+    clean_up(&test, &all.lines().collect::<Vec<_>>());
+    printed(&test, &["network", "rm", &name]);
 }

@@ -14,7 +14,7 @@ use crate::protocol::{
     self, Attach, Exec, Frame, Input, Launch, Opening, Reply, Request, Stop, Update, Usage, VERSION, expect,
     send,
 };
-use crate::spec::overlay;
+use crate::spec::{Attachment, NetworkMode, overlay};
 use crate::state::{Action, Status};
 use crate::{Container, ContainerError, Containers, SOCKET};
 
@@ -238,6 +238,44 @@ impl Containers {
             overlay(&mut state.spec.limits, &update.limits);
             state.spec.restart = update.restart.unwrap_or(state.spec.restart);
         })
+    }
+
+    /// Puts a container on a network, at once where it runs.
+    ///
+    /// # Errors
+    /// When its state or its other networks forbid it, or it cannot have what it is to have there.
+    pub fn connect_network(
+        &self,
+        container: &Container,
+        attachment: Attachment,
+    ) -> Result<(), ContainerError> {
+        if container.state.status.is_active() {
+            return self.ask(container, Request::Connect(attachment)).map(drop);
+        }
+        self.set_network(container, |mode| mode.with(attachment))
+    }
+
+    /// Takes a container from a network, at once where it runs.
+    ///
+    /// # Errors
+    /// When it is not on it.
+    pub fn disconnect_network(&self, container: &Container, network: &str) -> Result<(), ContainerError> {
+        if container.state.status.is_active() {
+            return self.ask(container, Request::Disconnect(network.to_owned())).map(drop);
+        }
+        self.set_network(container, |mode| mode.without(network, &container.id))
+    }
+
+    /// Gives a container that does not run other networks.
+    fn set_network(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&NetworkMode) -> Result<NetworkMode, ContainerError>,
+    ) -> Result<(), ContainerError> {
+        // Whoever holds it runs the container.
+        let _lock = self.lock(container)?;
+        let mode = change(&self.get(&container.id)?.state.spec.network)?;
+        self.change(&container.id, |state| state.spec.network = mode)
     }
 
     /// The processes of a container that runs, as the host sees them.

@@ -129,6 +129,14 @@ pub enum ContainerError {
         /// What was asked for.
         name: String,
     },
+    /// A container cannot be on a network in that way. The words are Docker's.
+    #[error("invalid config for network {network}: invalid endpoint settings:\n{reason}")]
+    BadEndpoint {
+        /// The network.
+        network: String,
+        /// What cannot be.
+        reason: String,
+    },
     /// A name that networks cannot have.
     #[error("Invalid network name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     BadNetworkName {

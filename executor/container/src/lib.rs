@@ -50,11 +50,12 @@ pub use error::ContainerError;
 pub use files::{ChangeKind, Files};
 pub use log::{LogLine, LogReader, LogTail};
 pub use name::{generate_id, generate_name};
-pub use networks::{KnownNetworks, NetworkRecord, NewNetwork};
+pub use networks::{KnownNetworks, NetworkDriver, NetworkRecord, NewNetwork};
 pub use protocol::{Attach, Exec, Stop, Update, Usage};
 pub use signal::{KILL, parse_signal};
 pub use spec::{
-    Bind, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, PidMode, RestartPolicy, Tmpfs, VolumeMount,
+    Attachment, Bind, ContainerLink, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, PidMode,
+    RestartPolicy, Tmpfs, VolumeMount,
 };
 pub use state::{Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, Status};
 pub use volumes::{ANONYMOUS_LABEL, Volume, Volumes};
@@ -230,16 +231,6 @@ impl Containers {
         } else {
             Err(not_found(&container.name))
         }
-    }
-
-    /// Gives a container that does not run other networks.
-    ///
-    /// # Errors
-    /// When it runs.
-    pub fn set_network(&self, container: &Container, network: NetworkMode) -> Result<(), ContainerError> {
-        // Whoever holds it runs the container.
-        let _lock = self.lock(container)?;
-        self.change(&container.id, |state| state.spec.network = network)
     }
 
     /// What a container's writable layer and logs take on disk, in bytes.

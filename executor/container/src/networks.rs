@@ -15,10 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ContainerError;
 use crate::name::{generate_id, is_name};
-use crate::spec::DEFAULT_NETWORK;
+use crate::spec::{Attachment, DEFAULT_NETWORK, NetworkMode};
 
-/// Those that are always there, beside the default one.
-const WITHOUT_BRIDGE: [&str; 2] = ["host", "none"];
 /// How much of an id a bridge is named by: the names of interfaces have 15 bytes.
 const BRIDGE_ID_CHARS: usize = 12;
 
@@ -29,8 +27,69 @@ pub struct NetworkRecord {
     pub id: String,
     /// When it was made, Unix seconds.
     pub created: i64,
+    /// Its kind.
+    #[serde(default)]
+    pub driver: NetworkDriver,
     /// What it is.
     pub config: NetworkConfig,
+}
+
+/// What a network is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkDriver {
+    /// A bridge, which many containers can be on.
+    #[default]
+    Bridge,
+    /// The machine's own.
+    Host,
+    /// Nothing.
+    Null,
+}
+
+impl NetworkDriver {
+    /// Docker's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+        }
+    }
+}
+
+impl NetworkRecord {
+    /// Whether it is there on every machine.
+    pub fn is_predefined(&self) -> bool {
+        predefined().iter().any(|known| known.id == self.id)
+    }
+
+    /// Whether a container can be on it in this way.
+    ///
+    /// # Errors
+    /// When it can not. The words are Docker's.
+    pub fn check(&self, attachment: &Attachment) -> Result<(), ContainerError> {
+        let refuse = |reason: String| {
+            let network = self.config.name.clone();
+            Err(ContainerError::BadEndpoint { network, reason })
+        };
+        match (self.driver, attachment.address) {
+            (_, Some(_)) if self.is_predefined() => {
+                refuse("user specified IP address is supported on user defined networks only".to_owned())
+            }
+            (NetworkDriver::Host, _) => Err(ContainerError::Illegal {
+                message: "cannot connect container to host network - container must be created in host network mode"
+                    .to_owned(),
+            }),
+            (NetworkDriver::Null, _) => NetworkMode::None.with(attachment.clone()).map(drop),
+            (NetworkDriver::Bridge, Some(address))
+                if !self.config.subnets.iter().any(|subnet| subnet.contains(address.into())) =>
+            {
+                refuse(format!("no configured subnet or ip-range contain the IP address {address}"))
+            }
+            (NetworkDriver::Bridge, _) => Ok(()),
+        }
+    }
 }
 
 /// The networks of a store.
@@ -45,7 +104,7 @@ impl KnownNetworks {
         Self { directory: store.root().join("networks") }
     }
 
-    /// All networks that containers can be on: the default one, then the others by name.
+    /// All networks, by name.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -60,9 +119,11 @@ impl KnownNetworks {
                 }
             }
         }
-        names.sort();
         let read = names.iter().filter_map(|name| self.read(name).transpose());
-        std::iter::once(Ok(default_record())).chain(read).collect()
+        let mut all: Vec<NetworkRecord> =
+            predefined().into_iter().map(Ok).chain(read).collect::<Result<_, _>>()?;
+        all.sort_by(|one, other| one.config.name.cmp(&other.config.name));
+        Ok(all)
     }
 
     /// The network of this name, or of this id or the beginning of one.
@@ -70,8 +131,8 @@ impl KnownNetworks {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub fn get(&self, name: &str) -> Result<NetworkRecord, ContainerError> {
-        if matches!(name, DEFAULT_NETWORK | "default") {
-            return Ok(default_record());
+        if let Some(record) = predefined_of(name) {
+            return Ok(record);
         }
         if is_name(name)
             && let Some(record) = self.read(name)?
@@ -97,7 +158,7 @@ impl KnownNetworks {
         now: i64,
     ) -> Result<NetworkRecord, ContainerError> {
         let name = record.name;
-        if is_predefined(&name) {
+        if predefined_of(&name).is_some() {
             return Err(ContainerError::PredefinedNetwork { name, verb: "created" });
         }
         if !is_name(&name) {
@@ -110,7 +171,7 @@ impl KnownNetworks {
         let bridge = format!("rb-{}", &id[..BRIDGE_ID_CHARS]);
         let NewNetwork { subnets, internal, labels, .. } = record;
         let config = networks.create(&NetworkConfig { name, bridge, subnets, internal, labels })?;
-        let record = NetworkRecord { id, created: now, config };
+        let record = NetworkRecord { id, created: now, driver: NetworkDriver::Bridge, config };
         self.write(&record).inspect_err(|_| {
             // The first error is the one that tells.
             drop(networks.remove(&record.config));
@@ -124,7 +185,7 @@ impl KnownNetworks {
     /// When somebody is, or it is always there.
     pub fn remove(&self, networks: &Networks, record: &NetworkRecord) -> Result<(), ContainerError> {
         let name = &record.config.name;
-        if is_predefined(name) {
+        if record.is_predefined() {
             return Err(ContainerError::PredefinedNetwork { name: name.clone(), verb: "removed" });
         }
         networks.remove(&record.config)?;
@@ -175,14 +236,24 @@ pub struct NewNetwork {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The default network. Its id is the same on every machine: there is one in each store.
-fn default_record() -> NetworkRecord {
-    let config = NetworkConfig { name: DEFAULT_NETWORK.to_owned(), ..NetworkConfig::default_network() };
-    NetworkRecord { id: "0".repeat(64), created: 0, config }
+/// The networks that are always there. Their ids are the same on every machine: there is one of each in each store.
+fn predefined() -> [NetworkRecord; 3] {
+    let record = |digit: &str, driver, config: NetworkConfig, name: &str| {
+        let config = NetworkConfig { name: name.to_owned(), ..config };
+        NetworkRecord { id: digit.repeat(64), created: 0, driver, config }
+    };
+    let nothing = NetworkConfig::default();
+    [
+        record("0", NetworkDriver::Bridge, NetworkConfig::default_network(), DEFAULT_NETWORK),
+        record("1", NetworkDriver::Host, nothing.clone(), "host"),
+        record("2", NetworkDriver::Null, nothing, "none"),
+    ]
 }
 
-fn is_predefined(name: &str) -> bool {
-    matches!(name, DEFAULT_NETWORK | "default") || WITHOUT_BRIDGE.contains(&name)
+/// Of these, the one of this name; the first has two.
+fn predefined_of(name: &str) -> Option<NetworkRecord> {
+    let name = if name == "default" { DEFAULT_NETWORK } else { name };
+    predefined().into_iter().find(|record| record.config.name == name)
 }
 
 #[cfg(test)]
@@ -191,18 +262,33 @@ mod tests {
 
     fn record(name: &str, id: char) -> NetworkRecord {
         let config = NetworkConfig { name: name.to_owned(), ..NetworkConfig::default() };
-        NetworkRecord { id: id.to_string().repeat(64), created: 1, config }
+        NetworkRecord { id: id.to_string().repeat(64), created: 1, driver: NetworkDriver::Bridge, config }
+    }
+
+    #[test]
+    fn addresses_are_had_on_networks_of_one_s_own() {
+        let subnets = vec![Subnet::containing("10.1.2.0".parse().unwrap(), 24)];
+        let mut own = record("web", 'a');
+        own.config.subnets = subnets;
+        let with =
+            |address: &str| Attachment { address: Some(address.parse().unwrap()), ..Attachment::to("web") };
+        assert!(own.check(&with("10.1.2.9")).is_ok());
+        assert!(own.check(&with("10.1.3.9")).unwrap_err().to_string().contains("no configured subnet"));
+        let [bridge, host, none] = predefined();
+        assert!(bridge.check(&Attachment::to("bridge")).is_ok() && bridge.check(&with("10.1.2.9")).is_err());
+        assert!(host.check(&Attachment::to("host")).is_err() && none.check(&Attachment::to("none")).is_err());
     }
 
     #[test]
     fn networks_are_kept_by_name_and_found_by_id() {
         let directory = tempfile::tempdir().unwrap();
         let known = KnownNetworks { directory: directory.path().join("networks") };
-        assert_eq!(known.list().unwrap(), [default_record()]);
+        assert_eq!(known.list().unwrap(), predefined());
         let (web, db) = (record("web", 'a'), record("db", 'b'));
         known.write(&web).unwrap();
         known.write(&db).unwrap();
-        assert_eq!(known.list().unwrap(), [default_record(), db, web.clone()]);
+        let [bridge, host, none] = predefined();
+        assert_eq!(known.list().unwrap(), [bridge, db, host, none, web.clone()]);
         for name in ["web", "aaa", &web.id] {
             assert_eq!(known.get(name).unwrap(), web, "{name}");
         }

@@ -25,7 +25,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::RestartPolicy;
+use crate::spec::{Attachment, RestartPolicy};
 
 /// A monitor lives longer than the program that started it: one of another version may ask.
 pub(crate) const VERSION: u32 = 1;
@@ -56,6 +56,10 @@ pub(crate) enum Request {
     Root,
     Resize(TerminalSize),
     Update(Update),
+    /// To a network.
+    Connect(Attachment),
+    /// From the network of this name.
+    Disconnect(String),
     Usage,
     /// Answered when the container runs no more, and will not by itself.
     Wait,

@@ -1,15 +1,18 @@
 //! What a container is: all that was settled when it was created, and the little that `update` may change later.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use rbuild_cache::Durability;
 use rbuild_executor::cgroup::Limits;
-use rbuild_executor::network::PublishedPort;
+use rbuild_executor::network::{MacAddress, PublishedPort};
 use rbuild_executor::{Confinement, Device, Trust, Ulimit};
 use rbuild_image::ContainerConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::ContainerError;
 
 /// The name of the network of whoever asks for none, as Docker has it.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -76,8 +79,8 @@ pub struct ContainerSpec {
     pub network: NetworkMode,
     /// Lines of `/etc/hosts`: host name and address.
     pub extra_hosts: Vec<(String, String)>,
-    /// Names beside its own under which others on its networks find it.
-    pub aliases: Vec<String>,
+    /// What it calls other containers.
+    pub links: Vec<ContainerLink>,
     /// Ports of the host that lead to its own.
     pub ports: Vec<PublishedPort>,
     /// Name servers in place of the host's.
@@ -100,6 +103,8 @@ pub struct ContainerSpec {
     pub stop_timeout: Option<i64>,
     /// How its output is kept.
     pub log: LogOptions,
+    /// What else is known of it. Nothing here reads that.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl ContainerSpec {
@@ -163,8 +168,8 @@ pub enum NetworkMode {
     Host,
     /// Only loopback.
     None,
-    /// A namespace of its own on these networks, by name. The way out is the first one's.
-    Networks(Vec<String>),
+    /// A namespace of its own on these networks, perhaps none at the moment. The way out is the first one's.
+    Networks(Vec<Attachment>),
     /// That of another container, by id.
     Container(String),
 }
@@ -172,13 +177,105 @@ pub enum NetworkMode {
 impl NetworkMode {
     /// That of a container that asks for nothing.
     pub fn default_network() -> Self {
-        Self::Networks(vec![DEFAULT_NETWORK.to_owned()])
+        Self::Networks(vec![Attachment::to(DEFAULT_NETWORK)])
     }
 
-    /// The networks that it is on, by name.
-    pub fn networks(&self) -> &[String] {
-        if let Self::Networks(names) = self { names } else { &[] }
+    /// The networks that it is on.
+    pub fn attachments(&self) -> &[Attachment] {
+        if let Self::Networks(attachments) = self { attachments } else { &[] }
     }
+
+    /// Whether it is on the network of this name.
+    pub fn is_on(&self, network: &str) -> bool {
+        self.attachments().iter().any(|attachment| attachment.network == network)
+    }
+
+    /// The same with one more network, or in place of how it is on that one.
+    ///
+    /// # Errors
+    /// When it can be on none. The words are Docker's.
+    pub(crate) fn with(&self, attachment: Attachment) -> Result<Self, ContainerError> {
+        let illegal = |message: &str| ContainerError::Illegal { message: message.to_owned() };
+        match self {
+            Self::Host | Self::Container(_) => Err(illegal(
+                "container sharing network namespace with another container or host cannot be connected to any \
+                 other network",
+            )),
+            Self::None => Err(illegal(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            )),
+            Self::Networks(attachments) => {
+                let mut attachments = attachments.clone();
+                match attachments.iter_mut().find(|known| known.network == attachment.network) {
+                    Some(known) => *known = attachment,
+                    None => attachments.push(attachment),
+                }
+                Ok(Self::Networks(attachments))
+            }
+        }
+    }
+
+    /// The same without a network.
+    ///
+    /// # Errors
+    /// When the container of this id is not on it. The words are Docker's.
+    pub(crate) fn without(&self, network: &str, id: &str) -> Result<Self, ContainerError> {
+        if !self.is_on(network) {
+            let message = format!("container {id} is not connected to the network {network}");
+            return Err(ContainerError::Illegal { message });
+        }
+        let others = self.attachments().iter().filter(|attachment| attachment.network != network);
+        Ok(Self::Networks(others.cloned().collect()))
+    }
+}
+
+/// How a container is on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AttachmentForm")]
+pub struct Attachment {
+    /// The network, by name.
+    pub network: String,
+    /// Names beside its own under which others find it there.
+    pub aliases: Vec<String>,
+    /// Its IPv4 address there; any that is free when not given.
+    pub address: Option<Ipv4Addr>,
+    /// Its hardware address there; any when not given.
+    pub mac: Option<MacAddress>,
+}
+
+impl Attachment {
+    /// To the network of this name, in no way of its own.
+    pub fn to(network: &str) -> Self {
+        Self { network: network.to_owned(), ..Self::default() }
+    }
+}
+
+/// As it is in a row: older ones have the name alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AttachmentForm {
+    Name(String),
+    Whole { network: String, aliases: Vec<String>, address: Option<Ipv4Addr>, mac: Option<MacAddress> },
+}
+
+impl From<AttachmentForm> for Attachment {
+    fn from(form: AttachmentForm) -> Self {
+        match form {
+            AttachmentForm::Name(network) => Self::to(&network),
+            AttachmentForm::Whole { network, aliases, address, mac } => {
+                Self { network, aliases, address, mac }
+            }
+        }
+    }
+}
+
+/// What a container calls another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerLink {
+    /// The other, by id.
+    pub id: String,
+    /// The name.
+    pub alias: String,
 }
 
 impl fmt::Display for NetworkMode {
@@ -186,7 +283,11 @@ impl fmt::Display for NetworkMode {
         match self {
             Self::Host => formatter.write_str("host"),
             Self::None => formatter.write_str("none"),
-            Self::Networks(names) => formatter.write_str(&names.join(",")),
+            // As Docker has it, of the first.
+            Self::Networks(attachments) => {
+                let first = attachments.first().map_or(DEFAULT_NETWORK, |first| &first.network);
+                formatter.write_str(first)
+            }
             Self::Container(id) => write!(formatter, "container:{id}"),
         }
     }
@@ -324,6 +425,27 @@ mod tests {
         for text in ["sometimes", "always:3", "on-failure:x", "on-failure:-1"] {
             assert!(text.parse::<RestartPolicy>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn networks_are_joined_and_left_where_there_are_any() {
+        let web = Attachment { aliases: vec!["www".to_owned()], ..Attachment::to("web") };
+        let mode = NetworkMode::default_network().with(web.clone()).unwrap();
+        assert!(mode.is_on("web") && mode.is_on("bridge"));
+        assert_eq!(mode.with(Attachment::to("web")).unwrap().attachments()[1], Attachment::to("web"));
+        assert_eq!(mode.without("bridge", "c").unwrap(), NetworkMode::Networks(vec![web]));
+        assert!(mode.without("other", "c").is_err());
+        for mode in [NetworkMode::Host, NetworkMode::None, NetworkMode::Container("c".to_owned())] {
+            assert!(mode.with(Attachment::to("web")).is_err() && mode.without("web", "c").is_err());
+        }
+    }
+
+    #[test]
+    fn rows_of_older_programs_name_networks_only() {
+        let mode: NetworkMode = serde_json::from_str(r#"{"networks":["bridge"]}"#).unwrap();
+        assert_eq!(mode, NetworkMode::default_network());
+        let json = serde_json::to_string(&mode).unwrap();
+        assert_eq!(serde_json::from_str::<NetworkMode>(&json).unwrap(), mode);
     }
 
     #[test]

@@ -205,6 +205,13 @@ impl Status {
         }
     }
 
+    pub(crate) const fn run_mut(&mut self) -> Option<&mut Run> {
+        match self {
+            Self::Running(run) | Self::Paused(run) | Self::Restarting { run, .. } => Some(run),
+            Self::Created | Self::Exited(_) | Self::Removing => None,
+        }
+    }
+
     /// Whether something of it runs, or will again by itself.
     pub const fn is_active(&self) -> bool {
         self.run().is_some()

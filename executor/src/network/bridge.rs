@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::firewall;
 use super::lease::{Lease, Leases, Tenant};
+use super::mac::MacAddress;
 use super::namespace::Namespace;
 use super::netlink::{LinkIndex, Netlink};
 use super::random;
@@ -45,6 +46,17 @@ impl NetworkConfig {
     }
 }
 
+/// How somebody is to be on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// The names under which others on the network find it.
+    pub names: Vec<String>,
+    /// Its IPv4 address there, of which the IPv6 one follows; any that is free when not given.
+    pub address: Option<Ipv4Addr>,
+    /// Its hardware address there; the kernel's choice when not given.
+    pub mac: Option<MacAddress>,
+}
+
 /// Where a network is to be made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -70,9 +82,9 @@ pub(super) struct Bridge {
 /// How a namespace is to be connected.
 #[derive(Debug)]
 pub(super) struct Plug<'a> {
-    pub(super) tenant: &'a Tenant,
-    /// What the interface is called inside.
-    pub(super) interface: &'a str,
+    pub(super) endpoint: &'a EndpointConfig,
+    /// The number of the interface inside.
+    pub(super) interface: u32,
     /// Whether it reaches the bridge and what is outside, but no other such on the network.
     pub(super) isolated: bool,
 }
@@ -81,11 +93,20 @@ pub(super) struct Plug<'a> {
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) bridge: String,
+    /// The number of the interface inside.
+    pub(super) interface: u32,
     pub(super) lease: Lease,
     pub(super) v6: Option<IpAddr>,
     pub(super) gateway: IpAddr,
     /// The interface inside, and who there leads out of the network over each family, as far as anybody does.
     way_out: (LinkIndex, Vec<IpAddr>),
+}
+
+impl Port {
+    /// The IPv4 one first.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        std::iter::once(self.lease.address().into()).chain(self.v6)
+    }
 }
 
 impl Bridge {
@@ -143,17 +164,30 @@ impl Bridge {
         inside: &Namespace,
         plug: &Plug<'_>,
     ) -> Result<Port, Error> {
-        let failed = |error| Error::setup_at("find a free address in", self.v4.to_string(), error);
-        let seed = u32::from_ne_bytes(random().map_err(failed)?);
-        let lease = place.leases.take(self.v4, seed, plug.tenant).map_err(failed)?;
-        let lease = lease.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))?;
+        let lease = self.lease(place.leases, plug.endpoint)?;
         let offset = self.v4.offset(lease.address());
         let v6 = self.v6.map(|subnet| subnet.address(offset));
         let way_out = self
             .plug(place.namespace, inside, lease.address(), plug)
-            .and_then(|()| self.configure(&inside.netlink, (lease.address(), v6), plug.interface))
+            .and_then(|()| self.configure(&inside.netlink, (lease.address(), v6), &eth(plug.interface)))
             .map_err(|error| Error::setup_at("connect a network namespace to", &self.name, error))?;
-        Ok(Port { lease, v6, gateway: self.v4.address(1), bridge: self.name.clone(), way_out })
+        let (bridge, interface) = (self.name.clone(), plug.interface);
+        Ok(Port { bridge, interface, lease, v6, gateway: self.v4.address(1), way_out })
+    }
+
+    /// The address that is wanted, or any that is free.
+    fn lease(&self, leases: &Leases, endpoint: &EndpointConfig) -> Result<Lease, Error> {
+        let failed = |error| Error::setup_at("find a free address in", self.v4.to_string(), error);
+        let tenant = Tenant { network: self.name.clone(), names: endpoint.names.clone() };
+        let Some(wanted) = endpoint.address else {
+            let seed = u32::from_ne_bytes(random().map_err(failed)?);
+            let lease = leases.take(self.v4, seed, &tenant).map_err(failed)?;
+            return lease.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)));
+        };
+        // The network's own, the gateway's and the broadcast address are always taken.
+        let can_be_had = self.v4.offsets().contains(&self.v4.offset(wanted));
+        let lease = if can_be_had { leases.try_take(wanted, &tenant).map_err(failed)? } else { None };
+        lease.ok_or(Error::AddressInUse)
     }
 
     fn plug(
@@ -165,7 +199,9 @@ impl Bridge {
     ) -> io::Result<()> {
         use std::os::fd::AsFd as _;
         let name = interface_name(address);
-        let add = || outside.netlink.add_pair(&name, self.index, (plug.interface, inside.as_fd()), self.mtu);
+        let interface = eth(plug.interface);
+        let peer = (interface.as_str(), plug.endpoint.mac, inside.as_fd());
+        let add = || outside.netlink.add_pair(&name, self.index, peer, self.mtu);
         match add() {
             // Its last user was killed, and the kernel has not come to remove the namespace yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -194,6 +230,11 @@ impl Bridge {
         add_way_out(inside, (link, &gateways))?;
         Ok((link, gateways))
     }
+}
+
+/// What an interface is called inside.
+fn eth(number: u32) -> String {
+    format!("eth{number}")
 }
 
 /// The name of the interface on the bridge that belongs to an address.

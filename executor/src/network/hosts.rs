@@ -56,11 +56,16 @@ impl HostsHead<'_> {
             Self::Container { names, addresses } => {
                 // One without an address is found on the loopback interface.
                 let local = if addresses.is_empty() { format!(" {names}") } else { String::new() };
-                let own = addresses.iter().map(|address| format!("{address}\t{names}\n"));
+                let own = addresses.iter().map(|address| hosts_line(*address, names));
                 format!("127.0.0.1\tlocalhost{local}\n{LOOPBACK}{MULTICAST}{}", own.collect::<String>())
             }
         }
     }
+}
+
+/// The line of `/etc/hosts` for an address of a container's own.
+pub fn hosts_line(address: IpAddr, names: &str) -> String {
+    format!("{address}\t{names}\n")
 }
 
 /// The text of `/etc/hosts`: what it begins with, the extra `(host, address)` pairs in order, then the machine, whose

@@ -95,7 +95,8 @@ impl Leases {
         Ok(None)
     }
 
-    fn try_take(&self, address: Ipv4Addr, tenant: &Tenant) -> io::Result<Option<Lease>> {
+    /// Takes this address; `None` when somebody has it.
+    pub(super) fn try_take(&self, address: Ipv4Addr, tenant: &Tenant) -> io::Result<Option<Lease>> {
         let path = self.directory.join(address.to_string());
         let Some(mut file) = lock(&path)? else { return Ok(None) };
         file.set_len(0)?;

@@ -19,6 +19,7 @@ mod doors;
 mod firewall;
 mod hosts;
 mod lease;
+mod mac;
 mod names;
 mod namespace;
 mod netlink;
@@ -35,11 +36,13 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-pub use bridge::{DEFAULT_NETWORK, NetworkConfig};
-pub use hosts::Dns;
+pub use bridge::{DEFAULT_NETWORK, EndpointConfig, NetworkConfig};
+pub use hosts::{Dns, hosts_line};
 pub(crate) use hosts::{HostsHead, Resolver, hosts_file};
+pub use mac::{MacAddress, MacError};
+pub use names::Link;
 pub use obstacle::Obstacle;
 pub use port_spec::{PortError, Protocol, PublishedPort};
 pub use subnet::Subnet;
@@ -48,7 +51,6 @@ pub use support::{Lack, Missing, NetworkSupport};
 use ahead::Ahead;
 use bridge::{Bridge, Plug, Port};
 use doors::Doors;
-use lease::Tenant;
 use namespace::Namespace;
 use publish::Published;
 use uplink::Uplink;
@@ -66,7 +68,16 @@ pub enum Network {
     /// One that the caller made: a descriptor of `/proc/PID/ns/net`.
     Namespace(OwnedFd),
     /// One of its own, connected to others; it is disconnected when the container's process has ended.
-    Own(Connection),
+    Own(SharedConnection),
+}
+
+/// A connection that may be changed while a container has it.
+pub type SharedConnection = Arc<Mutex<Connection>>;
+
+impl From<Connection> for Network {
+    fn from(connection: Connection) -> Self {
+        Self::Own(Arc::new(Mutex::new(connection)))
+    }
 }
 
 /// What all connections of a process have in common.
@@ -110,17 +121,14 @@ impl Networks {
         connection
     }
 
-    /// A namespace on a network, for a container. Those on it reach each other by address, and under these names once they
-    /// [resolve names](Connection::resolve_names).
+    /// A namespace for a container, which [joins](Connection::join) networks.
     ///
     /// # Errors
     ///
     /// As for [`Networks::connect`].
-    pub fn join(&self, network: &NetworkConfig, names: &[String]) -> Result<Connection, Error> {
+    pub fn open(&self) -> Result<Connection, Error> {
         let (uplink, _) = self.shared.opened().map_err(Error::NoNetwork)?;
-        let mut connection = Connection::new(uplink)?;
-        connection.join(network, names)?;
-        Ok(connection)
+        Connection::new(uplink)
     }
 
     /// Makes a network. What comes back has its addresses, which are chosen here where there are none.
@@ -190,12 +198,18 @@ impl Shared {
         let (uplink, bridge) = self.opened().map_err(Error::NoNetwork)?;
         let is_hidden = !uplink.name_servers.hidden().is_empty();
         let mut connection = Connection::new(uplink)?;
-        connection.plug_in(&bridge, &[], true)?;
+        connection.plug_in(&bridge, &EndpointConfig::default(), true)?;
         if is_hidden {
-            connection.resolve_names(&[])?;
+            connection.resolve_names(&[], Vec::new())?;
         }
         Ok(connection)
     }
+}
+
+/// A connection, to look at or to change.
+pub(crate) fn locked(connection: &SharedConnection) -> std::sync::MutexGuard<'_, Connection> {
+    // One that panicked in between has left a port too few or too many, which goes with the connection.
+    connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn ensure(uplink: &Uplink, network: &NetworkConfig) -> Result<Bridge, Error> {
@@ -203,7 +217,7 @@ fn ensure(uplink: &Uplink, network: &NetworkConfig) -> Result<Bridge, Error> {
         .map_err(|error| Error::setup_at("make the network", &network.name, error))
 }
 
-/// A network namespace on one network or more. Dropping it closes its ports and gives its addresses back.
+/// A network namespace and the networks that it is on. Dropping it closes its ports and gives its addresses back.
 #[derive(Debug)]
 pub struct Connection {
     /// Closed first, as it leads to the addresses.
@@ -220,22 +234,30 @@ impl Connection {
         Ok(Self { published: None, names: None, namespace, ports: Vec::new(), uplink })
     }
 
-    /// Connects it to a further network. The way out stays the one of the first that has one.
+    /// Connects it to a further network; what comes back are its addresses there. The way out stays the one of the first that has
+    /// one. Those on a network reach each other by address, and under their names once they [resolve names](Self::resolve_names).
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    pub fn join(&mut self, network: &NetworkConfig, names: &[String]) -> Result<(), Error> {
+    /// [`Error::AddressInUse`], else the kernel's.
+    pub fn join(&mut self, network: &NetworkConfig, endpoint: &EndpointConfig) -> Result<Vec<IpAddr>, Error> {
         let bridge = ensure(&self.uplink, network)?;
-        self.plug_in(&bridge, names, false)
+        let port = self.plug_in(&bridge, endpoint, false)?;
+        Ok(port.addresses().collect())
     }
 
-    fn plug_in(&mut self, bridge: &Bridge, names: &[String], isolated: bool) -> Result<(), Error> {
-        let tenant = Tenant { network: bridge.name.clone(), names: names.to_vec() };
-        let interface = format!("eth{}", self.ports.len());
-        let plug = Plug { tenant: &tenant, interface: &interface, isolated };
-        self.ports.push(bridge.connect(self.uplink.place(), &self.namespace, &plug)?);
-        Ok(())
+    fn plug_in(
+        &mut self,
+        bridge: &Bridge,
+        endpoint: &EndpointConfig,
+        isolated: bool,
+    ) -> Result<&Port, Error> {
+        let is_free = |number: &u32| self.ports.iter().all(|port| port.interface != *number);
+        let interface = (0..).find(is_free).unwrap_or_default();
+        let plug = Plug { endpoint, interface, isolated };
+        let port = bridge.connect(self.uplink.place(), &self.namespace, &plug)?;
+        self.ports.push(port);
+        Ok(&self.ports[self.ports.len() - 1])
     }
 
     /// Disconnects it from a network that it has joined.
@@ -254,17 +276,19 @@ impl Connection {
     }
 
     /// Answers what is asked for names inside: those of its networks by itself, all others by the first of `upstreams` that can; these
-    /// are the machine's own name servers when not given. A container that is connected this way asks nobody else.
+    /// are the machine's own name servers when not given. A container that is connected this way asks nobody else. What it joins or
+    /// leaves later counts when this is done again.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn resolve_names(&mut self, upstreams: &[IpAddr]) -> Result<(), Error> {
+    pub fn resolve_names(&mut self, upstreams: &[IpAddr], links: Vec<Link>) -> Result<(), Error> {
         let failed = |error| Error::setup("serve names in the network namespace", error);
         let upstreams = if upstreams.is_empty() { &self.uplink.name_servers.own } else { upstreams };
         let networks = self.ports.iter().map(|port| port.bridge.clone()).collect();
         self.names = None;
-        let doors = names::serve(&self.namespace, &self.uplink, networks, upstreams);
+        let known = names::Known { networks, links };
+        let doors = names::serve(&self.namespace, &self.uplink, known, upstreams);
         self.names = Some(doors.map_err(failed)?);
         Ok(())
     }
@@ -290,8 +314,7 @@ impl Connection {
 
     /// Its addresses, network by network.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let addresses = |port: &Port| [Some(port.lease.address().into()), port.v6];
-        self.ports.iter().flat_map(addresses).flatten().collect()
+        self.ports.iter().flat_map(Port::addresses).collect()
     }
 
     /// The address under which what is inside reaches the machine.

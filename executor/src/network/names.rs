@@ -24,11 +24,40 @@ const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
-/// Begins to answer in a namespace. `networks` are the bridges whose names count; one of `upstreams` knows all others.
+/// What one container calls another, under whose own name others find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The name that only this container knows.
+    pub alias: String,
+    /// One of the other's own.
+    pub name: String,
+}
+
+/// Which names are known.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The bridges whose names count.
+    pub(super) networks: Vec<String>,
+    pub(super) links: Vec<Link>,
+}
+
+impl Known {
+    fn find(&self, name: &str, uplink: &Uplink) -> Vec<Ipv4Addr> {
+        let link = self.links.iter().find(|link| link.alias.eq_ignore_ascii_case(name));
+        let name = link.map_or(name, |link| &link.name);
+        let is_it = |names: &[String]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let tenants = uplink.place().leases.tenants().unwrap_or_default().into_iter();
+        let found =
+            tenants.filter(|(_, tenant)| self.networks.contains(&tenant.network) && is_it(&tenant.names));
+        found.map(|(address, _)| address).collect()
+    }
+}
+
+/// Begins to answer in a namespace. One of `upstreams` knows all names that are not known.
 pub(super) fn serve(
     inside: &Namespace,
     uplink: &Arc<Uplink>,
-    networks: Vec<String>,
+    known: Known,
     upstreams: &[IpAddr],
 ) -> io::Result<Doors> {
     let here = (SERVER, PORT);
@@ -38,15 +67,7 @@ pub(super) fn serve(
     let upstreams = if upstreams.is_empty() { &nobody } else { upstreams };
     let to = Targets::new(upstreams.iter().map(|server| SocketAddr::new(*server, PORT)).collect());
     let uplink = Arc::clone(uplink);
-    let find = move |name: &str| -> Vec<Ipv4Addr> {
-        let tenants = uplink.place().leases.tenants().unwrap_or_default();
-        let is_it = |names: &[String]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let found = tenants
-            .into_iter()
-            .filter(|(_, tenant)| networks.contains(&tenant.network) && is_it(&tenant.names));
-        found.map(|(address, _)| address).collect()
-    };
-    let answer: Answer = Box::new(move |query| answer(query, &find));
+    let answer: Answer = Box::new(move |query| answer(query, &|name| known.find(name, &uplink)));
     let names = Door { answer: Some(answer), is_refusal, ..Door::udp(udp, to.clone())? };
     Doors::open(vec![names, Door::tcp(tcp, to)?], None)
 }

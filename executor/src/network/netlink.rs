@@ -24,6 +24,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::mac::MacAddress;
 use super::subnet::Subnet;
 
 /// What one datagram of answers fits in; the kernel makes none above 32 KiB.
@@ -67,10 +68,11 @@ impl Netlink {
         &self,
         name: &str,
         bridge: LinkIndex,
-        (peer, namespace): (&str, BorrowedFd<'_>),
+        (peer, mac, namespace): (&str, Option<MacAddress>, BorrowedFd<'_>),
         mtu: Option<u32>,
     ) -> io::Result<()> {
         let mut inside = named(peer);
+        inside.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
         inside.attributes.extend(mtu.map(LinkAttribute::Mtu));
         inside.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
         let mut link = up(named(name));

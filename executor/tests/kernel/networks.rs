@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use rbuild_executor::Network;
-use rbuild_executor::network::{Connection, NetworkConfig, NetworkSupport, Networks, PublishedPort};
+use rbuild_executor::network::{
+    Connection, EndpointConfig, Link, NetworkConfig, NetworkSupport, Networks, PublishedPort, Subnet,
+};
 use rbuild_executor::rootless::{self, Privilege};
 
 use super::fixture::{Fixture, Tally, succeeded};
@@ -67,6 +68,7 @@ fn cases(world: &World, tally: &mut Tally) {
     tally.case("networks::steps_are_apart_and_containers_together", || apart_and_together(&networks));
     tally.case("networks::names", || names(&networks));
     tally.case("networks::named_networks", || named_networks(&networks));
+    tally.case("networks::wanted_addresses", || wanted_addresses(&networks));
     tally.case("networks::published_ports", || published_ports(&networks, world));
     tally.case("networks::what_a_container_sees", || what_a_container_sees(&networks));
     if world.is_some() {
@@ -126,7 +128,7 @@ fn apart_and_together(networks: &Networks) {
     let steps = [networks.connect().unwrap(), networks.connect().unwrap()];
     assert!(!met(&steps[0], &steps[1]));
     let network = NetworkConfig::default_network();
-    let containers = [networks.join(&network, &[]).unwrap(), networks.join(&network, &[]).unwrap()];
+    let containers = [joined(networks, &network), joined(networks, &network)];
     assert!(met(&containers[0], &containers[1]));
 }
 
@@ -134,8 +136,11 @@ fn apart_and_together(networks: &Networks) {
 fn names(networks: &Networks) {
     let other = NetworkConfig { bridge: "rb-other".to_owned(), ..NetworkConfig::default_network() };
     let join = |network: &NetworkConfig, name: &str| {
-        let mut connection = networks.join(network, &[name.to_owned()]).unwrap();
-        connection.resolve_names(&[OUTSIDE.parse().unwrap()]).unwrap();
+        let names = vec![name.to_owned()];
+        let mut connection = networks.open().unwrap();
+        connection.join(network, &EndpointConfig { names, ..EndpointConfig::default() }).unwrap();
+        let links = vec![Link { alias: "store".to_owned(), name: "db".to_owned() }];
+        connection.resolve_names(&[OUTSIDE.parse().unwrap()], links).unwrap();
         connection
     };
     let default = NetworkConfig::default_network();
@@ -149,6 +154,7 @@ fn names(networks: &Networks) {
     let IpAddr::V4(address) = db.addresses()[0] else { panic!() };
     assert!(asked(&web, "db").ends_with(&address.octets()));
     assert!(asked(&web, "DB").ends_with(&address.octets()));
+    assert!(asked(&web, "store").ends_with(&address.octets()));
     // The world's server says who called it, and so that it was asked.
     assert!(asked(&stranger, "db").starts_with(MACHINE.as_bytes()));
     drop(db);
@@ -191,15 +197,15 @@ fn named_networks(networks: &Networks) {
     let closed = networks.create(&named("closed", true)).unwrap();
     assert_ne!(open.subnets, closed.subnets);
     let second = networks.create(&named("second", false)).unwrap();
-    let mut connection = networks.join(&closed, &[]).unwrap();
+    let mut connection = joined(networks, &closed);
     let outside = || reaches(OUTSIDE.parse().unwrap(), SERVER);
     assert!(!inside(&connection, outside));
-    connection.join(&open, &[]).unwrap();
+    connection.join(&open, &EndpointConfig::default()).unwrap();
     assert!(inside(&connection, outside));
     assert!(connection.addresses().iter().any(|address| open.subnets[0].contains(*address)));
     assert!(networks.remove(&open).unwrap_err().to_string().contains("in use"));
     // The way out is the other open network's then, and nobody's when that is left too.
-    connection.join(&second, &[]).unwrap();
+    connection.join(&second, &EndpointConfig::default()).unwrap();
     connection.leave(&open).unwrap();
     assert!(inside(&connection, outside));
     connection.leave(&second).unwrap();
@@ -212,8 +218,37 @@ fn named_networks(networks: &Networks) {
     networks.remove(&open).unwrap();
 }
 
+fn wanted_addresses(networks: &Networks) {
+    let subnet = Subnet::containing("10.123.0.0".parse().unwrap(), 24);
+    let named = NetworkConfig {
+        name: "wanted".to_owned(),
+        bridge: "rb-wanted".to_owned(),
+        subnets: vec![subnet],
+        ..NetworkConfig::default()
+    };
+    let network = networks.create(&named).unwrap();
+    let join = |last: u32, mac: Option<&str>| {
+        let IpAddr::V4(address) = subnet.address(last) else { panic!() };
+        let mac = mac.map(|mac| mac.parse().unwrap());
+        let mut connection = networks.open().unwrap();
+        let endpoint = EndpointConfig { address: Some(address), mac, ..EndpointConfig::default() };
+        connection.join(&network, &endpoint).map(|addresses| (connection, addresses))
+    };
+    let (connection, addresses) = join(9, Some("02:42:00:00:00:09")).unwrap();
+    assert_eq!(addresses[0], subnet.address(9));
+    let shown = inside(&connection, || run("ip", &["link", "show", "eth0"]).unwrap());
+    assert!(shown.contains("02:42:00:00:00:09"), "{shown}");
+    for last in [0, 1, 9, 255, 300] {
+        let error = join(last, None).unwrap_err().to_string();
+        assert!(error.ends_with("Address already in use"), "{last}: {error}");
+    }
+    drop(connection);
+    drop(join(9, None).unwrap());
+    networks.remove(&network).unwrap();
+}
+
 fn published_ports(networks: &Networks, world: &World) {
-    let mut connection = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
+    let mut connection = joined(networks, &NetworkConfig::default_network());
     serve(inside(&connection, || sockets(80)));
     let ports: Vec<PublishedPort> = ["80", "127.0.0.1:0:80", "80/udp"]
         .iter()
@@ -232,7 +267,7 @@ fn published_ports(networks: &Networks, world: &World) {
         assert!(elsewhere(world, || ask_by_datagram(&format!("{MACHINE}:{datagrams}"))).starts_with(OUTSIDE));
         assert!(!elsewhere(world, || reaches(MACHINE.parse().unwrap(), own)));
     }
-    let mut other = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
+    let mut other = joined(networks, &NetworkConfig::default_network());
     let taken = PublishedPort { host_port: open, ..ports[0] };
     let error = other.publish(&[taken]).unwrap_err().to_string();
     assert!(error.contains(&format!("`{open}:80/tcp`: Address already in use")), "{error}");
@@ -247,7 +282,7 @@ fn what_a_container_sees(networks: &Networks) {
         .shell("ls /sys/class/net; ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4; cat /etc/hosts");
     let connection = networks.connect().unwrap();
     let (address, machine) = (connection.addresses()[0], connection.host_address().unwrap());
-    container.network = Network::Own(connection);
+    container.network = connection.into();
     let seen = succeeded(fixture.run(container));
     assert!(seen.starts_with(&format!("eth0\nlo\n{address}/")), "{seen}");
     assert!(seen.contains(&format!("{machine}\thost.docker.internal\n")), "{seen}");
@@ -278,7 +313,7 @@ fn a_killed_process(directory: &Path) {
     victim.kill().unwrap();
     victim.wait().unwrap();
     let networks = Networks::new(directory.to_owned());
-    drop(networks.join(&NetworkConfig::default_network(), &[]).unwrap());
+    drop(joined(&networks, &NetworkConfig::default_network()));
     drop(networks);
     assert_eq!((leases(directory).len(), tables()), (0, 1));
     assert!(!interface.exists(), "{}", interface.display());
@@ -291,7 +326,7 @@ pub(crate) fn hold() {
         return;
     }
     let networks = Networks::new(args.next().unwrap().into());
-    let mut connection = networks.join(&NetworkConfig::default_network(), &[]).unwrap();
+    let mut connection = joined(&networks, &NetworkConfig::default_network());
     connection.publish(&PublishedPort::parse("80").unwrap()).unwrap();
     println!("held");
     loop {
@@ -307,6 +342,13 @@ fn interface(lease: &Path) -> PathBuf {
 
 fn tables() -> usize {
     run("nft", &["list", "tables"]).unwrap().lines().filter(|line| line.contains("rbuild")).count()
+}
+
+/// A container's connection to a network.
+fn joined(networks: &Networks, network: &NetworkConfig) -> Connection {
+    let mut connection = networks.open().unwrap();
+    connection.join(network, &EndpointConfig::default()).unwrap();
+    connection
 }
 
 fn leases(directory: &Path) -> Vec<PathBuf> {

@@ -204,7 +204,7 @@ impl LocalWorker<'_> {
             Network::None => rbuild_executor::Network::None,
             Network::Host => rbuild_executor::Network::Host,
             Network::Default => match self.options.networks.connect() {
-                Ok(connection) => rbuild_executor::Network::Own(connection),
+                Ok(connection) => connection.into(),
                 Err(rbuild_executor::Error::NoNetwork(_)) if may_use_host => rbuild_executor::Network::Host,
                 Err(rbuild_executor::Error::NoNetwork(_)) => rbuild_executor::Network::None,
                 Err(error) => return Err(error.into()),

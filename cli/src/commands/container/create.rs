@@ -53,7 +53,8 @@ impl Created {
         let containers = containers(app)?;
         volumes::take_over(&mut spec, &containers, &options.volumes_from)?;
         volumes::add_images(&mut spec)?;
-        (spec.network, spec.aliases) = networks::mode(app, &containers, options)?;
+        spec.network = networks::mode(app, &containers, options)?;
+        spec.links = networks::links(&containers, &options.links)?;
         isolation::settle(&mut spec, &containers, options)?;
         let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(run_failure)?;
         if let Some(file) = cidfile {
@@ -151,6 +152,7 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         restart: restart(options)?,
         stop_timeout: options.stop_timeout,
         log: log(options)?,
+        annotations: labels(&options.annotations),
         ..ContainerSpec::default()
     })
 }

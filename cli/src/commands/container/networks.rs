@@ -1,7 +1,9 @@
 //! `--network`, `-p` and what belongs to them, and `rbuild port`: how a container is reached.
 
-use rbuild_container::{Container, Containers, DEFAULT_NETWORK, Endpoint, KnownNetworks, NetworkMode};
-use rbuild_executor::network::PublishedPort;
+use rbuild_container::{
+    Attachment, Container, ContainerLink, Containers, DEFAULT_NETWORK, Endpoint, KnownNetworks, NetworkMode,
+};
+use rbuild_executor::network::{MacAddress, MacError, PublishedPort};
 use rbuild_image::ContainerConfig;
 
 use super::create::invalid;
@@ -11,29 +13,32 @@ use crate::args::{CreateOptions, PortArgs};
 use crate::commands::print;
 use crate::report::{Failure, Kind, eprint};
 
-/// What a container is to see of networks, and the names that it has there beside its own.
+/// What a container is to see of networks.
 pub(super) fn mode(
     app: &App,
     containers: &Containers,
     options: &CreateOptions,
-) -> Result<(NetworkMode, Vec<String>), Failure> {
-    let mut aliases = options.network_aliases.clone();
-    let mut names = Vec::new();
-    for text in &options.networks {
-        let (name, more) = attachment(text)?;
-        aliases.extend(more);
-        names.push(name);
+) -> Result<NetworkMode, Failure> {
+    let mut wanted = options.networks.iter().map(|text| attachment(text)).collect::<Result<Vec<_>, _>>()?;
+    if wanted.is_empty() {
+        wanted.push(Attachment::to(DEFAULT_NETWORK));
     }
-    let mode = match names.as_slice() {
-        [] => NetworkMode::default_network(),
-        ["host"] => NetworkMode::Host,
-        ["none"] => NetworkMode::None,
-        [name] if name.starts_with("container:") => {
+    // What has flags of its own is of the first, as with Docker.
+    let first = &mut wanted[0];
+    first.aliases.extend(options.network_aliases.iter().cloned());
+    set_once(&mut first.address, options.ip, "--ip and per-network IPv4 address")?;
+    let mac = options.mac_address.as_deref().map(mac_address).transpose()?;
+    set_once(&mut first.mac, mac, "--mac-address and per-network MAC address")?;
+    let mode = match wanted[0].network.as_str() {
+        "host" if wanted.len() == 1 => NetworkMode::Host,
+        "none" if wanted.len() == 1 => NetworkMode::None,
+        name if name.starts_with("container:") && wanted.len() == 1 => {
             let other = containers.find(&name["container:".len()..]).map_err(run_failure)?;
             NetworkMode::Container(other.id)
         }
-        names => NetworkMode::Networks(own_networks(app, names)?),
+        _ => return Ok(NetworkMode::Networks(own_networks(app, wanted)?)),
     };
+    refuse_own(app, &wanted[0], options)?;
     if options.publishes() {
         match &mode {
             NetworkMode::Host => {
@@ -46,38 +51,91 @@ pub(super) fn mode(
             NetworkMode::None | NetworkMode::Networks(_) => {}
         }
     }
-    Ok((mode, aliases))
+    Ok(mode)
 }
 
-fn own_networks(app: &App, names: &[&str]) -> Result<Vec<String>, Failure> {
+/// Takes what a flag says, where the network itself says nothing.
+fn set_once<T>(field: &mut Option<T>, flag: Option<T>, both: &str) -> Result<(), Failure> {
+    if field.is_some() && flag.is_some() {
+        return Err(invalid(format!("conflicting options: cannot specify both {both}")));
+    }
+    *field = field.take().or(flag);
+    Ok(())
+}
+
+/// What is had on networks only is not had where there is none.
+fn refuse_own(app: &App, wanted: &Attachment, options: &CreateOptions) -> Result<(), Failure> {
+    let name = &wanted.network;
+    if wanted.address.is_some() {
+        let record = KnownNetworks::of(app.store()?).get(name);
+        record.and_then(|record| record.check(wanted)).map_err(run_failure)?;
+    }
+    if wanted.mac.is_some() && name != "none" {
+        return Err(invalid("conflicting options: mac-address and the network mode"));
+    }
+    if !options.links.is_empty() && name == "host" {
+        let message = "conflicting options: host type networking can't be used with links";
+        return Err(invalid(message));
+    }
+    Ok(())
+}
+
+fn own_networks(app: &App, wanted: Vec<Attachment>) -> Result<Vec<Attachment>, Failure> {
     let known = KnownNetworks::of(app.store()?);
-    let mut found = Vec::new();
-    for name in names {
-        if matches!(*name, "host" | "none") || name.starts_with("container:") {
+    let mut found: Vec<Attachment> = Vec::new();
+    for attachment in wanted {
+        let name = &attachment.network;
+        if matches!(name.as_str(), "host" | "none") || name.starts_with("container:") {
             return Err(invalid(format!("conflicting options: `{name}` with another network")));
         }
-        let name = known.get(name).map_err(run_failure)?.config.name;
-        if !found.contains(&name) {
-            found.push(name);
+        let record = known.get(name).map_err(run_failure)?;
+        let attachment = Attachment { network: record.config.name.clone(), ..attachment };
+        record.check(&attachment).map_err(run_failure)?;
+        if found.iter().all(|known| known.network != attachment.network) {
+            found.push(attachment);
         }
     }
     Ok(found)
 }
 
-/// `NAME`, or `name=NAME[,alias=NAME]…`.
-fn attachment(text: &str) -> Result<(&str, Vec<String>), Failure> {
+/// `NAME`, or `name=NAME[,alias=NAME][,ip=IP][,mac-address=MAC]`.
+fn attachment(text: &str) -> Result<Attachment, Failure> {
     if !text.contains('=') {
-        return Ok((text, Vec::new()));
+        return Ok(Attachment::to(text));
     }
-    let (mut name, mut aliases) = (DEFAULT_NETWORK, Vec::new());
+    let mut attachment = Attachment::to(DEFAULT_NETWORK);
     for field in text.split(',') {
         match field.split_once('=') {
-            Some(("name", value)) => name = value,
-            Some(("alias", value)) => aliases.push(value.to_owned()),
+            Some(("name", value)) => value.clone_into(&mut attachment.network),
+            Some(("alias", value)) => attachment.aliases.push(value.to_owned()),
+            Some(("ip", value)) => {
+                let address = value.parse().map_err(|_| invalid(format!("invalid IPv4 address: {value}")))?;
+                attachment.address = Some(address);
+            }
+            Some(("mac-address", value)) => attachment.mac = Some(mac_address(value)?),
             _ => return Err(invalid(format!("invalid field `{field}` in the network `{text}`"))),
         }
     }
-    Ok((name, aliases))
+    Ok(attachment)
+}
+
+fn mac_address(text: &str) -> Result<MacAddress, Failure> {
+    text.parse().map_err(|error: MacError| invalid(error.to_string()))
+}
+
+/// What `--link` names: `CONTAINER[:ALIAS]`.
+pub(super) fn links(containers: &Containers, texts: &[String]) -> Result<Vec<ContainerLink>, Failure> {
+    let link = |text: &String| {
+        let (name, alias) = text.split_once(':').unwrap_or((text, text));
+        if name.is_empty() || alias.is_empty() || alias.contains(':') {
+            return Err(invalid(format!("bad format for links: {text}")));
+        }
+        let container = containers
+            .find(name)
+            .map_err(|error| invalid(format!("could not get container for {name}: {error}")))?;
+        Ok(ContainerLink { id: container.id, alias: alias.trim_start_matches('/').to_owned() })
+    };
+    texts.iter().map(link).collect()
 }
 
 /// The ports that `-p` names, and with `-P` those that the image and `--expose` tell of.
@@ -175,10 +233,18 @@ mod tests {
 
     #[test]
     fn attachments_are_read() {
-        assert_eq!(attachment("web").unwrap(), ("web", vec![]));
-        let expected = ("web", vec!["a".to_owned(), "b".to_owned()]);
-        assert_eq!(attachment("name=web,alias=a,alias=b").unwrap(), expected);
-        assert!(attachment("name=web,ip=1.2.3.4").is_err());
+        assert_eq!(attachment("web").unwrap(), Attachment::to("web"));
+        let expected = Attachment {
+            network: "web".to_owned(),
+            aliases: vec!["a".to_owned(), "b".to_owned()],
+            address: Some("10.1.2.3".parse().unwrap()),
+            mac: Some("02:42:00:00:00:01".parse().unwrap()),
+        };
+        let text = "name=web,alias=a,alias=b,ip=10.1.2.3,mac-address=02:42:00:00:00:01";
+        assert_eq!(attachment(text).unwrap(), expected);
+        for text in ["name=web,ip=1.2.3", "name=web,mac-address=zz", "name=web,nosuch=1"] {
+            assert!(attachment(text).is_err(), "{text}");
+        }
     }
 
     #[test]

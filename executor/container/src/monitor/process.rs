@@ -32,8 +32,7 @@ pub(super) fn room(
     let mut room = Room::new(Root::Detached(root), process(container)?);
     room.readonly_root = spec.readonly_root;
     room.hostname = hostname(container);
-    room.names =
-        if spec.host_uts { Names::Machine } else { Names::Own { domainname: spec.domainname.clone() } };
+    room.names = names(spec);
     room.machine_ipc = spec.host_ipc;
     room.devices.clone_from(&spec.devices);
     room.sysctls.clone_from(&spec.sysctls);
@@ -64,8 +63,13 @@ pub(super) fn cgroup(container: &Container) -> CgroupSpec {
     CgroupSpec { parent, name, limits: Limits::default(), accounting: true, optional }
 }
 
+/// What it is called, and by whom.
+pub(super) fn names(spec: &ContainerSpec) -> Names {
+    if spec.host_uts { Names::Machine } else { Names::Own { domainname: spec.domainname.clone() } }
+}
+
 /// What its machine is called: on the host's network as the host, unless it was given a name.
-fn hostname(container: &Container) -> String {
+pub(super) fn hostname(container: &Container) -> String {
     let spec = &container.state.spec;
     let is_hosts = spec.host_uts || spec.network == NetworkMode::Host;
     match spec.hostname.as_str() {

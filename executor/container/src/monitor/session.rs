@@ -83,6 +83,14 @@ fn answer(
             done(None)
         }
         Request::Update(update) => self::update(monitor, &update).and_then(|()| done(None)),
+        Request::Connect(attachment) => {
+            let current = legal(monitor, Action::Top)?;
+            monitor.connect_running(&current, attachment).and_then(|()| done(None))
+        }
+        Request::Disconnect(network) => {
+            let current = legal(monitor, Action::Top)?;
+            monitor.disconnect_running(&current, &network).and_then(|()| done(None))
+        }
         Request::Usage => {
             let current = legal(monitor, Action::Top)?;
             Ok(Some(Reply::Usage(Box::new(monitor.usage(&current)?))))
