@@ -32,9 +32,9 @@ pub(crate) use self::networks::{
     NetworkLsArgs, NetworkMember, NetworkRmArgs,
 };
 pub(crate) use self::store::{
-    AboutArgs, CacheMountCommand, CompletionArgs, DfArgs, DuArgs, EventsArgs, FilterArgs, ImagePruneArgs,
-    ListFormatArg, ManArgs, ObjectPruneArgs, PruneArgs, ShellArg, SpaceArgs, SystemCheckArgs, SystemCommand,
-    SystemPruneArgs,
+    AboutArgs, CacheCommand, CacheMountCommand, CachePruneArgs, CompletionArgs, DfArgs, DuArgs, EventsArgs,
+    FilterArgs, ImagePruneArgs, ListFormatArg, ManArgs, ObjectPruneArgs, PruneArgs, SharedCacheArgs,
+    ShellArg, SpaceArgs, SystemCheckArgs, SystemCommand, SystemPruneArgs,
 };
 pub(crate) use self::volumes::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -143,6 +143,9 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Removes what is cached and not in use.
     Prune(PruneArgs),
+    /// Looks after a cache that several machines share.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Looks after cache mounts: what `RUN --mount=type=cache` keeps from build to build.
     #[command(subcommand)]
     CacheMount(CacheMountCommand),

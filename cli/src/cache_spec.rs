@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! type=registry,ref=REF         a repository; the tag does not matter, each record has its own
-//! type=local,dest=DIR           a directory (src=DIR to read)
+//! type=local,dest=DIR           a directory (src=DIR to read; path=DIR for both, as in the config file)
 //! type=s3,bucket=B[,region=R][,endpoint_url=URL][,prefix=P][,use_path_style=true][,access_key_id=…,secret_access_key=…,session_token=…]
 //! type=gcs,bucket=B[,prefix=P][,endpoint_url=URL]
 //! type=azblob,account_url=URL,name=CONTAINER[,prefix=P][,secret_access_key=…]
@@ -119,14 +119,17 @@ fn place(
     direction: Direction,
     environment: Environment<'_>,
 ) -> Result<CachePlace, ParseCacheError> {
-    let mut need = |key: &'static str| {
-        fields.take(key).ok_or_else(|| ParseCacheError::Missing { kind: kind.to_owned(), key })
-    };
+    let missing = |key: &'static str| ParseCacheError::Missing { kind: kind.to_owned(), key };
     match kind {
-        "registry" => Ok(CachePlace::Repository(reference(&need("ref")?)?)),
+        "registry" => {
+            let name = fields.take("ref").ok_or_else(|| missing("ref"))?;
+            Ok(CachePlace::Repository(reference(&name)?))
+        }
         "local" => {
             let key = if direction == Direction::To { "dest" } else { "src" };
-            Ok(CachePlace::Directory(need(key)?.into()))
+            let either = fields.take("path");
+            let path = either.or_else(|| fields.take(key));
+            Ok(CachePlace::Directory(path.ok_or_else(|| missing(key))?.into()))
         }
         "s3" => s3(fields, environment).map(CachePlace::Bucket),
         "gcs" => {

@@ -4,6 +4,8 @@
 //! [cache]
 //! size = "20GB"
 //! shared = "type=registry,ref=registry.example/team/cache"
+//! sign-key = "/etc/rbuild/cache.pem"                             # `openssl genpkey -algorithm ed25519`
+//! require-signed-by = ["/etc/rbuild/ci.pub", "ssh-ed25519 AAAA…"]
 //!
 //! [registry."registry.example:5000"]
 //! ca = "/etc/rbuild/registry.pem"        # also client-cert and client-key, plain-http = true, insecure = true
@@ -67,13 +69,18 @@ pub(crate) struct StoreConfig {
 
 /// What holds for the cache.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct CacheConfig {
     /// How much it may take, as `--cache-size` takes it.
     pub(crate) size: Option<String>,
     /// A cache shared with other machines, as `--cache-from` and `--cache-to` take it: every build that says nothing else of
     /// shared caches reads it before and writes all of its steps to it after.
     pub(crate) shared: Option<String>,
+    /// The private key that what is written to shared caches is signed with.
+    pub(crate) sign_key: Option<PathBuf>,
+    /// Public keys, or the files they are in: what none of them signed is as if it were not in a shared cache.
+    #[serde(default)]
+    pub(crate) require_signed_by: Vec<String>,
 }
 
 impl Config {

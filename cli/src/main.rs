@@ -18,6 +18,7 @@ mod progress;
 mod registries_conf;
 mod registry_hosts;
 mod report;
+mod shared_cache;
 mod signal;
 mod template;
 mod transfers;
@@ -100,6 +101,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Logout(args) => commands::login::out(&args),
         Command::Du(args) => commands::du::run(&app, &args),
         Command::Prune(args) => commands::prune::run(&app, &args),
+        Command::Cache(command) => commands::cache::run(&app, &command),
         Command::CacheMount(command) => commands::cache_mount::run(&app, &command),
         Command::Image(command) => commands::image::run(&app, &command),
         Command::System(args) => commands::system::run(&app, &args),

@@ -188,13 +188,18 @@ impl<'a, W: Worker> Desk<'a, W> {
             return Ok(Probe::NoRecord);
         }
         let content_key = self.content_key(step, &self.stop)?;
-        match self.worker.lookup_content(content_key)? {
+        match self.lookup_content(step, content_key)? {
             None => Ok(Probe::Missed(content_key)),
             Some(outputs) => {
                 self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
                 Ok(Probe::Hit(outputs))
             }
         }
+    }
+
+    fn lookup_content(&self, step: &Step<W::Output>, key: CacheKey) -> Result<Found<W::Output>, W::Error> {
+        let wanted = Wanted { vertex: self.vertex(step.vertex), trace: &step.trace };
+        self.worker.lookup_content(&wanted, key, &self.stop)
     }
 
     /// The key of a step by what its inputs contain.
@@ -257,7 +262,7 @@ impl<'a, W: Worker> Desk<'a, W> {
             Reuse::Never => None,
             Reuse::ByDefinition => self.worker.lookup(&[step.key])?.pop().flatten(),
             Reuse::ByContent(content_key) => {
-                let found = self.worker.lookup_content(content_key)?;
+                let found = self.lookup_content(step, content_key)?;
                 if found.is_some() {
                     self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
                 }

@@ -413,7 +413,12 @@ impl Worker for ScriptedWorker {
         Ok(self.store.has_op(op))
     }
 
-    fn lookup_content(&self, key: CacheKey) -> Result<Found<Tree>, ScriptError> {
+    fn lookup_content(
+        &self,
+        _: &Wanted<'_>,
+        key: CacheKey,
+        _: &AtomicBool,
+    ) -> Result<Found<Tree>, ScriptError> {
         self.count().looked_up_content += 1;
         Ok(self.store.get_content(key))
     }

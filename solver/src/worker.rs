@@ -85,11 +85,16 @@ pub trait Worker: Sync {
         steps.iter().map(|_| None).collect()
     }
 
-    /// Finds a record by content key.
+    /// Finds a record by content key: that of a step which is about to run. What is given need not be here yet.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn lookup_content(&self, key: CacheKey) -> Result<Found<Self::Output>, Self::Error>;
+    fn lookup_content(
+        &self,
+        step: &Wanted<'_>,
+        key: CacheKey,
+        cancel: &AtomicBool,
+    ) -> Result<Found<Self::Output>, Self::Error>;
 
     /// Waits until no other process and no other thread holds the key, and holds it.
     ///
@@ -121,7 +126,7 @@ pub trait Worker: Sync {
     /// When the store cannot be written.
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), Self::Error>;
 
-    /// Lets the definition key of a vertex, which is made of `trace`, find the record that has this content key.
+    /// Lets the definition key of a vertex, which is made of `trace`, find the record that has this content key, if the store has one.
     ///
     /// # Errors
     /// When the store cannot be written.

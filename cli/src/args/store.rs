@@ -67,6 +67,59 @@ pub(crate) struct PruneArgs {
     pub(crate) space: SpaceArgs,
 }
 
+/// Which shared cache.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SharedCacheArgs {
+    /// The cache, as `--cache-from` of a build takes it [default: `shared` under `[cache]` in the config file].
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) from: Option<String>,
+}
+
+/// `rbuild cache`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Lists the records of a shared cache.
+    Ls {
+        /// Shows keys only.
+        #[arg(short, long)]
+        quiet: bool,
+        #[command(flatten)]
+        cache: SharedCacheArgs,
+    },
+    /// Shows what is known of records, as JSON.
+    Inspect {
+        /// Records, by what their keys begin with.
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+        #[command(flatten)]
+        cache: SharedCacheArgs,
+    },
+    /// Removes records that filters select, and what no record names any more.
+    Prune(CachePruneArgs),
+}
+
+/// `rbuild cache prune`.
+#[derive(Debug, Args)]
+pub(crate) struct CachePruneArgs {
+    /// Removes all records.
+    #[arg(short, long, conflicts_with = "filters")]
+    pub(crate) all: bool,
+    /// Does not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only says what would go.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The records that go: `unused-for=30d`, `until=90d`, `unsigned`; all that are given must hold (repeatable).
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// How long a layer that no record names stays: longer than any build takes to write its records.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) grace: String,
+    #[command(flatten)]
+    pub(crate) cache: SharedCacheArgs,
+}
+
 /// `rbuild cache-mount`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheMountCommand {

@@ -168,9 +168,9 @@ fn build(
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
     let results: Vec<&Tree> = solved.outputs.iter().flatten().collect();
     let finished = Finished { definition: &definition, vertices: &solved.vertices, results: &results };
-    let warnings = warnings + &shared.export(images, &finished, blame.progress, cancel);
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
+    let warnings = warnings + &shared.export(images, &finished, blame.progress, cancel);
     let network = failure::network_warning(worker.network_lack(), settings);
     Ok(warnings + &network)
 }

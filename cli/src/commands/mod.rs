@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod builds;
+pub(crate) mod cache;
 pub(crate) mod cache_mount;
 pub(crate) mod completion;
 pub(crate) mod container;

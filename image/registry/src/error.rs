@@ -294,6 +294,13 @@ impl Error {
         of_object || self.status() == Some(404)
     }
 
+    /// Whether what was asked for is not there, or not what it should be: asking again would not help.
+    pub fn is_missing_or_wrong(&self) -> bool {
+        let is_wrong =
+            matches!(self, Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::TooLarge { .. });
+        is_wrong || self.is_not_found()
+    }
+
     /// Whether the registry does not take a blob in the form that it was sent in: all at once, in pieces, or without a length.
     pub const fn refuses_form(&self) -> bool {
         match self {

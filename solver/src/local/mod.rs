@@ -276,12 +276,18 @@ impl Worker for LocalWorker<'_> {
     }
 
     fn has_op(&self, op: OpDigest) -> Result<bool, WorkerError> {
-        Ok(self.store().records().has_op(&op.0)?)
+        Ok(self.options.shared.has_op(op) || self.store().records().has_op(&op.0)?)
     }
 
-    fn lookup_content(&self, key: CacheKey) -> Result<Found<Tree>, WorkerError> {
+    fn lookup_content(
+        &self,
+        step: &Wanted<'_>,
+        key: CacheKey,
+        cancel: &AtomicBool,
+    ) -> Result<Found<Tree>, WorkerError> {
         let record = self.store().records().lookup_content(stored(key))?;
-        Ok(record.map(|record| here(record.outputs)))
+        let found = record.map(|record| here(record.outputs));
+        Ok(found.or_else(|| self.find_shared_content(step, key, cancel)))
     }
 
     fn lock(&self, key: CacheKey, cx: &Context<'_>) -> Result<KeyLock, WorkerError> {

@@ -4,12 +4,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use rbuild_cache::Snapshot;
+use rbuild_registry::RemoteStore;
 
 use super::source::emit_transfer;
 use super::{LocalWorker, WorkerError, file_lists, recipe};
+use crate::cache_key::CacheKey;
 use crate::images::{ImageError, Watch};
 use crate::progress::NoEvents;
-use crate::shared::{RecordedStep, RemoteResult, RemoteTree, Tree};
+use crate::shared::{RecordedStep, RemoteResult, RemoteTree, SharedRecord, Tree, depends_on_steps};
 use crate::worker::{Context, Found, Input, Wanted};
 
 impl LocalWorker<'_> {
@@ -17,15 +19,38 @@ impl LocalWorker<'_> {
     pub(super) fn find_shared(&self, steps: &[Wanted<'_>], cancel: &AtomicBool) -> Vec<Found<Tree>> {
         let keys: Vec<_> = steps.iter().map(|step| step.trace.key()).collect();
         let found = self.options.shared.lookup(&keys, cancel);
-        let tree = |(step, found): (&Wanted<'_>, Option<_>)| {
-            let (store, record) = found?;
-            let step = self.recorded(step);
-            Some(RemoteTree::outputs(RemoteResult { store, record, step, here: Mutex::default() }))
-        };
+        let missing =
+            steps.iter().zip(&found).filter(|(step, found)| found.is_none() && depends_on_steps(step.vertex));
+        let ops: Vec<_> = missing.map(|(step, _)| step.trace.op).collect();
+        self.options.shared.look_for_ops(&ops, cancel);
+        let tree = |(step, found): (&Wanted<'_>, Option<_>)| Some(self.elsewhere(step, None, found?));
         steps.iter().zip(found).map(tree).collect()
     }
 
-    fn recorded(&self, step: &Wanted<'_>) -> RecordedStep {
+    /// What shared caches have under a content key.
+    pub(super) fn find_shared_content(
+        &self,
+        step: &Wanted<'_>,
+        key: CacheKey,
+        cancel: &AtomicBool,
+    ) -> Found<Tree> {
+        if !self.options.shared.has_op(step.trace.op) {
+            return None;
+        }
+        Some(self.elsewhere(step, Some(key), self.options.shared.lookup_content(key, cancel)?))
+    }
+
+    fn elsewhere(
+        &self,
+        step: &Wanted<'_>,
+        content_key: Option<CacheKey>,
+        (store, record): (RemoteStore, SharedRecord),
+    ) -> Vec<Tree> {
+        let step = self.recorded(step, content_key);
+        RemoteTree::outputs(RemoteResult { store, record, step, here: Mutex::default() })
+    }
+
+    fn recorded(&self, step: &Wanted<'_>, content_key: Option<CacheKey>) -> RecordedStep {
         let vertex = step.vertex.vertex();
         RecordedStep {
             key: step.trace.key(),
@@ -34,6 +59,7 @@ impl LocalWorker<'_> {
             recipe: recipe::encode(vertex, step.trace),
             file_lists: file_lists(step.trace),
             project: self.options.history.project.clone(),
+            content_key,
         }
     }
 
@@ -61,11 +87,22 @@ impl LocalWorker<'_> {
         self.images.fetch_tree(tree, watch).map_err(|error| match error {
             _ if cx.is_cancelled() => WorkerError::Cancelled,
             error @ (ImageError::Registry(_) | ImageError::Unpack { .. }) => {
-                self.options.shared.give_up(&tree.result.store, &error);
+                self.lost(&tree.result, &error);
                 WorkerError::SharedCache { store: tree.result.store.to_string(), source: Box::new(error) }
             }
             error => error.into(),
         })
+    }
+
+    /// Sees to it that what was found and could not be had is not found again.
+    fn lost(&self, result: &RemoteResult, error: &ImageError) {
+        let shared = &self.options.shared;
+        match error {
+            ImageError::Registry(remote) if !remote.is_missing_or_wrong() => {
+                shared.give_up(&result.store, error);
+            }
+            error => shared.set_aside(&result.store, result.record.key, error),
+        }
     }
 
     /// A result as a snapshot of the store, fetched if it is not here.

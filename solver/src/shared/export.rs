@@ -1,18 +1,22 @@
-//! Filling a shared cache after a build: layers first, then the records that name them.
+//! Filling a shared cache after a build: layers first, then what leads to records, then the records.
+//!
+//! What is there already is marked as used, once a day: of all steps of the build, also those that nothing was needed of.
 
 use std::collections::{HashMap, HashSet};
 
 use rbuild_cache::{Record, Snapshot};
-use rbuild_image::{Descriptor, DiffId};
-use rbuild_llb::{Definition, Op};
+use rbuild_image::{Descriptor, DiffId, Manifest};
+use rbuild_llb::{Definition, Op, OpDigest};
 use rbuild_registry::RemoteStore;
 
-use super::{SharedLayer, SharedRecord, Tree, name_of};
+use super::record::{ByContent, day_of, link, used, used_at};
+use super::{DocumentName, SharedCaches, SharedLayer, SharedRecord, Tree, depends_on_steps, texts};
 use crate::build::SolvedVertex;
 use crate::cache_key::CacheKey;
 use crate::images::{
     CompressionConfig, EMPTY, EMPTY_TYPE, ImageError, Images, LeavingLayer, Watch, in_parallel,
 };
+use crate::worker::VertexRef;
 
 /// How many layers, or records, are sent at a time.
 const SENT_AT_ONCE: usize = 4;
@@ -56,6 +60,30 @@ pub struct ExportOptions<'a> {
     pub mode: ExportMode,
     /// In what form their layers.
     pub config: &'a CompressionConfig,
+    /// The caches that the build asked: who is believed, and what turned out damaged.
+    pub caches: &'a SharedCaches,
+    /// The clock, Unix seconds.
+    pub now: i64,
+}
+
+/// A step of a build, as it is looked for in the cache.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    key: CacheKey,
+    depends_on_steps: bool,
+}
+
+/// A step that the cache lacks, as this store has it.
+struct Lacking {
+    step: Step,
+    record: Record,
+}
+
+impl Lacking {
+    fn by_content(&self) -> Option<ByContent> {
+        let key = self.record.content_key.filter(|_| self.step.depends_on_steps)?;
+        Some(ByContent { key: CacheKey(key.0), op: OpDigest(self.record.op_digest) })
+    }
 }
 
 /// A layer of a record, in its place.
@@ -76,82 +104,96 @@ impl Images {
         options: &ExportOptions<'_>,
         watch: Watch<'_>,
     ) -> Result<Exported, ImageError> {
-        let ExportOptions { to, mode, config } = *options;
-        let records = self.records_of(build, mode)?;
-        let names: Vec<String> = records.iter().map(|(key, _)| name_of(*key)).collect();
-        let there = to.documents(&names, watch.cancel)?;
-        let parsed = |(document, key): (Option<Vec<u8>>, CacheKey)| SharedRecord::parse(&document?, key);
-        let known: Vec<bool> = there
-            .into_iter()
-            .zip(&records)
-            .map(|(document, (key, _))| parsed((document, *key)).is_some())
-            .collect();
-        let missing: Vec<(CacheKey, Record)> =
-            records.into_iter().zip(&known).filter(|(_, known)| !**known).map(|(record, _)| record).collect();
-        if !missing.is_empty() {
-            self.export_records(to, &missing, config, watch)?;
+        let ExportOptions { to, now, .. } = *options;
+        let steps = steps_of(build);
+        let names: Vec<_> = steps.iter().map(|step| DocumentName::Record(step.key)).collect();
+        let (mut lacking, mut stale, mut known) = (Vec::new(), Vec::new(), 0);
+        for (step, document) in steps.iter().zip(to.documents(&texts(&names), watch.cancel)?) {
+            let manifest = document.and_then(|bytes| Manifest::parse(&bytes).ok());
+            match manifest.filter(|manifest| is_fit(manifest, step.key, options)) {
+                None => lacking.push(*step),
+                Some(manifest) => {
+                    known += 1;
+                    stale.extend((used(&manifest) < day_of(now)).then(|| (step.key, used_at(manifest, now))));
+                }
+            }
         }
-        Ok(Exported { records: missing.len(), known: known.len() - missing.len() })
+        let lacking = self.recorded(&lacking, build, options.mode)?;
+        self.export_records(&lacking, options, watch)?;
+        in_parallel(&stale, SENT_AT_ONCE, |(key, manifest)| {
+            to.put_document(&DocumentName::Record(*key).to_string(), &manifest.to_bytes(), watch.cancel)
+        })?;
+        Ok(Exported { records: lacking.len(), known })
     }
 
-    /// The records of this store that a build's steps lead to.
-    fn records_of(
+    /// Those of a build's steps that this store has records of, as far as they are to be written.
+    fn recorded(
         &self,
+        steps: &[Step],
         build: &Finished<'_>,
         mode: ExportMode,
-    ) -> Result<Vec<(CacheKey, Record)>, ImageError> {
-        let is_step =
-            |solved: &&SolvedVertex| !matches!(build.definition.vertex(solved.vertex).op, Op::Source(_));
-        let keys: Vec<CacheKey> =
-            build.vertices.iter().filter(is_step).filter_map(|solved| solved.key).collect();
-        let stored: Vec<_> = keys.iter().map(|key| rbuild_cache::CacheKey(key.0)).collect();
+    ) -> Result<Vec<Lacking>, ImageError> {
+        let stored: Vec<_> = steps.iter().map(|step| rbuild_cache::CacheKey(step.key.0)).collect();
         let found = self.store().records().lookup_many(&stored)?;
         let results: Vec<&Snapshot> = build.results.iter().filter_map(|tree| tree.snapshot()).collect();
         let of_result =
             |output: &Snapshot| results.iter().any(|result| result.layers.starts_with(&output.layers));
         let wanted = |record: &Record| mode == ExportMode::Max || record.outputs.iter().all(of_result);
-        let mut seen = HashSet::new();
-        let found = keys.into_iter().zip(found).filter_map(|(key, record)| Some((key, record?)));
-        Ok(found.filter(|(key, record)| wanted(record) && seen.insert(*key)).collect())
+        let lacking = |(step, record): (&Step, Option<Record>)| {
+            record.filter(wanted).map(|record| Lacking { step: *step, record })
+        };
+        Ok(steps.iter().zip(found).filter_map(lacking).collect())
     }
 
     fn export_records(
         &self,
-        to: &RemoteStore,
-        records: &[(CacheKey, Record)],
-        config: &CompressionConfig,
+        records: &[Lacking],
+        options: &ExportOptions<'_>,
         watch: Watch<'_>,
     ) -> Result<(), ImageError> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut placed: Vec<Vec<Vec<Placed>>> = Vec::new();
-        for (_, record) in records {
+        for Lacking { record, .. } in records {
             placed.push(record.outputs.iter().map(|output| self.placed(output)).collect::<Result<_, _>>()?);
         }
-        let mut layers: HashMap<DiffId, &LeavingLayer> = HashMap::new();
-        for layer in placed.iter().flatten().flatten() {
-            layers.entry(layer.leaving.diff_id).or_insert(&layer.leaving);
-        }
-        let layers: Vec<&LeavingLayer> = layers.into_values().collect();
-        let sent = in_parallel(&layers, SENT_AT_ONCE, |layer| self.push_layer(to, layer, config, watch))?;
-        let blobs: HashMap<DiffId, Descriptor> = layers.iter().map(|layer| layer.diff_id).zip(sent).collect();
-        self.push_bytes(to, EMPTY_TYPE.into(), EMPTY, watch)?;
+        let blobs = self.push_layers(placed.iter().flatten().flatten(), options, watch)?;
+        self.push_bytes(options.to, EMPTY_TYPE.into(), EMPTY, watch)?;
         let shared = |layer: &Placed| SharedLayer {
             diff_id: layer.leaving.diff_id,
             blob: blobs[&layer.leaving.diff_id].clone(),
             created: layer.created,
         };
-        let documents: Vec<SharedRecord> = records
-            .iter()
-            .zip(&placed)
-            .map(|((key, record), outputs)| SharedRecord {
-                key: *key,
-                description: record.description.clone(),
-                outputs: outputs.iter().map(|output| output.iter().map(shared).collect()).collect(),
-            })
-            .collect();
-        let put = |record: &SharedRecord| {
-            Ok::<_, ImageError>(to.put_document(&name_of(record.key), &record.to_bytes(), watch.cancel)?)
+        let document = |(lacking, outputs): (&Lacking, &Vec<Vec<Placed>>)| SharedRecord {
+            key: lacking.step.key,
+            description: lacking.record.description.clone(),
+            outputs: outputs.iter().map(|output| output.iter().map(shared).collect()).collect(),
+            by_content: lacking.by_content(),
         };
-        in_parallel(&documents, SENT_AT_ONCE, put).map(drop)
+        let records: Vec<SharedRecord> = records.iter().zip(&placed).map(document).collect();
+        let links = records.iter().filter_map(|record| Some((record.by_content?.names(), link(record.key))));
+        let links = links.flat_map(|(names, link)| names.map(|name| (name, link.clone())));
+        put_documents(options, &links.collect::<Vec<_>>(), watch)?;
+        let records = records.iter().map(|record| (DocumentName::Record(record.key), record.to_manifest()));
+        put_documents(options, &records.collect::<Vec<_>>(), watch)
+    }
+
+    /// Sends layers, each once, and says what they became.
+    fn push_layers<'a>(
+        &self,
+        placed: impl Iterator<Item = &'a Placed>,
+        options: &ExportOptions<'_>,
+        watch: Watch<'_>,
+    ) -> Result<HashMap<DiffId, Descriptor>, ImageError> {
+        let mut layers: HashMap<DiffId, &LeavingLayer> = HashMap::new();
+        for layer in placed {
+            layers.entry(layer.leaving.diff_id).or_insert(&layer.leaving);
+        }
+        let layers: Vec<&LeavingLayer> = layers.into_values().collect();
+        let push = |layer: &&LeavingLayer| self.push_layer(options.to, layer, options.config, watch);
+        let sent = in_parallel(&layers, SENT_AT_ONCE, push)?;
+        Ok(layers.iter().map(|layer| layer.diff_id).zip(sent).collect())
     }
 
     /// The layers of a snapshot as they leave, bottom first.
@@ -161,4 +203,37 @@ impl Images {
         let placed = |(leaving, created)| Placed { leaving, created };
         Ok(leaving.into_iter().zip(infos.into_iter().map(|info| info.created)).map(placed).collect())
     }
+}
+
+/// The steps of a build, each key once.
+fn steps_of(build: &Finished<'_>) -> Vec<Step> {
+    let definition = build.definition;
+    let mut seen = HashSet::new();
+    let step = |solved: &SolvedVertex| {
+        let (key, vertex) = (solved.key?, VertexRef { definition, id: solved.vertex });
+        let is_step = !matches!(vertex.vertex().op, Op::Source(_));
+        (is_step && seen.insert(key)).then(|| Step { key, depends_on_steps: depends_on_steps(vertex) })
+    };
+    build.vertices.iter().filter_map(step).collect()
+}
+
+/// Whether a document can stay: a record of the key that is believed, and whose layers are not known to be damaged.
+fn is_fit(manifest: &Manifest, key: CacheKey, options: &ExportOptions<'_>) -> bool {
+    SharedRecord::read(manifest, key).is_some()
+        && options.caches.trust.is_content_with(manifest)
+        && !options.caches.is_damaged(options.to, key)
+}
+
+/// Writes documents, signed where there is a key for that, and used today.
+fn put_documents(
+    options: &ExportOptions<'_>,
+    documents: &[(DocumentName, Manifest)],
+    watch: Watch<'_>,
+) -> Result<(), ImageError> {
+    let put = |(name, manifest): &(DocumentName, Manifest)| {
+        let manifest = used_at(options.caches.trust.seal(manifest.clone()), options.now);
+        options.to.put_document(&name.to_string(), &manifest.to_bytes(), watch.cancel)
+    };
+    in_parallel(documents, SENT_AT_ONCE, put)?;
+    Ok(())
 }

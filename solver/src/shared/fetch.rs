@@ -68,6 +68,7 @@ impl RecordedStep {
         NewRecord {
             key: rbuild_cache::CacheKey(self.key.0),
             op_digest: self.op_digest,
+            content_key: self.content_key.map(|key| rbuild_cache::CacheKey(key.0)),
             outputs,
             description: &self.description,
             trace: &self.recipe,

@@ -9,42 +9,56 @@
 //!   result has to be here; a result that is only pushed goes from one registry's repository to another without passing through.
 //! * **Filled** after a build (`export`), from the records of this store.
 //!
-//! What a record is believed: that its layers are what the step gives. Whoever may write to the shared cache decides that, as with
-//! any cache. What is not believed: that a document is of the key it was found under, or that a blob is what its digest says, or
-//! unpacks to what its diff-id says. Keys are made here, from what is here. No record replaces one of this store.
+//! * **Found by content** too: where a step is given what another machine made by other ways, one document leads from its content
+//!   key to the record. Only steps are asked about whose op the cache has a mark of.
+//! * **Kept up** (`upkeep`): who writes notes the day of use in what it finds, and whoever prunes goes by that.
 //!
-//! A shared cache that fails is not asked again in this build. If it fails while a layer is fetched, what was found in it has to
-//! be made after all: the build begins again without it, and finds in this store what it made so far.
+//! What a record is believed: that its layers are what the step gives. Whoever may write to the shared cache decides that, as with
+//! any cache, or whoever has a key that is required (`signature`). What is not believed: that a document is of the key it was found
+//! under, or that a blob is what its digest says, or unpacks to what its diff-id says. Keys are made here, from what is here. No
+//! record replaces one of this store.
+//!
+//! A shared cache that fails is not asked again in this build; a record whose layers are not there or not what they should be is
+//! set aside, and written anew. Either way, what was found has to be made after all: the build begins again without it, and finds
+//! in this store what it made so far.
 
 mod export;
 mod fetch;
+mod name;
 mod record;
+mod signature;
+mod upkeep;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_cache::Snapshot;
+use rbuild_image::Manifest;
+use rbuild_llb::{Op, OpDigest};
 use rbuild_registry::RemoteStore;
 
 pub use export::{ExportMode, ExportOptions, Exported, Finished};
+pub(crate) use name::DocumentName;
 pub(crate) use record::{SharedLayer, SharedRecord};
+pub use signature::{KeyError, PublicKey, SigningKey, Trust};
+pub use upkeep::{Entry, Pruned, Upkeep};
 
 use crate::cache_key::CacheKey;
 use crate::images::PackedLayer;
+use crate::worker::VertexRef;
 
-/// What the name of a record begins with; the key follows.
-const NAME_PREFIX: &str = "key-";
-
-/// The name of a record.
-fn name_of(key: CacheKey) -> String {
-    format!("{NAME_PREFIX}{key}")
-}
+/// How many records of one cache may turn out damaged before it is given up.
+const DAMAGED_MAX: usize = 8;
 
 /// The shared caches of one build, in the order in which they are asked.
 #[derive(Debug, Default)]
 pub struct SharedCaches {
     caches: Vec<SharedCache>,
+    trust: Trust,
+    /// Ops of which a cache has results that a content key leads to.
+    ops: Mutex<HashSet<OpDigest>>,
 }
 
 #[derive(Debug)]
@@ -52,39 +66,87 @@ struct SharedCache {
     store: RemoteStore,
     /// Why it is not asked any more.
     failure: Mutex<Option<String>>,
+    /// What nobody signed who is believed.
+    unsigned: Mutex<HashSet<DocumentName>>,
+    /// Records whose layers are not there, or not what they should be.
+    damaged: Mutex<HashSet<CacheKey>>,
 }
 
-/// A shared cache that was given up.
+/// What is to be said of a shared cache after a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SharedCacheFailure {
-    /// Which.
+pub struct Remark {
+    /// Which cache.
     pub store: String,
-    /// Why.
-    pub reason: String,
+    /// What.
+    pub what: RemarkKind,
+}
+
+/// What can be wrong with a shared cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemarkKind {
+    /// It was given up, for this reason.
+    Failed(String),
+    /// So many of its documents were not used for want of a signature.
+    Unsigned(usize),
+    /// So many of its records have layers that are not there, or not what they should be.
+    Damaged(usize),
 }
 
 impl SharedCaches {
-    /// These, to be asked in this order.
-    pub fn new(stores: Vec<RemoteStore>) -> Self {
-        let cache = |store| SharedCache { store, failure: Mutex::default() };
-        Self { caches: stores.into_iter().map(cache).collect() }
+    /// These, to be asked in this order, and believed as far as `trust` goes.
+    pub fn new(stores: Vec<RemoteStore>, trust: Trust) -> Self {
+        let cache = |store| SharedCache {
+            store,
+            failure: Mutex::default(),
+            unsigned: Mutex::default(),
+            damaged: Mutex::default(),
+        };
+        Self { caches: stores.into_iter().map(cache).collect(), trust, ops: Mutex::default() }
     }
 
-    /// Those that failed.
-    pub fn failures(&self) -> Vec<SharedCacheFailure> {
-        let failure = |cache: &SharedCache| {
-            let reason = lock(&cache.failure).clone()?;
-            Some(SharedCacheFailure { store: cache.store.to_string(), reason })
+    /// What is to be said of them.
+    pub fn remarks(&self) -> Vec<Remark> {
+        let counted = |count: usize, kind: fn(usize) -> RemarkKind| (count > 0).then(|| kind(count));
+        let remarks = |cache: &SharedCache| {
+            let kinds = [
+                lock(&cache.failure).clone().map(RemarkKind::Failed),
+                counted(lock(&cache.unsigned).len(), RemarkKind::Unsigned),
+                counted(lock(&cache.damaged).len(), RemarkKind::Damaged),
+            ];
+            let store = cache.store.to_string();
+            kinds.into_iter().flatten().map(move |what| Remark { store: store.clone(), what })
         };
-        self.caches.iter().filter_map(failure).collect()
+        self.caches.iter().flat_map(remarks).collect()
     }
 
     /// Asks no more of a cache that failed.
     pub(crate) fn give_up(&self, store: &RemoteStore, error: &dyn std::error::Error) {
-        let name = store.to_string();
-        if let Some(cache) = self.caches.iter().find(|cache| cache.store.to_string() == name) {
+        if let Some(cache) = self.cache(store) {
             lock(&cache.failure).get_or_insert_with(|| chain(error));
         }
+    }
+
+    /// Believes a record no more: its layers are not what it says. A cache that has many such is given up.
+    pub(crate) fn set_aside(&self, store: &RemoteStore, key: CacheKey, error: &dyn std::error::Error) {
+        let Some(cache) = self.cache(store) else { return };
+        let count = {
+            let mut damaged = lock(&cache.damaged);
+            damaged.insert(key);
+            damaged.len()
+        };
+        if count >= DAMAGED_MAX {
+            self.give_up(store, error);
+        }
+    }
+
+    /// Whether a cache's record was set aside.
+    fn is_damaged(&self, store: &RemoteStore, key: CacheKey) -> bool {
+        self.cache(store).is_some_and(|cache| lock(&cache.damaged).contains(&key))
+    }
+
+    fn cache(&self, store: &RemoteStore) -> Option<&SharedCache> {
+        let name = store.to_string();
+        self.caches.iter().find(|cache| cache.store.to_string() == name)
     }
 
     /// The records of keys, from the first cache that has each. One answer for each key, in order.
@@ -96,24 +158,84 @@ impl SharedCaches {
         let mut found: Vec<Option<(RemoteStore, SharedRecord)>> = keys.iter().map(|_| None).collect();
         for cache in &self.caches {
             let missing: Vec<usize> = (0..keys.len()).filter(|index| found[*index].is_none()).collect();
-            if missing.is_empty() || lock(&cache.failure).is_some() {
-                continue;
-            }
-            let names: Vec<String> = missing.iter().map(|index| name_of(keys[*index])).collect();
-            let documents = match cache.store.documents(&names, cancel) {
-                Ok(documents) => documents,
-                Err(error) => {
-                    self.give_up(&cache.store, &error);
-                    continue;
-                }
-            };
-            for (index, document) in missing.into_iter().zip(documents) {
-                let record = document.and_then(|bytes| SharedRecord::parse(&bytes, keys[index]));
+            let names: Vec<_> = missing.iter().map(|index| DocumentName::Record(keys[*index])).collect();
+            for (index, document) in missing.into_iter().zip(self.documents(cache, &names, cancel)) {
+                let record = document.and_then(|manifest| SharedRecord::read(&manifest, keys[index]));
+                let record = record.filter(|record| !lock(&cache.damaged).contains(&record.key));
                 found[index] = record.map(|record| (cache.store.clone(), record));
             }
         }
         found
     }
+
+    /// Finds out of which ops the caches have results that a content key leads to.
+    pub(crate) fn look_for_ops(&self, ops: &[OpDigest], cancel: &AtomicBool) {
+        let names: Vec<_> = ops.iter().copied().map(DocumentName::Op).collect();
+        for cache in &self.caches {
+            let found = self.documents(cache, &names, cancel).into_iter().zip(ops);
+            lock(&self.ops).extend(found.filter_map(|(document, op)| document.map(|_| *op)));
+        }
+    }
+
+    /// Whether a content key of this op may lead to something.
+    pub(crate) fn has_op(&self, op: OpDigest) -> bool {
+        lock(&self.ops).contains(&op)
+    }
+
+    /// The record that a content key leads to.
+    pub(crate) fn lookup_content(
+        &self,
+        content_key: CacheKey,
+        cancel: &AtomicBool,
+    ) -> Option<(RemoteStore, SharedRecord)> {
+        let name = [DocumentName::Content(content_key)];
+        let link = |cache| record::read_link(self.documents(cache, &name, cancel).pop()??.as_ref());
+        let keys: Vec<CacheKey> = self.caches.iter().filter_map(link).collect();
+        let leads_back = |record: &SharedRecord| record.by_content.is_some_and(|by| by.key == content_key);
+        self.lookup(&keys, cancel).into_iter().flatten().find(|(_, record)| leads_back(record))
+    }
+
+    /// Documents of one cache, as far as they are believed; nothing of one that failed. One answer for each name, in order.
+    fn documents(
+        &self,
+        cache: &SharedCache,
+        names: &[DocumentName],
+        cancel: &AtomicBool,
+    ) -> Vec<Option<Box<Manifest>>> {
+        let nothing = || names.iter().map(|_| None).collect();
+        if names.is_empty() || lock(&cache.failure).is_some() {
+            return nothing();
+        }
+        match cache.store.documents(&texts(names), cancel) {
+            Err(error) => {
+                self.give_up(&cache.store, &error);
+                nothing()
+            }
+            Ok(documents) => documents
+                .into_iter()
+                .zip(names)
+                .map(|(document, name)| {
+                    let manifest = Manifest::parse(&document?).ok()?;
+                    if self.trust.accepts(&manifest) {
+                        return Some(Box::new(manifest));
+                    }
+                    lock(&cache.unsigned).insert(*name);
+                    None
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Names as a place takes them.
+fn texts(names: &[DocumentName]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// Whether a step is given what another step makes: only then can its content key find what its definition key does not.
+pub(crate) fn depends_on_steps(vertex: VertexRef<'_>) -> bool {
+    let mut inputs = vertex.vertex().inputs.iter();
+    inputs.any(|edge| !matches!(vertex.definition.vertex(edge.vertex).op, Op::Source(_)))
 }
 
 /// An error with its causes, in one line.
@@ -162,6 +284,8 @@ pub(crate) struct RecordedStep {
     pub(crate) recipe: Vec<u8>,
     pub(crate) file_lists: Vec<[u8; 32]>,
     pub(crate) project: String,
+    /// What it was found by, if not by its definition key.
+    pub(crate) content_key: Option<CacheKey>,
 }
 
 impl fmt::Debug for RemoteTree {

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rbuild_registry::{Client, RemoteStore};
+use rbuild_registry::RemoteStore;
 use rbuild_solver::images::{Images, Watch};
 use rbuild_solver::local::{LocalWorker, WorkerError};
-use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, SharedCaches, Tree};
+use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, Remark, RemarkKind, SharedCaches, Tree};
 use rbuild_solver::{SolveError, Solved};
 
 use super::output::task;
 use super::settings::Settings;
 use crate::app::{self, App};
-use crate::cache_spec::{CachePlace, CacheSpec, Direction};
+use crate::cache_spec::{CacheSpec, Direction};
 use crate::progress::Progress;
-use crate::report::{Failure, Kind};
+use crate::report::Failure;
+use crate::shared_cache;
 
 /// The shared caches of a build.
 #[derive(Debug)]
@@ -45,22 +46,19 @@ impl Shared {
     pub(super) fn open(settings: &Settings) -> Result<Self, Failure> {
         let mut from = settings.cache_from.clone();
         let mut to = settings.cache_to.clone();
-        if from.is_empty()
-            && to.is_empty()
-            && let Some(text) = app::config()?.cache.shared
-        {
-            let read = |direction| {
-                CacheSpec::parse(&text, direction, &app::environment)
-                    .map_err(|error| Failure::caused_by(Kind::Input, &error).while_doing("cache.shared"))
-            };
-            from.push(read(Direction::From)?);
-            to.push(CacheSpec { mode: ExportMode::Max, ..read(Direction::To)? });
+        if from.is_empty() && to.is_empty() {
+            from.extend(shared_cache::configured(Direction::From)?);
+            let configured = shared_cache::configured(Direction::To)?;
+            to.extend(configured.map(|spec| CacheSpec { mode: ExportMode::Max, ..spec }));
         }
         let client = Arc::new(App::impatient_client()?);
-        let store = |spec: &CacheSpec| remote_store(&client, &spec.place);
+        let store = |spec: &CacheSpec| shared_cache::open(&client, &spec.place);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));
-        Ok(Self { from: Arc::new(SharedCaches::new(opened)), to: to.collect::<Result<_, _>>()? })
+        Ok(Self {
+            from: Arc::new(SharedCaches::new(opened, shared_cache::trust()?)),
+            to: to.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Solves, and sees to it that the results are where they are needed. A shared cache that fails on the way is given up,
@@ -97,18 +95,17 @@ impl Shared {
         progress: &Progress,
         cancel: &AtomicBool,
     ) -> String {
-        let mut said: String = self
-            .from
-            .failures()
-            .iter()
-            .map(|failure| {
-                format!("warning: the shared cache `{}` was not used: {}\n", failure.store, failure.reason)
-            })
-            .collect();
+        let mut said: String = self.from.remarks().iter().map(warning).collect();
         for (spec, store) in &self.to {
             let watch = Watch { transfers: &|_| {}, cancel };
             let exported = task(progress, &format!("exporting cache to {store}"), || {
-                let options = ExportOptions { to: store, mode: spec.mode, config: &spec.compression };
+                let options = ExportOptions {
+                    to: store,
+                    mode: spec.mode,
+                    config: &spec.compression,
+                    caches: &self.from,
+                    now: app::unix_now(),
+                };
                 Ok(images.export_cache(build, &options, watch)?)
             });
             if let Err(failure) = exported
@@ -152,12 +149,16 @@ fn settle(
     Ok(())
 }
 
-fn remote_store(client: &Arc<Client>, place: &CachePlace) -> Result<RemoteStore, Failure> {
-    let client = Arc::clone(client);
-    let opened = match place {
-        CachePlace::Repository(reference) => Ok(RemoteStore::repository(client, reference.clone())),
-        CachePlace::Directory(path) => RemoteStore::directory(client, path),
-        CachePlace::Bucket(options) => RemoteStore::bucket(client, options),
-    };
-    opened.map_err(|error| Failure::caused_by(Kind::Input, &error))
+fn warning(remark: &Remark) -> String {
+    let store = &remark.store;
+    match &remark.what {
+        RemarkKind::Failed(reason) => format!("warning: the shared cache `{store}` was not used: {reason}\n"),
+        RemarkKind::Unsigned(count) => format!(
+            "warning: {count} records of the shared cache `{store}` were not used: none of `require-signed-by` signed them\n"
+        ),
+        RemarkKind::Damaged(count) => format!(
+            "warning: {count} records of the shared cache `{store}` were not used: their layers are gone, or not what they \
+             should be\n"
+        ),
+    }
 }
