@@ -15,6 +15,9 @@ single_user=rbuild-single
 single_tests=(conformance:: archives:: disk_commands:: images_command:: build_command::caching build_command::contexts
     build_command::platforms build_command::squash build_command::storage containers_command::lost
     containers_command::networks escape::paths escape::shown)
+# What shows in layers, whatever their form.
+tree_tests=(conformance:: crash:: archives:: build_command::caching build_command::contexts build_command::squash
+    build_command::storage build_command::trees)
 
 export RBUILD_TEST_REQUIRE_KERNEL=1
 export INSTA_UPDATE=no
@@ -74,6 +77,16 @@ run_tests() {
     fi
 }
 
+# Runs some of them with all copied directories kept as trees, however small.
+run_tests_as_trees() {
+    local -x RBUILD_LAYERS=tree
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --package rbuild --test runner --locked --profile ci "${tree_tests[@]}"
+    else
+        cargo test --package rbuild --test runner --locked --no-fail-fast -- "${tree_tests[@]}"
+    fi
+}
+
 # Prints `package-directory<tab>binary` for each compiled test binary that means something without root. The unit tests of the
 # store and of file operations make owners, devices and trusted attributes, which is root's to do; what they do in a user
 # namespace is tested through the command.
@@ -129,6 +142,8 @@ say "documentation tests"
 cargo test --workspace --locked --doc 2>&1 | tee -a "$log" || status=1
 
 if ((EUID == 0)); then
+    say "tests with layers as trees"
+    run_tests_as_trees 2>&1 | tee -a "$log" || status=1
     make_test_user
     say "tests as $test_user"
     run_tests_rootless "$test_user" 2>&1 | tee -a "$log" || status=1

@@ -2,13 +2,19 @@
 //!
 //! A list is bytes of its writer's, kept once for each digest as long as a result names it. It is written before the result, and
 //! not synced: without it, an explanation says less.
+//!
+//! ```text
+//! file-lists/<digest>   a zstd frame; or what this is, the digest of another list, and what differs from that
+//! file-lists/key-<n>    the digest of the last list of about this size that is whole: from which the next is told
+//! ```
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::root_dir::At;
+use crate::difference;
+use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::{Result, Store};
 
@@ -16,6 +22,10 @@ use crate::{Result, Store};
 const LIST_SIZE_BYTES_MAX: u64 = 1 << 30;
 /// Lists are written while a step waits.
 const ZSTD_LEVEL: i32 = 1;
+/// A list is told from another if that takes this part of it at most: a quarter of what it takes by itself.
+const DIFFERENCE_PART: usize = 16;
+const MAGIC: &[u8; 6] = b"rbdiff";
+const KEY_PREFIX: &str = "key-";
 
 impl Store {
     /// Keeps a list, unless there is one for this digest.
@@ -27,10 +37,24 @@ impl Store {
         if path.exists() {
             return Ok(());
         }
-        let bytes = zstd::encode_all(list().as_slice(), ZSTD_LEVEL).at("compress", &path)?;
-        let partial = path.with_file_name(unique_name());
-        fs::write(&partial, bytes).at("write", &partial)?;
-        Ok(fs::rename(&partial, &path).at("create", &path)?)
+        let list = list();
+        let directory = self.0.layout.directory("file-lists");
+        let key_path = directory.join(format!("{KEY_PREFIX}{}", usize::BITS - list.len().leading_zeros()));
+        if let Some(bytes) = self.difference(&list, &key_path).at("compress", &path)? {
+            return Ok(write_whole(&path, &bytes)?);
+        }
+        write_whole(&path, &zstd::encode_all(list.as_slice(), ZSTD_LEVEL).at("compress", &path)?)?;
+        Ok(write_whole(&key_path, digest)?)
+    }
+
+    /// What differs from the list that the key names, if that is little.
+    fn difference(&self, list: &[u8], key_path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let key = fs::read(key_path).ok().and_then(|digest| <[u8; 32]>::try_from(digest).ok());
+        let Some(digest) = key else { return Ok(None) };
+        let Ok(Some(key)) = self.read_file_list(&digest) else { return Ok(None) };
+        let frame = difference::encode(list, &key)?;
+        let is_little = frame.len() <= list.len() / DIFFERENCE_PART;
+        Ok(is_little.then(|| [MAGIC.as_slice(), &digest, &frame].concat()))
     }
 
     /// The list for a digest, if it is there.
@@ -39,32 +63,44 @@ impl Store {
     /// When it cannot be read.
     pub fn read_file_list(&self, digest: &[u8; 32]) -> Result<Option<Vec<u8>>> {
         let path = self.file_list(digest);
-        let file = match File::open(&path) {
+        let stored = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.at("open", &path)?,
+            read => read.at("read", &path)?,
         };
-        let mut list = Vec::new();
-        let decoder = zstd::Decoder::new(file).at("read", &path)?;
-        decoder.take(LIST_SIZE_BYTES_MAX).read_to_end(&mut list).at("read", &path)?;
-        Ok(Some(list))
+        let Some((key, frame)) = split(&stored) else {
+            return decoded(&stored).at("read", &path).map(Some).map_err(Into::into);
+        };
+        let key = match fs::read(self.file_list(key)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.and_then(|key| decoded(&key)).at("read", &path)?,
+        };
+        Ok(Some(difference::decode(frame, &key).at("read", &path)?))
     }
 
-    /// Removes lists that no result names.
+    /// Removes lists that no result names, and from which none is told that stays.
     ///
     /// In this order: a list that a build has written by now, and whose result it has not, is younger than the build's lease.
     pub(crate) fn sweep_file_lists(&self) -> Result<()> {
         let directory = self.0.layout.directory("file-lists");
         let entries = fs::read_dir(&directory).at("list", &directory)?.collect::<Result<Vec<_>, _>>();
         let in_use = self.in_use_since()?.map(|since| since.modified);
-        let named = self.named_file_lists()?;
+        let mut kept = self.named_file_lists()?;
+        let (mut unnamed, mut keys) = (Vec::new(), HashSet::new());
         for entry in entries.at("list", &directory)? {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             let used = in_use.is_some_and(|since| modified.is_ok_and(|modified| modified >= since));
-            if !used && !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
-                match fs::remove_file(entry.path()) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    removed => removed.at("remove", entry.path())?,
-                }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if used || name.starts_with(KEY_PREFIX) || kept.contains(&name) {
+                keys.extend(key_of(&entry.path()));
+            } else {
+                unnamed.push(name);
+            }
+        }
+        kept.extend(keys);
+        for path in unnamed.iter().filter(|name| !kept.contains(*name)).map(|name| directory.join(name)) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.at("remove", &path)?,
             }
         }
         Ok(())
@@ -81,6 +117,30 @@ impl Store {
     fn file_list(&self, digest: &[u8; 32]) -> PathBuf {
         self.0.layout.directory("file-lists").join(hex(digest))
     }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
+    let partial = path.with_file_name(unique_name());
+    fs::write(&partial, bytes).at("write", &partial)?;
+    fs::rename(&partial, path).at("create", path)
+}
+
+fn decoded(frame: &[u8]) -> io::Result<Vec<u8>> {
+    let mut list = Vec::new();
+    zstd::Decoder::new(frame)?.take(LIST_SIZE_BYTES_MAX).read_to_end(&mut list)?;
+    Ok(list)
+}
+
+/// The list from which another is told, and the frame that does.
+fn split(stored: &[u8]) -> Option<(&[u8; 32], &[u8])> {
+    stored.strip_prefix(MAGIC)?.split_first_chunk()
+}
+
+/// The name of the list from which the one at a path is told, if it is told from one.
+fn key_of(path: &Path) -> Option<String> {
+    let mut header = Vec::new();
+    File::open(path).ok()?.take(MAGIC.len() as u64 + 32).read_to_end(&mut header).ok()?;
+    split(&header).map(|(key, _)| hex(key))
 }
 
 fn hex(digest: &[u8; 32]) -> String {
@@ -105,5 +165,29 @@ mod tests {
         store.records().remove(key).unwrap();
         store.prune(&[]).unwrap();
         assert_eq!(read(), None);
+    }
+
+    #[test]
+    fn a_list_is_told_from_the_one_before_as_long_as_that_is_like_it() {
+        let store = TestStore::new();
+        let list = |seed: u64| -> Vec<u8> {
+            let random = |index: u64| blake3::hash(&(seed + index).to_le_bytes()).as_bytes()[..8].to_vec();
+            (0..1000).flat_map(random).collect()
+        };
+        let changed = [&list(0)[..4000], b"changed!", &list(0)[4008..]].concat();
+        let lists = [(1, list(0)), (2, changed), (3, list(9000))];
+        for (digest, list) in &lists {
+            store.keep_file_list(&[*digest; 32], || list.clone()).unwrap();
+        }
+        let size = |digest: u8| std::fs::metadata(store.file_list(&[digest; 32])).unwrap().len();
+        assert!(size(1) > 7000 && size(2) < 200 && size(3) > 7000);
+        let key = CacheKey([1; 32]);
+        store.records().insert(&NewRecord { key, file_lists: &[[2; 32]], ..NewRecord::default() }).unwrap();
+        store.prune(&[]).unwrap();
+        let read = |digest: u8| store.read_file_list(&[digest; 32]).unwrap();
+        assert_eq!(lists.map(|(digest, list)| read(digest) == Some(list)), [true, true, false]);
+        store.records().remove(key).unwrap();
+        store.prune(&[]).unwrap();
+        assert_eq!([read(1), read(2)], [None, None]);
     }
 }

@@ -1,14 +1,13 @@
 //! The last pass: from the digests of files to the digest of the selection.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rbuild_image::KeyHasher;
 use rustix::fs::{FileType, Stat};
 
 use super::file::{AllLooked, Looked};
-use super::stat_cache::Substance;
 use super::walk::{Dir, Top, Walk};
-use super::{Blake3, Selected, TreeDigest, TreeEntry, TreeOwner};
+use super::{Blake3, Selected, TreeDigest, TreeOwner};
 
 /// The domains. A change of what is fed below, or of what counts, must bump them: it changes every user's keys.
 pub(super) const ENTRY_DOMAIN: &str = "rbuild.tree-entry.v1";
@@ -29,11 +28,9 @@ pub(super) fn fold(
         digests: vec![None; walk.dirs.len()],
         files: 0,
         size_bytes: 0,
-        entries: walk.options.entries.then(Vec::new),
     };
-    let labels = labels(walk, tops, selected);
     for index in (0..walk.dirs.len()).rev() {
-        fold.directory(index, labels[index]);
+        fold.directory(index);
     }
     let mut hasher = KeyHasher::new(SELECTION_DOMAIN);
     hasher.number(tops.len() as u64);
@@ -42,29 +39,13 @@ pub(super) fn fold(
         match (top, top_looked) {
             (Top::Directory(index), _) => fold.feed_top_directory(&mut hasher, *index, selected),
             (Top::File(_), Some(file)) => {
-                fold.add(file.facts, file.substance, || selected.name.to_owned());
+                fold.add(file.facts);
                 hasher.number(1u64).bytes(&file.digest);
             }
             (Top::File(_), None) => {}
         }
     }
     fold.finish(hasher.finish())
-}
-
-/// For each directory, the selected path that it belongs to.
-fn labels<'s>(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'s>]) -> Vec<&'s Path> {
-    let mut labels: Vec<&Path> = vec![Path::new(""); walk.dirs.len()];
-    for (top, selected) in tops.iter().zip(selected) {
-        if let Top::Directory(index) = top {
-            labels[*index] = selected.name;
-        }
-    }
-    for (index, dir) in walk.dirs.iter().enumerate() {
-        if let Some(parent) = dir.parent {
-            labels[index] = labels[parent];
-        }
-    }
-    labels
 }
 
 struct Fold<'a> {
@@ -76,16 +57,15 @@ struct Fold<'a> {
     digests: Vec<Option<Blake3>>,
     files: u64,
     size_bytes: u64,
-    entries: Option<Vec<TreeEntry>>,
 }
 
 impl Fold<'_> {
     /// Digests a directory all of whose subdirectories have been.
-    fn directory(&mut self, index: usize, label: &Path) {
+    fn directory(&mut self, index: usize) {
         let dir = &self.walk.dirs[index];
         let subdirs = std::mem::take(&mut self.children[index]);
         let looked = &self.looked.in_dirs[index];
-        if !dir.wanted && subdirs.is_empty() && looked.is_empty() {
+        if !counts(dir, !subdirs.is_empty(), looked) {
             return;
         }
         let mut entries: Vec<(&[u8], Blake3)> = Vec::with_capacity(subdirs.len() + looked.len());
@@ -94,7 +74,7 @@ impl Fold<'_> {
         }
         for (name, file) in dir.listing.files.iter().zip(looked) {
             entries.push((name.as_encoded_bytes(), file.digest));
-            self.add(file.facts, file.substance, || label.join(&dir.below).join(name));
+            self.add(file.facts);
         }
         entries.sort_unstable();
         let mut hasher = KeyHasher::new(DIRECTORY_DOMAIN);
@@ -105,9 +85,9 @@ impl Fold<'_> {
         let content = hasher.finish();
         self.digests[index] = Some(content);
         if let Some(parent) = dir.parent {
-            let (facts, xattrs) = self.directory_facts(dir);
-            self.children[parent].push((index, facts.digest(Some(content), xattrs)));
-            self.add(facts, Substance { content: None, xattrs }, || label.join(&dir.below));
+            let facts = Facts::of(&dir.listing.stat, self.walk.options.owner);
+            self.children[parent].push((index, facts.digest(Some(content), dir.listing.xattrs)));
+            self.add(facts);
         }
     }
 
@@ -117,37 +97,28 @@ impl Fold<'_> {
             hasher.number(2u64).option(content.as_ref(), feed);
             return;
         }
-        let (facts, xattrs) = self.directory_facts(&self.walk.dirs[index]);
-        hasher.number(1u64).bytes(&facts.digest(content, xattrs));
-        self.add(facts, Substance { content: None, xattrs }, || selected.name.to_owned());
+        let listing = &self.walk.dirs[index].listing;
+        let facts = Facts::of(&listing.stat, self.walk.options.owner);
+        hasher.number(1u64).bytes(&facts.digest(content, listing.xattrs));
+        self.add(facts);
     }
 
-    fn directory_facts(&self, dir: &Dir) -> (Facts, Option<Blake3>) {
-        (Facts::of(&dir.listing.stat, self.walk.options.owner), dir.listing.xattrs)
-    }
-
-    /// Counts a file, and lists it if a list is wanted.
-    fn add(&mut self, facts: Facts, substance: Substance, path: impl FnOnce() -> PathBuf) {
+    fn add(&mut self, facts: Facts) {
         self.files += 1;
         self.size_bytes += facts.size_bytes;
-        if let Some(entries) = &mut self.entries {
-            let Facts { kind, mode, uid, gid, size_bytes, device } = facts;
-            let Substance { content, xattrs } = substance;
-            let path = path();
-            entries.push(TreeEntry { path, kind, mode, uid, gid, size_bytes, device, content, xattrs });
-        }
     }
 
     fn finish(self, digest: Blake3) -> TreeDigest {
         let read = |looked: &Looked| looked.read_bytes;
         let read_bytes =
             self.looked.in_dirs.iter().flatten().chain(self.looked.tops.iter().flatten()).map(read).sum();
-        let mut entries = self.entries;
-        if let Some(entries) = &mut entries {
-            entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        }
-        TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes, entries }
+        TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes }
     }
+}
+
+/// Whether a directory counts: when it is wanted, or something in it counts.
+pub(super) const fn counts(dir: &Dir, has_subdirs: bool, files: &[Looked]) -> bool {
+    dir.wanted || has_subdirs || !files.is_empty()
 }
 
 /// What counts of a file's attributes.

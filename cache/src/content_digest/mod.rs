@@ -18,6 +18,7 @@
 
 mod file;
 mod fold;
+mod seen;
 mod stat_cache;
 mod tree;
 mod walk;
@@ -28,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use thiserror::Error;
 
+pub use self::seen::Seen;
 pub use self::stat_cache::{DirectoryId, KnownContents, MemoryStatCache, StatCache};
 pub(crate) use self::tree::digest_of_tree;
 use self::walk::Walk;
@@ -120,8 +122,6 @@ pub struct DigestOptions<'a> {
     pub owner: TreeOwner,
     /// What is known of files from before.
     pub memory: Option<Memory<'a>>,
-    /// Whether [`TreeDigest::entries`] is wanted.
-    pub entries: bool,
     /// Ends the work when it becomes true.
     pub cancel: Option<&'a AtomicBool>,
 }
@@ -159,8 +159,6 @@ pub struct TreeDigest {
     pub size_bytes: u64,
     /// How many bytes were read for it.
     pub read_bytes: u64,
-    /// Every file that counts, sorted by path, if it was asked for.
-    pub entries: Option<Vec<TreeEntry>>,
 }
 
 /// A file that counts.
@@ -192,6 +190,15 @@ pub fn digest_tree(
     selected: &[Selected<'_>],
     options: &DigestOptions<'_>,
 ) -> Result<TreeDigest, Error> {
+    look_at_tree(root, selected, options).map(|(digest, _)| digest)
+}
+
+/// The same, with what it was made of.
+pub fn look_at_tree(
+    root: &RootDir,
+    selected: &[Selected<'_>],
+    options: &DigestOptions<'_>,
+) -> Result<(TreeDigest, Seen), Error> {
     digest(root, selected, options, None)
 }
 
@@ -204,7 +211,7 @@ pub fn digest_layer(
     options: &DigestOptions<'_>,
 ) -> Result<TreeDigest, Error> {
     let whole = Selected { contents_only: true, ..Selected::tree(Path::new("")) };
-    digest(layer, &[whole], options, Some(xattrs))
+    digest(layer, &[whole], options, Some(xattrs)).map(|(digest, _)| digest)
 }
 
 /// The digest of what a file holds, and how much that is.
@@ -218,7 +225,7 @@ fn digest(
     selected: &[Selected<'_>],
     options: &DigestOptions<'_>,
     marks: Option<OverlayXattrs>,
-) -> Result<TreeDigest, Error> {
+) -> Result<(TreeDigest, Seen), Error> {
     options.pool.install(|| {
         let mut walk = Walk { root, options, marks, dirs: Vec::new() };
         let tops = walk.run(selected)?;
@@ -226,7 +233,8 @@ fn digest(
         if let Some(memory) = options.memory {
             memory.cache.put(file::rows(&walk, &looked, memory.now_ns));
         }
-        Ok(fold::fold(&walk, &tops, &looked, selected))
+        let digest = fold::fold(&walk, &tops, &looked, selected);
+        Ok((digest, Seen::new(walk, tops, looked, selected)))
     })
 }
 

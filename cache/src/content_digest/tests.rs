@@ -19,7 +19,7 @@ fn pool() -> ThreadPool {
 }
 
 fn options<'a>(pool: &'a ThreadPool, owner: TreeOwner) -> DigestOptions<'a> {
-    DigestOptions { pool, owner, memory: None, entries: false, cancel: None }
+    DigestOptions { pool, owner, memory: None, cancel: None }
 }
 
 /// A small tree of everything.
@@ -202,9 +202,9 @@ fn filters_choose() {
     let selected = Selected { filter: Some(&choose), contents_only: true, ..Selected::tree(Path::new("")) };
     let pool = pool();
     let root = RootDir::open(dir.path()).unwrap();
-    let wanted = DigestOptions { entries: true, ..options(&pool, TreeOwner::Zero) };
-    let digest = digest_tree(&root, &[selected], &wanted).unwrap();
-    let paths: Vec<_> = digest.entries.unwrap().into_iter().map(|entry| entry.path).collect();
+    let wanted = options(&pool, TreeOwner::Zero);
+    let (digest, seen) = look_at_tree(&root, &[selected], &wanted).unwrap();
+    let paths: Vec<_> = seen.entries().into_iter().map(|entry| entry.path).collect();
     assert_eq!(paths, ["README", "src", "src/deep", "src/deep/data"].map(PathBuf::from));
     assert_eq!((digest.files, digest.size_bytes), (4, 11));
     assert!(!asked.lock().unwrap().iter().any(|(path, _)| path == Path::new("src/deep/data")));
@@ -219,10 +219,9 @@ fn filters_choose() {
 fn entries_tell_what_was_digested() {
     let dir = tree();
     let pool = pool();
-    let wanted = DigestOptions { entries: true, ..options(&pool, TreeOwner::Zero) };
+    let wanted = options(&pool, TreeOwner::Zero);
     let selected = [Selected { name: Path::new("top"), ..Selected::tree(Path::new("src")) }];
-    let entries =
-        digest_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().entries.unwrap();
+    let entries = look_at_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().1.entries();
     let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
     assert_eq!(paths, ["top", "top/deep", "top/deep/data", "top/main.rs"]);
     let data = &entries[2];

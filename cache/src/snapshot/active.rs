@@ -353,5 +353,6 @@ pub(super) fn copy_root_attributes(from: &Path, to: &Path) -> Result<(), PathErr
 }
 
 fn attributes(path: &Path) -> Result<fs::Metadata, PathError> {
-    fs::symlink_metadata(path).at("read the attributes of", path)
+    // Of what a path through a descriptor leads to, not of the link that it is.
+    fs::metadata(path).at("read the attributes of", path)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -19,7 +19,8 @@ use crate::db::Failure;
 use crate::prune::ledger;
 use crate::root_dir::{At as _, proc_path};
 use crate::tree::grow::{Grown, Pack, PackId};
-use crate::tree::{Attributes, Tree, erofs};
+use crate::tree::pack::read_key_image;
+use crate::tree::{Attributes, Tree, erofs, stored};
 use crate::{Error, Result, Store};
 
 /// In which form copies of directories become layers.
@@ -94,28 +95,28 @@ impl Store {
     /// Mounts a layer that is an image.
     pub(super) fn mount_layer(&self, layer: LayerId) -> Result<MountedRoot> {
         let (digest, packs) = self.image_of(layer)?.ok_or(Error::LayerMissing(layer))?;
-        let bytes = self.read_image(layer)?;
-        if *blake3::hash(&bytes).as_bytes() != digest {
-            return Err(Error::ImageDamaged(layer));
-        }
         let open = |pack: i64| {
             let path = self.0.layout.pack(pack);
             Ok(File::open(&path).at("open", &path)?)
         };
         let packs = packs.into_iter().map(open).collect::<Result<Vec<File>>>()?;
-        mount_image(&self.nameless(&bytes)?, &packs)
+        let image = self.read_image(layer, &packs)?;
+        if *blake3::hash(&image).as_bytes() != digest {
+            return Err(Error::ImageDamaged(layer));
+        }
+        mount_image(&self.nameless(&image)?, &packs)
     }
 
-    fn read_image(&self, layer: LayerId) -> Result<Vec<u8>> {
+    fn read_image(&self, layer: LayerId, packs: &[File]) -> Result<Vec<u8>> {
         let path = self.0.layout.layer(layer);
-        let read = |file: File| {
-            let mut bytes = Vec::new();
-            zstd::Decoder::new(file)?.read_to_end(&mut bytes).map(|_| bytes)
+        let stored = fs::read(&path).at("read", &path)?;
+        let key = |number| {
+            let pack = packs.get(usize::from(number)).ok_or(io::ErrorKind::InvalidData)?;
+            read_key_image(pack)
         };
-        match File::open(&path).at("open", &path).map(read)? {
-            Ok(bytes) => Ok(bytes),
+        match stored::read(&stored, key) {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(error).at("read", &path)?,
-            Err(_) => Err(Error::ImageDamaged(layer)),
+            read => read.map_err(|_| Error::ImageDamaged(layer)),
         }
     }
 

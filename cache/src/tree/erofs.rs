@@ -23,6 +23,8 @@ use crate::root_dir::FileType;
 pub const BLOCK_BYTES: u64 = 1 << BLOCK_BITS;
 
 const BLOCK_BITS: u8 = 9;
+/// Where packs begin: an image that has grown a little has its files' contents where they were.
+const PACK_BLOCKS_UNIT: u64 = 1 << 16;
 const MAGIC: u32 = 0xE0F5_E1E2;
 const SUPERBLOCK_OFFSET: usize = 1024;
 const SUPERBLOCK_BYTES: usize = 128;
@@ -106,6 +108,7 @@ impl<'a> Writer<'a> {
         writer.encode_data()?;
         let mut next = u64::from(writer.data_block) + u64::from(blocks(writer.data.len())?);
         for count in pack_blocks {
+            next = next.next_multiple_of(PACK_BLOCKS_UNIT);
             let start = u32::try_from(next).map_err(|_| ImageError::TooManyBlocks)?;
             writer.packs.push((start, u32::try_from(*count).map_err(|_| ImageError::TooManyBlocks)?));
             next += count;
@@ -205,7 +208,6 @@ impl<'a> Writer<'a> {
         put(out, at + 4, ((inode.file_type().as_raw_mode() | mode) as u16).to_le_bytes());
         put(out, at + 8, self.size_of(id, inode).to_le_bytes());
         put(out, at + 16, self.where_of(id, inode).to_le_bytes());
-        put(out, at + 20, (id.0 + 1).to_le_bytes());
         put(out, at + 24, uid.to_le_bytes());
         put(out, at + 28, gid.to_le_bytes());
         put(out, at + 32, mtime.seconds.to_le_bytes());

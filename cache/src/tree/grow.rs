@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use rusqlite::OptionalExtension as _;
 
 use super::erofs::{BLOCK_BYTES, image};
-use super::pack::{PackWriter, Packed, read_index};
-use super::{Content, InodeId, Kind, Place, Tree, absorb};
+use super::pack::{PackWriter, Packed, read_index, read_key_image};
+use super::{Content, InodeId, Kind, Place, Tree, absorb, stored};
 use crate::content_digest::{Blake3, content_digest, digest_of_tree};
 use crate::root_dir::{At as _, PathError, RootDir};
 use crate::{Error, Result, Store};
@@ -27,6 +27,9 @@ const PACKS_MAX: usize = 30;
 
 /// The most contents that are looked at for one that is already there; those of the newest packs are.
 const KNOWN_MAX: usize = 400_000;
+
+/// An image is stored as a difference if that takes this part of the key image at most: a fifth of what it takes by itself.
+const DIFFERENCE_PART: usize = 32;
 
 /// Contents up to this size are read whole.
 const SMALL_BYTES_MAX: u64 = 128 * 1024;
@@ -82,6 +85,14 @@ pub(crate) struct Packs {
     places: Mutex<HashMap<Blake3, Place>>,
 }
 
+/// The packs that a layer has.
+struct Settled {
+    /// In the order in which the tree names them.
+    used: Vec<Pack>,
+    /// The last of them, if it is new.
+    new: Option<PackWriter>,
+}
+
 /// What is known of the contents of all packs, the newest first.
 struct Inventory {
     packs: Vec<Pack>,
@@ -123,18 +134,18 @@ impl Graft {
         let mut whole = absorb::absorb(&RootDir::open(upper)?, &mut |file| packs.take(file, false))?;
         let at = whole.directory_at(&path).ok_or_else(|| Error::GraftMissing { path })?;
         whole.graft(at, tree);
-        let packs = packs.finish(&mut whole)?;
-        let blocks: Vec<u64> = packs.iter().map(|pack| pack.blocks).collect();
+        let packs = packs.settle(&mut whole)?;
+        let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
         let path = directory.join("image");
         let (image_digest, content_digest) = thread::scope(|scope| {
             let content_digest = scope.spawn(|| digest_of_tree(&whole));
             let bytes = image(&whole, &blocks).map_err(Error::Image)?;
-            write_compressed(&path, &bytes).at("write", &path)?;
+            write_synced(&path, &packs.finish(&bytes)?).at("write", &path)?;
             let content_digest =
                 content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok::<_, Error>((*blake3::hash(&bytes).as_bytes(), content_digest))
         })?;
-        Ok(Grown { tree: whole, packs, image: path, image_digest, content_digest })
+        Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, content_digest })
     }
 }
 
@@ -219,16 +230,14 @@ impl Packs {
         Content { size_bytes, digest: Some(digest), place: (size_bytes > 0).then_some(place) }
     }
 
-    /// Ends the new pack, and leaves only those that the tree uses.
-    fn finish(self, tree: &mut Tree) -> Result<Vec<Pack>> {
+    /// Leaves only those that the tree uses.
+    fn settle(self, tree: &mut Tree) -> Result<Settled> {
         let mut packs = self.known;
-        let new = packs.len();
-        let mut used = vec![false; new + 1];
+        let mut used = vec![false; packs.len() + 1];
         tree.places().for_each(|place| used[usize::from(place.pack)] = true);
-        if used[new] {
-            let blocks = self.new.finish()?;
-            let file = self.new.into_file();
-            packs.push(Pack { id: PackId::New(self.new_path), blocks, file });
+        let new = used.last().is_some_and(|used| *used).then_some(self.new);
+        if let Some(new) = &new {
+            packs.push(Pack { id: PackId::New(self.new_path), blocks: new.blocks(), file: new.file()? });
         }
         let mut number = 0;
         let numbers: Vec<u16> = used
@@ -239,9 +248,34 @@ impl Packs {
             })
             .collect();
         tree.places().for_each(|place| place.pack = numbers[usize::from(place.pack)]);
-        let mut used = used.into_iter();
-        packs.retain(|_| used.next().unwrap_or(false));
-        Ok(packs)
+        let mut kept = used.into_iter();
+        packs.retain(|_| kept.next().unwrap_or(false));
+        Ok(Settled { used: packs, new })
+    }
+}
+
+impl Settled {
+    /// Ends the new pack, and returns the image as it is to lie on the disk.
+    fn finish(&self, image: &[u8]) -> Result<Vec<u8>, PathError> {
+        let Self { used, new } = self;
+        let difference = self.difference(image).at("compress", "an image")?;
+        if let Some(stored) = difference {
+            new.iter().try_for_each(|new| new.finish(&[]))?;
+            return Ok(stored);
+        }
+        let whole = stored::whole(image).at("compress", "an image")?;
+        let Some(new) = new else { return Ok(whole) };
+        new.finish(&whole)?;
+        stored::different(image, used.len() as u16 - 1, image).at("compress", "an image")
+    }
+
+    /// The image as what differs from the key image of the pack with the most contents, if that is little.
+    fn difference(&self, image: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let known = self.used.iter().zip(0..).filter(|(pack, _)| matches!(pack.id, PackId::Known(_)));
+        let key_of = |(pack, number): (&Pack, u16)| Some((number, read_key_image(&pack.file).ok()?));
+        let Some((number, key)) = known.filter_map(key_of).next() else { return Ok(None) };
+        let difference = stored::different(image, number, &key)?;
+        Ok(Some(difference).filter(|bytes| bytes.len() <= key.len() / DIFFERENCE_PART))
     }
 }
 
@@ -291,8 +325,8 @@ impl Pack {
     }
 }
 
-fn write_compressed(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut out = zstd::Encoder::new(File::create_new(path)?, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-    out.write_all(bytes)?;
-    out.finish()?.sync_data()
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
 }

@@ -5,6 +5,8 @@
 //! packs/<id>    contents of files, one after the other, and at the end an index of them by digest
 //! ```
 //!
+//! [`stored`] has how images lie on the disk.
+//!
 //! A [`Tree`] is what is known of such a layer while it is made. [`erofs`] writes it as an image, in which the packs are devices;
 //! [`pack`] holds contents, each written once; [`grow`] makes a layer of a tree, taking from the packs what is there already;
 //! `digest` and `archive` say of a tree what is otherwise said of a directory, without reading one. `docs/design/trees.md` has the
@@ -15,6 +17,7 @@ pub(crate) mod archive;
 pub mod erofs;
 pub mod grow;
 pub mod pack;
+pub(crate) mod stored;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -173,6 +176,11 @@ impl Tree {
         self.inodes.is_empty()
     }
 
+    /// The sizes of all contents, together.
+    pub fn size_bytes(&self) -> u64 {
+        self.inodes.iter().map(Inode::size_bytes).sum()
+    }
+
     /// The places of all contents, to be changed.
     fn places(&mut self) -> impl Iterator<Item = &mut Place> {
         self.inodes.iter_mut().filter_map(|inode| match &mut inode.kind {
@@ -199,25 +207,37 @@ impl Tree {
         (names, parents)
     }
 
-    /// Puts what is in the root of another tree into a directory.
+    /// Puts what is in the root of another tree into a directory: a directory into one that is there, whose attributes it gives its
+    /// own, anything else in the place of what has its name.
     ///
     /// # Panics
     /// When that is no directory.
     pub fn graft(&mut self, directory: InodeId, other: Self) {
-        let mut ids = vec![directory];
-        let mut inodes = other.inodes.into_iter();
-        let top = inodes.next();
-        for inode in inodes {
-            ids.push(self.add(inode));
-        }
-        for id in &ids[1..] {
-            if let Kind::Directory(entries) = &mut self.inode_mut(*id).kind {
-                entries.values_mut().for_each(|child| *child = ids[child.index()]);
+        let before = u32::try_from(self.len()).expect("memory ends before the numbers do");
+        let moved = |id: InodeId| InodeId(id.0 + before);
+        for mut inode in other.inodes {
+            if let Kind::Directory(entries) = &mut inode.kind {
+                entries.values_mut().for_each(|child| *child = moved(*child));
             }
+            self.add(inode);
         }
-        if let Some(Inode { kind: Kind::Directory(entries), .. }) = top {
-            let entries = entries.into_iter().map(|(name, child)| (name, ids[child.index()]));
-            self.entries_mut(directory).extend(entries);
+        self.merge(directory, moved(InodeId::ROOT));
+    }
+
+    /// Moves what is in one directory to another. What has no name afterwards is not seen.
+    fn merge(&mut self, into: InodeId, from: InodeId) {
+        for (name, child) in std::mem::take(self.entries_mut(from)) {
+            let is_directory = |id: &InodeId| self.entries(*id).is_some();
+            let there = self.entries(into).and_then(|entries| entries.get(&name)).copied();
+            match there.filter(|there| is_directory(there) && is_directory(&child)) {
+                Some(there) => {
+                    let marks = std::mem::take(&mut self.inode_mut(there).attributes.xattrs);
+                    let attributes = self.inode(child).attributes.clone();
+                    self.inode_mut(there).attributes = Attributes { xattrs: marks, ..attributes };
+                    self.merge(there, child);
+                }
+                None => self.name(into, name, child),
+            }
         }
     }
 }
@@ -237,6 +257,13 @@ impl Inode {
     /// Whether this directory hides what lower layers hold in it.
     pub fn is_opaque(&self) -> bool {
         self.attributes.xattrs.get(OverlayXattrs::Trusted.opaque()).is_some_and(|value| value == b"y")
+    }
+
+    const fn size_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::File(content) => content.size_bytes,
+            _ => 0,
+        }
     }
 
     /// Its type.

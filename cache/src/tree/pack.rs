@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! contents    each at a multiple of 512 bytes (of 4096, if it is large), so that an image can point at it
+//! key image   the image of the layer that it was made with, if others are to be told from that (`stored`)
 //! index       sorted by digest: digest, offset, size
-//! footer      what this is, how many entries, the digest of the index
+//! footer      the size of the key image, what this is, how many entries, the digest of the index
 //! ```
+//!
+//! The first packs had no key image, nor its size.
 //!
 //! A pack is written by one process, by many of its threads at once, and never changed again. Its contents are the first of its
 //! kind: what another pack has is not written again, as long as somebody knows.
@@ -28,7 +31,9 @@ const COPY_BUFFER_BYTES: usize = 256 * 1024;
 
 const ENTRY_BYTES: usize = 48;
 const FOOTER_BYTES: usize = 48;
-const MAGIC: &[u8; 8] = b"rbpack1\n";
+const MAGIC: &[u8; 8] = b"rbpack2\n";
+const MAGIC_WITHOUT_KEY: &[u8; 8] = b"rbpack1\n";
+const KEY_SIZE_BYTES: usize = size_of::<u64>();
 
 /// Where a content is in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,9 +102,17 @@ impl PackWriter {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).push(packed);
     }
 
+    /// How many blocks the contents take that are in it by now.
+    pub fn blocks(&self) -> u64 {
+        self.end.load(Ordering::Relaxed).div_ceil(BLOCK_BYTES)
+    }
+
     /// The pack itself.
-    pub fn into_file(self) -> File {
-        self.file
+    ///
+    /// # Errors
+    /// When there are too many files.
+    pub fn file(&self) -> Result<File, PathError> {
+        self.file.try_clone().at("duplicate the descriptor of", &self.path)
     }
 
     fn reserve(&self, size_bytes: u64) -> u64 {
@@ -113,27 +126,25 @@ impl PackWriter {
         offset
     }
 
-    /// Writes the index, and makes all of it outlast a power failure. Returns how many blocks the contents take.
+    /// Writes the key image, compressed, and the index, and makes all of it outlast a power failure. Nothing is appended afterwards.
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn finish(&self) -> Result<u64, PathError> {
+    pub fn finish(&self, key_image: &[u8]) -> Result<(), PathError> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.sort_unstable();
-        let mut bytes: Vec<u8> = Vec::with_capacity(index.len() * ENTRY_BYTES + FOOTER_BYTES);
+        let mut entries: Vec<u8> = Vec::with_capacity(index.len() * ENTRY_BYTES);
         for entry in &*index {
-            bytes.extend(entry.digest);
-            bytes.extend(entry.offset_bytes.to_le_bytes());
-            bytes.extend(entry.size_bytes.to_le_bytes());
+            entries.extend(entry.digest);
+            entries.extend(entry.offset_bytes.to_le_bytes());
+            entries.extend(entry.size_bytes.to_le_bytes());
         }
-        let digest = *blake3::hash(&bytes).as_bytes();
-        bytes.extend(MAGIC);
-        bytes.extend((index.len() as u64).to_le_bytes());
-        bytes.extend(digest);
-        let end = self.end.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
-        self.file.write_all_at(&bytes, end).at("write", &self.path)?;
-        self.file.sync_data().at("sync", &self.path)?;
-        Ok(end / BLOCK_BYTES)
+        let count = (index.len() as u64).to_le_bytes();
+        let key_size = (key_image.len() as u64).to_le_bytes();
+        let footer = [&key_size, &MAGIC[..], &count, blake3::hash(&entries).as_bytes()].concat();
+        let bytes = [key_image, &entries, &footer].concat();
+        self.file.write_all_at(&bytes, self.blocks() * BLOCK_BYTES).at("write", &self.path)?;
+        self.file.sync_data().at("sync", &self.path)
     }
 }
 
@@ -145,18 +156,17 @@ pub fn read_index(file: &File, path: &Path) -> Result<Vec<Packed>, PathError> {
     index_of(file).at("read the index of", path)
 }
 
+/// The key image of a pack; an error if it has none.
+pub(crate) fn read_key_image(file: &File) -> io::Result<Vec<u8>> {
+    let footer = Footer::read(file)?;
+    let compressed = read_range(file, footer.key_at, footer.index_at - footer.key_at)?;
+    if compressed.is_empty() { Err(damaged()) } else { zstd::decode_all(&compressed[..]) }
+}
+
 fn index_of(file: &File) -> io::Result<Vec<Packed>> {
-    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
-    let size_bytes = file.metadata()?.len();
-    let footer_at = size_bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(damaged)?;
-    let mut footer = [0; FOOTER_BYTES];
-    file.read_exact_at(&mut footer, footer_at)?;
-    let count = u64::from_le_bytes(array(&footer[8..16]));
-    let index_bytes = count.checked_mul(ENTRY_BYTES as u64).filter(|bytes| *bytes <= footer_at);
-    let index_bytes = index_bytes.filter(|_| footer.starts_with(MAGIC)).ok_or_else(damaged)?;
-    let mut bytes = vec![0; usize::try_from(index_bytes).map_err(|_| damaged())?];
-    file.read_exact_at(&mut bytes, footer_at - index_bytes)?;
-    if blake3::hash(&bytes).as_bytes()[..] != footer[16..] {
+    let footer = Footer::read(file)?;
+    let bytes = read_range(file, footer.index_at, footer.index_bytes)?;
+    if *blake3::hash(&bytes).as_bytes() != footer.index_digest {
         return Err(damaged());
     }
     let entry = |bytes: &[u8]| Packed {
@@ -165,6 +175,54 @@ fn index_of(file: &File) -> io::Result<Vec<Packed>> {
         size_bytes: u64::from_le_bytes(array(&bytes[40..])),
     };
     Ok(bytes.chunks_exact(ENTRY_BYTES).map(entry).collect())
+}
+
+/// Where the parts of a pack are.
+struct Footer {
+    key_at: u64,
+    index_at: u64,
+    index_bytes: u64,
+    index_digest: Blake3,
+}
+
+impl Footer {
+    fn read(file: &File) -> io::Result<Self> {
+        Self::find(file)?.ok_or_else(damaged)
+    }
+
+    /// `None` if it is none.
+    fn find(file: &File) -> io::Result<Option<Self>> {
+        let Some(at) = file.metadata()?.len().checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
+        let bytes = read_range(file, at, FOOTER_BYTES as u64)?;
+        let has_key = bytes.starts_with(MAGIC);
+        if !has_key && !bytes.starts_with(MAGIC_WITHOUT_KEY) {
+            return Ok(None);
+        }
+        let before = if has_key { at.checked_sub(KEY_SIZE_BYTES as u64) } else { Some(at) };
+        let Some(index_end) = before else { return Ok(None) };
+        let key_bytes = read_range(file, index_end, at - index_end)?;
+        let key_bytes = u64::from_le_bytes(array(&key_bytes));
+        let index_bytes = u64::from_le_bytes(array(&bytes[8..16])).checked_mul(ENTRY_BYTES as u64);
+        let index_at = index_bytes.and_then(|bytes| index_end.checked_sub(bytes));
+        let key_at = index_at.and_then(|at| at.checked_sub(key_bytes));
+        let parts = index_bytes.zip(index_at).zip(key_at);
+        Ok(parts.map(|((index_bytes, index_at), key_at)| Self {
+            key_at,
+            index_at,
+            index_bytes,
+            index_digest: array(&bytes[16..]),
+        }))
+    }
+}
+
+fn damaged() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+fn read_range(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(|_| damaged())?];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
 }
 
 /// The bytes as an array; zeros where they are not as many.

@@ -114,6 +114,12 @@ fn kernel_a_tree_is_read_as_what_it_was_made_of() {
         let (file, root) = (fs::metadata(path_of(&view).join("app/a")), fs::metadata(path_of(&view)));
         let (file, root) = (file.unwrap(), root.unwrap());
         assert_eq!((file.uid(), file.dev()), (7, root.dev()), "all of it is one file system");
+        let above = store.prepare(&snapshot).unwrap();
+        assert_eq!(
+            fs::metadata(above.upper()).unwrap().mode(),
+            root.mode(),
+            "what is above has its root's mode"
+        );
     }
 }
 
@@ -185,6 +191,86 @@ fn kernel_what_is_in_a_pack_is_neither_read_nor_written_again() {
     assert_eq!(read(&test.store.view(&snapshot).unwrap(), "app/b").as_deref(), Some("three"));
     let (_, opened) = test.commit(&Snapshot::empty(), &changed, |_| {});
     assert_eq!((opened, test.packs().len()), (0, 2));
+}
+
+#[test]
+fn kernel_an_image_is_told_from_the_one_before() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let files: Vec<(String, String)> =
+        (0..600).map(|index| (format!("file {index}"), format!("content {}", index * 7919))).collect();
+    let mut files: Vec<(&str, &str)> =
+        files.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
+    let (first, _) = test.commit(&Snapshot::empty(), &files, |_| {});
+    files[300].1 = "changed";
+    let (second, _) = test.commit(&Snapshot::empty(), &files, |_| {});
+    let size =
+        |snapshot: &Snapshot| fs::metadata(test.store.0.layout.layer(snapshot.layers[0])).unwrap().len();
+    assert!(size(&first) < 200 && size(&second) < 400, "{} and {}", size(&first), size(&second));
+    // Only the second one is kept.
+    let target = crate::images::tests::store_image(&test.store, "{}");
+    test.store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&second)).unwrap();
+    test.store.prune(&[PrunePolicy::default()]).unwrap();
+    assert_eq!(test.store.snapshot(first.id.unwrap()).unwrap(), None);
+    let view = test.again().view(&second).unwrap();
+    assert_eq!(read(&view, "app/file 300").as_deref(), Some("changed"));
+    assert_eq!(read(&view, "app/file 599").as_deref(), Some("content 4743481"));
+    assert_eq!(problems(&test.store), []);
+    let (pack, index) = (&test.packs()[0], 600 * 48 + 56);
+    let file = File::options().write(true).open(pack).unwrap();
+    file.write_all_at(&[9; 16], file.metadata().unwrap().len() - index - 100).unwrap();
+    assert_eq!(problems(&test.again()), [Problem::LayerChanged(second.layers[0])]);
+}
+
+#[test]
+fn what_is_grafted_is_merged_with_what_is_there() {
+    let (mut below, mut above) = (Tree::new(Attributes::default()), Tree::new(Attributes::default()));
+    let plant = |tree: &mut Tree, path: &str, mode: u32, is_directory: bool| {
+        let path = Path::new(path);
+        let at = tree.directory_at(path.parent().unwrap()).unwrap();
+        let kind = if is_directory {
+            Kind::Directory(Entries::new())
+        } else {
+            Kind::File(Content { size_bytes: 0, digest: None, place: None })
+        };
+        let id = tree.add(Inode { attributes: Attributes { mode, ..Attributes::default() }, kind });
+        tree.name(at, path.file_name().unwrap().to_owned(), id);
+    };
+    for (path, mode, is_directory) in [
+        ("app", 1, true),
+        ("app/d", 2, true),
+        ("app/d/old", 3, false),
+        ("app/f", 4, false),
+        ("app/o", 5, true),
+    ] {
+        plant(&mut below, path, mode, is_directory);
+    }
+    for (path, mode, is_directory) in
+        [("d", 12, true), ("d/new", 13, false), ("f", 14, false), ("o", 15, false), ("n", 16, true)]
+    {
+        plant(&mut above, path, mode, is_directory);
+    }
+    let app = below.directory_at(Path::new("app")).unwrap();
+    below.graft(app, above);
+    let mut seen = Vec::new();
+    let mut todo = vec![(PathBuf::new(), InodeId::ROOT)];
+    while let Some((path, id)) = todo.pop() {
+        seen.push((path.display().to_string(), below.inode(id).attributes.mode));
+        let entries = below.entries(id).into_iter().flatten();
+        todo.extend(entries.map(|(name, child)| (path.join(name), *child)));
+    }
+    seen.sort();
+    let expected = [
+        ("", 0),
+        ("app", 1),
+        ("app/d", 12),
+        ("app/d/new", 13),
+        ("app/d/old", 3),
+        ("app/f", 14),
+        ("app/n", 16),
+        ("app/o", 15),
+    ];
+    assert_eq!(seen, expected.map(|(path, mode)| (path.to_owned(), mode)));
 }
 
 #[test]

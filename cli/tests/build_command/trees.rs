@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::common::{Context, TestEnvironment, is_root};
 
 /// Copies of all kinds; what becomes a tree and what does not must not show.
-const DOCKERFILES: [&str; 12] = [
-    "FROM busybox\nCOPY . /app\n",
+const DOCKERFILES: [&str; 15] = [
+    "FROM busybox\nCOPY . /app\nUSER 9\nRUN ls /app\n",
     "FROM busybox\nWORKDIR /app\nCOPY . .\nRUN find . | sort > /list && chmod 600 d/a && chown 5:6 run.sh && mv d e && rm b\n",
     "FROM scratch\nCOPY . /\n",
     "FROM busybox\nCOPY --chown=7:8 --chmod=u+x,go-w d /new/way/\n",
@@ -20,6 +20,9 @@ const DOCKERFILES: [&str; 12] = [
     "FROM busybox AS one\nCOPY . /app\nRUN ln /app/b /app/b2 && mkfifo /app/fifo\nFROM busybox\nCOPY --from=one /app /app\nCOPY --from=one /app/d /d\n",
     "FROM busybox\nRUN mkdir /app && echo 1 >/app/x\nRUN rm -r /app\nCOPY d /app\nRUN rm -r /app\nCOPY . /app\n",
     "FROM busybox\nCOPY *d /globbed\nCOPY d/ /app/\n",
+    "FROM busybox\nCOPY run.sh d /app/\n",
+    "FROM busybox\nWORKDIR /app\nCOPY b run.sh ./\nRUN mkdir -p d/in/two && chmod 700 d && chown 3:4 d/in && echo 1 >d/old && echo 2 >d/a\nCOPY --chown=8 . .\nRUN find . | sort >/list\n",
+    "FROM busybox\nRUN mkdir -p /app/d/in /app/d/to && touch -d @9 /app/d && ln -s /to /app/d/link && echo 1 >/app/d/nowhere\nCOPY --parents d /app/\nCOPY . /app/d\n",
     "FROM busybox\nCOPY <<one.txt <<two.txt /app/\n1\none.txt\n2\ntwo.txt\nCOPY d /app/d\n",
 ];
 

@@ -7,10 +7,10 @@
 //! show one tree then differ: that costs a step that could have been reused, never a wrong result.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rbuild_cache::Snapshot;
-use rbuild_cache::content_digest::{DigestOptions, Memory, Selected, TreeOwner, Verdict, digest_tree};
+use rbuild_cache::content_digest::{DigestOptions, Memory, Seen, Selected, TreeOwner, Verdict, look_at_tree};
 use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::{CopySelection, Patterns};
 use rbuild_llb::{CopyAction, FileInput, Op, SourceOp};
@@ -65,9 +65,9 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<ContentDigest, WorkerError> {
         let mut hasher = KeyHasher::new("rbuild.selection.v1");
-        let mut files = FileList::default();
+        let mut looks = Vec::new();
         for path in paths {
-            match self.digest_path(source, path, cx, &mut files) {
+            match self.digest_path(source, path, cx, &mut looks) {
                 Ok(digest) => hasher.number(1u64).bytes(&digest),
                 Err(WorkerError::File(FileError::NotFound { .. })) => hasher.number(0u64),
                 Err(error) => return Err(error),
@@ -76,7 +76,7 @@ impl LocalWorker<'_> {
         let digest = hasher.finish();
         if source.kind == SourceKind::Context {
             // Without it, a later build cannot say which files changed.
-            drop(self.store().keep_file_list(&digest, || files.encode()));
+            drop(self.store().keep_file_list(&digest, || file_list(&looks).encode()));
         }
         Ok(ContentDigest(digest))
     }
@@ -86,7 +86,7 @@ impl LocalWorker<'_> {
         source: &CopySource<'_>,
         path: &SelectedPath,
         cx: &Context<'_>,
-        files: &mut FileList,
+        looks: &mut Vec<Look>,
     ) -> Result<[u8; 32], WorkerError> {
         let action = as_copy(path);
         let selection = CopySelection::new(&action)?;
@@ -110,24 +110,40 @@ impl LocalWorker<'_> {
             pool: self.pool,
             owner: if is_context { TreeOwner::Zero } else { TreeOwner::Keep },
             memory: stats.map(|cache| Memory { cache, now_ns: self.options.now_ns }),
-            entries: is_context,
             cancel: Some(cx.cancel),
         };
-        let digested = digest_tree(source.root, &selected, &options)?;
-        for entry in digested.entries.iter().flatten() {
-            files.insert(shown(&selected, &entry.path), FileEntry::new(entry));
-        }
+        let (digested, seen) = look_at_tree(source.root, &selected, &options)?;
+        let places = selected.iter().map(|it| (it.path.to_owned(), it.name.to_owned())).collect();
+        looks.push(Look { places, seen });
         Ok(digested.digest)
     }
 }
 
-/// The path of an entry from the root of its tree.
-fn shown(selected: &[Selected<'_>], entry: &Path) -> String {
-    let whole = selected
-        .iter()
-        .find_map(|selected| Some(selected.path.join(entry.strip_prefix(selected.name).ok()?)));
-    let whole = whole.unwrap_or_else(|| entry.to_owned());
-    whole.to_string_lossy().trim_matches('/').to_owned()
+/// What was found of one selected path.
+struct Look {
+    /// Where each thing is in its tree, and what its entries' paths begin with.
+    places: Vec<(PathBuf, PathBuf)>,
+    seen: Seen,
+}
+
+fn file_list(looks: &[Look]) -> FileList {
+    let mut files = FileList::default();
+    for look in looks {
+        for entry in look.seen.entries() {
+            files.insert(look.shown(&entry.path), FileEntry::new(&entry));
+        }
+    }
+    files
+}
+
+impl Look {
+    /// The path of an entry from the root of its tree.
+    fn shown(&self, entry: &Path) -> String {
+        let whole =
+            self.places.iter().find_map(|(path, name)| Some(path.join(entry.strip_prefix(name).ok()?)));
+        let whole = whole.unwrap_or_else(|| entry.to_owned());
+        whole.to_string_lossy().trim_matches('/').to_owned()
+    }
 }
 
 /// A selected path as the copy that would take it.

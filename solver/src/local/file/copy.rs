@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list};
+use rbuild_cache::root_dir::{At, FileType, RootDir, Stat};
 use rbuild_llb::CopyAction;
 use rbuild_llb::pattern::CopySelection;
 
@@ -175,13 +175,15 @@ impl Copy<'_> {
     /// Takes a directory as a tree, if trees are wanted, nothing is in its way, and it is worth it.
     fn graft(&self, found: &Found, copy: &TreeCopy<'_>, into: &Dest, at: &Path) -> Result<bool, FileError> {
         let Some(files_min) = self.to.run.options.trees_min.filter(|_| self.alone) else { return Ok(false) };
-        if !list(into.fd.as_fd()).at("list", at)?.is_empty() {
-            return Ok(false);
-        }
         let source = self.source.root.open_dir(&found.path)?;
         let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, source, files_min)?;
         let Some(mut graft) = planned else { return Ok(false) };
+        let top = into.fd.try_clone().at("open", at)?;
+        if !graft::fits(&graft.tree, &RootDir::from_fd(top), copy.filter.includes())? {
+            return Ok(false);
+        }
         graft::touch(into.fd.as_fd())?;
+        self.to.run.count_many(graft.tree.len() as u64 - 1, graft.tree.size_bytes());
         graft.path = self.to.root.resolve(at)?;
         graft.sources.values_mut().for_each(|path| *path = found.path.join(&path));
         *lock(&self.to.run.graft) = Some(graft);

@@ -48,6 +48,31 @@ pub(super) fn plan(
     Err(FileError::TooDeep { path: level.swap_remove(0).path })
 }
 
+/// Whether a tree can be laid over a directory: wherever both have a name, both have a directory there or neither has, and such a directory
+/// gets all of its attributes from the tree. Where `keeps_attributes`, no directory that is there does.
+pub(super) fn fits(tree: &Tree, dest: &RootDir, keeps_attributes: bool) -> Result<bool, FileError> {
+    let mut common = vec![(PathBuf::new(), InodeId::ROOT)];
+    while let Some((path, id)) = common.pop() {
+        let (dir, entries) = (dest.open_dir(&path)?, tree.entries(id));
+        for (name, kind) in list(dir.as_fd()).at("list", &path)? {
+            let Some(child) = entries.and_then(|entries| entries.get(&name)) else { continue };
+            match (kind.is_dir(), tree.entries(*child).is_some()) {
+                (false, false) => {}
+                (true, true) if !keeps_attributes && !has_xattrs(&dir, &name, &path)? => {
+                    common.push((path.join(name), *child));
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn has_xattrs(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool, FileError> {
+    let all = xattr::read_all(dir.as_fd(), name, |_| true).at("read the attributes of", path.join(name))?;
+    Ok(!all.is_empty())
+}
+
 /// Says that something was put into a directory: it is in the layer then, with a new time.
 pub(super) fn touch(directory: BorrowedFd<'_>) -> Result<(), FileError> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
@@ -188,7 +213,6 @@ impl Planner<'_> {
                 Some(first) => *first,
                 None => {
                     let id = tree.add(self.inode(node));
-                    self.run.count(u64::try_from(node.stat.st_size).unwrap_or(0));
                     if matches!(node.what, What::File { .. }) {
                         sources.insert(id, self.path_of(at));
                     }

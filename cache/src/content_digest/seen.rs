@@ -1,0 +1,113 @@
+//! What a digest was made of, file by file: for those who want to know what differs.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{AllLooked, Looked};
+use super::fold::{Facts, counts};
+use super::stat_cache::Substance;
+use super::walk::{Dir, Top, Walk};
+use super::{Selected, TreeEntry, TreeOwner};
+
+/// What was seen of a selection.
+pub struct Seen {
+    dirs: Vec<Dir>,
+    looked: AllLooked,
+    owner: TreeOwner,
+    tops: Vec<SeenTop>,
+}
+
+/// A selected path, with what its entries' paths begin with.
+struct SeenTop {
+    top: Top,
+    name: PathBuf,
+    contents_only: bool,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seen").field("directories", &self.dirs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Seen {
+    pub(super) fn new(walk: Walk<'_>, tops: Vec<Top>, looked: AllLooked, selected: &[Selected<'_>]) -> Self {
+        let top = |(top, selected): (Top, &Selected<'_>)| SeenTop {
+            top,
+            name: selected.name.to_owned(),
+            contents_only: selected.contents_only,
+        };
+        let tops = tops.into_iter().zip(selected).map(top).collect();
+        Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops }
+    }
+
+    /// Every file that counts, sorted by path.
+    pub fn entries(&self) -> Vec<TreeEntry> {
+        let mut entries = Vec::new();
+        let counted = self.counted();
+        let labels = self.labels();
+        for (index, dir) in self.dirs.iter().enumerate().filter(|(index, _)| counted[*index]) {
+            let path = labels[index].join(&dir.below);
+            for (name, file) in dir.listing.files.iter().zip(&self.looked.in_dirs[index]) {
+                entries.push(file_entry(path.join(name), file));
+            }
+            if dir.parent.is_some() {
+                entries.push(self.directory_entry(path, dir));
+            }
+        }
+        for (SeenTop { top, name, contents_only }, looked) in self.tops.iter().zip(&self.looked.tops) {
+            match (top, looked) {
+                (Top::Directory(index), _) if !contents_only => {
+                    entries.push(self.directory_entry(name.clone(), &self.dirs[*index]));
+                }
+                (Top::File(_), Some(file)) => entries.push(file_entry(name.clone(), file)),
+                _ => {}
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        entries
+    }
+
+    /// Which directories count.
+    fn counted(&self) -> Vec<bool> {
+        let mut counted = vec![false; self.dirs.len()];
+        for (index, dir) in self.dirs.iter().enumerate().rev() {
+            // So far this says whether one below does.
+            counted[index] = counts(dir, counted[index], &self.looked.in_dirs[index]);
+            if let Some(parent) = dir.parent {
+                counted[parent] |= counted[index];
+            }
+        }
+        counted
+    }
+
+    /// For each directory, the selected path that it belongs to.
+    fn labels(&self) -> Vec<&Path> {
+        let mut labels: Vec<&Path> = vec![Path::new(""); self.dirs.len()];
+        for SeenTop { top, name, .. } in &self.tops {
+            if let Top::Directory(index) = top {
+                labels[*index] = name;
+            }
+        }
+        for (index, dir) in self.dirs.iter().enumerate() {
+            if let Some(parent) = dir.parent {
+                labels[index] = labels[parent];
+            }
+        }
+        labels
+    }
+
+    fn directory_entry(&self, path: PathBuf, dir: &Dir) -> TreeEntry {
+        let substance = Substance { content: None, xattrs: dir.listing.xattrs };
+        entry(path, Facts::of(&dir.listing.stat, self.owner), substance)
+    }
+}
+
+fn file_entry(path: PathBuf, file: &Looked) -> TreeEntry {
+    entry(path, file.facts, file.substance)
+}
+
+fn entry(path: PathBuf, facts: Facts, substance: Substance) -> TreeEntry {
+    let Facts { kind, mode, uid, gid, size_bytes, device } = facts;
+    let Substance { content, xattrs } = substance;
+    TreeEntry { path, kind, mode, uid, gid, size_bytes, device, content, xattrs }
+}
