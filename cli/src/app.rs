@@ -61,6 +61,7 @@ pub(crate) struct App {
     single_id: bool,
     trees: Trees,
     layers: Option<LayersArg>,
+    offline: bool,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
     threads: Threads,
@@ -80,6 +81,7 @@ impl App {
             single_id,
             trees: if is_chroot { Trees::Plain } else { Trees::Mounted },
             layers: global.layers,
+            offline: global.offline,
             cancel: Arc::default(),
             images: OnceLock::new(),
             threads: Threads::default(),
@@ -125,7 +127,7 @@ impl App {
         let store = Store::open(&self.root, &options).map_err(|error| {
             Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
         })?;
-        let client = Arc::new(Client::new(client_options()?, Arc::new(Credentials(credential_files()))));
+        let client = Arc::new(Client::new(self.client_options()?, Arc::new(Credentials(credential_files()))));
         Ok(self.images.get_or_init(|| Images::new(store, client, self.threads.clone())))
     }
 
@@ -133,14 +135,32 @@ impl App {
     ///
     /// # Errors
     /// When the config file cannot be read.
-    pub(crate) fn impatient_client() -> Result<Client, Failure> {
+    pub(crate) fn impatient_client(&self) -> Result<Client, Failure> {
         let options = ClientOptions {
             connect_timeout: PATIENCE,
             read_timeout: 4 * PATIENCE,
             retries: 2,
-            ..client_options()?
+            ..self.client_options()?
         };
         Ok(Client::new(options, Arc::new(Credentials(credential_files()))))
+    }
+
+    /// How servers are spoken to.
+    ///
+    /// # Errors
+    /// When a config file cannot be read.
+    pub(crate) fn client_options(&self) -> Result<ClientOptions, Failure> {
+        Ok(ClientOptions { offline: self.offline, ..client_options()? })
+    }
+
+    /// How git is called.
+    pub(crate) fn git_options(&self) -> GitOptions {
+        GitOptions { offline: self.offline, ..git_options() }
+    }
+
+    /// Whether nobody is to be asked for anything.
+    pub(crate) const fn is_offline(&self) -> bool {
+        self.offline
     }
 
     /// The store's root.
@@ -313,7 +333,7 @@ pub(crate) fn credential_files() -> CredentialFiles {
     CredentialFiles::from_environment(path)
 }
 
-pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
+fn client_options() -> Result<ClientOptions, Failure> {
     let registries = config()?.registry;
     let hosts = registries.iter().filter_map(|(host, config)| Some((host.clone(), config.security()?)));
     let either = |upper: &str, lower: &str| {
@@ -344,10 +364,14 @@ fn certificate_directories() -> Vec<PathBuf> {
 }
 
 /// What git may know of the environment.
-pub(crate) fn git_options() -> GitOptions {
+fn git_options() -> GitOptions {
     let passed = GIT_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), environment(name)?)));
     let known_hosts = path("HOME").map(|home| home.join(".ssh/known_hosts"));
-    GitOptions { environment: passed.collect(), known_hosts: known_hosts.filter(|file| file.is_file()) }
+    GitOptions {
+        environment: passed.collect(),
+        known_hosts: known_hosts.filter(|file| file.is_file()),
+        offline: false,
+    }
 }
 
 /// The user's credential files, as the registry client asks for them.

@@ -42,7 +42,7 @@ pub(crate) use self::volumes::{
 use crate::commands::build::Call;
 use serde::Deserialize;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles and runs them. No daemon.
@@ -64,6 +64,9 @@ pub(crate) struct GlobalArgs {
     /// How steps and containers are set apart from the machine [default: directory].
     #[arg(long, global = true, value_enum, value_name = "LEVEL", env = "RBUILD_ISOLATION")]
     pub(crate) isolation: Option<IsolationArg>,
+    /// Asks no registry, server or shared cache: what the store has must do. Steps and containers keep their networks.
+    #[arg(long, global = true, env = "RBUILD_OFFLINE", value_parser = FalseyValueParser::new())]
+    pub(crate) offline: bool,
     /// In which form copies of directories are kept [default: directory].
     #[arg(long, global = true, hide = true, value_enum, value_name = "FORM", env = "RBUILD_LAYERS")]
     pub(crate) layers: Option<LayersArg>,

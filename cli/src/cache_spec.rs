@@ -43,6 +43,13 @@ pub(crate) enum CachePlace {
     Bucket(BucketOptions),
 }
 
+impl CachePlace {
+    /// Whether nobody is asked for what it has.
+    pub(crate) const fn is_here(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+}
+
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {

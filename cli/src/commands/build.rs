@@ -140,7 +140,7 @@ fn build(
     let pool = app.pool()?;
     recorder.define(&definition);
     let history = History { project: project(settings, input), build: recorder.build().cloned() };
-    let shared = Shared::open(settings)?;
+    let shared = Shared::open(app, settings)?;
     let worker = LocalWorkerOptions {
         shared: Arc::clone(&shared.from),
         ..worker_options(app, settings, &input.trees, remote.pins(), history)
@@ -231,7 +231,7 @@ fn worker_options(
         history,
         contexts: trees.contexts.clone(),
         layouts: trees.layouts.clone(),
-        git: app::git_options(),
+        git: app.git_options(),
         pins: Arc::clone(pins),
         networks: app.networks(),
         may_use_host_network: settings.steps.may_use_host_network(),

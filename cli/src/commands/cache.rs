@@ -41,7 +41,10 @@ impl Cache {
                     .hint("`--from type=…`, or `shared` under `[cache]` in the config file")
             })?,
         };
-        let store = shared_cache::open(&Arc::new(App::impatient_client()?), &spec.place)?;
+        if app.is_offline() && !spec.place.is_here() {
+            return Err(Failure::new(Kind::Remote, "the shared cache was not asked: rbuild is offline"));
+        }
+        let store = shared_cache::open(&Arc::new(app.impatient_client()?), &spec.place)?;
         Ok(Self { store, trust: shared_cache::trust()?, cancel: app.cancel_on_interrupt()? })
     }
 

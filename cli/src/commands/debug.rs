@@ -49,7 +49,7 @@ pub(crate) fn run(app: &App, args: &DebugArgs) -> Result<u8, Failure> {
         secrets: Default::default(),
         volumes: Vec::new(),
         ssh: Default::default(),
-        git: app::git_options(),
+        git: app.git_options(),
         keep_failed: false,
         history: History::default(),
         pins: Default::default(),

@@ -46,7 +46,7 @@ pub(crate) fn run(app: &App, args: &LoginArgs) -> Result<u8, Failure> {
     }
     let credential =
         Credential::Password { username: username.clone(), password: Secret::new(password.as_str()) };
-    let client = Client::new(app::client_options()?, Arc::new(Given(credential)));
+    let client = Client::new(app.client_options()?, Arc::new(Given(credential)));
     let cancel = app.cancel_on_interrupt()?;
     client.ping(&server, &cancel).map_err(|error| {
         let refused = matches!(error.status(), Some(401 | 403));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rbuild_image::Platform;
 use rbuild_registry::testing::{FakeRegistry, Fault, ServedFile};
 
 use crate::common::{GitServer, Repository, TestEnvironment, Tree, gzip, tar_of};
@@ -277,4 +278,43 @@ fn without_git_a_build_says_what_to_install() {
     let context = test.dockerfile("FROM scratch\nADD http://127.0.0.1:1/a.git /\n");
     let outcome = test.build_command(&context, &[]).env("PATH", test.path("nowhere")).outcome();
     outcome.exits(3).says(&["`git`, which is not installed", "apt-get install git"]);
+}
+
+/// What was used before is used as it was, whatever has become of it since; what was not is an error that says so.
+#[test]
+fn offline_nobody_is_asked() {
+    let test = TestEnvironment::new();
+    let repository = Repository::new(test.path("repos/app"));
+    repository.commit(&[("f", "1")]);
+    let (server, web) = (GitServer::start(&test.path("repos"), None), FakeRegistry::start().unwrap());
+    web.add_file("a", served("one"));
+    web.add_image("team/base", "1", &Platform::host(), &[&tar_of(&[("in/image", "x")])]);
+    let image = format!("{}/team/base:1", web.name());
+    let steps = |url: &str| format!("FROM {image}\nADD {url}#main /\nADD {} /a\n", web.url("/files/a"));
+    let context = test.context("app", &[("Dockerfile", &steps(&server.url("app")))]);
+    test.build(&context, &["-t", "app"]).succeeds();
+    repository.commit(&[("f", "2")]);
+    web.add_file("a", served("two"));
+    let asked = || server.requests() + web.requests().len();
+    let before = asked();
+    for pull in ["--pull=missing", "--pull=newer"] {
+        let tree = test.build_tree(&context, &["--offline", "--no-cache", pull]);
+        assert_eq!((tree.text("f"), tree.text("a"), tree.text("in/image")), ("1", "one", "x"));
+    }
+    let mistakes = [
+        (steps(&server.url("app")), "--pull=always", "manifests/1` was not asked for: rbuild is offline"),
+        (steps(&server.url("other")), "--pull=missing", "other/.git was not asked for: rbuild is offline"),
+        (format!("FROM {}/none\n", web.name()), "--pull=missing", "was not asked for: rbuild is offline"),
+        (
+            format!("FROM scratch\nADD {} /\n", web.url("/files/b")),
+            "--pull=missing",
+            "files/b` was not asked for",
+        ),
+    ];
+    for (steps, pull, says) in mistakes {
+        test.build(&test.dockerfile(&steps), &["--offline", pull]).exits(4).says(&[says]);
+    }
+    test.rbuild(&["pull", &image]).env("RBUILD_OFFLINE", "1").outcome().exits(4).says(&["rbuild is offline"]);
+    assert_eq!(asked(), before);
+    assert_eq!(test.build_tree(&context, &[]).text("f"), "2");
 }

@@ -41,6 +41,12 @@ pub enum Error {
         /// What was asked for.
         reference: Box<Reference>,
     },
+    /// The user's settings forbid to ask anybody.
+    #[error("`{url}` was not asked for: rbuild is offline")]
+    Offline {
+        /// What would have been asked for.
+        url: ShownUrl,
+    },
     /// A body ended before its announced length.
     #[error("`{url}` ended after {received_bytes} bytes")]
     Cut {
@@ -318,6 +324,11 @@ impl Error {
             Self::Cut { .. } | Self::Stalled { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether there is no answer for now, so that what an earlier one said is the best that is known.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Offline { .. })
     }
 
     /// Whether no server was reached at all, or none that speaks TLS.

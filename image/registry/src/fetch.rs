@@ -3,11 +3,17 @@
 //! A [`Received`] remembers over all attempts what the sink was given. Each attempt asks for the rest with a
 //! `Range`. A server that sends more than the rest, down to the whole blob again, is accepted: what the sink has is
 //! skipped. Digest and size are checked once the last byte is there.
+//!
+//! A large blob is fetched in ranges, several at a time over connections of their own, as many as other blobs leave free: a server,
+//! or the way to it, often gives one connection less than it has. The sink is given them in their order.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use rbuild_image::{Descriptor, Digest, Hasher, Reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Url};
@@ -21,6 +27,11 @@ use crate::{Error, Result, ShownUrl, Watch};
 const ATTEMPT_PROGRESS_BYTES_MIN: u64 = 256 * 1024;
 /// What has to arrive within one read timeout; a server below it holds the line without serving.
 const TRICKLE_BYTES_MIN: u64 = 1024;
+const THE_RANGE: &str = "the range that was asked for";
+/// A blob that has fewer ranges is fetched in one.
+pub const RANGES_MIN: u64 = 4;
+/// How many ranges of one blob are fetched at a time.
+const RANGES_AT_ONCE: usize = 4;
 
 impl Session {
     pub(crate) async fn fetch_blob(
@@ -63,7 +74,7 @@ impl Session {
         }
     }
 
-    /// One attempt at what is missing of a blob.
+    /// One attempt at what is missing of a blob. A server shows with the first range whether it serves ranges.
     async fn fetch_rest(
         &self,
         target: &Target,
@@ -71,14 +82,83 @@ impl Session {
         expected_bytes: u64,
         received: &mut Received<'_>,
     ) -> Result<()> {
-        let start = received.size_bytes();
-        let answer = self.request(target, &[200, 206], || ranged(Call::new(Method::GET, url.clone()), start));
-        let answer = answer.await?;
+        let options = &self.transport.options;
+        let rest = received.size_bytes()..expected_bytes;
+        let is_large = rest.end - rest.start >= RANGES_MIN * options.range_size_bytes;
+        let first = if is_large { rest.start..rest.start + options.range_size_bytes } else { rest.clone() };
+        let call = || ranged(Call::new(Method::GET, url.clone()), &first, expected_bytes);
+        let answer = self.request(target, &[200, 206], call).await?;
         check_length(&answer, expected_bytes)?;
-        received.take(answer, self.transport.options.read_timeout).await?;
+        received.take(answer, options.read_timeout).await?;
+        if is_large && received.size_bytes() == first.end {
+            self.fetch_ranges(target, url, expected_bytes, received).await?;
+        }
         match received.size_bytes() {
             complete if complete == expected_bytes => Ok(()),
             received_bytes => Err(Error::Cut { url: ShownUrl::of(url), received_bytes }),
+        }
+    }
+
+    /// Fetches what is missing in ranges, and passes them on in their order. All but one take the place of a further blob.
+    async fn fetch_ranges(
+        &self,
+        target: &Target,
+        url: &Url,
+        expected_bytes: u64,
+        received: &mut Received<'_>,
+    ) -> Result<()> {
+        let mut next = received.size_bytes();
+        let mut coming = FuturesOrdered::new();
+        loop {
+            while next < expected_bytes && coming.len() < RANGES_AT_ONCE {
+                let place = self.transfers.try_acquire().ok();
+                if place.is_none() && !coming.is_empty() {
+                    break;
+                }
+                let end = expected_bytes.min(next + self.transport.options.range_size_bytes);
+                let range = next..end;
+                next = end;
+                coming.push_back(async move {
+                    let _place = place;
+                    self.fetch_range(target, url, range, expected_bytes).await
+                });
+            }
+            match coming.next().await {
+                Some(part) => received.push(&part?)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// One range, whole.
+    async fn fetch_range(
+        &self,
+        target: &Target,
+        url: &Url,
+        range: Range<u64>,
+        expected_bytes: u64,
+    ) -> Result<Vec<u8>> {
+        let call = || ranged(Call::new(Method::GET, url.clone()), &range, expected_bytes);
+        let mut answer = self.request(target, &[206], call).await?;
+        if answer.text(&CONTENT_RANGE).and_then(range_start) != Some(range.start) {
+            return Err(Error::Protocol { url: ShownUrl::of(url), missing: THE_RANGE });
+        }
+        let limit_bytes = range.end - range.start;
+        let mut part = Vec::with_capacity(usize::try_from(limit_bytes).unwrap_or(0));
+        let mut pace = Pace::start(self.transport.options.read_timeout);
+        while let Some(chunk) = answer.chunk().await? {
+            part.extend_from_slice(&chunk);
+            if part.len() as u64 > limit_bytes {
+                return Err(Error::TooLarge { url: ShownUrl::of(url), limit_bytes });
+            }
+            if pace.is_too_slow(chunk.len() as u64) {
+                return Err(Error::Stalled { url: ShownUrl::of(url), received_bytes: range.start });
+            }
+        }
+        if part.len() as u64 == limit_bytes {
+            Ok(part)
+        } else {
+            Err(Error::Cut { url: ShownUrl::of(url), received_bytes: range.start })
         }
     }
 }
@@ -98,13 +178,21 @@ fn check_length(answer: &Answer, expected_bytes: u64) -> Result<()> {
     }
 }
 
-/// Asks for what comes after the first `start` bytes.
-pub(crate) fn ranged(call: Call, start: u64) -> Call {
-    if start == 0 {
-        return call;
+/// Asks for these of `total` bytes. All of them are asked for without a range, the last ones without an end.
+fn ranged(call: Call, range: &Range<u64>, total: u64) -> Call {
+    if range.end < total {
+        return with_range(call, &format!("bytes={}-{}", range.start, range.end - 1));
     }
-    let range = HeaderValue::try_from(format!("bytes={start}-"));
-    call.header(RANGE, range.expect("digits make a valid header"))
+    from(call, range.start)
+}
+
+/// Asks for what comes after the first `start` bytes.
+pub(crate) fn from(call: Call, start: u64) -> Call {
+    if start == 0 { call } else { with_range(call, &format!("bytes={start}-")) }
+}
+
+fn with_range(call: Call, range: &str) -> Call {
+    call.header(RANGE, HeaderValue::from_str(range).expect("digits make a valid header"))
 }
 
 /// What a sink was given so far.
@@ -129,8 +217,8 @@ impl<'a> Received<'a> {
         self.limit_bytes
     }
 
-    /// Passes on what is new in a `200` or `206`, to the end of its body. A part that is not the last is a cut.
-    pub(crate) async fn take(&mut self, mut answer: Answer, read_timeout: Duration) -> Result<()> {
+    /// Passes on what is new in a `200` or `206`, to the end of its body. Gives the size of the whole, if the server says it.
+    pub(crate) async fn take(&mut self, mut answer: Answer, read_timeout: Duration) -> Result<Option<u64>> {
         let mut skip = self.overlap(&answer)?;
         let total = answer.text(&CONTENT_RANGE).and_then(range_total);
         let mut pace = Pace::start(read_timeout);
@@ -143,12 +231,7 @@ impl<'a> Received<'a> {
                 return Err(Error::Stalled { url: self.url.clone(), received_bytes: self.size_bytes() });
             }
         }
-        match total {
-            Some(total) if self.size_bytes() < total => {
-                Err(Error::Cut { url: self.url.clone(), received_bytes: self.size_bytes() })
-            }
-            _ => Ok(()),
-        }
+        Ok(total)
     }
 
     /// How much of the answer's body the sink already has.
@@ -159,7 +242,7 @@ impl<'a> Received<'a> {
         let start = answer.text(&CONTENT_RANGE).and_then(range_start);
         start
             .and_then(|start| self.size_bytes().checked_sub(start))
-            .ok_or_else(|| Error::Protocol { url: self.url.clone(), missing: "the range that was asked for" })
+            .ok_or_else(|| Error::Protocol { url: self.url.clone(), missing: THE_RANGE })
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {

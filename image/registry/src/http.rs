@@ -10,7 +10,7 @@ use reqwest::header::{
 use reqwest::{Method, Url};
 
 use crate::auth::Secret;
-use crate::fetch::{Received, ranged};
+use crate::fetch::{Received, from};
 use crate::session::Session;
 use crate::transport::{Call, http_date_seconds};
 use crate::{Error, Result, ShownUrl, Watch};
@@ -103,7 +103,7 @@ impl Session {
         let url = ShownUrl::of(&call.url);
         let start = received.size_bytes();
         let call = match version.as_ref().and_then(|version| version.as_ref()?.strong()) {
-            Some(validator) if start > 0 => ranged(call, start).header(IF_RANGE, validator),
+            Some(validator) if start > 0 => from(call, start).header(IF_RANGE, validator),
             _ => call,
         };
         let known = call.headers.get(IF_NONE_MATCH).cloned();
@@ -125,7 +125,13 @@ impl Session {
             return Err(Error::Changed { url });
         }
         *version = Some(Some(found));
-        received.take(answer, self.transport.options.read_timeout).await
+        let total = received.take(answer, self.transport.options.read_timeout).await?;
+        match total {
+            Some(total) if received.size_bytes() < total => {
+                Err(Error::Cut { url, received_bytes: received.size_bytes() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct ClientOptions {
     pub mirrors: BTreeMap<String, Vec<Mirror>>,
     /// What nothing may be had from, nor sent to, by the same.
     pub blocked: BTreeSet<String>,
+    /// Whether nobody is asked for anything: every request is [`Error::Offline`](crate::Error::Offline).
+    pub offline: bool,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// How long a connection may take to come about.
@@ -37,8 +39,12 @@ pub struct ClientOptions {
     pub retries: u32,
     /// How long to wait before the first retry; doubled for each further one. A server's `Retry-After` precedes.
     pub backoff: Duration,
-    /// How many blobs are transferred at the same time; further ones wait.
+    /// How many blobs are transferred at the same time; further ones wait. A blob that is fetched in ranges takes the place of several
+    /// while no other wants it.
     pub transfers_max: usize,
+    /// What a range has of a blob that is fetched in ranges: each blob that has at least [`RANGES_MIN`](crate::RANGES_MIN) of them. Ranges that have
+    /// come before their turn are held in memory.
+    pub range_size_bytes: u64,
     /// Where the warnings of registries go.
     pub warnings: Option<WarningSink>,
 }
@@ -52,12 +58,14 @@ impl Default for ClientOptions {
             tls: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            offline: false,
             proxies: Proxies::default(),
             connect_timeout: Duration::from_secs(15),
             read_timeout: Duration::from_secs(60),
             retries: 5,
             backoff: Duration::from_millis(250),
             transfers_max: 6,
+            range_size_bytes: 8 << 20,
             warnings: None,
         }
     }
@@ -72,12 +80,14 @@ impl fmt::Debug for ClientOptions {
             .field("tls", &self.tls.keys())
             .field("mirrors", &self.mirrors)
             .field("blocked", &self.blocked)
+            .field("offline", &self.offline)
             .field("proxies", &self.proxies)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
             .field("transfers_max", &self.transfers_max)
+            .field("range_size_bytes", &self.range_size_bytes)
             .finish_non_exhaustive()
     }
 }

@@ -149,6 +149,9 @@ impl Transport {
 
     /// Sends a request and follows redirects. Any other status is an `Ok`.
     pub(crate) async fn send(&self, mut call: Call) -> Result<Answer> {
+        if self.options.offline {
+            return Err(Error::Offline { url: ShownUrl::of(&call.url) });
+        }
         let start = call.url.clone();
         let redirectable = call.body.is_none();
         for _ in 0..=REDIRECTS_MAX {

@@ -42,7 +42,7 @@ impl Images {
             (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image),
             (PullPolicy::Never, None) => Err(ImageError::NotPulled { name: reference.familiar() }),
             (PullPolicy::Newer, Some(image)) => match self.fetch_documents(reference, platform, cancel) {
-                Err(ImageError::Registry(error)) if error.is_transient() => Ok(image),
+                Err(ImageError::Registry(error)) if error.is_unanswered() => Ok(image),
                 fetched => fetched,
             },
             (_, _) => self.fetch_documents(reference, platform, cancel),

@@ -210,7 +210,7 @@ fn foreign_program(error: &WorkerError) -> Failure {
 fn git(error: &GitError) -> Failure {
     let kind = match error {
         GitError::NotInstalled | GitError::Run { .. } | GitError::Failed { .. } => Kind::Environment,
-        GitError::Fetch { .. } => Kind::Remote,
+        GitError::Fetch { .. } | GitError::Offline { .. } => Kind::Remote,
         _ => Kind::Input,
     };
     let failure = Failure::caused_by(kind, error);

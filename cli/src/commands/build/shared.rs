@@ -39,11 +39,11 @@ pub(super) enum Need<'a> {
 }
 
 impl Shared {
-    /// Those of the command line; those of the config file where it names none.
+    /// Those of the command line; those of the config file where it names none. Offline, only what is in a directory.
     ///
     /// # Errors
     /// When one cannot be what it is said to be.
-    pub(super) fn open(settings: &Settings) -> Result<Self, Failure> {
+    pub(super) fn open(app: &App, settings: &Settings) -> Result<Self, Failure> {
         let mut from = settings.cache_from.clone();
         let mut to = settings.cache_to.clone();
         if from.is_empty() && to.is_empty() {
@@ -51,7 +51,11 @@ impl Shared {
             let configured = shared_cache::configured(Direction::To)?;
             to.extend(configured.map(|spec| CacheSpec { mode: ExportMode::Max, ..spec }));
         }
-        let client = Arc::new(App::impatient_client()?);
+        if app.is_offline() {
+            from.retain(|spec| spec.place.is_here());
+            to.retain(|spec| spec.place.is_here());
+        }
+        let client = Arc::new(app.impatient_client()?);
         let store = |spec: &CacheSpec| shared_cache::open(&client, &spec.place);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));

@@ -167,6 +167,9 @@ impl LocalWorker<'_> {
         };
         let watch = rbuild_registry::Watch { progress: &progress, cancel: cx.cancel };
         let outcome = self.images.registry().http_get(&request, &mut writer, watch);
+        if let (Err(rbuild_registry::Error::Offline { .. }), Some(download)) = (&outcome, &known) {
+            return Ok(download.into());
+        }
         match (outcome.map_err(fetch_error)?, known) {
             (HttpOutcome::NotModified, Some(download)) => Ok((&download).into()),
             (HttpOutcome::NotModified, None) => unreachable!("no condition was sent"),

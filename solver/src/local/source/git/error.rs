@@ -54,6 +54,12 @@ pub enum GitError {
         /// What git says.
         source: Box<Self>,
     },
+    /// It is not to be asked, and the store does not know what is needed of it.
+    #[error("{remote} was not asked for: rbuild is offline")]
+    Offline {
+        /// The repository.
+        remote: String,
+    },
     /// The repository does not have the reference.
     #[error("repository {remote} does not contain ref {git_ref}")]
     NoSuchReference {

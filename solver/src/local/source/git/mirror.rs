@@ -49,6 +49,9 @@ impl LocalWorker<'_> {
         }
         let mirror = Mirror { directory, lock };
         if !mirror.has(git, pinned)? {
+            if self.options.git.offline {
+                return Err(GitError::Offline { remote: remote.url.clone() }.into());
+            }
             let fetched = mirror.fetch_pinned(git, remote, pinned);
             self.store().record_change(&mirror.directory)?;
             fetched?;

@@ -14,18 +14,20 @@ pub(super) use resolve::Pinned;
 
 use std::path::PathBuf;
 
-use rbuild_cache::Snapshot;
-use rbuild_image::KeyHasher;
+use rbuild_cache::{CacheKey, Download, Expected, Snapshot};
+use rbuild_image::{Digest, KeyHasher};
 use rbuild_llb::GitSource;
 
 use self::checkout::Checkout;
 use self::program::{Git, ssh_command};
 use self::remote::Remote;
-use self::resolve::resolve;
+use self::resolve::{list, resolve};
 use crate::cache_key::SourceIdentity;
 use crate::local::{LocalWorker, WorkerError};
 use crate::worker::Context;
 
+/// What a remote says of one name is short.
+const LISTING_BYTES_MAX: u64 = 1 << 20;
 /// Keys of hosts that were seen by this store.
 const KNOWN_HOSTS: &str = "known_hosts";
 
@@ -36,6 +38,8 @@ pub struct GitOptions {
     pub environment: Vec<(String, String)>,
     /// The host keys that the user knows.
     pub known_hosts: Option<PathBuf>,
+    /// Whether nobody is asked for anything: a reference leads to what it led to when the store last used it.
+    pub offline: bool,
 }
 
 impl LocalWorker<'_> {
@@ -82,7 +86,28 @@ impl LocalWorker<'_> {
     fn pin(&self, git: &Git<'_>, remote: &Remote, source: &GitSource) -> Result<Pinned, WorkerError> {
         let checksum = source.checksum.as_deref().unwrap_or_default();
         let question = format!("{}#{}@{checksum}", remote.url, source.git_ref);
-        self.options.pins.commits.get(&question, || resolve(git, remote, source, &self.git_area()?))
+        self.options
+            .pins
+            .commits
+            .get(&question, || resolve(remote, source, |name| self.ask(git, remote, name)))
+    }
+
+    /// What the remote says of a name; where it is not to be asked, what it said last.
+    fn ask(&self, git: &Git<'_>, remote: &Remote, name: &str) -> Result<String, WorkerError> {
+        let key = CacheKey(KeyHasher::new("rbuild.git-refs.v1").str(&remote.url).str(name).finish());
+        let (content, downloads) = (self.store().content(), self.store().downloads()?);
+        if self.options.git.offline {
+            let known = downloads.get(key)?.map(|known| content.read(known.digest, LISTING_BYTES_MAX));
+            let listing = known.transpose()?.flatten();
+            let listing = listing.ok_or_else(|| GitError::Offline { remote: remote.url.clone() })?;
+            return Ok(String::from_utf8_lossy(&listing).into_owned());
+        }
+        let listing = list(git, remote, name, &self.git_area()?)?;
+        let (digest, size_bytes) = (Digest::of(listing.as_bytes()), listing.len() as u64);
+        content.ingest(&mut listing.as_bytes(), Expected { digest, size_bytes })?;
+        let download = Download { digest, etag: None, last_modified: None, last_modified_seconds: None };
+        downloads.put(key, &download)?;
+        Ok(listing)
     }
 
     fn git<'a>(

@@ -11,6 +11,8 @@ use crate::local::WorkerError;
 
 /// The hexadecimal digits of an object's name, in repositories of either kind.
 const NAME_LENGTHS: [usize; 2] = [40, 64];
+/// The name of the default branch, whatever it is called.
+const DEFAULT: &str = "HEAD";
 
 /// What a reference led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +36,11 @@ pub(super) fn is_object_name(word: &str) -> bool {
     NAME_LENGTHS.contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Asks the remote, unless the reference says it all.
+/// Asks `ask` for what [`list`] says of a name, unless the reference says it all.
 pub(super) fn resolve(
-    git: &Git<'_>,
     remote: &Remote,
     source: &GitSource,
-    directory: &Path,
+    ask: impl FnOnce(&str) -> Result<String, WorkerError>,
 ) -> Result<Pinned, WorkerError> {
     let git_ref = source.git_ref.as_str();
     check_reference(git_ref)?;
@@ -50,7 +51,7 @@ pub(super) fn resolve(
     let pinned = if is_object_name(git_ref) {
         Pinned { commit: git_ref.to_owned(), tag: None, name: None }
     } else {
-        ask(git, remote, git_ref, directory)?
+        find(remote, git_ref, &ask(if git_ref.is_empty() { DEFAULT } else { git_ref })?)?
     };
     check_sum(&pinned, checksum)?;
     Ok(pinned)
@@ -65,18 +66,26 @@ fn check_reference(git_ref: &str) -> Result<(), GitError> {
     Ok(())
 }
 
-fn ask(git: &Git<'_>, remote: &Remote, git_ref: &str, directory: &Path) -> Result<Pinned, WorkerError> {
-    let asked = if git_ref.is_empty() { "HEAD" } else { git_ref };
-    let peeled = format!("{asked}^{{}}");
-    let call = git.call(directory).args(&["ls-remote", "--symref", "--", &remote.url, asked, &peeled]);
-    let listed = call.run().map_err(|error| fetch_failed(remote, error))?;
-    let listing = Listing::parse(&listed);
+/// Asks the remote for a name, and for the commit behind it if it is a tag.
+pub(super) fn list(
+    git: &Git<'_>,
+    remote: &Remote,
+    name: &str,
+    directory: &Path,
+) -> Result<String, WorkerError> {
+    let peeled = format!("{name}^{{}}");
+    let call = git.call(directory).args(&["ls-remote", "--symref", "--", &remote.url, name, &peeled]);
+    call.run().map_err(|error| fetch_failed(remote, error))
+}
+
+fn find(remote: &Remote, git_ref: &str, listing: &str) -> Result<Pinned, GitError> {
+    let listing = Listing::parse(listing);
     let found = if git_ref.is_empty() { listing.head() } else { listing.find(git_ref) };
     let remote = remote.url.clone();
-    Ok(found.ok_or_else(|| match git_ref {
+    found.ok_or_else(|| match git_ref {
         "" => GitError::NoDefaultBranch { remote },
         _ => GitError::NoSuchReference { remote, git_ref: git_ref.to_owned() },
-    })?)
+    })
 }
 
 /// Says of a failure of git's that the remote is in it.
@@ -115,9 +124,11 @@ impl<'a> Listing<'a> {
 
     /// The default branch.
     fn head(&self) -> Option<Pinned> {
-        let commit = self.object("HEAD")?.to_owned();
-        let branch =
-            self.0.iter().find_map(|(object, name)| object.strip_prefix("ref: ").filter(|_| *name == "HEAD"));
+        let commit = self.object(DEFAULT)?.to_owned();
+        let branch = self
+            .0
+            .iter()
+            .find_map(|(object, name)| object.strip_prefix("ref: ").filter(|_| *name == DEFAULT));
         Some(Pinned { commit, tag: None, name: branch.map(str::to_owned) })
     }
 
