@@ -1,7 +1,6 @@
 //! What people have said of registries for Podman, Buildah and Skopeo: `registries.conf`, version 2.
 //!
-//! Read are mirrors, other locations, insecure and blocked registries; what else is there is not ours, and no error. A location other
-//! than the prefix is asked as a mirror is, after the mirrors. Prefixes with `*` are left out.
+//! Read are mirrors, other locations, insecure and blocked registries; what else is there is not ours, and no error.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -74,7 +73,6 @@ pub(crate) fn tell(files: &[PathBuf], options: &mut ClientOptions) -> Result<(),
             |registry: Registry| Some((registry.prefix.clone().or(registry.location.clone())?, registry));
         registries.extend(said.registry.into_iter().filter_map(named));
     }
-    registries.retain(|prefix, _| !prefix.contains('*'));
     registries.into_iter().for_each(|(prefix, registry)| add(prefix, registry, options));
     Ok(())
 }
@@ -95,7 +93,9 @@ fn add(prefix: String, registry: Registry, options: &mut ClientOptions) {
         let by_digest_only = pinned || registry.mirror_by_digest_only;
         mirrors.push(Mirror { location: mirror.location, by_digest_only });
     }
-    mirrors.extend(elsewhere.map(|location| Mirror { location, by_digest_only: false }));
+    if let Some(location) = elsewhere {
+        options.moved.insert(prefix.clone(), location);
+    }
     if registry.blocked {
         options.blocked.insert(prefix.clone());
     }
@@ -145,9 +145,9 @@ mod tests {
             options.mirrors["docker.io"],
             [mirror("mirror.example:5000/hub", false), mirror("pinned.example", true)]
         );
-        assert_eq!(options.mirrors["old.example/team"], [mirror("new.example/team", false)]);
+        assert_eq!(options.moved["old.example/team"], "new.example/team");
         assert_eq!(options.hosts.keys().collect::<Vec<_>>(), ["mirror.example:5000"]);
-        assert_eq!(options.blocked.iter().collect::<Vec<_>>(), ["bad.example"]);
+        assert_eq!(options.blocked.iter().collect::<Vec<_>>(), ["*.example", "bad.example"]);
     }
 
     #[test]

@@ -139,7 +139,12 @@ impl Session {
         expected_bytes: u64,
     ) -> Result<Vec<u8>> {
         let call = || ranged(Call::new(Method::GET, url.clone()), &range, expected_bytes);
-        let mut answer = self.request(target, &[206], call).await?;
+        let mut answer = self.request(target, &[200, 206], call).await?;
+        let cut = || Error::Cut { url: ShownUrl::of(url), received_bytes: range.start };
+        if answer.status().as_u16() == 200 {
+            // It serves no ranges any more: the next attempt finds out.
+            return Err(cut());
+        }
         if answer.text(&CONTENT_RANGE).and_then(range_start) != Some(range.start) {
             return Err(Error::Protocol { url: ShownUrl::of(url), missing: THE_RANGE });
         }
@@ -155,11 +160,7 @@ impl Session {
                 return Err(Error::Stalled { url: ShownUrl::of(url), received_bytes: range.start });
             }
         }
-        if part.len() as u64 == limit_bytes {
-            Ok(part)
-        } else {
-            Err(Error::Cut { url: ShownUrl::of(url), received_bytes: range.start })
-        }
+        if part.len() as u64 == limit_bytes { Ok(part) } else { Err(cut()) }
     }
 }
 

@@ -59,8 +59,8 @@ use rbuild_image::{Descriptor, Digest, MediaType, Platform, Reference};
 use tokio::runtime::{Builder, Runtime};
 
 pub use auth::{Anonymous, Credential, CredentialSource, Secret};
-pub use fetch::RANGES_MIN;
 pub use error::{Error, ErrorCode, Result, ShownUrl, StatusError};
+pub use fetch::RANGES_MIN;
 pub use http::{HttpFile, HttpOutcome, HttpRequest};
 pub use mirrors::Mirror;
 pub use options::{ClientOptions, HostTls, Proxies, Security, WarningSink};

@@ -1,8 +1,10 @@
-//! Mirrors: places that have what a registry has, and are asked before it.
+//! Mirrors: places that have what a registry has, and are asked before it; and registries that have moved, of which the new place is
+//! asked in their stead.
 //!
 //! What comes from a mirror is checked as what comes from the registry. A tag is as good as the mirror's word for it, as a
 //! tag always is as good as the word of whoever is asked. What is pushed goes to the registry itself.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use rbuild_image::Reference;
@@ -21,29 +23,66 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// What a reference is called there, whose name begins with `prefix`.
-    fn name(&self, reference: &Reference, prefix: &str) -> Option<Reference> {
-        let whole = reference.to_string();
-        let applies = reference.digest().is_some() || !self.by_digest_only;
-        let rest = whole.strip_prefix(prefix).filter(|_| applies)?;
-        format!("{}{rest}", self.location).parse().ok()
+    fn applies(&self, reference: &Reference) -> bool {
+        reference.digest().is_some() || !self.by_digest_only
     }
 }
 
-/// The longest of these that a reference's name begins with: `docker.io/library` precedes `docker.io`.
-pub(crate) fn prefix_of<'a>(
-    prefixes: impl IntoIterator<Item = &'a String>,
-    reference: &Reference,
-) -> Option<&'a String> {
-    let name = format!("{}/{}", reference.registry(), reference.repository());
-    let begins =
-        |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    prefixes.into_iter().filter(|prefix| begins(prefix)).max_by_key(|prefix| prefix.len())
+/// The settings for a reference: those under the longest of the prefixes that its name begins with (`docker.io/library` precedes
+/// `docker.io`), and what it is called elsewhere.
+struct Found<'a, T> {
+    settings: &'a T,
+    whole: String,
+    matched: usize,
+}
+
+impl<T> Found<'_, T> {
+    fn name_at(&self, location: &str) -> Option<Reference> {
+        format!("{location}{}", &self.whole[self.matched..]).parse().ok()
+    }
+}
+
+fn find<'a, T>(settings: &'a BTreeMap<String, T>, reference: &Reference) -> Option<Found<'a, T>> {
+    let name = repository(reference);
+    let matching =
+        settings.iter().filter_map(|(prefix, found)| Some((prefix, found, matched(prefix, &name)?)));
+    let (_, settings, matched) = matching.max_by_key(|(prefix, ..)| prefix.len())?;
+    Some(Found { settings, whole: reference.to_string(), matched })
+}
+
+/// `registry/repository`, with which a whole reference begins.
+fn repository(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
+/// How much of a name a prefix stands for: `docker.io/library` for itself, `*.example.com` for any host below that domain.
+fn matched(prefix: &str, name: &str) -> Option<usize> {
+    let end = match prefix.strip_prefix('*') {
+        Some(suffix) => {
+            let start = name.find(suffix).filter(|start| !name[..*start].contains('/'))?;
+            start + suffix.len()
+        }
+        None => name.starts_with(prefix).then_some(prefix.len())?,
+    };
+    matches!(name.as_bytes().get(end), None | Some(b'/')).then_some(end)
+}
+
+/// Whether nothing is to be had from the place of a reference, nor sent to it.
+pub(crate) fn is_blocked(options: &ClientOptions, reference: &Reference) -> bool {
+    let name = repository(reference);
+    options.blocked.iter().any(|prefix| matched(prefix, &name).is_some())
 }
 
 fn names(options: &ClientOptions, reference: &Reference) -> Vec<Reference> {
-    let Some(prefix) = prefix_of(options.mirrors.keys(), reference) else { return Vec::new() };
-    options.mirrors[prefix].iter().filter_map(|mirror| mirror.name(reference, prefix)).collect()
+    let Some(found) = find(&options.mirrors, reference) else { return Vec::new() };
+    let mirrors = found.settings.iter().filter(|mirror| mirror.applies(reference));
+    mirrors.filter_map(|mirror| found.name_at(&mirror.location)).collect()
+}
+
+/// What is asked for in the end.
+fn home(options: &ClientOptions, reference: &Reference) -> Reference {
+    let found = find(&options.moved, reference);
+    found.and_then(|found| found.name_at(found.settings)).unwrap_or_else(|| reference.clone())
 }
 
 impl Session {
@@ -66,7 +105,7 @@ impl Session {
                 found => return found,
             }
         }
-        pull(reference).await
+        pull(&home(&self.transport.options, reference)).await
     }
 
     fn has_failed(&self, mirror: &str) -> bool {
@@ -96,6 +135,7 @@ mod tests {
             mirrors: [
                 ("docker.io", vec![mirror("mirror.example", false), mirror("pinned.example:5000/hub", true)]),
                 ("docker.io/library", vec![mirror("base.example/debs", false)]),
+                ("*.corp.example", vec![mirror("near.example/corp", false)]),
             ]
             .map(|(prefix, mirrors)| (prefix.to_owned(), mirrors))
             .into(),
@@ -114,11 +154,31 @@ mod tests {
                 ],
             ),
             ("docker.io/library-of/app:1", vec!["mirror.example/library-of/app:1".to_owned()]),
+            ("a.b.corp.example/app:1", vec!["near.example/corp/app:1".to_owned()]),
+            ("corp.example/app:1", vec![]),
+            ("other.example/x.corp.example/app:1", vec![]),
             ("other.example/app:1", vec![]),
         ];
         for (name, expected) in cases {
             let found = names(&options, &name.parse().unwrap());
             assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_moved_is_asked_for_where_it_is() {
+        let moved = [("old.example/team", "new.example:5000/team"), ("*.old.example", "new.example")];
+        let options = ClientOptions {
+            moved: moved.map(|(from, to)| (from.to_owned(), to.to_owned())).into(),
+            ..ClientOptions::default()
+        };
+        let cases = [
+            ("old.example/team/app:1", "new.example:5000/team/app:1"),
+            ("eu.old.example/app:1", "new.example/app:1"),
+            ("old.example/teams/app:1", "old.example/teams/app:1"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(home(&options, &name.parse().unwrap()).to_string(), expected);
         }
     }
 }

@@ -23,8 +23,11 @@ pub struct ClientOptions {
     pub certificates: Vec<Vec<u8>>,
     /// What else holds for the TLS of single hosts, by `host[:port]` as it stands in references.
     pub tls: BTreeMap<String, HostTls>,
-    /// What is asked before a registry, in this order, by the registry's name or the beginning of its repositories' names.
+    /// What is asked before a registry, in this order, by the registry's name or the beginning of its repositories' names; `*.` at the
+    /// beginning stands for any host below a domain.
     pub mirrors: BTreeMap<String, Vec<Mirror>>,
+    /// What is asked in the place of a registry, by the same. What is pushed goes to the registry itself.
+    pub moved: BTreeMap<String, String>,
     /// What nothing may be had from, nor sent to, by the same.
     pub blocked: BTreeSet<String>,
     /// Whether nobody is asked for anything: every request is [`Error::Offline`](crate::Error::Offline).
@@ -57,6 +60,7 @@ impl Default for ClientOptions {
             certificates: Vec::new(),
             tls: BTreeMap::new(),
             mirrors: BTreeMap::new(),
+            moved: BTreeMap::new(),
             blocked: BTreeSet::new(),
             offline: false,
             proxies: Proxies::default(),
@@ -79,6 +83,7 @@ impl fmt::Debug for ClientOptions {
             .field("certificates", &self.certificates.len())
             .field("tls", &self.tls.keys())
             .field("mirrors", &self.mirrors)
+            .field("moved", &self.moved)
             .field("blocked", &self.blocked)
             .field("offline", &self.offline)
             .field("proxies", &self.proxies)

@@ -10,8 +10,8 @@
 //! PATCH <location>, Transfer-Encoding: chunked       202   or, where it is made as it is sent, in one that has no length
 //! ```
 //!
-//! An upload that breaks starts over in a new session. A piece that breaks is sent again from memory, unless the
-//! registry says that it has arrived.
+//! An upload that breaks starts over in a new session, a large one in pieces from then on: the way is one on which uploads break. Of a
+//! piece that breaks is sent again, from memory, what the registry says has not arrived.
 
 use std::future::Future;
 use std::io::{self, Read};
@@ -44,6 +44,15 @@ const READ_AHEAD: usize = 8;
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
+/// How a blob is sent.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// In one request.
+    Whole,
+    /// In pieces, after each of which the registry says what it has.
+    Pieces,
+}
+
 /// How a blob came to be in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushOutcome {
@@ -70,8 +79,15 @@ impl Session {
         if let Some(there) = self.find(&target, upload.descriptor.digest, upload.mount_from).await? {
             return Ok(there);
         }
+        let mut forms = [Form::Whole, Form::Pieces];
         self.transport
-            .retry(async || renewed(async || self.upload(&target, upload, watch).await).await)
+            .retry(async || {
+                let sent = renewed(async || self.upload(&target, (upload, forms), watch).await).await;
+                if upload.descriptor.size_bytes > CHUNK_SIZE_BYTES as u64 {
+                    forms = [Form::Pieces, Form::Whole];
+                }
+                sent
+            })
             .await?;
         Ok(PushOutcome::Uploaded)
     }
@@ -169,15 +185,29 @@ impl Session {
         }
     }
 
-    /// One upload from beginning to end, in one request or in pieces.
-    async fn upload(&self, target: &Target, upload: &BlobUpload<'_>, watch: Watch<'_>) -> Result<()> {
-        let (location, _) = self.open_session(target).await?;
-        match self.put_whole(target, location, upload, watch).await {
-            Err(error) if error.refuses_form() => {
-                let (location, chunk_size_bytes) = self.open_session(target).await?;
-                self.put_in_pieces(target, location, (upload, chunk_size_bytes), watch).await
-            }
+    /// One upload from beginning to end, in the first of the forms or, where that is refused, in the other.
+    async fn upload(
+        &self,
+        target: &Target,
+        (upload, [first, other]): (&BlobUpload<'_>, [Form; 2]),
+        watch: Watch<'_>,
+    ) -> Result<()> {
+        match self.upload_as(target, (upload, first), watch).await {
+            Err(error) if error.refuses_form() => self.upload_as(target, (upload, other), watch).await,
             result => result,
+        }
+    }
+
+    async fn upload_as(
+        &self,
+        target: &Target,
+        (upload, form): (&BlobUpload<'_>, Form),
+        watch: Watch<'_>,
+    ) -> Result<()> {
+        let (location, chunk_size_bytes) = self.open_session(target).await?;
+        match form {
+            Form::Whole => self.put_whole(target, location, upload, watch).await,
+            Form::Pieces => self.put_in_pieces(target, location, (upload, chunk_size_bytes), watch).await,
         }
     }
 
@@ -231,11 +261,10 @@ impl Session {
         check_stated(&answer, upload.descriptor.digest)
     }
 
-    /// Sends one piece, again if it must be, and gives the place of the next.
-    async fn patch(&self, target: &Target, location: Url, start: u64, piece: Bytes) -> Result<Url> {
+    /// Sends one piece, what is missing of it again if it must be, and gives the place of the next.
+    async fn patch(&self, target: &Target, mut location: Url, start: u64, piece: Bytes) -> Result<Url> {
         let end = start + piece.len() as u64;
-        let range =
-            HeaderValue::try_from(format!("{start}-{}", end - 1)).expect("digits make a valid header");
+        let mut rest = piece.clone();
         let mut failed_before = false;
         self.transport
             .retry(async || {
@@ -244,11 +273,17 @@ impl Session {
                     if arrived == end {
                         return Ok(next);
                     }
+                    location = next;
+                    let known = arrived.clamp(start, end) - start;
+                    rest = piece.slice(usize::try_from(known).unwrap_or(0)..);
                 }
+                let length = rest.len() as u64;
+                let range = format!("{}-{}", end - length, end - 1);
+                let range = HeaderValue::try_from(range).expect("digits make a valid header");
                 let call = || {
-                    let mut call = upload_call(Method::PATCH, location.clone(), end - start)
+                    let mut call = upload_call(Method::PATCH, location.clone(), length)
                         .header(CONTENT_RANGE, range.clone());
-                    call.body = Some(piece.clone().into());
+                    call.body = Some(rest.clone().into());
                     call
                 };
                 place_of_upload(&self.request(target, &[201, 202, 204], call).await?)
@@ -260,7 +295,9 @@ impl Session {
     async fn upload_status(&self, target: &Target, location: &Url) -> Result<(u64, Url)> {
         let answer = self.request(target, &[204], || Call::new(Method::GET, location.clone())).await?;
         let last = answer.text(&RANGE).and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-        Ok((last.map_or(0, |last| last.saturating_add(1)), place_of_upload(&answer)?))
+        // `0-0` is what registries say of an upload that has nothing yet.
+        let arrived = last.filter(|last| *last > 0).map_or(0, |last| last.saturating_add(1));
+        Ok((arrived, place_of_upload(&answer)?))
     }
 
     pub(crate) async fn push_manifest(

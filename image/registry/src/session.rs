@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::auth::{Access, Auth, CredentialSource};
 use crate::error::clean;
 use crate::host::{base_url, same_origin, security_of};
-use crate::mirrors::prefix_of;
+use crate::mirrors::is_blocked;
 use crate::options::Security;
 use crate::transport::{Answer, Call, Transport, read_document};
 use crate::{ClientOptions, Error, Result, ShownUrl};
@@ -82,7 +82,7 @@ impl Session {
 
     /// The repository of a reference, for `pull` or `pull,push`.
     pub(crate) async fn target(&self, reference: &Reference, actions: &str) -> Result<Target> {
-        if prefix_of(&self.transport.options.blocked, reference).is_some() {
+        if is_blocked(&self.transport.options, reference) {
             return Err(Error::Blocked { reference: Box::new(reference.clone()) });
         }
         let (registry, repository) = (reference.registry(), reference.repository());

@@ -115,8 +115,11 @@ impl Answer {
 
     /// The part of the body that a `Range` asks for.
     pub(super) fn ranged(self, range: Option<&str>, fault: Option<&Fault>) -> Self {
-        let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-        let Some(start) = start.filter(|_| !matches!(fault, Some(Fault::RangeIgnored))) else { return self };
+        let asked = range.filter(|_| !matches!(fault, Some(Fault::RangeIgnored)));
+        let asked = asked.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let Some((start, last)) = asked.and_then(|(start, last)| Some((start.parse().ok()?, last))) else {
+            return self;
+        };
         let size = self.body.len();
         let start: usize = if matches!(fault, Some(Fault::RangeElsewhere)) { start + 1 } else { start };
         if start >= size {
@@ -124,7 +127,7 @@ impl Answer {
         }
         let end = match fault {
             Some(Fault::ShortRange(length)) => (start + length).min(size),
-            _ => size,
+            _ => last.parse().map_or(size, |last: usize| size.min(last + 1)),
         };
         let part = self.body[start..end].to_vec();
         let content_range = format!("bytes {start}-{}/{size}", end - 1);

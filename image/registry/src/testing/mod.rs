@@ -54,6 +54,8 @@ pub enum Fault {
     Silence,
     /// The request is carried out, and answered with `502`.
     LostAnswer,
+    /// Half of the request's body is lost; what there is of it is carried out, and answered with `502`.
+    HalfLost,
     /// Further headers on an otherwise good answer.
     Headers(Vec<(&'static str, String)>),
 }

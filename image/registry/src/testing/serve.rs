@@ -21,12 +21,15 @@ pub(super) fn connection(stream: TcpStream, state: &Mutex<State>, stop: &AtomicB
 }
 
 fn try_connection(mut stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> io::Result<()> {
-    let request = Request::read(&mut BufReader::new(stream.try_clone()?))?;
+    let mut request = Request::read(&mut BufReader::new(stream.try_clone()?))?;
     let host = stream.local_addr()?.to_string();
     let (fault, answer) = {
         let mut state = lock(state);
         state.requests.push(request.clone());
         let fault = state.due_fault(&request);
+        if matches!(fault, Some(Fault::HalfLost)) {
+            request.body.truncate(request.body.len() / 2);
+        }
         let answer = match &fault {
             Some(Fault::Status(status, headers, body)) => {
                 Answer { headers: headers.clone(), ..Answer::new(*status).body(body.as_str()) }
@@ -37,7 +40,7 @@ fn try_connection(mut stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool
         (fault, answer)
     };
     let answer = match &fault {
-        Some(Fault::LostAnswer) => Answer::new(502),
+        Some(Fault::LostAnswer | Fault::HalfLost) => Answer::new(502),
         Some(Fault::Headers(headers)) => {
             headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value))
         }

@@ -116,6 +116,36 @@ fn a_range_that_leaves_a_gap_is_refused() {
 }
 
 #[test]
+fn a_large_blob_is_fetched_in_ranges() {
+    let bytes = content(SIZE);
+    let range = SIZE as u64 / 10;
+    type Faults = Vec<(usize, Fault)>;
+    let cases: [(&str, usize, Faults); 7] = [
+        ("none", 10, vec![]),
+        ("a server without ranges", 1, vec![(1, Fault::RangeIgnored)]),
+        ("short ranges at first", 11, vec![(1, Fault::ShortRange(20))]),
+        ("a cut at first", 11, vec![(1, Fault::CutAfter(10))]),
+        ("not served", 11, vec![(1, status(503))]),
+        ("no range any more", usize::MAX, vec![(1, Fault::Headers(vec![])), (1, Fault::RangeIgnored)]),
+        ("cuts later", usize::MAX, vec![(1, Fault::Headers(vec![])), (2, Fault::CutAfter(10))]),
+    ];
+    for (name, requests, faults) in cases {
+        let registry = registry();
+        let blob = registry.add_blob("app", &bytes);
+        for (times, fault) in faults {
+            registry.plan("GET", "/blobs/", times, fault);
+        }
+        let client = Client::new(ClientOptions { range_size_bytes: range, ..options() }, Arc::new(Anonymous));
+        let mut sink = Vec::new();
+        let fetched = client.fetch_blob(&registry.reference("app"), &blob, &mut sink, unwatched());
+        fetched.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(sink == bytes, "{name}");
+        let asked = registry.count("GET", "/blobs/");
+        assert!(if requests == usize::MAX { asked > 10 } else { asked == requests }, "{name}: {asked}");
+    }
+}
+
+#[test]
 fn a_good_number_of_cuts_does_not_matter_while_it_gets_on() {
     let registry = registry();
     let bytes = content(5_000_000);

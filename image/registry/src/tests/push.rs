@@ -66,6 +66,24 @@ fn uploads_survive_passing_faults() {
     }
 }
 
+/// What broke once is sent in pieces, and of these nothing that has arrived a second time.
+#[test]
+fn a_large_upload_that_breaks_is_sent_in_pieces() {
+    let registry = registry();
+    let bytes = content(2 * SIZE);
+    registry.plan("PUT", "/uploads/", 1, status(502));
+    registry.plan("PATCH", "/uploads/", 3, Fault::HalfLost);
+    assert_eq!(push(&registry, &bytes, &[]).0.unwrap(), PushOutcome::Uploaded);
+    assert!(registry.blob("app", Digest::of(&bytes)).as_ref() == Some(&bytes));
+    let sent = |method: &str| -> Vec<usize> {
+        let requests = registry.requests().into_iter().filter(|request| request.method == method);
+        requests.map(|request| request.body.len()).collect()
+    };
+    assert_eq!(sent("PUT"), [2 * SIZE, 0]);
+    let piece = SIZE - 1000;
+    assert_eq!(sent("PATCH"), [piece, piece / 2, piece / 4, piece / 8, piece, 2000]);
+}
+
 #[test]
 fn an_empty_blob_can_be_pushed() {
     let registry = registry();
