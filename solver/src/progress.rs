@@ -9,6 +9,7 @@ use rbuild_llb::{SourceRange, VertexId};
 use crate::build::Outcome;
 use crate::cache_key::CacheKey;
 use crate::explain::Cause;
+use crate::images::Transfer;
 
 /// One thing that happened. Times are the receiver's: the library reads no clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +105,12 @@ pub struct PlannedVertex {
 }
 
 /// How far a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskState {
     /// It has begun.
     Started,
+    /// Bytes were moved.
+    Moved(Transfer),
     /// It is done.
     Completed,
 }

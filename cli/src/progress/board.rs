@@ -212,6 +212,12 @@ impl Board {
                 self.tasks.insert(name, index);
                 self.on_step(index, |step| step.start(now))
             }
+            TaskState::Moved(moved) => match self.tasks.get(&name) {
+                Some(index) => self.on_step(*index, |step| {
+                    step.transfer(&moved.name, moved.current_bytes, moved.total_bytes, now)
+                }),
+                None => Vec::new(),
+            },
             TaskState::Completed => match self.tasks.remove(&name) {
                 Some(index) => self.on_step(index, |step| step.end(now, |took| Change::Completed { took })),
                 None => Vec::new(),

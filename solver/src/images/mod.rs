@@ -68,7 +68,7 @@ impl StoredImage {
 }
 
 /// How many bytes of something have moved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
     /// What moves: the short digest of a blob, or `extracting` and that.
     pub name: String,

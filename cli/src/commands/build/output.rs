@@ -10,7 +10,7 @@ use rbuild_image::{History, Platform, Reference};
 use rbuild_solver::export::{Trees, export_directory, export_tar};
 use rbuild_solver::images::{
     ArchiveFormat, AssembleOptions, CompressionConfig, Dating, DirectorySink, Images, LayoutSink, Saved,
-    StoredImage, TarSink, Target, Watch,
+    StoredImage, TarSink, Target, Transfer, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
 use rbuild_solver::shared::Tree;
@@ -177,10 +177,10 @@ fn push(
     }
     let images = app.images()?;
     for name in names {
-        let watch = Watch { transfers: &|_| {}, cancel: app.cancel() };
-        task(progress, &format!("pushing {name}"), || {
-            Ok(images.push_target(name, target, compression, watch)?)
-        })?;
+        let task_name = format!("pushing {name}");
+        let moved = |transfer| report_transfer(progress, &task_name, transfer);
+        let watch = Watch { transfers: &moved, cancel: app.cancel() };
+        task(progress, &task_name, || Ok(images.push_target(name, target, compression, watch)?))?;
     }
     Ok(())
 }
@@ -325,6 +325,11 @@ pub(super) fn task<T>(
     let done = work()?;
     emit(TaskState::Completed);
     Ok(done)
+}
+
+/// Shows how far a blob of a task is.
+pub(super) fn report_transfer(progress: &Progress, task: &str, transfer: Transfer) {
+    progress.emit(Event::Task { name: task.to_owned(), state: TaskState::Moved(transfer) });
 }
 
 fn note(progress: &Progress, name: &str) {

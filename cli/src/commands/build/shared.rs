@@ -9,7 +9,7 @@ use rbuild_solver::local::{LocalWorker, WorkerError};
 use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, Remark, RemarkKind, SharedCaches, Tree};
 use rbuild_solver::{SolveError, Solved};
 
-use super::output::task;
+use super::output::{report_transfer, task};
 use super::settings::Settings;
 use crate::app::{self, App};
 use crate::cache_spec::{CacheSpec, Direction};
@@ -101,8 +101,10 @@ impl Shared {
     ) -> String {
         let mut said: String = self.from.remarks().iter().map(warning).collect();
         for (spec, store) in &self.to {
-            let watch = Watch { transfers: &|_| {}, cancel };
-            let exported = task(progress, &format!("exporting cache to {store}"), || {
+            let name = format!("exporting cache to {store}");
+            let moved = |transfer| report_transfer(progress, &name, transfer);
+            let watch = Watch { transfers: &moved, cancel };
+            let exported = task(progress, &name, || {
                 let options = ExportOptions {
                     to: store,
                     mode: spec.mode,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use rbuild_llb::VertexId;
+use rbuild_solver::images::Transfer;
 use rbuild_solver::progress::{Event, OutputStream, TaskState};
 
 use super::Plain;
@@ -16,6 +17,7 @@ fn log(events: impl IntoIterator<Item = (u64, Event)>) -> String {
 
 #[test]
 fn a_build_from_start_to_end() {
+    let moved = Transfer { name: "sha256:7".to_owned(), current_bytes: 300, total_bytes: Some(300) };
     let log = log([
         (
             0,
@@ -40,6 +42,7 @@ fn a_build_from_start_to_end() {
         (8_400, completed(2)),
         (8_400, cached(3)),
         (8_500, task("exporting to image", TaskState::Started)),
+        (8_550, task("exporting to image", TaskState::Moved(moved))),
         (8_600, task("exporting to image", TaskState::Completed)),
     ]);
     assert_snapshot!(log, @r#"
@@ -62,6 +65,7 @@ fn a_build_from_start_to_end() {
     #4 CACHED
 
     #5 exporting to image
+    #5 sha256:7 300B / 300B 0.0s done
     #5 DONE 0.1s
     "#);
 }
