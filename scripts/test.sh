@@ -123,8 +123,9 @@ import re, sys
 text = re.sub(r"\x1b\[[0-9;]*m", "", open(sys.argv[1], errors="replace").read())
 passed = failed = 0
 for line in text.splitlines():
-    if re.match(r"test result: |\s*Summary \[", line):
+    if re.match(r"test result: |first try: |\s*Summary \[", line):
         passed += sum(map(int, re.findall(r"(\d+) passed", line)))
+    if re.match(r"test result: |\s*Summary \[", line):
         failed += sum(map(int, re.findall(r"(\d+) (?:failed|timed out|exec failed)", line)))
 print(passed, failed)
 P
