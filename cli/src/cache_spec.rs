@@ -9,7 +9,7 @@
 //! REF                           type=registry,ref=REF
 //! ```
 //!
-//! and, to write, `mode=min|max`, `compression=`, `compression-level=`, `force-compression=` and `ignore-error=`. Keys are better
+//! and, both ways, `mounts=ID` for cache mounts that travel too (repeatable, or with `;` between them); to write, `mode=min|max`, `compression=`, `compression-level=`, `force-compression=` and `ignore-error=`. Keys are better
 //! given in the environment, as other programs take them: a command line is there for all to see.
 
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ pub(crate) struct CacheSpec {
     pub(crate) compression: CompressionConfig,
     /// Whether nothing is said when it cannot be written.
     pub(crate) ignore_error: bool,
+    /// The cache mounts that travel too, by what a Dockerfile calls them.
+    pub(crate) mounts: Vec<String>,
 }
 
 /// Where a shared cache is.
@@ -93,6 +95,9 @@ impl CacheSpec {
         let mut fields = Fields::split("cache", text);
         let kind = fields.take("type").ok_or_else(|| ParseCacheError::NoType(text.to_owned()))?;
         let mut spec = Self::of(place(&kind, &mut fields, direction, environment)?);
+        while let Some(ids) = fields.take("mounts") {
+            spec.mounts.extend(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned));
+        }
         if direction == Direction::To {
             spec.mode = fields.parse("mode", mode)?.unwrap_or_default();
             spec.compression = fields.compression()?;
@@ -104,7 +109,7 @@ impl CacheSpec {
 
     fn of(place: CachePlace) -> Self {
         let (mode, compression) = (ExportMode::default(), CompressionConfig::default());
-        Self { place, mode, compression, ignore_error: false }
+        Self { place, mode, compression, ignore_error: false, mounts: Vec::new() }
     }
 }
 
@@ -213,12 +218,13 @@ mod tests {
             assert_eq!(parse(text, Direction::From).unwrap().place, repository);
         }
         let spec = parse(
-            "type=local,dest=/c,mode=max,compression=zstd,compression-level=9,ignore-error=true",
+            "type=local,dest=/c,mounts=a;b,mode=max,mounts=c,compression=zstd,compression-level=9,ignore-error=true",
             Direction::To,
         );
         let spec = spec.unwrap();
         assert_eq!((spec.place, spec.mode), (CachePlace::Directory("/c".into()), ExportMode::Max));
         assert_eq!((spec.compression.level, spec.ignore_error), (Some(9), true));
+        assert_eq!(spec.mounts, ["a", "b", "c"]);
         let CachePlace::Bucket(options) =
             parse("type=s3,bucket=b,prefix=/p/q/,use_path_style=true", Direction::From).unwrap().place
         else {

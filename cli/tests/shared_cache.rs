@@ -2,6 +2,8 @@
 //! directory or an object store.
 
 mod content;
+mod mounts;
+mod proof;
 mod trust;
 mod upkeep;
 

@@ -149,6 +149,7 @@ fn build(
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let names = output::names(settings);
     let need = need(settings, &lowered, images, &names);
+    let warnings = warnings + &shared.take_mounts(app, blame.progress, cancel);
     let solved = Shared::solve(&worker, need, cancel, || {
         solve(&definition, &worker, &options, recorder, cancel).map_err(Box::new)
     })
@@ -170,7 +171,7 @@ fn build(
     let finished = Finished { definition: &definition, vertices: &solved.vertices, results: &results };
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
-    let warnings = warnings + &shared.export(images, &finished, blame.progress, cancel);
+    let warnings = warnings + &shared.export(app, &finished, blame.progress, cancel);
     let network = failure::network_warning(worker.network_lack(), settings);
     Ok(warnings + &network)
 }

@@ -13,8 +13,9 @@ use rbuild_cache::prune::{Item, ItemKind};
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{CacheMount, CacheMountSharing, CacheMountSpec, Mutable, MutableKind, PrunePolicy, Store};
 use rbuild_image::MediaType;
-use rbuild_solver::images::Watch;
+use rbuild_solver::images::{ImageError, Watch};
 use rbuild_solver::local::cache_mount_key;
+use rbuild_solver::shared::{ExportOptions, MountExported, SharedMount};
 use serde_json::json;
 
 use super::filter::Filters;
@@ -204,15 +205,54 @@ fn replace(
     })
 }
 
+/// The cache mount of a name that begins empty.
+fn spec(name: &str) -> CacheMountSpec<'_> {
+    let sharing = CacheMountSharing::Locked;
+    CacheMountSpec { key: cache_mount_key(name, None), id: name, base: None, sharing }
+}
+
 fn make(store: &Store, name: &str) -> Result<CacheMount, Failure> {
-    let spec = CacheMountSpec {
-        key: cache_mount_key(name, None),
-        id: name,
-        base: None,
-        sharing: CacheMountSharing::Locked,
-    };
     let fill = |path: &Path| make_like(path, Path::new(""));
-    store.cache_mount(&spec, &AtomicBool::new(false), fill)
+    store.cache_mount(&spec(name), &AtomicBool::new(false), fill)
+}
+
+/// Whether there is a cache mount of a name.
+pub(super) fn is_here(store: &Store, name: &str) -> Result<bool, Failure> {
+    let mounts = store.mutables(MutableKind::CacheMount)?;
+    Ok(mounts.iter().any(|mount| mount.name == name && mount.path.join("fs").exists()))
+}
+
+/// Makes a cache mount that is not here of what a shared cache has. It is there whole or not at all.
+pub(super) fn take_shared(
+    app: &App,
+    name: &str,
+    shared: &SharedMount,
+    watch: Watch<'_>,
+) -> Result<(), Failure> {
+    let owners = if app.single_id() { Owners::Squash } else { Owners::Keep };
+    let options = ApplyOptions { owners, ..ApplyOptions::literal() };
+    let fill = |path: &Path| {
+        make_like(path, Path::new(""))?;
+        let root = RootDir::open(path).map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+        apply(&mut shared.open(watch), &root, &options).map(drop).map_err(|error| failed_import(name, &error))
+    };
+    app.store()?.cache_mount(&spec(name), watch.cancel, fill).map(drop)
+}
+
+/// Writes a cache mount to a shared cache.
+pub(super) fn share(
+    app: &App,
+    name: &str,
+    options: &ExportOptions<'_>,
+    watch: Watch<'_>,
+) -> Result<MountExported, Failure> {
+    let (taken, root) = open(app.store()?, name)?;
+    let write = move |out: &mut dyn io::Write| {
+        // Nobody replaces it meanwhile.
+        let _taken = taken;
+        export(&root, &ArchiveOptions::default(), out).map(drop).map_err(ImageError::from)
+    };
+    Ok(app.images()?.export_mount(name, write, options, watch)?)
 }
 
 /// Makes a directory with the mode of another, or the usual one.

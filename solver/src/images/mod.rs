@@ -41,6 +41,7 @@ pub use import::ImportOptions;
 pub use layout::LayoutSelector;
 pub use load::Loaded;
 pub(crate) use parallel::in_parallel;
+pub(crate) use produced::produced;
 pub(crate) use pull::PackedLayer;
 pub use resolve::PullPolicy;
 pub use save::Saved;
@@ -105,6 +106,11 @@ impl Images {
     /// The images of `store`; `registry` fetches what it lacks, layers are compressed on `threads`.
     pub const fn new(store: Store, registry: Arc<Client>, threads: Threads) -> Self {
         Self { store, registry, threads }
+    }
+
+    /// Threads for heavy work.
+    pub(crate) fn pool(&self) -> std::io::Result<&Arc<rayon::ThreadPool>> {
+        self.threads.pool()
     }
 
     /// The store they are in.

@@ -18,7 +18,7 @@ const PIECES_AHEAD_MAX: usize = 8;
 type Piece = io::Result<Vec<u8>>;
 
 /// Reads what `write` writes, on a thread of its own. Ends, without an error, only when that has succeeded.
-pub(super) fn produced(
+pub(crate) fn produced(
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError> + Send + 'static,
 ) -> impl Read + Send {
     let (mut sending, received) = channel();

@@ -11,6 +11,7 @@
 //!
 //! * **Found by content** too: where a step is given what another machine made by other ways, one document leads from its content
 //!   key to the record. Only steps are asked about whose op the cache has a mark of.
+//! * **Cache mounts** travel too (`mounts`), in chunks, so that a changed one costs its difference.
 //! * **Kept up** (`upkeep`): who writes notes the day of use in what it finds, and whoever prunes goes by that.
 //!
 //! What a record is believed: that its layers are what the step gives. Whoever may write to the shared cache decides that, as with
@@ -24,6 +25,7 @@
 
 mod export;
 mod fetch;
+mod mounts;
 mod name;
 mod record;
 mod signature;
@@ -40,6 +42,7 @@ use rbuild_llb::{Op, OpDigest};
 use rbuild_registry::RemoteStore;
 
 pub use export::{ExportMode, ExportOptions, Exported, Finished};
+pub use mounts::{MountExported, SharedMount};
 pub(crate) use name::DocumentName;
 pub(crate) use record::{SharedLayer, SharedRecord};
 pub use signature::{KeyError, PublicKey, SigningKey, Trust};

@@ -16,6 +16,8 @@ pub(crate) enum DocumentName {
     Content(CacheKey),
     /// That there are records of an op which a content key leads to.
     Op(OpDigest),
+    /// A cache mount, by the key of its id.
+    Mount(CacheKey),
 }
 
 impl DocumentName {
@@ -24,12 +26,13 @@ impl DocumentName {
             Self::Record(key) => ("key", &key.0),
             Self::Content(key) => ("content", &key.0),
             Self::Op(op) => ("op", &op.0),
+            Self::Mount(key) => ("mount", &key.0),
         }
     }
 
     /// Whether it stays until it is old, rather than for as long as one that does leads to it.
     pub(super) const fn is_root(&self) -> bool {
-        matches!(self, Self::Record(_))
+        matches!(self, Self::Record(_) | Self::Mount(_))
     }
 }
 
@@ -54,6 +57,7 @@ impl FromStr for DocumentName {
             "key" => Ok(Self::Record(key)),
             "content" => Ok(Self::Content(key)),
             "op" => Ok(Self::Op(OpDigest(key.0))),
+            "mount" => Ok(Self::Mount(key)),
             _ => Err(OtherName),
         }
     }
@@ -83,6 +87,7 @@ mod tests {
             DocumentName::Record(CacheKey(key)),
             DocumentName::Content(CacheKey(key)),
             DocumentName::Op(OpDigest(key)),
+            DocumentName::Mount(CacheKey(key)),
         ] {
             assert_eq!(name.to_string().parse(), Ok(name));
         }

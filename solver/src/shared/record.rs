@@ -33,7 +33,7 @@ pub(super) const STEP: &str = "dev.rbuild.cache.step";
 pub(super) const USED: &str = "dev.rbuild.cache.used";
 const DIFF_ID: &str = "dev.rbuild.diff-id";
 /// Unix seconds.
-const CREATED: &str = "dev.rbuild.created";
+pub(super) const CREATED: &str = "dev.rbuild.created";
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// What a step gave, as the shared cache has it.
@@ -138,7 +138,11 @@ pub(super) fn read_link(manifest: &Manifest) -> Option<CacheKey> {
         .flatten()
 }
 
-fn artifact(kind: &str, annotations: BTreeMap<String, String>, layers: Vec<Descriptor>) -> Manifest {
+pub(super) fn artifact(
+    kind: &str,
+    annotations: BTreeMap<String, String>,
+    layers: Vec<Descriptor>,
+) -> Manifest {
     let config = Descriptor::of(EMPTY_TYPE.into(), EMPTY);
     Manifest { artifact_type: Some(MediaType::from(kind)), annotations, ..Manifest::new(config, layers) }
 }
@@ -159,10 +163,11 @@ pub(super) const fn day_of(now: i64) -> i64 {
     now - now.rem_euclid(DAY_SECONDS)
 }
 
-/// When the newest of the layers was made, Unix seconds.
+/// When the newest of the layers was made, or what is no step's result as a whole, Unix seconds.
 pub(super) fn made(manifest: &Manifest) -> i64 {
-    let created = |layer: &Descriptor| layer.annotations.get(CREATED)?.parse().ok();
-    manifest.layers.iter().filter_map(created).max().unwrap_or_default()
+    let layers = manifest.layers.iter().map(|layer| &layer.annotations);
+    let created = layers.chain([&manifest.annotations]).filter_map(|said| said.get(CREATED)?.parse().ok());
+    created.max().unwrap_or_default()
 }
 
 impl SharedLayer {

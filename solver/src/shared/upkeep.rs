@@ -30,7 +30,7 @@ const REMOVED_AT_ONCE: usize = 16;
 pub struct Entry {
     /// The name of its document.
     pub name: String,
-    /// The step as a person wrote it.
+    /// The step as a person wrote it, or the id of a cache mount.
     pub description: String,
     /// When the newest of its layers was made, Unix seconds.
     pub made: i64,

@@ -13,6 +13,7 @@ use super::output::{report_transfer, task};
 use super::settings::Settings;
 use crate::app::{self, App};
 use crate::cache_spec::{CacheSpec, Direction};
+use crate::commands::cache_mount;
 use crate::progress::Progress;
 use crate::report::Failure;
 use crate::shared_cache;
@@ -22,6 +23,8 @@ use crate::shared_cache;
 pub(super) struct Shared {
     pub(super) from: Arc<SharedCaches>,
     to: Vec<(CacheSpec, RemoteStore)>,
+    /// The cache mounts that are taken from them where they are not here.
+    mounts: Vec<String>,
 }
 
 /// What a build came to.
@@ -59,7 +62,9 @@ impl Shared {
         let store = |spec: &CacheSpec| shared_cache::open(&client, &spec.place);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));
+        let mounts = from.into_iter().flat_map(|spec| spec.mounts).collect();
         Ok(Self {
+            mounts,
             from: Arc::new(SharedCaches::new(opened, shared_cache::trust()?)),
             to: to.collect::<Result<_, _>>()?,
         })
@@ -91,10 +96,32 @@ impl Shared {
         }
     }
 
+    /// Takes the cache mounts that are not here from the shared caches, and says what went wrong with any.
+    pub(super) fn take_mounts(&self, app: &App, progress: &Progress, cancel: &AtomicBool) -> String {
+        let watch = Watch { transfers: &|_| {}, cancel };
+        let take = |id: &String| {
+            if cache_mount::is_here(app.store()?, id)? {
+                return Ok(());
+            }
+            let Some(shared) = self.from.mount(id, watch) else { return Ok(()) };
+            task(progress, &format!("importing cache mount {id}"), || {
+                cache_mount::take_shared(app, id, &shared, watch)
+            })
+        };
+        let said = |id: &String| {
+            let failure: Failure = take(id).err()?;
+            Some(format!(
+                "warning: the cache mount `{id}` was not taken from a shared cache: {}\n",
+                failure.message
+            ))
+        };
+        self.mounts.iter().filter_map(said).collect()
+    }
+
     /// Writes a build to the shared caches, and says what went wrong with any.
     pub(super) fn export(
         &self,
-        images: &Images,
+        app: &App,
         build: &Finished<'_>,
         progress: &Progress,
         cancel: &AtomicBool,
@@ -104,22 +131,30 @@ impl Shared {
             let name = format!("exporting cache to {store}");
             let moved = |transfer| report_transfer(progress, &name, transfer);
             let watch = Watch { transfers: &moved, cancel };
-            let exported = task(progress, &name, || {
-                let options = ExportOptions {
-                    to: store,
-                    mode: spec.mode,
-                    config: &spec.compression,
-                    caches: &self.from,
-                    now: app::unix_now(),
-                };
-                Ok(images.export_cache(build, &options, watch)?)
-            });
-            if let Err(failure) = exported
-                && !spec.ignore_error
-            {
-                said +=
-                    &format!("warning: the shared cache `{store}` was not written: {}\n", failure.message);
+            let options = ExportOptions {
+                to: store,
+                mode: spec.mode,
+                config: &spec.compression,
+                caches: &self.from,
+                now: app::unix_now(),
+            };
+            let exported =
+                task(progress, &name, || Ok(app.images()?.export_cache(build, &options, watch)?));
+            let mut failed: Vec<(String, Failure)> = Vec::new();
+            failed.extend(exported.err().map(|failure| (format!("the shared cache `{store}`"), failure)));
+            for id in &spec.mounts {
+                let shared = task(progress, &format!("exporting cache mount {id} to {store}"), || {
+                    cache_mount::share(app, id, &options, watch)
+                });
+                failed.extend(
+                    shared.err().map(|failure| (format!("the cache mount `{id}` in `{store}`"), failure)),
+                );
             }
+            let failed = failed.iter().filter(|_| !spec.ignore_error);
+            said.extend(
+                failed
+                    .map(|(what, failure)| format!("warning: {what} was not written: {}\n", failure.message)),
+            );
         }
         said
     }

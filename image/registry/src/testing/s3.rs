@@ -33,11 +33,19 @@ impl S3Server {
     /// # Errors
     /// When the directory or the loopback interface cannot be used.
     pub fn start(directory: &Path) -> io::Result<Self> {
+        Self::start_at("127.0.0.1:0", directory)
+    }
+
+    /// Starts one at an address.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_at(address: &str, directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory.join(BUCKET))?;
         let files = FileSystem::new(directory).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
