@@ -40,7 +40,7 @@ impl Seen {
         Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops }
     }
 
-    /// Every file that counts, sorted by path.
+    /// Every file that counts.
     pub fn entries(&self) -> Vec<TreeEntry> {
         let mut entries = Vec::new();
         let counted = self.counted();
@@ -63,7 +63,6 @@ impl Seen {
                 _ => {}
             }
         }
-        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         entries
     }
 

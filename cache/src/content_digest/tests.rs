@@ -204,7 +204,8 @@ fn filters_choose() {
     let root = RootDir::open(dir.path()).unwrap();
     let wanted = options(&pool, TreeOwner::Zero);
     let (digest, seen) = look_at_tree(&root, &[selected], &wanted).unwrap();
-    let paths: Vec<_> = seen.entries().into_iter().map(|entry| entry.path).collect();
+    let mut paths: Vec<_> = seen.entries().into_iter().map(|entry| entry.path).collect();
+    paths.sort();
     assert_eq!(paths, ["README", "src", "src/deep", "src/deep/data"].map(PathBuf::from));
     assert_eq!((digest.files, digest.size_bytes), (4, 11));
     assert!(!asked.lock().unwrap().iter().any(|(path, _)| path == Path::new("src/deep/data")));
@@ -221,7 +222,9 @@ fn entries_tell_what_was_digested() {
     let pool = pool();
     let wanted = options(&pool, TreeOwner::Zero);
     let selected = [Selected { name: Path::new("top"), ..Selected::tree(Path::new("src")) }];
-    let entries = look_at_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().1.entries();
+    let mut entries =
+        look_at_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().1.entries();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
     assert_eq!(paths, ["top", "top/deep", "top/deep/data", "top/main.rs"]);
     let data = &entries[2];

@@ -317,8 +317,12 @@ impl Block {
 
     /// Writes digits up to the field's last byte, which stays NUL. The number must fit.
     fn octal(&mut self, field: Field, number: u64) {
-        let digits = format!("{number:0width$o}", width = field.len() - 1);
-        self.put(field, digits.as_bytes());
+        let mut left = number;
+        for byte in self.0[field.start..field.end - 1].iter_mut().rev() {
+            *byte = b'0' + (left & 7) as u8;
+            left >>= 3;
+        }
+        debug_assert_eq!(left, 0, "the number fits");
     }
 
     fn octal_or_record(&mut self, field: Field, key: &str, number: i128, records: &mut Records) {

@@ -314,13 +314,18 @@ fn mtimes(max: Option<i64>) -> layer::Mtimes {
 /// Hashes what is written, on another thread than the one that writes it.
 fn hash_aside<T>(write: impl FnOnce(&mut dyn Write) -> T) -> (T, HashingWriter<io::Sink>) {
     let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+    let (back, used) = mpsc::channel();
     thread::scope(|scope| {
         let hasher = scope.spawn(move || {
             let mut writer = HashingWriter::new(io::sink());
-            receiver.into_iter().for_each(|chunk| drop(writer.write_all(&chunk)));
+            for chunk in receiver {
+                drop(writer.write_all(&chunk));
+                // Nobody wants it any longer when the other side has ended.
+                drop(back.send(chunk));
+            }
             writer
         });
-        let mut chunks = Chunks { sender, chunk: Vec::new() };
+        let mut chunks = Chunks { sender, used, chunk: Vec::new() };
         let written = write(&mut chunks);
         chunks.send();
         drop(chunks);
@@ -331,12 +336,16 @@ fn hash_aside<T>(write: impl FnOnce(&mut dyn Write) -> T) -> (T, HashingWriter<i
 /// Hands on what is written in large pieces.
 struct Chunks {
     sender: mpsc::SyncSender<Vec<u8>>,
+    /// Those that were hashed.
+    used: mpsc::Receiver<Vec<u8>>,
     chunk: Vec<u8>,
 }
 
 impl Chunks {
     fn send(&mut self) {
-        let next = Vec::with_capacity(CHUNK_BYTES + COPY_BYTES_MAX);
+        let new = |_| Vec::with_capacity(CHUNK_BYTES + COPY_BYTES_MAX);
+        let mut next = self.used.try_recv().unwrap_or_else(new);
+        next.clear();
         // The other side ends with this one.
         drop(self.sender.send(std::mem::replace(&mut self.chunk, next)));
     }

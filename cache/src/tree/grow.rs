@@ -82,7 +82,11 @@ pub(crate) struct Packs {
     known: Vec<Pack>,
     new: PackWriter,
     new_path: PathBuf,
-    places: Mutex<HashMap<Blake3, Place>>,
+    /// What is in all packs, and which of the layer's packs each of these is, if it is one.
+    contents: HashMap<Blake3, (usize, u64)>,
+    numbers: Vec<Option<u16>>,
+    /// What is in the new one.
+    fresh: Mutex<HashMap<Blake3, Place>>,
 }
 
 /// The packs that a layer has.
@@ -165,27 +169,28 @@ impl Packs {
         order.sort_by_key(|pack| std::cmp::Reverse(counts[*pack]));
         order.truncate(PACKS_MAX);
         let mut packs: Vec<Option<Pack>> = inventory.packs.into_iter().map(Some).collect();
-        let (mut known, mut numbers) = (Vec::new(), HashMap::new());
+        let (mut known, mut numbers) = (Vec::new(), vec![None; packs.len()]);
         for at in order {
             if let Some(pack) = packs[at].take().filter(|pack| store.use_pack(pack).unwrap_or(false)) {
-                numbers.insert(at, known.len() as u16);
+                numbers[at] = Some(known.len() as u16);
                 known.push(pack);
             }
         }
-        let place = |(digest, (pack, offset_bytes)): (Blake3, (usize, u64))| {
-            Some((digest, Place { pack: *numbers.get(&pack)?, offset_bytes }))
-        };
-        let places = Mutex::new(inventory.contents.into_iter().filter_map(place).collect());
-        let new_path = directory.join("pack");
-        Ok(Self { known, new: PackWriter::create(new_path.clone())?, new_path, places })
+        let (contents, new_path) = (inventory.contents, directory.join("pack"));
+        let new = PackWriter::create(new_path.clone())?;
+        Ok(Self { known, new, new_path, contents, numbers, fresh: Mutex::default() })
     }
 
     fn find(&self, size_bytes: u64, digest: Blake3) -> Option<Content> {
-        let place = match size_bytes {
-            0 => None,
-            _ => Some(*self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&digest)?),
-        };
+        let place = if size_bytes == 0 { None } else { Some(self.place_of(&digest)?) };
         Some(Content { size_bytes, digest: Some(digest), place })
+    }
+
+    fn place_of(&self, digest: &Blake3) -> Option<Place> {
+        let known = self.contents.get(digest).and_then(|(at, offset_bytes)| {
+            Some(Place { pack: self.numbers[*at]?, offset_bytes: *offset_bytes })
+        });
+        known.or_else(|| self.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied())
     }
 
     /// Takes in what a file holds. `is_new` says that nothing has the digest that the file is thought to have.
@@ -226,7 +231,7 @@ impl Packs {
 
     fn enter(&self, digest: Blake3, size_bytes: u64, offset_bytes: u64) -> Content {
         let place = Place { pack: self.known.len() as u16, offset_bytes };
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, place);
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, place);
         Content { size_bytes, digest: Some(digest), place: (size_bytes > 0).then_some(place) }
     }
 
@@ -294,6 +299,7 @@ impl Store {
             let Ok(file) = File::open(&path) else { continue };
             let Ok(index) = read_index(&file, &path) else { continue };
             let pack = inventory.packs.len();
+            inventory.contents.reserve(index.len());
             inventory.packs.push(Pack { id: PackId::Known(id), blocks: blocks.cast_unsigned(), file });
             for Packed { digest, offset_bytes, .. } in index {
                 inventory.contents.entry(digest).or_insert((pack, offset_bytes));

@@ -236,9 +236,20 @@ impl Tree {
                     self.inode_mut(there).attributes = Attributes { xattrs: marks, ..attributes };
                     self.merge(there, child);
                 }
-                None => self.name(into, name, child),
+                None => {
+                    if is_directory(&child) && there.is_some_and(|there| self.inode(there).is_whiteout()) {
+                        self.hide_lower(child);
+                    }
+                    self.name(into, name, child);
+                }
             }
         }
+    }
+
+    /// Marks a directory that takes the place of a whiteout: what is below that stays hidden.
+    fn hide_lower(&mut self, directory: InodeId) {
+        let xattrs = &mut self.inode_mut(directory).attributes.xattrs;
+        xattrs.insert(OverlayXattrs::Trusted.opaque().to_owned(), b"y".to_vec());
     }
 }
 

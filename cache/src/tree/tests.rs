@@ -251,6 +251,9 @@ fn what_is_grafted_is_merged_with_what_is_there() {
         plant(&mut above, path, mode, is_directory);
     }
     let app = below.directory_at(Path::new("app")).unwrap();
+    let whiteout = Kind::Special(FileType::CharacterDevice, 0);
+    let whiteout = below.add(Inode { attributes: Attributes::default(), kind: whiteout });
+    below.name(app, "n".into(), whiteout);
     below.graft(app, above);
     let mut seen = Vec::new();
     let mut todo = vec![(PathBuf::new(), InodeId::ROOT)];
@@ -259,6 +262,8 @@ fn what_is_grafted_is_merged_with_what_is_there() {
         let entries = below.entries(id).into_iter().flatten();
         todo.extend(entries.map(|(name, child)| (path.join(name), *child)));
     }
+    let opaque = |path: &str| below.inode(below.directory_at(Path::new(path)).unwrap()).is_opaque();
+    assert_eq!(["app/n", "app/d"].map(opaque), [true, false]);
     seen.sort();
     let expected = [
         ("", 0),

@@ -1,7 +1,5 @@
 //! Lists of files, kept beside content digests, and what differs between two.
 
-use std::collections::BTreeMap;
-
 use rbuild_cache::root_dir::FileType;
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +22,9 @@ pub struct FileEntry {
     attributes: Option<Short>,
 }
 
-/// The files that a step is given, by path.
+/// The files that a step is given, sorted by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileList(BTreeMap<String, FileEntry>);
+pub struct FileList(Vec<(String, FileEntry)>);
 
 /// How the files of a step changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,30 +123,41 @@ impl FileEntry {
     }
 }
 
-impl FileList {
-    /// Adds a file.
-    pub fn insert(&mut self, path: String, entry: FileEntry) {
-        self.0.insert(path, entry);
+impl FromIterator<(String, FileEntry)> for FileList {
+    /// Of several entries with one path, one counts.
+    fn from_iter<I: IntoIterator<Item = (String, FileEntry)>>(entries: I) -> Self {
+        let mut files: Vec<_> = entries.into_iter().collect();
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        files.dedup_by(|a, b| a.0 == b.0);
+        Self(files)
     }
+}
 
+impl FileList {
     /// What differs from an earlier list.
     pub fn changes_since(&self, before: &Self) -> FileChanges {
         let mut changes = FileChanges::default();
-        for (path, entry) in &self.0 {
-            match before.0.get(path) {
-                None => changes.added.push(|| path.clone()),
-                Some(old) if old != entry => {
-                    changes
-                        .changed
-                        .push(|| FileChange { path: path.clone(), what: entry.changes_since(old) });
+        let (mut old, mut new) = (&before.0[..], &self.0[..]);
+        loop {
+            match (old.first(), new.first()) {
+                (Some((path, _)), head) if head.is_none_or(|(new, _)| path < new) => {
+                    changes.removed.push(|| path.clone());
+                    old = &old[1..];
                 }
-                Some(_) => {}
+                (head, Some((path, _))) if head.is_none_or(|(old, _)| path < old) => {
+                    changes.added.push(|| path.clone());
+                    new = &new[1..];
+                }
+                (Some((_, was)), Some((path, is))) => {
+                    if is != was {
+                        let change = || FileChange { path: path.clone(), what: is.changes_since(was) };
+                        changes.changed.push(change);
+                    }
+                    (old, new) = (&old[1..], &new[1..]);
+                }
+                _ => return changes,
             }
         }
-        for path in before.0.keys().filter(|path| !self.0.contains_key(*path)) {
-            changes.removed.push(|| path.clone());
-        }
-        changes
     }
 
     /// As bytes, to be kept.
@@ -164,14 +173,14 @@ impl FileList {
 
     /// From bytes that were kept; `None` when they are damaged.
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let mut list = Self::default();
+        let mut files = Vec::new();
         while !bytes.is_empty() {
             let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
             let (path, rest) = bytes.split_at_checked(length)?;
             bytes = rest;
-            list.insert(str::from_utf8(path).ok()?.to_owned(), FileEntry::decode(&mut bytes)?);
+            files.push((str::from_utf8(path).ok()?.to_owned(), FileEntry::decode(&mut bytes)?));
         }
-        Some(list)
+        files.is_sorted_by(|a, b| a.0 < b.0).then_some(Self(files))
     }
 }
 

@@ -171,8 +171,8 @@ fn entry(mode: u32, content: u8) -> FileEntry {
 }
 
 fn list(files: &[(&str, u32, u8)]) -> FileList {
-    let mut list = FileList::default();
-    files.iter().for_each(|(path, mode, content)| list.insert((*path).to_owned(), entry(*mode, *content)));
+    let of = |(path, mode, content): &(&str, u32, u8)| ((*path).to_owned(), entry(*mode, *content));
+    let list: FileList = files.iter().map(of).collect();
     assert_eq!(FileList::decode(&list.encode()), Some(list.clone()));
     list
 }

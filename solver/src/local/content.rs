@@ -127,13 +127,9 @@ struct Look {
 }
 
 fn file_list(looks: &[Look]) -> FileList {
-    let mut files = FileList::default();
-    for look in looks {
-        for entry in look.seen.entries() {
-            files.insert(look.shown(&entry.path), FileEntry::new(&entry));
-        }
-    }
-    files
+    let entries =
+        looks.iter().flat_map(|look| look.seen.entries().into_iter().map(move |entry| (look, entry)));
+    entries.map(|(look, entry)| (look.shown(&entry.path), FileEntry::new(&entry))).collect()
 }
 
 impl Look {

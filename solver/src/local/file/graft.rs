@@ -180,21 +180,22 @@ impl Planner<'_> {
         name: OsString,
         taken: bool,
     ) -> Result<Node, FileError> {
-        let (path, dir) = (open.path.join(&name), open.fd);
-        let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", &path)?;
+        let dir = open.fd;
+        let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.at_name("read the attributes of", open.path, &name)?;
         let is_context = self.changes.kind == SourceKind::Context;
         let what = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => What::Directory { taken },
             FileType::RegularFile => What::File {
                 digest: open.known.digest(&name, &stat),
-                capability: if is_context { None } else { capability(dir, &name, &path)? },
+                capability: if is_context { None } else { capability(open, &name)? },
             },
             FileType::Symlink => {
-                let target = readlinkat(dir, &name, Vec::new()).at("read the link", &path)?;
+                let target = readlinkat(dir, &name, Vec::new()).at_name("read the link", open.path, &name)?;
                 What::Link(target.into_bytes())
             }
             FileType::Socket if is_context => What::File { digest: None, capability: None },
-            FileType::Unknown => return Err(FileError::UnknownKind { path }),
+            FileType::Unknown => return Err(FileError::UnknownKind { path: open.path.join(&name) }),
             kind => What::Special(kind),
         };
         Ok(Node { parent, name, stat, what })
@@ -273,6 +274,6 @@ impl Planner<'_> {
     }
 }
 
-fn capability(dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    Ok(xattr::read(dir, name, CAPABILITY).at("copy the capabilities of", path)?)
+fn capability(open: &OpenDir<'_>, name: &OsStr) -> Result<Option<Vec<u8>>, FileError> {
+    Ok(xattr::read(open.fd, name, CAPABILITY).at_name("copy the capabilities of", open.path, name)?)
 }
