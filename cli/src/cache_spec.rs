@@ -6,6 +6,7 @@
 //! type=s3,bucket=B[,region=R][,endpoint_url=URL][,prefix=P][,use_path_style=true][,access_key_id=…,secret_access_key=…,session_token=…]
 //! type=gcs,bucket=B[,prefix=P][,endpoint_url=URL]
 //! type=azblob,account_url=URL,name=CONTAINER[,prefix=P][,secret_access_key=…]
+//! type=inline                   the image itself (to read: type=registry,ref=IMAGE)
 //! REF                           type=registry,ref=REF
 //! ```
 //!
@@ -43,6 +44,8 @@ pub(crate) enum CachePlace {
     Repository(Reference),
     Directory(PathBuf),
     Bucket(BucketOptions),
+    /// The image that is built; it is read as a repository.
+    Inline,
 }
 
 impl CachePlace {
@@ -67,12 +70,14 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub(crate) enum ParseCacheError {
     #[error("cache `{0}` has no `type=`")]
     NoType(String),
-    #[error("unknown cache type `{0}` (expected registry, local, s3, gcs or azblob)")]
+    #[error("unknown cache type `{0}` (expected registry, local, s3, gcs, azblob or inline)")]
     UnknownType(String),
     #[error("cache type `{0}` is not supported yet")]
     Unsupported(String),
     #[error("cache type `{kind}` needs `{key}=`")]
     Missing { kind: String, key: &'static str },
+    #[error("an inline cache is read by the image's name: `type=registry,ref=IMAGE`")]
+    InlineFrom,
     #[error("invalid cache reference `{0}`")]
     Reference(String),
     #[error(transparent)]
@@ -152,7 +157,9 @@ fn place(
             Ok(CachePlace::Bucket(bucket(fields, "gcs", "bucket", kind)?))
         }
         "azblob" => azure(fields, environment).map(CachePlace::Bucket),
-        "inline" | "gha" => Err(ParseCacheError::Unsupported(kind.to_owned())),
+        "inline" if direction == Direction::To => Ok(CachePlace::Inline),
+        "inline" => Err(ParseCacheError::InlineFrom),
+        "gha" => Err(ParseCacheError::Unsupported(kind.to_owned())),
         _ => Err(ParseCacheError::UnknownType(kind.to_owned())),
     }
 }
@@ -243,7 +250,7 @@ mod tests {
             ("type=local,src=/c", "cache type `local` needs `dest=`"),
             ("type=s3", "cache type `s3` needs `bucket=`"),
             ("type=gha", "cache type `gha` is not supported yet"),
-            ("type=tape", "unknown cache type `tape` (expected registry, local, s3, gcs or azblob)"),
+            ("type=tape", "unknown cache type `tape` (expected registry, local, s3, gcs, azblob or inline)"),
             ("type=registry,ref=a,mode=all", "cache key `mode` cannot be `all`"),
             ("type=registry,ref=a,foo=1", "cache type `registry` has no key `foo`"),
             ("A/B", "invalid cache reference `A/B`"),

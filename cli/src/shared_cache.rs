@@ -8,7 +8,7 @@ use rbuild_registry::{Client, RemoteStore};
 use rbuild_solver::shared::{KeyError, PublicKey, SigningKey, Trust};
 
 use crate::app;
-use crate::cache_spec::{CachePlace, CacheSpec, Direction};
+use crate::cache_spec::{CachePlace, CacheSpec, Direction, ParseCacheError};
 use crate::commands::io_failure;
 use crate::report::{Failure, Kind};
 
@@ -34,6 +34,7 @@ pub(crate) fn open(client: &Arc<Client>, place: &CachePlace) -> Result<RemoteSto
         CachePlace::Repository(reference) => Ok(RemoteStore::repository(client, reference.clone())),
         CachePlace::Directory(path) => RemoteStore::directory(client, path),
         CachePlace::Bucket(options) => RemoteStore::bucket(client, options),
+        CachePlace::Inline => return Err(Failure::caused_by(Kind::Input, &ParseCacheError::InlineFrom)),
     };
     opened.map_err(|error| Failure::caused_by(Kind::Input, &error))
 }

@@ -208,6 +208,24 @@ fn a_shared_cache_that_is_not_there_is_said_once() {
 }
 
 #[test]
+fn an_image_is_a_shared_cache_of_its_own_steps() {
+    let Some((mut test, context, registry)) = machine() else { return };
+    let name = format!("{}/app:1", registry.name());
+    test.build(&context, &["-t", &name, "--push", "--cache-to", "type=inline"]).succeeds();
+    another(&mut test, "second");
+    let second = test.build(&context, &["-t", "app", "--cache-from", &name]).succeeds();
+    assert_eq!(second.says_nothing_of(&["warning"]).ran(), [""; 0]);
+    assert_eq!(test.run("app", "cat /all"), "one\ntool\nfile\n");
+    another(&mut test, "third");
+    context.write("file", "changed\n");
+    let third = test.build(&context, &["-t", "app", "--cache-from", &name]).succeeds();
+    // The other stage is not in the image, and nothing is needed of it.
+    assert_eq!(names(&third.ran()), names(&STEPS[3..]));
+    test.assert_sound();
+    test.build(&context, &["--cache-from", "type=inline"]).exits(2).says(&["type=registry,ref=IMAGE"]);
+}
+
+#[test]
 fn many_builds_write_at_once() {
     let Some((mut test, _, registry)) = machine() else { return };
     let directory = test.path("cache");

@@ -148,7 +148,7 @@ fn build(
     let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let names = output::names(settings);
-    let need = need(settings, &lowered, images, &names);
+    let need = if shared.is_inline { Need::Files } else { need(settings, &lowered, images, &names) };
     let warnings = warnings + &shared.take_mounts(app, blame.progress, cancel);
     let solved = Shared::solve(&worker, need, cancel, || {
         solve(&definition, &worker, &options, recorder, cancel).map_err(Box::new)
@@ -166,9 +166,12 @@ fn build(
     if settings.squash {
         built.iter_mut().try_for_each(|built| built.squash(images.store(), &settings.created))?;
     }
-    output::write(app, settings, &built, &warning_documents, blame.progress)?;
     let results: Vec<&Tree> = solved.outputs.iter().flatten().collect();
     let finished = Finished { definition: &definition, vertices: &solved.vertices, results: &results };
+    if shared.is_inline {
+        built.iter_mut().try_for_each(|built| built.remember_steps(images, &finished))?;
+    }
+    output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     let warnings = warnings + &shared.export(app, &finished, blame.progress, cancel);

@@ -68,8 +68,8 @@ pub struct ExportOptions<'a> {
 
 /// A step of a build, as it is looked for in the cache.
 #[derive(Debug, Clone, Copy)]
-struct Step {
-    key: CacheKey,
+pub(super) struct Step {
+    pub(super) key: CacheKey,
     depends_on_steps: bool,
 }
 
@@ -206,7 +206,7 @@ impl Images {
 }
 
 /// The steps of a build, each key once.
-fn steps_of(build: &Finished<'_>) -> Vec<Step> {
+pub(super) fn steps_of(build: &Finished<'_>) -> Vec<Step> {
     let definition = build.definition;
     let mut seen = HashSet::new();
     let step = |solved: &SolvedVertex| {

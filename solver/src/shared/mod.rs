@@ -12,6 +12,7 @@
 //! * **Found by content** too: where a step is given what another machine made by other ways, one document leads from its content
 //!   key to the record. Only steps are asked about whose op the cache has a mark of.
 //! * **Cache mounts** travel too (`mounts`), in chunks, so that a changed one costs its difference.
+//! * **In images** (`inline`): an image may say itself which steps lead to it.
 //! * **Kept up** (`upkeep`): who writes notes the day of use in what it finds, and whoever prunes goes by that.
 //!
 //! What a record is believed: that its layers are what the step gives. Whoever may write to the shared cache decides that, as with
@@ -25,23 +26,25 @@
 
 mod export;
 mod fetch;
+mod inline;
 mod mounts;
 mod name;
 mod record;
 mod signature;
 mod upkeep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rbuild_cache::Snapshot;
-use rbuild_image::Manifest;
+use rbuild_image::{Manifest, Platform};
 use rbuild_llb::{Op, OpDigest};
 use rbuild_registry::RemoteStore;
 
 pub use export::{ExportMode, ExportOptions, Exported, Finished};
+pub use inline::INLINE;
 pub use mounts::{MountExported, SharedMount};
 pub(crate) use name::DocumentName;
 pub(crate) use record::{SharedLayer, SharedRecord};
@@ -73,6 +76,8 @@ struct SharedCache {
     unsigned: Mutex<HashSet<DocumentName>>,
     /// Records whose layers are not there, or not what they should be.
     damaged: Mutex<HashSet<CacheKey>>,
+    /// What the image says that its reference names.
+    inline: OnceLock<HashMap<CacheKey, SharedRecord>>,
 }
 
 /// What is to be said of a shared cache after a build.
@@ -103,6 +108,7 @@ impl SharedCaches {
             failure: Mutex::default(),
             unsigned: Mutex::default(),
             damaged: Mutex::default(),
+            inline: OnceLock::new(),
         };
         Self { caches: stores.into_iter().map(cache).collect(), trust, ops: Mutex::default() }
     }
@@ -164,11 +170,30 @@ impl SharedCaches {
             let names: Vec<_> = missing.iter().map(|index| DocumentName::Record(keys[*index])).collect();
             for (index, document) in missing.into_iter().zip(self.documents(cache, &names, cancel)) {
                 let record = document.and_then(|manifest| SharedRecord::read(&manifest, keys[index]));
+                let record = record.or_else(|| self.inline(cache, keys[index], cancel));
                 let record = record.filter(|record| !lock(&cache.damaged).contains(&record.key));
                 found[index] = record.map(|record| (cache.store.clone(), record));
             }
         }
         found
+    }
+
+    /// The record of a key in the image that a cache's reference names. Nobody signs those.
+    fn inline(&self, cache: &SharedCache, key: CacheKey, cancel: &AtomicBool) -> Option<SharedRecord> {
+        if lock(&cache.failure).is_some() {
+            return None;
+        }
+        let read = || match cache.store.image(&Platform::host(), cancel) {
+            Ok(Some(image)) => inline::read(&image),
+            // What is no image has no records; a registry that fails does so for those that it keeps as well.
+            Ok(None) | Err(_) => HashMap::new(),
+        };
+        let record = cache.inline.get_or_init(read).get(&key)?;
+        if self.trust.require.is_empty() {
+            return Some(record.clone());
+        }
+        lock(&cache.unsigned).insert(DocumentName::Record(key));
+        None
     }
 
     /// Finds out of which ops the caches have results that a content key leads to.

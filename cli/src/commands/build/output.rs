@@ -13,7 +13,7 @@ use rbuild_solver::images::{
     StoredImage, TarSink, Target, Transfer, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
-use rbuild_solver::shared::Tree;
+use rbuild_solver::shared::{Finished, INLINE, Tree};
 use serde_json::{Value, json};
 
 use super::settings::Settings;
@@ -30,11 +30,13 @@ use crate::report::{Failure, Kind};
 pub(crate) struct Built {
     pub(crate) lowered: Lowered,
     pub(crate) tree: Tree,
+    /// Which steps lead to it, where the image is to say so.
+    pub(crate) inline_cache: Option<String>,
 }
 
 impl From<(Lowered, Tree)> for Built {
     fn from((lowered, tree): (Lowered, Tree)) -> Self {
-        Self { lowered, tree }
+        Self { lowered, tree, inline_cache: None }
     }
 }
 
@@ -47,6 +49,13 @@ impl Built {
     fn layers_inherited(&self) -> usize {
         let inherited = self.lowered.config.history.iter().take(self.lowered.history_inherited);
         inherited.filter(|entry| !entry.empty_layer).count()
+    }
+
+    /// Lets the image say which steps lead to it.
+    pub(crate) fn remember_steps(&mut self, images: &Images, build: &Finished<'_>) -> Result<(), Failure> {
+        let Tree::Here(snapshot) = &self.tree else { return Ok(()) };
+        self.inline_cache = Some(images.inline_cache(build, snapshot)?);
+        Ok(())
     }
 
     /// Makes one layer of what the build added. The history keeps its steps, now without layers of their own, and says so.
@@ -140,7 +149,7 @@ fn target(app: &App, settings: &Settings, built: &[Built]) -> Result<Target, Fai
 
 fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, Failure> {
     let images = app.images()?;
-    let Built { lowered, tree } = built;
+    let Built { lowered, tree, inline_cache } = built;
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
     let epoch = epoch(settings, built);
@@ -152,8 +161,10 @@ fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, F
         let dating = Dating { layers: &layers, inherited, now: &settings.created, rfc3339 };
         Images::date_history(&mut config, &dating);
     }
+    let mut annotations = settings.annotations.manifest(built.platform());
+    annotations.extend(inline_cache.clone().map(|said| (INLINE.to_owned(), said)));
     let options = AssembleOptions {
-        annotations: settings.annotations.manifest(built.platform()),
+        annotations,
         descriptor_annotations: settings.annotations.manifest_descriptor(built.platform()),
     };
     Ok(images.assemble(config, &layers, &options)?)

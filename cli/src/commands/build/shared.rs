@@ -12,7 +12,7 @@ use rbuild_solver::{SolveError, Solved};
 use super::output::{report_transfer, task};
 use super::settings::Settings;
 use crate::app::{self, App};
-use crate::cache_spec::{CacheSpec, Direction};
+use crate::cache_spec::{CachePlace, CacheSpec, Direction};
 use crate::commands::cache_mount;
 use crate::progress::Progress;
 use crate::report::Failure;
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     to: Vec<(CacheSpec, RemoteStore)>,
     /// The cache mounts that are taken from them where they are not here.
     mounts: Vec<String>,
+    /// Whether the image says itself which steps lead to it.
+    pub(super) is_inline: bool,
 }
 
 /// What a build came to.
@@ -61,10 +63,13 @@ impl Shared {
         let client = Arc::new(app.impatient_client()?);
         let store = |spec: &CacheSpec| shared_cache::open(&client, &spec.place);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
+        let (inline, to): (Vec<_>, Vec<_>) =
+            to.into_iter().partition(|spec| spec.place == CachePlace::Inline);
         let to = to.into_iter().map(|spec| store(&spec).map(|store| (spec, store)));
         let mounts = from.into_iter().flat_map(|spec| spec.mounts).collect();
         Ok(Self {
             mounts,
+            is_inline: !inline.is_empty(),
             from: Arc::new(SharedCaches::new(opened, shared_cache::trust()?)),
             to: to.collect::<Result<_, _>>()?,
         })

@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use rbuild_image::{Descriptor, Digest, MANIFEST_SIZE_BYTES_MAX, MediaType, Reference};
+use rbuild_image::{Descriptor, Digest, MANIFEST_SIZE_BYTES_MAX, MediaType, Platform, Reference};
 
 use self::bucket::Bucket;
 pub use self::bucket::{BucketKind, BucketOptions};
 pub use self::upkeep::ListedBlob;
-use crate::{BlobUpload, Client, Error, OpenBlob, PushOutcome, Result, Watch};
+use crate::{BlobUpload, Client, Error, OpenBlob, PushOutcome, ResolvedImage, Result, Watch};
 
 /// How many documents are asked for at a time.
 const DOCUMENTS_AT_ONCE: usize = 32;
@@ -59,7 +59,7 @@ impl fmt::Display for RemoteStore {
 }
 
 impl RemoteStore {
-    /// A repository: that of a reference, whose tag does not matter.
+    /// A repository: that of a reference, whose tag matters only for [`image`](Self::image).
     pub const fn repository(client: Arc<Client>, reference: Reference) -> Self {
         Self { client, place: Place::Repository(reference) }
     }
@@ -86,6 +86,18 @@ impl RemoteStore {
         match &self.place {
             Place::Repository(reference) => Some(reference),
             Place::Bucket(_) => None,
+        }
+    }
+
+    /// The image that a repository's reference names; `None` where there is none, and of another place.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked, or has something else under that name.
+    pub fn image(&self, platform: &Platform, cancel: &AtomicBool) -> Result<Option<ResolvedImage>> {
+        let Some(reference) = self.reference() else { return Ok(None) };
+        match self.client.resolve_platform(reference, platform, cancel) {
+            Err(error) if error.is_not_found() => Ok(None),
+            image => image.map(Some),
         }
     }
 
