@@ -47,7 +47,8 @@ struct ImageRow {
 const COLUMNS: &str = "id, target, config_digest, created";
 
 impl Images<'_> {
-    /// Gives a name to an image, taking it from the one that had it. Snapshots that are known of it stay.
+    /// Gives a name to an image, taking it from the one that had it. Snapshots that are known of it stay; what has the same config and
+    /// no name left goes, as it is the same image in another form.
     ///
     /// # Errors
     /// When it cannot be written, or the manifest is there but is none.
@@ -189,6 +190,7 @@ impl Images<'_> {
             if let Some(name) = name {
                 let sql = "INSERT OR REPLACE INTO image_name (name, image) VALUES (?1, ?2)";
                 db.execute(sql, params![name.to_string(), image])?;
+                remove_other_forms(db, image)?;
             }
             Ok(())
         })?;
@@ -211,6 +213,17 @@ impl Images<'_> {
             .map_err(damaged)?
             .map(|it| it.config.digest))
     }
+}
+
+/// Removes what has the config of an image that has a name, and none itself: the same layers, compressed in another way.
+fn remove_other_forms(db: &Transaction<'_>, image: i64) -> Result<(), Failure> {
+    let sql =
+        "DELETE FROM image WHERE id <> ?1 AND config_digest = (SELECT config_digest FROM image WHERE id = ?1)
+        AND NOT EXISTS (SELECT 1 FROM image_name WHERE image = image.id)";
+    if db.execute(sql, [image])? > 0 {
+        ledger::void(db)?;
+    }
+    Ok(())
 }
 
 fn complete(db: &Connection, row: ImageRow) -> Result<ImageRecord, Failure> {

@@ -602,11 +602,29 @@ pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(with_default_command(line))
 }
 
-/// Whether a command line is to run something in a container: its mistakes have an exit code that cannot be the container's.
-pub(crate) fn is_run(line: &[OsString]) -> bool {
-    let is_container = line.get(command_at(line)).is_some_and(|word| word == "container");
-    let word = line.get(command_at(line) + usize::from(is_container));
-    word.is_some_and(|word| word == "run" || word == "create" || word == "exec")
+/// The commands whose mistakes end with rbuild's own exit code: they are not Docker's, or build, or are asked for by no script.
+const OWN_COMMANDS: [&str; 13] = [
+    "build",
+    "builds",
+    "explain",
+    "debug",
+    "copy",
+    "manifest",
+    "du",
+    "prune",
+    "cache-mount",
+    "doctor",
+    "completion",
+    "man",
+    "help",
+];
+
+/// Whether a command line is one of Docker's: its mistakes have Docker's exit code, which cannot be a container's.
+pub(crate) fn is_docker_s(line: &[OsString]) -> bool {
+    let word = line.get(command_at(line)).and_then(|word| word.to_str());
+    word.is_some_and(|word| {
+        is_command_or_help(word) && !word.starts_with('-') && !OWN_COMMANDS.contains(&word)
+    })
 }
 
 /// Where the command is, if the line has one.

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
     let line: Vec<OsString> = std::env::args_os().collect();
     let mistake =
-        if args::is_run(&line) { Kind::Run(commands::container::EXIT_CANNOT_RUN) } else { Kind::Input };
+        if args::is_docker_s(&line) { Kind::Run(commands::container::EXIT_CANNOT_RUN) } else { Kind::Input };
     let cli = match args::parse(line) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, mistake),

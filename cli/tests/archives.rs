@@ -108,6 +108,23 @@ fn import_takes_a_configuration() {
 }
 
 #[test]
+fn one_platform_of_an_archive_is_loaded() {
+    let mut test = TestEnvironment::new();
+    let context = test.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n");
+    test.build(&context, &["-t", "both", "--platform", "linux/amd64,linux/arm64"]).succeeds();
+    rbuild(&test, &["save", "--format", "oci-archive", "-o", "both.tar", "both"]);
+    let other = test.path("other");
+    test.set_store(other);
+    let load = |platform: &str| test.rbuild(&["load", "--platform", platform, "-i", "both.tar"]).outcome();
+    load("linux/s390x").exits(2).says(&["linux/s390x"]);
+    load("nosuch").exits(2).says(&["nosuch"]);
+    assert_eq!(load("linux/arm64").succeeds().stdout, "Loaded image: both:latest\n");
+    assert_eq!(test.inspect("both")["Architecture"], "arm64");
+    let tree = rbuild(&test, &["images", "-a", "--tree"]).stdout;
+    assert!(tree.contains("both:latest") && !tree.contains("amd64"), "{tree}");
+}
+
+#[test]
 fn what_cannot_be_imported_leaves_nothing() {
     let test = TestEnvironment::new();
     let plain = small();

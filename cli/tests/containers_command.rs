@@ -7,6 +7,7 @@ mod lifecycle;
 mod logs;
 mod lost;
 mod networks;
+mod options;
 mod soak;
 mod terminals;
 mod volumes;

@@ -33,9 +33,11 @@ fn what_happens_to_a_container_is_told_in_order() {
         "exit 3",
     ];
     test.rbuild(&run).outcome().exits(3);
-    let expected = ["create", "start", "die", "destroy"].map(|action| format!("container {action}"));
-    assert_eq!(told(&test, &["container=web"]), expected);
-    assert_eq!(told(&test, &["label=l=1", "event=die", "event=start"]), expected[1..3]);
+    let expected =
+        ["create", "attach", "start", "die", "destroy"].map(|action| format!("container {action}"));
+    assert_eq!(told(&test, &["container=web", "type=container"]), expected);
+    assert_eq!(told(&test, &["label=l=1", "event=die", "event=start"]), expected[2..4]);
+    assert_eq!(told(&test, &["type=network"]), ["network connect", "network disconnect"]);
     let text = test.rbuild(&["events", "--since", "1h", "--until", "0s", "-f", "event=die"]).outcome().stdout;
     assert!(
         text.contains("Z container die ") && text.contains("exitCode=3, image=busybox, l=1, name=web)"),
@@ -45,8 +47,17 @@ fn what_happens_to_a_container_is_told_in_order() {
     test.rbuild(&["run", "-d", "--network", "none", "--name", "long", "busybox", "sleep", "600"])
         .outcome()
         .succeeds();
+    test.write("file", "1");
     for line in [
-        &["pause", "long"][..],
+        &["exec", "long", "true"][..],
+        &["exec", "-d", "long", "sleep", "600"],
+        &["top", "long"],
+        &["cp", "file", "long:/file"],
+        &["cp", "long:/file", "back"],
+        &["export", "-o", "all.tar", "long"],
+        &["commit", "--pause=false", "-m", "why", "long", "image"],
+        &["update", "--restart", "no", "long"],
+        &["pause", "long"],
         &["unpause", "long"],
         &["rename", "long", "longer"],
         &["stop", "-t", "0", "longer"],
@@ -54,13 +65,35 @@ fn what_happens_to_a_container_is_told_in_order() {
     ] {
         test.rbuild(line).outcome().succeeds();
     }
-    let mut told = told(&test, &["type=container"]).split_off(4);
+    let mut told = told(&test, &["type=container"]).split_off(5);
     // Who stops and what stops tell each for itself.
     told.sort();
-    let mut expected = ["create", "start", "pause", "unpause", "rename", "die", "stop", "destroy"]
-        .map(|action| format!("container {action}"));
+    let own = ["create", "start", "pause", "unpause", "rename", "die", "stop", "destroy"];
+    let exec = ["exec_create: true", "exec_start: true", "exec_die"];
+    let detached = ["exec_create: sleep 600", "exec_start: sleep 600", "exec_die"];
+    let others = ["top", "extract-to-dir", "archive-path", "export", "commit", "update"];
+    let all = own.iter().chain(&exec).chain(&detached).chain(&others);
+    let mut expected: Vec<String> = all.map(|action| format!("container {action}")).collect();
     expected.sort();
     assert_eq!(told, expected);
+    let exec = |action: &str| {
+        let filter = format!("event={action}");
+        let line = [
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "-f",
+            &filter,
+            "--format",
+            "{{json .Actor.Attributes}}",
+        ];
+        let text = test.rbuild(&line).outcome().succeeds().stdout;
+        serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap()
+    };
+    assert_eq!(exec("exec_create")["execID"], exec("exec_die")["execID"]);
+    assert_eq!((&exec("exec_die")["exitCode"], &exec("commit")["comment"]), (&"0".into(), &"why".into()));
 }
 
 #[test]

@@ -44,10 +44,14 @@ pub struct Container {
     pub names: Names,
     /// Devices of the machine beyond those that every container has.
     pub devices: Vec<Device>,
+    /// What else may be done with devices, those that it makes itself too.
+    pub device_rules: Vec<DeviceRule>,
     /// Whose processes it sees.
     pub pid: PidNamespace,
     /// Whether `/dev/shm`, message queues and the like are the machine's.
     pub machine_ipc: bool,
+    /// Whether it sees control groups as the machine does.
+    pub machine_cgroups: bool,
     /// Kernel parameters, by path below `/proc/sys`.
     pub sysctls: Vec<(String, String)>,
     /// The control group that it is alone in, made with it and removed with it; the caller's when not given.
@@ -70,8 +74,10 @@ impl Container {
             shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
             names: Names::Step,
             devices: Vec::new(),
+            device_rules: Vec::new(),
             pid: PidNamespace::Own,
             machine_ipc: false,
+            machine_cgroups: false,
             sysctls: Vec::new(),
             cgroup: None,
         }

@@ -51,6 +51,7 @@ pub(crate) fn describe(
         domainname,
         machine_uts,
         machine_ipc: container.machine_ipc,
+        machine_cgroups: container.machine_cgroups,
         machine_devices: !is_step,
         sysctls: container.sysctls,
         network: describe_network(network, descriptors)?,

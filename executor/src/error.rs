@@ -32,6 +32,14 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The container has no such directory for its process to start in.
+    #[error("failed to change to the working directory `{}`", path.display())]
+    WorkingDirectory {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// The user or group is not in the container's files.
     #[error(transparent)]
     User(#[from] user::Error),
@@ -104,13 +112,17 @@ impl Error {
         matches!(self, Self::Execute { source, .. } if source.raw_os_error() == Some(libc::ENOEXEC))
     }
 
-    /// The exit code that shells and engines give such a failure: 127 for a program that is not there, 126 for one that
-    /// cannot be executed.
+    /// The exit code that shells and engines give such a failure: 127 for a program or a directory that is not there, 126 for
+    /// one that cannot be executed, or entered.
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             Self::ExecutableNotFound { .. } => Some(127),
-            Self::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(127),
-            Self::Execute { .. } => Some(126),
+            Self::Execute { source, .. } | Self::WorkingDirectory { source, .. }
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Some(127)
+            }
+            Self::Execute { .. } | Self::WorkingDirectory { .. } => Some(126),
             _ => None,
         }
     }
@@ -129,6 +141,9 @@ impl From<Failure> for Error {
         match failure {
             Failure::Step { step, path, errno } => {
                 Self::Setup { step, path, source: io::Error::from_raw_os_error(errno) }
+            }
+            Failure::WorkingDirectory { path, errno } => {
+                Self::WorkingDirectory { path, source: io::Error::from_raw_os_error(errno) }
             }
             Failure::User(error) => Self::User(error),
             Failure::ExecutableNotFound { program } => Self::ExecutableNotFound { program },

@@ -82,6 +82,8 @@ pub(crate) struct NewPlace {
     pub machine_uts: bool,
     /// Whether `/dev/shm` and message queues are the machine's.
     pub machine_ipc: bool,
+    /// Whether it sees control groups as the machine does.
+    pub machine_cgroups: bool,
     /// Whether, without protection, all devices of the machine are there.
     pub machine_devices: bool,
     /// Kernel parameters, by path below `/proc/sys`.
@@ -144,6 +146,7 @@ pub(crate) struct Stub {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Failure {
     Step { step: String, path: Option<PathBuf>, errno: i32 },
+    WorkingDirectory { path: PathBuf, errno: i32 },
     User(user::Error),
     ExecutableNotFound { program: String },
     Execute { program: String, errno: i32 },
@@ -331,6 +334,7 @@ mod tests {
             domainname: String::new(),
             machine_uts: false,
             machine_ipc: false,
+            machine_cgroups: false,
             machine_devices: false,
             sysctls: Vec::new(),
             etc: Vec::new(),

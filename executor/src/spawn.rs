@@ -266,7 +266,8 @@ pub(crate) fn confine(container: &mut Container) -> Result<(Option<Group>, bool)
     let devices = if sandboxed { Devices::Confined } else { Devices::All };
     let own = || CgroupSpec { name: unique_name("sandbox"), optional: true, ..CgroupSpec::default() };
     let spec = container.cgroup.take().or_else(|| sandboxed.then(own));
-    let allowed = container.devices.iter().map(Device::rule).collect::<Result<Vec<_>, _>>()?;
+    let mut allowed = container.devices.iter().map(Device::rule).collect::<Result<Vec<_>, _>>()?;
+    allowed.append(&mut container.device_rules);
     let group = spec.map(|spec| Group::create(&spec, devices, &allowed)).transpose()?.flatten();
     let nodev = sandboxed && group.as_ref().is_none_or(|group| group.devices == Devices::All);
     if nodev {

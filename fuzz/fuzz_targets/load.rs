@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     let images = &WORLD.images;
     let cancel = AtomicBool::new(false);
     let watch = Watch { transfers: &|_| {}, cancel: &cancel };
-    if let Ok(loaded) = images.load(input, watch) {
+    if let Ok(loaded) = images.load(input, None, watch) {
         for image in loaded {
             let name = image.names.first().map_or_else(|| image.id.to_string(), ToString::to_string);
             images.find(&name).unwrap();

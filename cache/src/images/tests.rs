@@ -36,6 +36,23 @@ fn an_image_is_found_by_name_and_by_id() {
 }
 
 #[test]
+fn one_image_in_two_forms_is_one_image() {
+    let store = TestStore::new();
+    let plain = store_image(&store, "{}");
+    let config = Descriptor::of(MediaType::OciConfig, b"{}");
+    let layer = Descriptor::of(MediaType::OciLayerGzip, store_bytes(&store, b"layer"));
+    let manifest = Manifest::new(config, vec![layer]).to_bytes();
+    let packed = Descriptor::of(MediaType::OciManifest, store_bytes(&store, &manifest));
+    store.images().put(&name("app"), &plain, &[]).unwrap();
+    store.images().put(&name("other"), &packed, &[]).unwrap();
+    assert_eq!(store.images().list().unwrap().len(), 2);
+    store.images().put(&name("app"), &packed, &[]).unwrap();
+    let images = store.images().list().unwrap();
+    assert_eq!(images.iter().map(|image| image.target.digest).collect::<Vec<_>>(), [packed.digest]);
+    assert_eq!(images[0].names, [name("app"), name("other")]);
+}
+
+#[test]
 fn a_name_moves_and_the_old_image_stays_without_one() {
     let store = TestStore::new();
     let (old, new) = (store_image(&store, "{}"), store_image(&store, "{ }"));

@@ -123,6 +123,9 @@ pub(crate) struct CreateOptions {
     /// A device of this machine, or all of a directory (repeatable).
     #[arg(long = "device", value_name = "HOST[:CONTAINER][:rwm]")]
     pub(crate) devices: Vec<String>,
+    /// Lets it do something with devices, those that it makes itself too: `c 10:200 rwm` (repeatable).
+    #[arg(long = "device-cgroup-rule", value_name = "RULE")]
+    pub(crate) device_rules: Vec<String>,
     /// Whose processes it sees: `host` or `container:CONTAINER` [default: its own].
     #[arg(long, value_name = "MODE")]
     pub(crate) pid: Option<String>,
@@ -135,7 +138,7 @@ pub(crate) struct CreateOptions {
     /// Whose users it has: `host`, which is what it has in any case.
     #[arg(long, value_name = "MODE")]
     pub(crate) userns: Option<String>,
-    /// Whose control groups it sees: `private`, which is what it has in any case.
+    /// Whose control groups it sees: `host` or `private` [default: private].
     #[arg(long, value_name = "MODE")]
     pub(crate) cgroupns: Option<String>,
     /// Sets a kernel parameter of its namespaces (repeatable).
@@ -300,11 +303,10 @@ pub(crate) struct RateArgs {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Unsupported(pub(crate) Option<&'static str>);
 
-const UNSUPPORTED: [&str; 14] = [
+const UNSUPPORTED: [&str; 13] = [
     "blkio-weight-device",
     "cpu-rt-period",
     "cpu-rt-runtime",
-    "device-cgroup-rule",
     "gpus",
     "ip6",
     "kernel-memory",

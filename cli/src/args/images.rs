@@ -57,7 +57,7 @@ pub(crate) struct ImagesArgs {
     #[arg(long)]
     pub(crate) digests: bool,
     /// Shows the platforms of each image below it.
-    #[arg(long, conflicts_with_all = ["all", "quiet", "digests", "format"])]
+    #[arg(long, conflicts_with_all = ["quiet", "digests", "format"])]
     pub(crate) tree: bool,
     /// Does not shorten ids.
     #[arg(long)]
@@ -174,6 +174,9 @@ pub(crate) struct LoadArgs {
     /// Prints nothing but the names.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Takes of each image only what is for this platform.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
 }
 
 /// `rbuild pull`.

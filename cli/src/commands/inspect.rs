@@ -141,8 +141,8 @@ fn container_json(
         "NetworkSettings": network_json(container),
     });
     if with_size {
-        let size = store.disk_size_bytes(container).map_err(super::container::failure)?;
-        json["SizeRw"] = size.into();
+        let sizes = super::container::sizes(app, store, container)?;
+        (json["SizeRw"], json["SizeRootFs"]) = (sizes.written.into(), sizes.whole.into());
     }
     Ok(json)
 }
@@ -251,6 +251,7 @@ fn host_config_json(spec: &ContainerSpec) -> Value {
         "Links": spec.links.iter().map(|link| format!("{}:{}", link.id, link.alias)).collect::<Vec<_>>(),
         "PidMode": spec.pid.to_string(),
         "IpcMode": if spec.host_ipc { "host" } else { "private" },
+        "CgroupnsMode": if spec.host_cgroups { "host" } else { "private" },
         "UTSMode": if spec.host_uts { "host" } else { "" },
         "GroupAdd": spec.groups,
         "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),

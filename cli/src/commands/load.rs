@@ -3,7 +3,7 @@
 use rbuild_image::Reference;
 use rbuild_solver::images::{ImageError, Loaded, Watch};
 
-use super::{import, note_image, print, silent};
+use super::{import, note_image, platform, print, silent};
 use crate::app::App;
 use crate::args::{LoadArgs, given};
 use crate::report::{Failure, Kind};
@@ -12,10 +12,12 @@ pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let cancel = app.cancel_on_interrupt()?;
     let watch = Watch { transfers: &silent, cancel: &cancel };
+    let platform = args.platform.as_deref().map(|text| platform(Some(text))).transpose()?;
+    let platform = platform.as_ref();
     let loaded = match given(args.input.as_ref()) {
-        Some(path) if path.is_dir() => images.load_directory(path, watch),
-        Some(path) => images.load(import::open(path)?, watch),
-        None => images.load(std::io::stdin(), watch),
+        Some(path) if path.is_dir() => images.load_directory(path, platform, watch),
+        Some(path) => images.load(import::open(path)?, platform, watch),
+        None => images.load(std::io::stdin(), platform, watch),
     };
     let loaded = loaded.map_err(failure)?;
     for image in &loaded {

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use rbuild_cache::Subject;
 use rbuild_container::{
     Attachment, Container, ContainerError, Containers, KnownNetworks, NetworkDriver, NetworkRecord,
     NewNetwork,
@@ -41,8 +40,8 @@ fn known(app: &App) -> Result<KnownNetworks, Failure> {
     Ok(KnownNetworks::of(app.store()?))
 }
 
-fn all_containers(app: &App) -> Result<Vec<Container>, Failure> {
-    Containers::new(app.store()?.clone()).list().map_err(failure)
+fn all(app: &App) -> Result<Containers, Failure> {
+    Ok(Containers::new(app.store()?.clone()))
 }
 
 fn create(app: &App, args: &NetworkCreateArgs) -> Result<u8, Failure> {
@@ -53,7 +52,7 @@ fn create(app: &App, args: &NetworkCreateArgs) -> Result<u8, Failure> {
         labels: labels(&args.labels),
     };
     let record = known(app)?.create(&app.networks(), network, unix_now()).map_err(failure)?;
-    note(app, "create", &record, None)?;
+    all(app)?.note_network(&record, "create", None);
     print(&format!("{}\n", record.id)).map(|()| 0)
 }
 
@@ -95,7 +94,7 @@ fn inspect(app: &App, args: &NetworkInspectArgs) -> Result<u8, Failure> {
 
 /// What is known of the network of this name.
 pub(super) fn find(app: &App, name: &str) -> Result<Result<Value, ContainerError>, Failure> {
-    let (known, containers) = (known(app)?, all_containers(app)?);
+    let (known, containers) = (known(app)?, all(app)?.list().map_err(failure)?);
     Ok(known.get(name).map(|record| network_json(app, &record, &containers)))
 }
 
@@ -147,13 +146,13 @@ fn addresses<'a>(container: &'a Container, network: &str) -> Option<&'a [IpAddr]
 }
 
 fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
-    let known = known(app)?;
+    let (known, containers) = (known(app)?, all(app)?);
     each(&args.networks, |name| match known.get(name) {
         Err(ContainerError::NoSuchNetwork { .. }) if args.force => Ok(()),
         record => {
             let record = record.map_err(failure)?;
             known.remove(&app.networks(), &record).map_err(failure)?;
-            note(app, "destroy", &record, None)?;
+            containers.note_network(&record, "destroy", None);
             print(&format!("{name}\n"))
         }
     })
@@ -161,7 +160,7 @@ fn rm(app: &App, args: &NetworkRmArgs) -> Result<u8, Failure> {
 
 /// A network and a container.
 fn member(app: &App, member: &NetworkMember) -> Result<(NetworkRecord, Containers, Container), Failure> {
-    let containers = Containers::new(app.store()?.clone());
+    let containers = all(app)?;
     let container = containers.find(&member.container).map_err(failure)?;
     let record = known(app)?.get(&member.network).map_err(failure)?;
     Ok((record, containers, container))
@@ -173,40 +172,30 @@ fn connect(app: &App, args: &NetworkConnectArgs) -> Result<u8, Failure> {
         Attachment { aliases: args.aliases.clone(), address: args.ip, ..Attachment::to(&record.config.name) };
     record.check(&attachment).map_err(failure)?;
     containers.connect_network(&container, attachment).map_err(failure)?;
-    note(app, "connect", &record, Some(&container)).map(|()| 0)
+    containers.note_network(&record, "connect", Some(&container));
+    Ok(0)
 }
 
 fn disconnect(app: &App, args: &NetworkDisconnectArgs) -> Result<u8, Failure> {
     let (record, containers, container) = member(app, &args.member)?;
     containers.disconnect_network(&container, &record.config.name).map_err(failure)?;
-    note(app, "disconnect", &record, Some(&container)).map(|()| 0)
-}
-
-/// Notes what happened to a network, for `rbuild events`.
-fn note(
-    app: &App,
-    action: &str,
-    record: &NetworkRecord,
-    container: Option<&Container>,
-) -> Result<(), Failure> {
-    let own = [("name", record.config.name.clone()), ("type", record.driver.name().to_owned())];
-    let container = container.map(|container| ("container", container.id.clone()));
-    app.store()?.note(Subject::Network, action, &record.id, own.into_iter().chain(container));
-    Ok(())
+    containers.note_network(&record, "disconnect", Some(&container));
+    Ok(0)
 }
 
 fn prune(app: &App, args: &ObjectPruneArgs) -> Result<u8, Failure> {
     let filters = ObjectFilters::parse(&args.filters, unix_now())?;
-    let (known, containers) = (known(app)?, all_containers(app)?);
+    let (known, containers) = (known(app)?, all(app)?);
+    let members = containers.list().map_err(failure)?;
     let mut removed = String::new();
     for record in known.list().map_err(failure)? {
         let name = &record.config.name;
-        let is_used = containers.iter().any(|container| container.state.spec.network.is_on(name));
+        let is_used = members.iter().any(|container| container.state.spec.network.is_on(name));
         if is_used || record.is_predefined() || !filters.selects(record.created, &record.config.labels) {
             continue;
         }
         known.remove(&app.networks(), &record).map_err(failure)?;
-        note(app, "destroy", &record, None)?;
+        containers.note_network(&record, "destroy", None);
         removed += &format!("{name}\n");
     }
     if removed.is_empty() { Ok(0) } else { print(&format!("Deleted Networks:\n{removed}\n")).map(|()| 0) }

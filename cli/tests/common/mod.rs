@@ -167,6 +167,16 @@ impl TestEnvironment {
         assert!(checked.ends_with("\nthe store is sound\n"), "{checked}");
     }
 
+    /// What cannot be removed is not to hide why the test failed.
+    fn remove_containers(&self) {
+        if self.store_entries("containers") == 0 {
+            return;
+        }
+        let all = self.rbuild(&["ps", "-aq"]).outcome().stdout;
+        let line: Vec<&str> = ["rm", "-f"].into_iter().chain(all.lines()).collect();
+        drop(self.rbuild(&line).outcome());
+    }
+
     /// How many entries a directory of the store has.
     pub(crate) fn store_entries(&self, directory: &str) -> usize {
         fs::read_dir(self.store.join(directory)).map_or(0, Iterator::count)
@@ -174,8 +184,9 @@ impl TestEnvironment {
 }
 
 impl Drop for TestEnvironment {
-    /// overlayfs leaves directories that not even their owner may enter.
+    /// A test that failed leaves containers that run; overlayfs leaves directories that not even their owner may enter.
     fn drop(&mut self) {
+        self.remove_containers();
         open_directories(self.directory.path());
     }
 }

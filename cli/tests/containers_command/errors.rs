@@ -31,6 +31,7 @@ fn states_are_in_the_way() {
         &test,
         ids,
         &[
+            ("rm -f nosuch", 0, "No such container: nosuch"),
             ("rm run", 1, "cannot remove container \"run\": container is running: stop the container before"),
             ("exec idle true", 1, "container <idle> is not running"),
             ("attach idle", 1, "You cannot attach to a stopped container, start it first"),
@@ -183,7 +184,7 @@ fn what_cannot_be_run_is_told_by_its_code() {
             ),
             ("run --rm --stop-signal NOSUCH busybox", 125, "invalid signal: NOSUCH"),
             ("run --rm --gpus all busybox", 125, "`--gpus` is not supported"),
-            ("run --rm --ip 10.0.0.1 busybox", 125, "`--ip` is not supported"),
+            ("run --rm --ip6 fd00::9 busybox", 125, "`--ip6` is not supported"),
             ("run --rm -it busybox", 1, "the input device is not a TTY"),
         ],
     );
@@ -192,4 +193,37 @@ fn what_cannot_be_run_is_told_by_its_code() {
         .exits(137);
     assert_eq!(printed(&test, &["ps", "-aq"]), "");
     test.assert_sound();
+}
+
+#[test]
+fn mistakes_on_the_command_line_have_docker_s_code() {
+    let test = TestEnvironment::new();
+    for command in [
+        "ps",
+        "logs x",
+        "stop x",
+        "rm x",
+        "container ls",
+        "network ls",
+        "network connect a b",
+        "volume ls",
+        "images",
+        "rmi x",
+        "image ls",
+        "inspect x",
+        "events",
+        "system df",
+        "load",
+        "tag a b",
+        "stats",
+    ] {
+        let line = format!("{command} --nosuch");
+        all_fail(&test, ["", ""], &[(&line, 125, "unexpected argument '--nosuch'")]);
+    }
+    for line in ["logs", "stop", "container rm", "network create", "rmi", "run", "tag a"] {
+        all_fail(&test, ["", ""], &[(line, 125, "required arguments were not provided")]);
+    }
+    for line in ["build --nosuch .", "prune --nosuch", "doctor --nosuch", "--nosuch ps", "nosuch --nosuch"] {
+        all_fail(&test, ["", ""], &[(line, 2, "unexpected argument '--nosuch'")]);
+    }
 }

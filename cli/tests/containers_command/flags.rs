@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{clean_up, detached, printed, rbuild};
-use crate::common::{TestEnvironment, is_root};
+use crate::common::{TestEnvironment, has_cgroups, is_root};
 
 /// What a script prints in a container with these flags and no network.
 #[track_caller]
@@ -129,4 +129,29 @@ fn devices_are_opened_where_they_were_given() {
     let count = |path: &str| fs::read_dir(path).unwrap().count();
     let seen: usize = inside(&test, &["--privileged"], "ls /dev | wc -l").trim().parse().unwrap();
     assert!(seen + 8 > count("/dev"), "{seen}");
+}
+
+#[test]
+fn control_groups_are_the_machine_s_where_that_is_asked_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let seen = |mode: &str| inside(&test, &["--cgroupns", mode], "readlink /proc/self/ns/cgroup");
+    let own = fs::read_link("/proc/self/ns/cgroup").unwrap();
+    assert_ne!(seen("private").trim(), own.to_str().unwrap());
+    assert_eq!(seen("host").trim(), own.to_str().unwrap());
+}
+
+#[test]
+fn devices_are_opened_where_a_rule_allows_it() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let line = |rules: &[&str], script: &str| {
+        let flags = rules.iter().flat_map(|rule| ["--device-cgroup-rule", rule]).collect::<Vec<_>>();
+        let line = [&["run", "--rm", "--network", "none"], &flags[..], &["busybox", "sh", "-c", script]];
+        rbuild(&test, &line.concat())
+    };
+    line(&["c 10:200"], "true").exits(125).says(&["invalid device cgroup format 'c 10:200'"]);
+    if has_cgroups("a rule for devices") {
+        let script = "mknod /tun c 10 200 && exec 3</tun && echo open";
+        line(&[], script).says(&["Operation not permitted"]);
+        assert_eq!(line(&["c 10:* rm"], script).succeeds().stdout, "open\n");
+    }
 }

@@ -141,7 +141,8 @@ fn further_processes_are_in_the_container() {
     exec(&["host", "sh", "-c", "exit 9"]).exits(9);
     exec(&["host", "nosuch"]).exits(127).says(&["`nosuch`: executable file not found in $PATH"]);
     exec(&["host", "/etc/passwd"]).exits(126);
-    exec(&["-w", "/nosuch", "host", "true"]).exits(1).says(&["/nosuch"]);
+    exec(&["-w", "/nosuch", "host", "true"]).exits(127).says(&["/nosuch"]);
+    exec(&["-w", "/etc/passwd", "host", "true"]).exits(126).says(&["/etc/passwd", "Not a directory"]);
     let input = "x".repeat(3_000_000);
     let cat = test.rbuild(&["exec", "-i", "host", "cat"]).stdin(input.as_bytes()).outcome().succeeds();
     assert_eq!(cat.stdout.len(), input.len());

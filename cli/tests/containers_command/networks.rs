@@ -1,5 +1,6 @@
 //! How containers are reached: from this machine, and from each other.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
@@ -38,6 +39,10 @@ fn ports_lead_to_a_container() {
     // A port goes with its container.
     printed(&test, &["stop", "-t", "0", "web"]);
     TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+    // So does the namespace of a user's own.
+    let leases = fs::read_dir(test.store().join("run/networks")).into_iter().flatten().flatten();
+    let mut names = leases.map(|entry| entry.file_name().into_string().unwrap());
+    assert_eq!(names.find(|name| name.starts_with("own-")), None);
     assert_eq!(printed(&test, &["port", "web"]), "");
     clean_up(&test, &["web"]);
 }

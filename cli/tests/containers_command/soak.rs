@@ -1,16 +1,20 @@
-//! Many containers, one after the other and at once, and nothing left of any. `scripts/soak.sh` takes more of them.
+//! Many containers, life after life and at once, and nothing left of any. `scripts/soak.sh` takes more of them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use super::{detached, printed, processes, rbuild};
 use crate::common::{TestEnvironment, say};
 
-/// How many one after the other; `RBUILD_TEST_CYCLES` says otherwise, and that nobody else uses the machine.
-const CYCLES: usize = 20;
+/// How many lives; `RBUILD_TEST_CYCLES` says otherwise, and that nobody else uses the machine.
+const CYCLES: usize = 500;
+/// How many of them are on their way at once.
+const WORKERS: usize = 8;
 /// How many at once; `RBUILD_TEST_TOGETHER` says otherwise.
 const TOGETHER: usize = 8;
 
@@ -46,6 +50,7 @@ fn machine_counts() -> Counts {
         ("interfaces", entries("/sys/class/net")),
         ("control groups", count_directories(Path::new("/sys/fs/cgroup"), 4)),
         ("leases of addresses", count_below(Path::new("/run/rbuild/networks"))),
+        ("tables of the packet filter", tables()),
     ])
 }
 
@@ -53,11 +58,19 @@ fn lines_of(file: &str, text: &str) -> usize {
     fs::read_to_string(file).unwrap().lines().filter(|line| line.contains(text)).count()
 }
 
-/// The database's own files come and go.
+/// Those that are rbuild's; none where they cannot be listed.
+#[expect(clippy::disallowed_methods, reason = "the system's own program, as the program under test calls it")]
+fn tables() -> usize {
+    let listed = Command::new("nft").args(["list", "tables"]).output();
+    let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().filter(|line| line.contains(" rb")).count()
+}
+
+/// The database's own files come and go, and so does the older part of the log of events.
 fn count_below(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let is_database = |name: &str| name.ends_with("-wal") || name.ends_with("-shm");
-    let entries = entries.filter(|entry| !is_database(&entry.file_name().to_string_lossy()));
+    let passes = |name: &str| name.ends_with("-wal") || name.ends_with("-shm") || name == "events.old";
+    let entries = entries.filter(|entry| !passes(&entry.file_name().to_string_lossy()));
     let below = |path: &Path| if path.is_dir() && !path.is_symlink() { count_below(path) } else { 0 };
     entries.map(|entry| 1 + below(&entry.path())).sum()
 }
@@ -113,32 +126,42 @@ fn leaves_nothing(test: &TestEnvironment, what: &str, alone: bool, work: impl Fn
 }
 
 fn warm(test: &TestEnvironment) {
-    cycle(test, "warm", "bridge");
-    cycle(test, "warm", "none");
+    cycle(test, "warm", &[]);
+    cycle(test, "warm", &["--network", "none"]);
 }
 
 /// The whole life of a container.
-fn cycle(test: &TestEnvironment, name: &str, network: &str) {
-    let volume = ["-v", "/scratch"];
-    let create =
-        [&["create", "--name", name, "--network", network], &volume[..], &["busybox", "sleep", "1000"]];
-    printed(test, &create.concat());
+fn cycle(test: &TestEnvironment, name: &str, flags: &[&str]) {
+    let own = ["create", "--name", name, "-v", "/scratch"];
+    printed(test, &[&own[..], flags, &["busybox", "sleep", "1000"]].concat());
     printed(test, &["start", name]);
     assert_eq!(printed(test, &["exec", name, "echo", "here"]), "here\n");
-    printed(test, &["exec", "witness", "true"]);
     printed(test, &["stop", "-t", "0", name]);
     printed(test, &["rm", "-v", name]);
 }
 
 #[test]
-fn one_container_after_the_other() {
+fn one_life_after_the_other() {
     let Some(test) = TestEnvironment::with_base() else { return };
     let (count, alone) = wanted("RBUILD_TEST_CYCLES", CYCLES);
     detached(&test, "witness", &["sleep", "100000"]);
-    leaves_nothing(&test, &format!("{count} containers one after the other"), alone, || {
-        for number in 0..count {
-            cycle(&test, "cycle", if number % 2 == 0 { "none" } else { "bridge" });
-        }
+    leaves_nothing(&test, &format!("{count} lives of containers"), alone, || {
+        let next = AtomicUsize::new(0);
+        let work = |worker: usize| {
+            let name = format!("cycle-{worker}");
+            loop {
+                match next.fetch_add(1, Ordering::Relaxed) {
+                    number if number >= count => break,
+                    // One in eight also has an address, rules for a port and a name server.
+                    number if number % 8 == 0 => {
+                        cycle(&test, &name, &["-p", "127.0.0.1::80"]);
+                        printed(&test, &["exec", "witness", "true"]);
+                    }
+                    _ => cycle(&test, &name, &["--network", "none"]),
+                }
+            }
+        };
+        thread::scope(|scope| (0..WORKERS).for_each(|worker| drop(scope.spawn(move || work(worker)))));
     });
     printed(&test, &["rm", "-f", "witness"]);
 }

@@ -16,7 +16,7 @@ use crate::protocol::{
 };
 use crate::spec::{Attachment, NetworkMode, overlay};
 use crate::state::{Action, Status};
-use crate::{Container, ContainerError, Containers, SOCKET};
+use crate::{Container, ContainerError, Containers, SOCKET, generate_id};
 
 /// How a container is started.
 #[derive(Debug, Clone)]
@@ -128,6 +128,9 @@ impl Containers {
         container.check(Action::Start)?;
         // A person starts it: restarts count from here.
         self.change(&container.id, |state| state.restart_count = 0)?;
+        if options.attach.is_some() {
+            self.note(container, "attach", []);
+        }
         let (socket, _child) = rbuild_executor::detached::start(MONITOR_NAME)?;
         let launch = Launch {
             root: self.store().root().to_owned(),
@@ -148,7 +151,9 @@ impl Containers {
     /// When it does not run.
     pub fn attach(&self, container: &Container, attach: Attach) -> Result<Session, ContainerError> {
         container.check(Action::Attach)?;
-        Ok(begin(self.connect(container)?, Request::Attach(attach))?.session)
+        let session = begin(self.connect(container)?, Request::Attach(attach))?.session;
+        self.note(container, "attach", []);
+        Ok(session)
     }
 
     /// Runs a further process in a container that runs.
@@ -157,7 +162,13 @@ impl Containers {
     /// When it does not run, or the process cannot be run.
     pub fn exec(&self, container: &Container, exec: Exec) -> Result<Session, ContainerError> {
         container.check(Action::Exec)?;
-        Ok(begin(self.connect(container)?, Request::Exec(Box::new(exec)))?.session)
+        let exec = Exec { id: generate_id()?, ..exec };
+        let (id, line) = (exec.id.clone(), exec.args.join(" "));
+        let note = |action| self.note(container, &format!("{action}: {line}"), [("execID", id.clone())]);
+        note("exec_create");
+        let session = begin(self.connect(container)?, Request::Exec(Box::new(exec)))?.session;
+        note("exec_start");
+        Ok(session)
     }
 
     /// Sends a signal to the process of a container.
@@ -237,7 +248,9 @@ impl Containers {
         self.change(&container.id, |state| {
             overlay(&mut state.spec.limits, &update.limits);
             state.spec.restart = update.restart.unwrap_or(state.spec.restart);
-        })
+        })?;
+        self.note(container, "update", []);
+        Ok(())
     }
 
     /// Puts a container on a network, at once where it runs.
@@ -284,6 +297,7 @@ impl Containers {
     /// When it does not run.
     pub fn processes(&self, container: &Container) -> Result<Vec<i32>, ContainerError> {
         container.check(Action::Top)?;
+        self.note(container, "top", []);
         Ok(container.state.status.run().map(of_container).unwrap_or_default())
     }
 

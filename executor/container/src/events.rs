@@ -2,7 +2,7 @@
 
 use rbuild_cache::Subject;
 
-use crate::{Container, ContainerState, Containers, Status};
+use crate::{Container, ContainerState, Containers, KnownNetworks, NetworkMode, NetworkRecord, Status};
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -48,8 +48,8 @@ fn of_health(before: &ContainerState, after: &ContainerState) -> Option<Noted> {
 }
 
 impl Containers {
-    /// Notes what happened to a container.
-    pub(crate) fn note<'a>(
+    /// Notes what happened to a container, in Docker's words.
+    pub fn note<'a>(
         &self,
         container: &'a Container,
         action: &str,
@@ -60,6 +60,28 @@ impl Containers {
         let own = [("image", spec.image.clone()), ("name", container.name.clone())];
         let all = labels.chain(own).chain(attributes);
         self.store().note(Subject::Container, action, &container.id, all);
+    }
+
+    /// Notes that a container has joined its networks, or left them.
+    pub(crate) fn note_networks(&self, container: &Container, action: &str) {
+        let known = KnownNetworks::of(self.store());
+        let mode = &container.state.spec.network;
+        let alone = match mode {
+            NetworkMode::Host | NetworkMode::None => Some(mode.to_string()),
+            NetworkMode::Networks(_) | NetworkMode::Container(_) => None,
+        };
+        let names = mode.attachments().iter().map(|attachment| &attachment.network).chain(&alone);
+        // One that was removed meanwhile has nothing to be told of.
+        for record in names.filter_map(|name| known.get(name).ok()) {
+            self.note_network(&record, action, Some(container));
+        }
+    }
+
+    /// Notes what happened to a network.
+    pub fn note_network(&self, record: &NetworkRecord, action: &str, container: Option<&Container>) {
+        let own = [("name", record.config.name.clone()), ("type", record.driver.name().to_owned())];
+        let container = container.map(|container| ("container", container.id.clone()));
+        self.store().note(Subject::Network, action, &record.id, own.into_iter().chain(container));
     }
 
     /// The same, of a container of which only the id is known.

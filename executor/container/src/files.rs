@@ -1,6 +1,7 @@
 //! The files of a container, for who reads and writes them from outside.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +109,29 @@ impl Containers {
         mounted.sort_by_key(|mounted| std::cmp::Reverse(mounted.target.components().count()));
         let root = RootDir::from_fd(root.into());
         Ok(Files { root, readonly: spec.readonly_root, mounted, _lock: Some(lock) })
+    }
+
+    /// What the files hold that a container has written, in bytes; of one with several names for each. What vanishes meanwhile does
+    /// not count.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn written_bytes(&self, container: &Container) -> Result<u64, ContainerError> {
+        let (mut bytes, mut open) = (0, vec![self.directory(&container.id).join("upper")]);
+        while let Some(directory) = open.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(ContainerError::io("read", &directory))?,
+            };
+            for entry in entries.flatten() {
+                match entry.metadata() {
+                    Ok(found) if found.is_dir() => open.push(entry.path()),
+                    Ok(found) if found.is_file() => bytes += found.len(),
+                    _ => {}
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// The files of a container without its mounts, to read, whether it runs or not.

@@ -112,6 +112,9 @@ pub struct Exec {
     pub stdin: bool,
     /// Whether nobody waits for it.
     pub detach: bool,
+    /// Its id, for who hears of it; made by [`Containers::exec`](crate::Containers::exec), whatever is here.
+    #[serde(default)]
+    pub id: String,
 }
 
 /// An environment can hold secrets.

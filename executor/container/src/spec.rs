@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use rbuild_cache::Durability;
-use rbuild_executor::cgroup::Limits;
+use rbuild_executor::cgroup::{DeviceRule, Limits};
 use rbuild_executor::network::{MacAddress, PublishedPort};
 use rbuild_executor::{Confinement, Device, Trust, Ulimit};
 use rbuild_image::ContainerConfig;
@@ -55,10 +55,14 @@ pub struct ContainerSpec {
     pub domainname: String,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// What else may be done with devices.
+    pub device_rules: Vec<DeviceRule>,
     /// Whose processes it sees.
     pub pid: PidMode,
     /// Whether `/dev/shm`, message queues and the like are the host's.
     pub host_ipc: bool,
+    /// Whether it sees control groups as the host does.
+    pub host_cgroups: bool,
     /// Whether its names are the host's.
     pub host_uts: bool,
     /// Kernel parameters, by path below `/proc/sys`.

@@ -6,12 +6,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Directory, Error, Version};
 use crate::container::DeviceAccess;
 use crate::sys;
 
 /// What a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum DeviceKind {
     Block,
     Character,
@@ -24,8 +26,8 @@ const WRITE: u32 = 4;
 const EVERYTHING: u32 = MAKE | READ | WRITE;
 
 /// Allows something with some devices. What no rule allows is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DeviceRule {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
     kind: DeviceKind,
     /// Any when not given.
     major: Option<u32>,
@@ -86,6 +88,30 @@ fn sandbox_program() -> std::io::Result<&'static OwnedFd> {
 }
 
 impl DeviceRule {
+    /// What a line means as version 1 reads it: `c 1:* rwm`; for all kinds with `a`. `None` when it is none.
+    pub fn parse(line: &str) -> Option<Vec<Self>> {
+        let [kind, numbers, access] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+        let kinds = match kind {
+            "a" => vec![DeviceKind::Block, DeviceKind::Character],
+            "b" => vec![DeviceKind::Block],
+            "c" => vec![DeviceKind::Character],
+            _ => return None,
+        };
+        let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+        let (major, minor) = numbers.split_once(':')?;
+        let (major, minor) = (number(major)?, number(minor)?);
+        let bit = |letter| match letter {
+            'r' => Some(READ),
+            'w' => Some(WRITE),
+            'm' => Some(MAKE),
+            _ => None,
+        };
+        let access: u32 =
+            access.chars().map(bit).collect::<Option<Vec<_>>>()?.into_iter().fold(0, |all, bit| all | bit);
+        let rule = |kind| Self { kind, major, minor, access };
+        (access != 0).then(|| kinds.into_iter().map(rule).collect())
+    }
+
     /// What may be done with one device.
     pub(crate) fn new(kind: DeviceKind, major: u32, minor: u32, access: DeviceAccess) -> Self {
         let bit = |wanted, bit| if wanted { bit } else { 0 };
@@ -183,6 +209,18 @@ mod tests {
         let lines: Vec<String> = SANDBOX.iter().map(DeviceRule::line).collect();
         assert_eq!(lines[..3], ["b *:* m", "c *:* m", "c 1:3 rwm"]);
         assert_eq!(lines.last().unwrap(), "c 136:* rwm");
+    }
+
+    #[test]
+    fn lines_are_read() {
+        let lines = |text: &str| -> Option<Vec<String>> {
+            DeviceRule::parse(text).map(|rules| rules.iter().map(DeviceRule::line).collect())
+        };
+        assert_eq!(lines("c 10:200 rw").unwrap(), ["c 10:200 rw"]);
+        assert_eq!(lines("a *:* m").unwrap(), ["b *:* m", "c *:* m"]);
+        for text in ["", "c 10:200", "x 1:1 r", "c 1 r", "c 1:x r", "c 1:1 ", "c 1:1 rx", "c 1:1  r"] {
+            assert_eq!(lines(text), None, "{text}");
+        }
     }
 
     /// What a program answers, by an interpreter of the instructions that it has.

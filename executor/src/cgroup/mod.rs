@@ -36,7 +36,8 @@ pub use limits::{CpuQuota, DeviceLimit, DeviceNumber, DeviceRate, Limits, Swap};
 pub use stats::Stats;
 pub use support::{CgroupSupport, Controller, Discarded, Refusal, Version};
 
-pub(crate) use devices::{DeviceKind, DeviceRule};
+pub(crate) use devices::DeviceKind;
+pub use devices::DeviceRule;
 use limits::Setting;
 use support::Hierarchy;
 

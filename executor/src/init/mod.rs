@@ -33,7 +33,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{DumpableBehavior, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_no_new_privs;
 
-use crate::handshake::{Channel, Failure, Message, NetworkSpec, NewPlace, Place, Spec, Step, StepExt as _};
+use crate::handshake::{
+    Channel, Failure, IntoErrno as _, Message, NetworkSpec, NewPlace, Place, Spec, Step, StepExt as _,
+};
 use crate::process::Ulimit;
 use crate::sys;
 
@@ -135,7 +137,7 @@ fn apparmor(profile: &str) -> Step<()> {
 /// Makes the container that this process is the first of.
 fn create(place: &NewPlace, spec: &Spec, descriptors: Vec<OwnedFd>, channel: &mut Channel) -> Step<()> {
     // A kernel without cgroup namespaces shows the host's cgroup names, which does no harm.
-    let _ = nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP);
+    let _ = (!place.machine_cgroups).then(|| nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP));
     network(place.network, &descriptors)?;
     if !place.machine_uts {
         nix::unistd::sethostname(&place.hostname).step("set the host name")?;
@@ -177,17 +179,18 @@ fn limit(ulimit: &Ulimit) -> Step<()> {
 /// as with Docker, its files are its own affair.
 fn working_directory(spec: &Spec) -> Step<()> {
     let cwd = std::path::Path::new("/").join(&spec.process.cwd);
-    let changed = std::env::set_current_dir(&cwd);
-    if changed.is_ok() {
-        return Ok(());
-    }
-    if let Place::Join { .. } = spec.place {
-        return changed.step_at("change to the working directory", &cwd);
+    let change = || {
+        let changed = std::env::set_current_dir(&cwd);
+        changed.map_err(|error| Failure::WorkingDirectory { path: cwd.clone(), errno: error.into_errno() })
+    };
+    let changed = change();
+    if changed.is_ok() || matches!(spec.place, Place::Join { .. }) {
+        return changed;
     }
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o755);
     builder.create(&cwd).step_at("create the working directory", &cwd)?;
-    std::env::set_current_dir(&cwd).step_at("change to the working directory", &cwd)
+    change()
 }
 
 /// From here on the kernel kills this process when the parent dies.

@@ -121,7 +121,7 @@ impl Bridge {
             let netlink = &place.namespace.netlink;
             let found = netlink.link_index(&config.bridge)?;
             if found.is_none() {
-                netlink.add_bridge(&config.bridge)?;
+                netlink.add_bridge(&config.bridge, MacAddress::local(random()?))?;
             }
             place.namespace.run(|| refuse_announcements(&config.bridge))?;
             let index = found.map_or_else(|| netlink.link_index(&config.bridge), |index| Ok(Some(index)))?;

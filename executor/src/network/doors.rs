@@ -131,12 +131,11 @@ impl Door {
         Self { socket, to, answer: None, is_refusal: |_| false }
     }
 
-    pub(super) fn port(&self) -> io::Result<u16> {
-        let address = match &self.socket {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        match &self.socket {
             DoorSocket::Tcp(listener) => listener.local_addr(),
             DoorSocket::Udp(socket) => socket.local_addr(),
-        };
-        Ok(address?.port())
+        }
     }
 }
 

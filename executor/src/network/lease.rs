@@ -73,6 +73,11 @@ impl Leases {
         }
     }
 
+    /// Removes all of it, which is of a namespace that nobody else uses.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.directory)
+    }
+
     /// Does something while no other process does it in this namespace.
     pub(super) fn exclusively<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let lock = File::options().create(true).append(true).open(self.directory.join("change"))?;

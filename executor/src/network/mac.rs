@@ -17,6 +17,11 @@ pub struct MacAddress([u8; 6]);
 pub struct MacError(String);
 
 impl MacAddress {
+    /// One that no manufacturer has given away, of these bytes.
+    pub(super) const fn local([a, b, c, d, e]: [u8; 5]) -> Self {
+        Self([2, a, b, c, d, e])
+    }
+
     /// As it is sent.
     pub const fn octets(self) -> [u8; 6] {
         self.0

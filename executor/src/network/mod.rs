@@ -172,6 +172,16 @@ impl Networks {
         uplink.namespace.run(|| obstacle::find(&bridge.name)).ok().flatten()
     }
 
+    /// Leaves nothing on disk of what goes with this process, once all that was connected is gone. A process that ends without it
+    /// leaves that to the next one.
+    pub fn close(&self) {
+        // One on its way when the process ends would leave its lease to the next process.
+        drop(self.ahead.take());
+        if let Some(Ok((uplink, _))) = self.shared.opened.get() {
+            uplink.close();
+        }
+    }
+
     /// What the machine lacks, if somebody wanted to connect and could not.
     pub fn lack(&self) -> Option<&Lack> {
         self.shared.opened.get()?.as_ref().err()
@@ -180,8 +190,7 @@ impl Networks {
 
 impl Drop for Networks {
     fn drop(&mut self) {
-        // One on its way when the process ends would leave its lease to the next process.
-        drop(self.ahead.take());
+        self.close();
     }
 }
 

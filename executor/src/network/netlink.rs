@@ -55,9 +55,11 @@ impl Netlink {
         open_socket(0).map(|socket| Self(Mutex::new(socket)))
     }
 
-    /// Makes a bridge, switched on.
-    pub(super) fn add_bridge(&self, name: &str) -> io::Result<()> {
+    /// Makes a bridge, switched on. Without a hardware address of its own it would have the lowest one of its ports, another one
+    /// whenever they come and go, and whoever knows the last one would reach nobody until that is forgotten.
+    pub(super) fn add_bridge(&self, name: &str, mac: MacAddress) -> io::Result<()> {
         let mut link = named(name);
+        link.attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
         link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         self.change(Message::NewLink(up(link)), NLM_F_CREATE | NLM_F_EXCL)
     }

@@ -44,7 +44,7 @@ impl Published {
         for port in ports {
             let door = open(port, v4.into())
                 .map_err(|source| Error::PublishPort { port: port.to_string(), source })?;
-            opened.push(PublishedPort { host_port: door.port().map_err(failed)?, ..*port });
+            opened.push(as_opened(port, door.address().map_err(failed)?));
             doors.push(door);
         }
         // From here on dropping it removes the table.
@@ -90,6 +90,12 @@ fn forward(port: &PublishedPort, to: IpAddr) -> Option<Forward> {
     Some(Forward { protocol, host, host_port: port.host_port, to, to_port: port.container_port })
 }
 
+/// What a port has become: one without an address is at all of IPv4 only, where the machine has no IPv6.
+fn as_opened(port: &PublishedPort, at: SocketAddr) -> PublishedPort {
+    let host_ip = port.host_ip.or_else(|| Some(at.ip()).filter(IpAddr::is_ipv4));
+    PublishedPort { host_ip, host_port: at.port(), ..*port }
+}
+
 fn open(port: &PublishedPort, to: IpAddr) -> io::Result<Door> {
     let to = || Targets::new(vec![SocketAddr::new(to, port.container_port)]);
     // An IPv6 socket on every address takes what comes over IPv4 too. A machine without IPv6 has no such socket.
@@ -107,4 +113,23 @@ fn open(port: &PublishedPort, to: IpAddr) -> io::Result<Door> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_at_every_address_is_at_those_that_there_are() {
+        let port = |text: &str| PublishedPort::parse(text).unwrap()[0];
+        let cases = [
+            ("80", "[::]:7", "7:80/tcp"),
+            ("80", "0.0.0.0:7", "0.0.0.0:7:80/tcp"),
+            ("127.0.0.1::80", "127.0.0.1:7", "127.0.0.1:7:80/tcp"),
+            ("[::1]::80", "[::1]:7", "[::1]:7:80/tcp"),
+        ];
+        for (asked, at, expected) in cases {
+            assert_eq!(as_opened(&port(asked), at.parse().unwrap()).to_string(), expected, "{asked} {at}");
+        }
+    }
 }

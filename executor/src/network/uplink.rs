@@ -64,6 +64,14 @@ impl Uplink {
         Place { namespace: &self.namespace, leases: &self.leases, reserved: &self.name_servers.outward }
     }
 
+    /// Leaves nothing on disk of a namespace that goes with this process. Nobody is connected any more.
+    pub(super) fn close(&self) {
+        if !self.is_host() {
+            // What stays is the next process's to sweep away.
+            drop(self.leases.remove());
+        }
+    }
+
     /// Whether it is the machine's own.
     pub(super) const fn is_host(&self) -> bool {
         self.relay.is_none()

@@ -78,6 +78,7 @@ fn cases(world: &World, tally: &mut Tally) {
         });
     }
     if world.is_some() {
+        tally.case("networks::a_bridge_keeps_its_address", || a_bridge_keeps_its_address(&networks));
         tally.case("networks::a_firewall_of_others", || a_firewall_of_others(&networks));
     }
     drop(networks);
@@ -179,6 +180,21 @@ fn a_firewall_of_others(networks: &Networks) {
     assert!(outside());
     assert_eq!(networks.obstacle(), None);
     nft("delete table ip filter");
+}
+
+/// Others on a network come and go, and nobody notices: the address of the way out stays.
+fn a_bridge_keeps_its_address(networks: &Networks) {
+    let address = || std::fs::read_to_string("/sys/class/net/rb-kept/address").unwrap();
+    let named = NetworkConfig { bridge: "rb-kept".to_owned(), ..NetworkConfig::default() };
+    let network = networks.create(&named).unwrap();
+    let before = address();
+    // The lowest of so many is another one than the first's, as likely as anything.
+    for _ in 0..8 {
+        let _connection = joined(networks, &network);
+        assert_eq!(address(), before);
+    }
+    assert_eq!(address(), before);
+    networks.remove(&network).unwrap();
 }
 
 #[expect(clippy::disallowed_methods, reason = "the system's own program, as others call it")]

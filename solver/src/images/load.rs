@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::archive::{BLOBS, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME, blob_path};
 use super::layout::unnamed;
 use super::pull::layers;
-use super::{ImageError, Images, Watch};
+use super::{ImageError, Images, StoredImage, Watch};
 
 /// How large a whole archive may be.
 const ARCHIVE_SIZE_BYTES_MAX: u64 = 1 << 40;
@@ -60,11 +60,16 @@ impl Files {
 }
 
 impl Images {
-    /// Reads images from a tar, plain or compressed.
+    /// Reads images from a tar, plain or compressed; with a platform, of each only what is for that.
     ///
     /// # Errors
-    /// When it is damaged, or holds no image.
-    pub fn load(&self, archive: impl Read + Send, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+    /// When it is damaged, or holds no image, or one not for the platform.
+    pub fn load(
+        &self,
+        archive: impl Read + Send,
+        platform: Option<&Platform>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let failed = || unreadable("the archive");
         let decoder = Decoder::new(archive, ARCHIVE_SIZE_BYTES_MAX).map_err(failed())?;
         let mut archive = tar::Archive::new(decoder);
@@ -88,14 +93,19 @@ impl Images {
                 _ => {}
             }
         }
-        self.register(&files, watch)
+        self.register(&files, platform, watch)
     }
 
     /// Reads images from an OCI layout in a directory.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_directory(&self, directory: &Path, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+    pub fn load_directory(
+        &self,
+        directory: &Path,
+        platform: Option<&Platform>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let mut files = Files::default();
         let mut pending = vec![PathBuf::new()];
         while let Some(below) = pending.pop() {
@@ -113,7 +123,7 @@ impl Images {
                 }
             }
         }
-        self.register(&files, watch)
+        self.register(&files, platform, watch)
     }
 
     fn take(&self, files: &mut Files, path: String, content: &mut dyn Read) -> Result<(), ImageError> {
@@ -143,7 +153,12 @@ impl Images {
         Ok(())
     }
 
-    fn register(&self, files: &Files, watch: Watch<'_>) -> Result<Vec<Loaded>, ImageError> {
+    fn register(
+        &self,
+        files: &Files,
+        platform: Option<&Platform>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let index: Option<Index> = files.document(INDEX)?;
         let docker: Option<Vec<DockerImage>> = files.document(DOCKER_MANIFEST)?;
         let targets = match (index, docker) {
@@ -155,7 +170,7 @@ impl Images {
         };
         let mut loaded: Vec<Loaded> = Vec::new();
         for (target, names) in targets {
-            let id = self.register_one(&target, &names, watch).map_err(not_held)?;
+            let id = self.register_one(&target, &names, platform, watch).map_err(not_held)?;
             match loaded.iter_mut().find(|known| known.id == id) {
                 Some(known) => known.names.extend(names),
                 None => loaded.push(Loaded { id, names }),
@@ -168,9 +183,11 @@ impl Images {
         &self,
         target: &Descriptor,
         names: &[Reference],
+        platform: Option<&Platform>,
         watch: Watch<'_>,
     ) -> Result<Digest, ImageError> {
-        let image = self.open(target, &Platform::host())?;
+        let image = platform
+            .map_or_else(|| self.open(target, &Platform::host()), |platform| self.only(target, platform))?;
         let placeholder = names.first().cloned().unwrap_or_else(unnamed);
         let layers = layers(&placeholder, &image)?;
         let (present, mut snapshot) = self.store.longest_chain(&image.config.rootfs.diff_ids)?;
@@ -180,6 +197,17 @@ impl Images {
         }
         self.name(&image.target, &[snapshot], names)?;
         Ok(image.id())
+    }
+
+    /// The image for a platform, without the others of its index.
+    fn only(&self, target: &Descriptor, platform: &Platform) -> Result<StoredImage, ImageError> {
+        let image = self.open_exactly(target, platform)?;
+        let image = image.filter(|image| image.config.platform.runs_on(platform));
+        let image = image.ok_or_else(|| ImageError::NoPlatform {
+            name: target.digest.to_string(),
+            platform: platform.clone(),
+        })?;
+        Ok(StoredImage { target: image.manifest_descriptor.clone(), ..image })
     }
 
     /// Makes a manifest for an image that Docker described in its own way.

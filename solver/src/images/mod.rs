@@ -142,7 +142,8 @@ impl Images {
         record.map_or(Ok(None), |record| self.open_exactly(&record.target, platform))
     }
 
-    /// The image that a person means by `name`: a name, an id, or the unique beginning of an id.
+    /// The image that a person means by `name`: a name, an id, or the unique beginning of an id. Of one that is here in several forms
+    /// it is one that has a name, where any has.
     ///
     /// # Errors
     /// When there is none, or several.
@@ -152,10 +153,11 @@ impl Images {
             return Ok(record);
         }
         let mut found = self.store.images().by_id_prefix(name)?;
-        match (found.pop(), found.len()) {
-            (Some(record), 0) => Ok(record),
-            (Some(_), _) => Err(ImageError::Ambiguous { prefix: name.to_owned() }),
-            (None, _) => Err(ImageError::not_found(name)),
+        found.sort_by_key(|record| !record.names.is_empty());
+        match found.pop() {
+            Some(record) if found.iter().all(|other| other.id() == record.id()) => Ok(record),
+            Some(_) => Err(ImageError::Ambiguous { prefix: name.to_owned() }),
+            None => Err(ImageError::not_found(name)),
         }
     }
 

@@ -57,7 +57,7 @@ fn from_container(
     path: &str,
     target: Side<'_>,
 ) -> Result<Option<u64>, Failure> {
-    let (files, _) = open(app, name)?;
+    let (files, _) = open(app, name, "archive-path")?;
     let source = files.place(path, name).map_err(failed)?;
     let Side::Machine(text) = target else {
         let mut out = io::BufWriter::new(io::stdout());
@@ -78,7 +78,7 @@ fn to_container(
     path: &str,
     source: Side<'_>,
 ) -> Result<Option<u64>, Failure> {
-    let (files, user) = open(app, name)?;
+    let (files, user) = open(app, name, "extract-to-dir")?;
     let target = files.place(path, name).map_err(failed)?;
     let owners = match app.store()?.owners() {
         Owners::Keep if args.archive && !user.is_empty() => files.owner(&user).map_err(failure)?,
@@ -90,11 +90,12 @@ fn to_container(
     copy(&machine(text)?, &target, args.follow_link, owners).map_err(failed).map(Some)
 }
 
-/// The files of a container, and its user.
-fn open(app: &App, name: &str) -> Result<(Files, String), Failure> {
+/// The files of a container, and its user; noted as `action`.
+fn open(app: &App, name: &str, action: &str) -> Result<(Files, String), Failure> {
     let containers = containers(app)?;
     let container = containers.find(name).map_err(failure)?;
     let files = containers.files(&container).map_err(failure)?;
+    containers.note(&container, action, []);
     Ok((files, container.state.spec.config.user))
 }
 

@@ -134,6 +134,7 @@ fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec
         oom_score_adj: options.oom_score_adj.map(oom_score_adj).transpose()?,
         domainname: options.domainname.clone().unwrap_or_default(),
         devices: isolation::devices(&options.devices)?,
+        device_rules: isolation::device_rules(&options.device_rules)?,
         sysctls: isolation::sysctls(&options.sysctls)?,
         cgroup_parent: options.cgroup_parent.clone(),
         tmpfs,

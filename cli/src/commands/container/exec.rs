@@ -28,6 +28,7 @@ pub(super) fn exec(app: &App, args: &ExecArgs) -> Result<u8, Failure> {
         terminal: args.tty.then(terminal::size),
         stdin: args.interactive,
         detach: args.detach,
+        ..Exec::default()
     };
     let session = containers.exec(&container, exec).map_err(failure)?;
     if args.detach {

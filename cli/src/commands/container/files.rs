@@ -40,6 +40,7 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> Result<u8, Failure> {
     let containers = containers(app)?;
     let container = containers.find(&args.container).map_err(failure)?;
     let root = containers.view(&container).map_err(failure)?;
+    containers.note(&container, "export", []);
     let mut out: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(File::create(path).map_err(io_failure("create", path))?),
         None => Box::new(io::stdout()),
@@ -84,5 +85,6 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
     });
     let image = images.assemble(config, &layers, &AssembleOptions::default())?;
     images.name(&image.target, &[snapshot], name.as_slice())?;
+    containers.note(&container, "commit", args.message.clone().map(|message| ("comment", message)));
     print(&format!("{}\n", image.id())).map(|()| 0)
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_container::{ContainerSpec, Containers, NetworkMode, PidMode};
+use rbuild_executor::cgroup::DeviceRule;
 use rbuild_executor::{Device, DeviceAccess};
 
 use super::create::invalid;
@@ -45,9 +46,7 @@ pub(super) fn settle(
     };
     spec.host_uts = host_or_own(&options.uts, "", "--uts: invalid UTS mode")?;
     host_or_own(&options.userns, "", "--userns: invalid USER mode")?;
-    if host_or_own(&options.cgroupns, "private", "--cgroupns: invalid CGROUP mode")? {
-        return Err(invalid("CGROUP mode `host` is not supported"));
-    }
+    spec.host_cgroups = host_or_own(&options.cgroupns, "private", "--cgroupns: invalid CGROUP mode")?;
     check_sysctls(spec)?;
     check_names(spec)
 }
@@ -114,6 +113,16 @@ pub(super) fn devices(texts: &[String]) -> Result<Vec<Device>, Failure> {
         }
     }
     Ok(devices)
+}
+
+/// What else may be done with devices: `c 10:200 rwm`.
+///
+/// # Errors
+/// When the text is malformed.
+pub(super) fn device_rules(texts: &[String]) -> Result<Vec<DeviceRule>, Failure> {
+    let malformed = |text: &str| invalid(format!("invalid device cgroup format '{text}'"));
+    let rules = texts.iter().map(|text| DeviceRule::parse(text).ok_or_else(|| malformed(text)));
+    Ok(rules.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 fn add(device: &Device, depth: usize, devices: &mut Vec<Device>) {

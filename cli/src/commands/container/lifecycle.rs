@@ -4,7 +4,7 @@ use rbuild_container::{Container, ContainerError, Containers, KILL, Stop};
 
 use super::create::stop_signal;
 use super::{EXIT_FAILED, containers, each, failure, for_each};
-use crate::app::{App, unix_now};
+use crate::app::{App, color, unix_now};
 use crate::args::{ContainersArgs, KillArgs, ObjectPruneArgs, RenameArgs, RmArgs, StopArgs};
 use crate::commands::filter::ObjectFilters;
 use crate::commands::print;
@@ -72,7 +72,11 @@ pub(super) fn rm(app: &App, args: &RmArgs) -> Result<u8, Failure> {
     each(&args.containers, |name| {
         let removed = containers.find(name).and_then(|container| remove(&containers, &container, args));
         match removed {
-            Err(ContainerError::NotFound { .. }) if args.force => Ok(()),
+            // As Docker: said, and no failure.
+            Err(error @ ContainerError::NotFound { .. }) if args.force => {
+                failure(error).show(color());
+                Ok(())
+            }
             removed => removed.map_err(failure).and_then(|()| print(&format!("{name}\n"))),
         }
     })

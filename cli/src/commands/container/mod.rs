@@ -28,7 +28,7 @@ pub(crate) use self::create::labels;
 pub(crate) use self::lifecycle::{deleted, remove_stopped};
 pub(crate) use self::monitor::monitor_hook;
 pub(crate) use self::networks::{endpoint, host_addresses, private};
-pub(crate) use self::ps::{command, status};
+pub(crate) use self::ps::{command, sizes, status};
 use super::print;
 use crate::app::App;
 use crate::args::{ContainerCommand, ContainersCommand};

@@ -1,6 +1,8 @@
 //! `rbuild ps`: the list of containers.
 
-use rbuild_container::{Container, Containers, HealthStatus, Status};
+use rbuild_container::{Container, Containers, HealthStatus, NetworkMode, Status};
+use rbuild_image::Platform;
+use rbuild_solver::images::ImageError;
 use serde_json::{Value, json};
 
 use super::lifecycle::has_label;
@@ -35,8 +37,11 @@ pub(super) fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
         _ => TABLE.to_owned(),
     };
     let with_size = args.size || format.contains(".Size") || format.contains("json");
-    let rows = shown.iter().map(|container| row(&containers, container, args.no_trunc, with_size));
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let rows = shown.iter().map(|container| {
+        let size = with_size.then(|| sizes(app, &containers, container)).transpose()?;
+        Ok(row(container, args.no_trunc, size))
+    });
+    let rows = rows.collect::<Result<Vec<_>, Failure>>()?;
     let text = template::list(&format, &headings(), &rows)
         .map_err(|error| Failure::caused_by(Kind::Run(EXIT_FAILED), &error))?;
     print(&text).map(|()| 0)
@@ -51,25 +56,49 @@ fn headings() -> Value {
     })
 }
 
-fn row(
-    containers: &Containers,
-    container: &Container,
-    whole: bool,
-    with_size: bool,
-) -> Result<Value, Failure> {
+/// How large a container is.
+pub(crate) struct Sizes {
+    /// What it has written, in bytes.
+    pub(crate) written: u64,
+    /// That and its image, in bytes.
+    pub(crate) whole: u64,
+}
+
+/// How large a container is, as Docker counts. An image that was removed counts nothing.
+///
+/// # Errors
+/// When its files or its image cannot be read.
+pub(crate) fn sizes(app: &App, containers: &Containers, container: &Container) -> Result<Sizes, Failure> {
+    let written = containers.written_bytes(container).map_err(failure)?;
+    let images = app.images()?;
+    let below = match images.find(&container.state.spec.image_id) {
+        Err(ImageError::NotFound { .. }) => 0,
+        record => {
+            let image = images.open(&record?.target, &Platform::host())?;
+            images.layer_sizes([&image])?.total(&image)
+        }
+    };
+    Ok(Sizes { written, whole: written + below })
+}
+
+fn row(container: &Container, whole: bool, size_of: Option<Sizes>) -> Value {
     let now = unix_now();
     let spec = &container.state.spec;
     let labels: Vec<String> =
         spec.config.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let binds = spec.binds.iter().map(|bind| bind.source.as_str());
     let mounts: Vec<&str> = binds.chain(spec.volumes.iter().map(|volume| volume.name.as_str())).collect();
-    let size = if with_size {
-        let layer = containers.disk_size_bytes(container).map_err(failure)?;
-        size(layer)
-    } else {
-        "0B".to_owned()
+    let size_of = size_of.map_or_else(
+        || "0B".to_owned(),
+        |Sizes { written, whole }| format!("{} (virtual {})", size(written), size(whole)),
+    );
+    let attached: Vec<&str> =
+        spec.network.attachments().iter().map(|attachment| attachment.network.as_str()).collect();
+    let networks_of = match &spec.network {
+        NetworkMode::Networks(_) => attached.join(","),
+        mode => mode.to_string(),
     };
-    Ok(json!({
+    json!({
         "ID": if whole { container.id.as_str() } else { container.short_id() },
         "Image": spec.image,
         "Command": command(container, whole),
@@ -78,13 +107,13 @@ fn row(
         "Ports": networks::column(container),
         "State": container.state.status.name(),
         "Status": status(container, now),
-        "Size": size,
+        "Size": size_of,
         "Names": container.name,
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),
-        "Networks": spec.network.to_string(),
+        "Networks": networks_of,
         "LocalVolumes": spec.volumes.len().to_string(),
-    }))
+    })
 }
 
 /// The command line, in quotes.

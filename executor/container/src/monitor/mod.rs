@@ -202,6 +202,7 @@ impl Monitor {
         let health = health::of(spec).map(|_| Health::default());
         self.containers
             .change(&self.id, |state| (state.status, state.health) = (Status::Running(run), health))?;
+        self.containers.note_networks(&container, "connect");
         watch_end(handle.clone(), Arc::clone(&hub));
         let current = Arc::new(Current { handle, hub, input });
         locked(&self.shared).current = Some(Arc::clone(&current));
@@ -275,6 +276,7 @@ impl Monitor {
                 state.status = Status::Restarting { run, code };
             }
         });
+        self.left_networks();
         current.hub.finish(code);
         let shared = locked(&self.shared);
         let wait = self.changed.wait_timeout_while(shared, pause, |shared| !shared.stop_requested);
@@ -296,6 +298,7 @@ impl Monitor {
         });
         // What was not noted reads as lost, since the lock is free from here on.
         drop(noted);
+        self.left_networks();
         drop(fs::remove_file(self.containers.directory(&self.id).join(SOCKET)));
         drop(lock);
         if let Ok(container) = self.container()
@@ -304,6 +307,7 @@ impl Monitor {
             // What cannot be removed now stays, stopped, for a person to see.
             drop(self.containers.remove_with_volumes(&container));
         }
+        self.networks.close();
         current.hub.finish(code);
         let mut shared = locked(&self.shared);
         (shared.current, shared.done) = (None, true);
@@ -313,6 +317,13 @@ impl Monitor {
         for session in sessions {
             // One that panicked has nothing more to say.
             drop(session.join());
+        }
+    }
+
+    fn left_networks(&self) {
+        // One that somebody has removed is noted as gone.
+        if let Ok(container) = self.container() {
+            self.containers.note_networks(&container, "disconnect");
         }
     }
 

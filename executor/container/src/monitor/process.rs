@@ -34,7 +34,9 @@ pub(super) fn room(
     room.hostname = hostname(container);
     room.names = names(spec);
     room.machine_ipc = spec.host_ipc;
+    room.machine_cgroups = spec.host_cgroups;
     room.devices.clone_from(&spec.devices);
+    room.device_rules.clone_from(&spec.device_rules);
     room.sysctls.clone_from(&spec.sysctls);
     room.network = network.network;
     room.dns = network.dns;

@@ -228,6 +228,8 @@ fn exec(
     thread::scope(|scope| {
         scope.spawn(|| {
             let code = running.wait().map_or(signal::KILL, rbuild_executor::Exit::code);
+            let told = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
+            monitor.containers.note(&container, "exec_die", told);
             hub.finish(code);
         });
         if told.is_ok() && !exec.detach {
