@@ -39,7 +39,7 @@ pub enum ConfinementError {
     #[error("security option `{0}`: SELinux labels are not supported, only `label=disable`")]
     Label(String),
     /// The profile could not be read.
-    #[error("failed to read the profile of system calls `{path}`: {source}")]
+    #[error("failed to read the profile of system calls `{path}`")]
     Read {
         /// Which.
         path: String,
@@ -47,7 +47,7 @@ pub enum ConfinementError {
         source: io::Error,
     },
     /// The profile could not be used.
-    #[error("failed to use the profile of system calls `{path}`: {source}")]
+    #[error("failed to use the profile of system calls `{path}`")]
     Profile {
         /// Which.
         path: String,

@@ -25,7 +25,7 @@ pub enum Error {
         program: String,
     },
     /// The program is there and the kernel refuses it.
-    #[error("exec `{program}`: {source}")]
+    #[error("exec `{program}`")]
     Execute {
         /// As given.
         program: String,
@@ -89,7 +89,7 @@ pub enum Error {
     #[error("failed to set up container networking: Address already in use")]
     AddressInUse,
     /// A port of the machine cannot be had.
-    #[error("failed to publish the port `{port}`: {source}")]
+    #[error("failed to publish the port `{port}`")]
     PublishPort {
         /// As it was asked for.
         port: String,

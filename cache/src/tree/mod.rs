@@ -5,7 +5,7 @@
 //! packs/<id>    contents of files, one after the other, and at the end an index of them by digest
 //! ```
 //!
-//! [`stored`] has how images lie on the disk.
+//! `stored` has how images lie on the disk.
 //!
 //! A [`Tree`] is what is known of such a layer while it is made. [`erofs`] writes it as an image, in which the packs are devices;
 //! [`pack`] holds contents, each written once; [`grow`] makes a layer of a tree, taking from the packs what is there already;
