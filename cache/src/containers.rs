@@ -6,6 +6,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use crate::lease::seconds;
 use crate::prune::ledger;
 use crate::{Error, Result, Snapshot, SnapshotId, Store};
 
@@ -41,7 +42,8 @@ impl Containers<'_> {
     /// # Errors
     /// [`Error::NameInUse`] when another has that id or name.
     pub fn create(&self, container: &ContainerRecord) -> Result<()> {
-        let created = self.0.now_seconds();
+        // Nanoseconds, so that the order of those made in one second is known.
+        let created = (self.0.0.options.now)();
         self.0.0.db.write("create a container", |db| {
             let sql = "INSERT OR IGNORE INTO container (id, name, state, snapshot, created) VALUES (?1, ?2, ?3, ?4, ?5)";
             let snapshot = container.snapshot.id.map(|id| id.0);
@@ -152,7 +154,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<ContainerRow> {
         name: row.get(1)?,
         state: row.get(2)?,
         snapshot: Snapshot::empty(),
-        created: row.get(4)?,
+        created: seconds(row.get(4)?),
     };
     Ok(ContainerRow { record, snapshot: row.get(3)? })
 }

@@ -47,6 +47,8 @@ CREATE TABLE layer_pack (
     PRIMARY KEY (layer, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_pack_by_pack ON layer_pack(pack);
+-- They were whole seconds, and are nanoseconds.
+UPDATE container SET created = created * 1000000000;
 "];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
