@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use rbuild_executor::Error;
 use rbuild_executor::network::{
     Connection, EndpointConfig, Link, NetworkConfig, NetworkSupport, Networks, PublishedPort, Subnet,
 };
@@ -285,8 +286,12 @@ fn published_ports(networks: &Networks, world: &World) {
     }
     let mut other = joined(networks, &NetworkConfig::default_network());
     let taken = PublishedPort { host_port: open, ..ports[0] };
-    let error = other.publish(&[taken]).unwrap_err().to_string();
-    assert!(error.contains(&format!("`{open}:80/tcp`: Address already in use")), "{error}");
+    let error = other.publish(&[taken]).unwrap_err();
+    assert!(
+        matches!(&error, Error::PublishPort { port, source }
+        if *port == format!("{open}:80/tcp") && source.kind() == io::ErrorKind::AddrInUse),
+        "{error:?}"
+    );
     drop(connection);
     assert_eq!(other.publish(&[taken]).unwrap(), [taken]);
 }
