@@ -150,12 +150,12 @@ impl App {
     /// # Errors
     /// When a config file cannot be read.
     pub(crate) fn client_options(&self) -> Result<ClientOptions, Failure> {
-        Ok(ClientOptions { offline: self.offline, ..client_options()? })
+        client_options(self.offline)
     }
 
     /// How git is called.
     pub(crate) fn git_options(&self) -> GitOptions {
-        GitOptions { offline: self.offline, ..git_options() }
+        git_options(self.offline)
     }
 
     /// Whether nobody is to be asked for anything.
@@ -333,7 +333,7 @@ pub(crate) fn credential_files() -> CredentialFiles {
     CredentialFiles::from_environment(path)
 }
 
-fn client_options() -> Result<ClientOptions, Failure> {
+fn client_options(offline: bool) -> Result<ClientOptions, Failure> {
     let registries = config()?.registry;
     let hosts = registries.iter().filter_map(|(host, config)| Some((host.clone(), config.security()?)));
     let either = |upper: &str, lower: &str| {
@@ -342,6 +342,7 @@ fn client_options() -> Result<ClientOptions, Failure> {
     let mirrors =
         registries.iter().filter_map(|(host, config)| Some((host.clone(), config.mirrors()?))).collect();
     let mut options = ClientOptions {
+        offline,
         mirrors,
         hosts: hosts.collect(),
         tls: registry_hosts::tls(&certificate_directories(), &registries),
@@ -364,13 +365,13 @@ fn certificate_directories() -> Vec<PathBuf> {
 }
 
 /// What git may know of the environment.
-fn git_options() -> GitOptions {
+fn git_options(offline: bool) -> GitOptions {
     let passed = GIT_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), environment(name)?)));
     let known_hosts = path("HOME").map(|home| home.join(".ssh/known_hosts"));
     GitOptions {
         environment: passed.collect(),
         known_hosts: known_hosts.filter(|file| file.is_file()),
-        offline: false,
+        offline,
     }
 }
 

@@ -32,6 +32,12 @@ fn cache(test: &TestEnvironment, arguments: &[&str]) -> String {
     test.rbuild(&["cache"]).args(arguments).outcome().succeeds().stdout
 }
 
+/// How a cache in a directory is written to, and read.
+fn in_directory(directory: &Path) -> (String, String) {
+    let directory = directory.display();
+    (format!("type=local,dest={directory},mode=max"), format!("type=local,src={directory}"))
+}
+
 #[test]
 fn records_are_listed_inspected_and_removed() {
     let Some((mut test, context, _base)) = machine() else { return };
@@ -77,10 +83,7 @@ fn records_are_listed_inspected_and_removed() {
 fn what_nobody_uses_goes_with_its_layers() {
     let Some((mut test, context, _registry)) = machine() else { return };
     let directory = test.path("cache");
-    let (to, from) = (
-        format!("type=local,dest={},mode=max", directory.display()),
-        format!("type=local,src={}", directory.display()),
-    );
+    let (to, from) = in_directory(&directory);
     test.build(&context, &["--cache-to", &to]).succeeds();
     let all = blobs(&directory);
     age(&directory, 10 * DAY);
@@ -124,10 +127,7 @@ fn layers_that_a_build_has_just_sent_stay() {
 fn a_record_without_its_layers_is_made_and_written_anew() {
     let Some((mut test, context, _registry)) = machine() else { return };
     let directory = test.path("cache");
-    let (to, from) = (
-        format!("type=local,dest={},mode=max", directory.display()),
-        format!("type=local,src={}", directory.display()),
-    );
+    let (to, from) = in_directory(&directory);
     test.build(&context, &["--cache-to", &to]).succeeds();
     for blob in fs::read_dir(directory.join("blobs/sha256")).unwrap() {
         fs::remove_file(blob.unwrap().path()).unwrap();
