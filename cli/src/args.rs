@@ -43,7 +43,7 @@ use crate::commands::build::Call;
 use serde::Deserialize;
 
 use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles and runs them. No daemon.
 #[derive(Debug, Parser)]
@@ -98,8 +98,9 @@ pub(crate) enum IsolationArg {
     Chroot,
 }
 
-/// What to do.
+/// What to do. The flags of a command are made when that command is asked for (`defer`): all of them take longer than many a command.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Builds an image from a Dockerfile.
     Build(Box<BuildArgs>),
@@ -387,6 +388,7 @@ pub(crate) enum FormatArg {
 
 /// `rbuild builds`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum BuildsCommand {
     /// Lists builds, newest first.
     Ls(BuildsLsArgs),
@@ -524,6 +526,7 @@ pub(crate) struct CopyArgs {
 
 /// `rbuild manifest`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ManifestCommand {
     /// Shows the manifest or index of a name, as JSON.
     Inspect(ManifestInspectArgs),
@@ -584,7 +587,10 @@ pub(crate) struct LogoutArgs {
 
 /// All commands and flags, as data.
 pub(crate) fn definitions() -> clap::Command {
-    Cli::command()
+    let mut commands = Cli::command();
+    // What is deferred (see `Command`) is made here.
+    commands.build();
+    commands
 }
 
 /// A path that may be empty, for which scripts mean none; clap's own refuses it.
@@ -597,9 +603,23 @@ pub(crate) fn given(path: Option<&PathBuf>) -> Option<&Path> {
     path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Parses the command line. Help is an error too.
-pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(with_default_command(line))
+/// Why a command line is not run: it is no command, or it asks for help.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: clap::Error,
+    /// Whether the command is one of Docker's: its mistakes have Docker's exit code, which cannot be a container's.
+    pub(crate) is_docker_s: bool,
+}
+
+/// Parses the command line.
+pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, Refusal> {
+    let mut commands = Cli::command();
+    let line = with_default_command(&commands, line);
+    let is_docker_s = line.get(command_at(&line)).is_some_and(|word| is_docker_s(&word.to_string_lossy()));
+    commands
+        .try_get_matches_from_mut(line)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        .map_err(|error| Refusal { error: error.format(&mut commands), is_docker_s })
 }
 
 /// The commands whose mistakes end with rbuild's own exit code: they are not Docker's, or build, or are asked for by no script.
@@ -619,12 +639,8 @@ const OWN_COMMANDS: [&str; 13] = [
     "help",
 ];
 
-/// Whether a command line is one of Docker's: its mistakes have Docker's exit code, which cannot be a container's.
-pub(crate) fn is_docker_s(line: &[OsString]) -> bool {
-    let word = line.get(command_at(line)).and_then(|word| word.to_str());
-    word.is_some_and(|word| {
-        is_command_or_help(word) && !word.starts_with('-') && !OWN_COMMANDS.contains(&word)
-    })
+fn is_docker_s(command: &str) -> bool {
+    !command.starts_with('-') && !OWN_COMMANDS.contains(&command)
 }
 
 /// Where the command is, if the line has one.
@@ -641,17 +657,15 @@ fn command_at(line: &[OsString]) -> usize {
 }
 
 /// Inserts `build` where the first word is no command.
-fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
+fn with_default_command(commands: &clap::Command, mut line: Vec<OsString>) -> Vec<OsString> {
     let at = command_at(&line);
-    if line.get(at).is_some_and(|word| !is_command_or_help(&word.to_string_lossy())) {
+    let is_command = |word: &str| {
+        matches!(word, "-h" | "--help" | "-V" | "--version") || commands.find_subcommand(word).is_some()
+    };
+    if line.get(at).is_some_and(|word| !is_command(&word.to_string_lossy())) {
         line.insert(at, "build".into());
     }
     line
-}
-
-fn is_command_or_help(word: &str) -> bool {
-    matches!(word, "-h" | "--help" | "-V" | "--version")
-        || Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
 #[cfg(test)]
@@ -674,7 +688,7 @@ mod tests {
             ("rbuild build .", "rbuild build ."),
         ];
         for (line, expected) in cases {
-            assert_eq!(with_default_command(words(line)), words(expected));
+            assert_eq!(with_default_command(&Cli::command(), words(line)), words(expected));
         }
     }
 

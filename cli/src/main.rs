@@ -23,11 +23,10 @@ mod signal;
 mod template;
 mod transfers;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use app::App;
-use args::{Cli, Command};
+use args::{Cli, Command, Refusal};
 use rbuild_executor::rootless::{self, Isolation, Privilege};
 use report::{Failure, Kind};
 
@@ -36,12 +35,9 @@ fn main() -> ExitCode {
     if commands::container::monitor_hook() {
         return ExitCode::SUCCESS;
     }
-    let line: Vec<OsString> = std::env::args_os().collect();
-    let mistake =
-        if args::is_docker_s(&line) { Kind::Run(commands::container::EXIT_CANNOT_RUN) } else { Kind::Input };
-    let cli = match args::parse(line) {
+    let cli = match args::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, mistake),
+        Err(refusal) => return usage(&refusal),
     };
     match run(cli) {
         Ok(code) => ExitCode::from(code),
@@ -53,9 +49,10 @@ fn main() -> ExitCode {
 }
 
 /// Help goes to standard output and is a success; a mistake goes to standard error.
-fn usage(error: &clap::Error, mistake: Kind) -> ExitCode {
+fn usage(Refusal { error, is_docker_s }: &Refusal) -> ExitCode {
     // That nobody reads it is no reason to fail.
     drop(error.print());
+    let mistake = if *is_docker_s { Kind::Run(commands::container::EXIT_CANNOT_RUN) } else { Kind::Input };
     ExitCode::from(if error.use_stderr() { mistake.exit_code() } else { 0 })
 }
 

@@ -8,6 +8,7 @@ use super::{CreateOptions, InspectArgs, ObjectPruneArgs, ResourceArgs};
 
 /// `rbuild container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ContainerCommand {
     #[command(flatten)]
     Same(ContainersCommand),
@@ -22,6 +23,7 @@ pub(crate) enum ContainerCommand {
 
 /// The commands on containers that have one name each, alone and after `container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ContainersCommand {
     /// Creates a container from an image and runs a command in it.
     #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARG]...]", disable_help_flag = true)]

@@ -8,6 +8,7 @@ use super::{BuildArgs, ImagePruneArgs, InspectArgs, path};
 
 /// `rbuild image`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ImageCommand {
     #[command(flatten)]
     Same(ImagesCommand),
@@ -27,6 +28,7 @@ pub(crate) enum ImageCommand {
 
 /// What is called the same with `image` before it and without.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ImagesCommand {
     /// Shows the layers of an image and the instructions that made them.
     History(HistoryArgs),

@@ -9,6 +9,7 @@ use super::ObjectPruneArgs;
 
 /// `rbuild network`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Makes a network.
     Create(NetworkCreateArgs),

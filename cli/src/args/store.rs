@@ -77,6 +77,7 @@ pub(crate) struct SharedCacheArgs {
 
 /// `rbuild cache`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum CacheCommand {
     /// Lists the records of a shared cache.
     Ls {
@@ -122,6 +123,7 @@ pub(crate) struct CachePruneArgs {
 
 /// `rbuild cache-mount`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum CacheMountCommand {
     /// Lists cache mounts.
     Ls {
@@ -197,6 +199,7 @@ pub(crate) struct ImagePruneArgs {
 
 /// `rbuild system`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum SystemCommand {
     /// Verifies everything that is stored.
     Check(SystemCheckArgs),

@@ -6,6 +6,7 @@ use super::ObjectPruneArgs;
 
 /// `rbuild volume`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum VolumeCommand {
     /// Makes a volume.
     Create(VolumeCreateArgs),

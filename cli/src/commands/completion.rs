@@ -23,9 +23,7 @@ pub(crate) fn completion(args: &CompletionArgs) -> Result<u8, Failure> {
 pub(crate) fn man(args: &ManArgs) -> Result<u8, Failure> {
     let directory = &args.directory;
     std::fs::create_dir_all(directory).map_err(io_failure("make", directory))?;
-    let mut definitions = args::definitions();
-    definitions.build();
-    write_page(&definitions, PROGRAM, args)?;
+    write_page(&args::definitions(), PROGRAM, args)?;
     Ok(0)
 }
 
