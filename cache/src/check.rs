@@ -140,12 +140,10 @@ impl Store {
     fn missing_layers(&self) -> Result<HashSet<LayerId>> {
         // Inside a write transaction, so that no commit comes in between.
         self.0.db.write("check the layers", |db| {
-            self.sweep_layers(db)?;
+            self.sweep_files(db)?;
             let rows: HashSet<LayerId> =
                 column(db, "SELECT id FROM layer")?.into_iter().map(LayerId).collect();
-            let found: HashSet<LayerId> =
-                self.layer_directories()?.into_iter().filter_map(|(_, id)| id).collect();
-            Ok(rows.difference(&found).copied().collect())
+            Ok(rows.difference(&self.layer_directories()?).copied().collect())
         })
     }
 

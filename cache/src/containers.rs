@@ -4,11 +4,15 @@
 //! container's directory is `containers/<id>/` ([`Area::Containers`](crate::Area)). Containers are roots: the snapshot that
 //! they stand on is kept.
 
+use std::path::Path;
+use std::{fs, io};
+
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::lease::seconds;
 use crate::prune::ledger;
-use crate::{Error, Result, Snapshot, SnapshotId, Store};
+use crate::root_dir::At as _;
+use crate::{Area, Error, Result, Snapshot, SnapshotId, Store};
 
 /// A container of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,20 +41,29 @@ struct ContainerRow {
 const COLUMNS: &str = "id, name, state, snapshot, created";
 
 impl Containers<'_> {
-    /// Adds a container. Its creation time is now, whatever the record says.
+    /// Adds a container, and makes its directory, in which `prepare` makes what is to be there from the first. Its creation time is
+    /// now, whatever the record says.
+    ///
+    /// The directory is made inside the transaction that adds the row, as a sweep looks for directories without one inside another.
     ///
     /// # Errors
-    /// [`Error::NameInUse`] when another has that id or name.
-    pub fn create(&self, container: &ContainerRecord) -> Result<()> {
+    /// [`Error::NameInUse`] when another has that id or name; else when the directory cannot be made.
+    pub fn create(
+        &self,
+        container: &ContainerRecord,
+        prepare: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<()> {
+        let directory = self.0.area(Area::Containers).join(&container.id);
         // Nanoseconds, so that the order of those made in one second is known.
         let created = (self.0.0.options.now)();
         self.0.0.db.write("create a container", |db| {
             let sql = "INSERT OR IGNORE INTO container (id, name, state, snapshot, created) VALUES (?1, ?2, ?3, ?4, ?5)";
             let snapshot = container.snapshot.id.map(|id| id.0);
-            match db.execute(sql, params![container.id, container.name, container.state, snapshot, created])? {
-                1 => Ok(()),
-                _ => Err(Error::NameInUse(container.name.clone()).into()),
+            if db.execute(sql, params![container.id, container.name, container.state, snapshot, created])? == 0 {
+                return Err(Error::NameInUse(container.name.clone()).into());
             }
+            let made = fs::create_dir(&directory).and_then(|()| prepare(&directory));
+            Ok(made.at("make", &directory)?)
         })
     }
 

@@ -68,7 +68,7 @@ impl Store {
             if kept.is_empty() {
                 delete(db, "layer", layer)?;
                 // Its directory goes with its row.
-                self.sweep_layers(db)?;
+                self.sweep_files(db)?;
             }
             Ok(())
         })

@@ -90,23 +90,13 @@ impl Store {
         self.discard(&aside)
     }
 
-    /// Moves layers and packs that have no row out of the way.
-    pub(super) fn sweep_layers_later(&self) -> Result<()> {
-        let known = |sql| {
-            self.0.db.read("list the layers", |db| {
-                let mut ids = db.prepare_cached(sql)?;
-                Ok(ids.query_map((), |row| row.get(0))?.collect::<Result<HashSet<i64>, _>>()?)
-            })
-        };
-        let (layers, packs) = (known("SELECT id FROM layer")?, known("SELECT id FROM pack")?);
-        let is_known = |id: Option<i64>, known: &HashSet<i64>| id.is_some_and(|id| known.contains(&id));
-        if self.layer_directories()?.into_iter().all(|(_, id)| is_known(id.map(|id| id.0), &layers))
-            && self.pack_files()?.into_iter().all(|(_, id)| is_known(id, &packs))
-        {
+    /// Moves what should have a row and has none out of the way.
+    pub(super) fn sweep_strays(&self) -> Result<()> {
+        if self.0.db.read("look for files without rows", |db| self.strays(db))?.is_empty() {
             return Ok(());
         }
         // As a rule there are none, and what looks like one is being committed right now: looked at again in a transaction.
-        self.0.db.write("sweep the layers", |db| self.sweep_layers(db))
+        self.0.db.write("sweep files without rows", |db| self.sweep_files(db))
     }
 }
 

@@ -22,9 +22,9 @@ mod plan;
 mod state;
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
-use std::{fmt, fs};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use rusqlite::{Connection, Transaction};
 use rustix::fs::FlockOperation;
@@ -40,7 +40,7 @@ use self::state::{Found, State};
 use crate::db::Failure;
 use crate::lease::InUseSince;
 use crate::root_dir::At as _;
-use crate::{LayerId, Result, Store};
+use crate::{Area, LayerId, Result, Store};
 
 /// What may be forgotten. The default is everything that is not in use and takes room of its own.
 #[derive(Clone, Copy, Default)]
@@ -151,7 +151,7 @@ impl Store {
         plan = state.plan(policies, free_bytes);
         self.forget(&mut plan)?;
         self.record_count(&ledger, plan.cache_bytes)?;
-        self.sweep_layers_later()?;
+        self.sweep_strays()?;
         self.sweep_file_lists()?;
         self.builds().sweep()?;
         self.empty_trash()?;
@@ -208,59 +208,52 @@ impl Store {
         State::read(self, db, &Found { blobs, images, downloads, in_use })
     }
 
-    /// Moves layers and packs that have no row out of the way.
+    /// Moves layers, packs and directories of containers that have no row out of the way.
     ///
-    /// Inside a transaction, as a commit gives a layer its name inside the one that adds the row.
-    pub(crate) fn sweep_layers(&self, db: &Transaction<'_>) -> Result<(), Failure> {
-        let layers = self.layer_directories()?.into_iter().map(|(name, id)| (name, id.map(|id| id.0)));
-        let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE id = ?1)";
-        self.sweep_unknown(db, sql, &self.0.layout.directory("layers"), layers)?;
-        let sql = "SELECT EXISTS (SELECT 1 FROM pack WHERE id = ?1)";
-        self.sweep_unknown(db, sql, &self.0.layout.packs(), self.pack_files()?)
+    /// Inside a transaction, as what adds a row gives its file the name inside the same.
+    pub(crate) fn sweep_files(&self, db: &Transaction<'_>) -> Result<(), Failure> {
+        Ok(self.strays(db)?.iter().try_for_each(|stray| self.discard(stray))?)
     }
 
-    fn sweep_unknown(
-        &self,
-        db: &Transaction<'_>,
-        sql: &str,
-        directory: &Path,
-        named: impl IntoIterator<Item = (OsString, Option<i64>)>,
-    ) -> Result<(), Failure> {
-        let mut exists = db.prepare_cached(sql)?;
-        for (name, id) in named {
-            let known = match id {
-                Some(id) => exists.query_row([id], |row| row.get(0))?,
-                None => false,
-            };
-            if !known {
-                self.discard(&directory.join(&name))?;
+    /// The files and directories that should have a row, and have none.
+    fn strays(&self, db: &Connection) -> Result<Vec<PathBuf>, Failure> {
+        let mut strays = Vec::new();
+        for (table, directory) in self.rows_with_files() {
+            let mut exists =
+                db.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1)"))?;
+            for name in names(&directory)? {
+                if !exists.query_row([name.to_str()], |row| row.get(0))? {
+                    strays.push(directory.join(&name));
+                }
             }
         }
-        Ok(())
+        Ok(strays)
     }
 
-    /// What is in `layers/`, with the id that a name stands for.
-    pub(crate) fn layer_directories(&self) -> Result<Vec<(OsString, Option<LayerId>)>> {
-        let named = numbered(&self.0.layout.directory("layers"))?;
-        Ok(named.into_iter().map(|(name, id)| (name, id.map(LayerId))).collect())
+    /// Tables whose rows have a file or directory that is called as the row.
+    fn rows_with_files(&self) -> [(&'static str, PathBuf); 3] {
+        let layout = &self.0.layout;
+        [
+            ("layer", layout.directory("layers")),
+            ("pack", layout.packs()),
+            ("container", layout.area(Area::Containers)),
+        ]
     }
 
-    /// What is in `packs/`, in the same way.
-    fn pack_files(&self) -> Result<Vec<(OsString, Option<i64>)>> {
-        let directory = self.0.layout.packs();
-        if directory.is_dir() { numbered(&directory) } else { Ok(Vec::new()) }
+    /// The layers that have a directory.
+    pub(crate) fn layer_directories(&self) -> Result<HashSet<LayerId>> {
+        let names = names(&self.0.layout.directory("layers"))?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok().map(LayerId)).collect())
     }
 }
 
-/// The names in a directory, with the numbers that they are.
-fn numbered(directory: &Path) -> Result<Vec<(OsString, Option<i64>)>> {
-    let id = |name: &OsStr| name.to_str()?.parse().ok();
-    let names = fs::read_dir(directory).at("list", directory)?.map(|entry| {
-        let name = entry.at("list", directory)?.file_name();
-        let id = id(&name);
-        Ok((name, id))
-    });
-    names.collect()
+/// The names in a directory; none where there is no such directory.
+fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("list", directory)?,
+    };
+    entries.map(|entry| Ok(entry.at("list", directory)?.file_name())).collect()
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn what_a_root_needs_is_kept() {
         snapshot: container.clone(),
         created: 0,
     };
-    store.containers().create(&state).unwrap();
+    store.containers().create(&state, |_| Ok(())).unwrap();
     let (key, of_image) = (record(&store, 1, &cached), record(&store, 2, &image));
     store.content().put(b"garbage").unwrap();
 
@@ -356,6 +356,30 @@ fn an_image_or_a_blob_that_came_after_a_plan_stays() {
     assert!(store.content().contains(used).unwrap() && !store.content().contains(old).unwrap());
     assert_eq!(store.images().list().unwrap()[0].snapshots, [top]);
     assert_eq!(crate::testing::problems(&store), []);
+}
+
+#[test]
+fn what_has_no_row_is_swept() {
+    let store = TestStore::new();
+    let container = |id: &str, name: &str| ContainerRecord {
+        id: id.into(),
+        name: name.into(),
+        state: "{}".into(),
+        snapshot: Snapshot::empty(),
+        created: 0,
+    };
+    store
+        .containers()
+        .create(&container("c1", "one"), |directory| fs::write(directory.join("f"), ""))
+        .unwrap();
+    store.containers().create(&container("c2", "one"), |_| panic!("the name is taken")).unwrap_err();
+    let directory = |id: &str| store.area(Area::Containers).join(id);
+    fs::create_dir(directory("lost")).unwrap();
+    fs::create_dir(store.0.layout.directory("layers").join("999")).unwrap();
+    store.prune(&[]).unwrap();
+    assert!(directory("c1").join("f").exists());
+    assert!(!directory("c2").exists() && !directory("lost").exists());
+    assert!(store.layer_directories().unwrap().is_empty());
 }
 
 /// Results of a megabyte each, numbered from one.

@@ -98,11 +98,11 @@ fn containers_have_names_and_documents() {
         created: 0,
     };
     let containers = store.containers();
-    containers.create(&container("c1", "one")).unwrap();
+    containers.create(&container("c1", "one"), |_| Ok(())).unwrap();
     assert!(
-        matches!(containers.create(&container("c2", "one")), Err(Error::NameInUse(name)) if name == "one")
+        matches!(containers.create(&container("c2", "one"), |_| Ok(())), Err(Error::NameInUse(name)) if name == "one")
     );
-    containers.create(&container("c2", "two")).unwrap();
+    containers.create(&container("c2", "two"), |_| Ok(())).unwrap();
     assert!(matches!(containers.rename("c2", "one"), Err(Error::NameInUse(_))));
     assert!(containers.rename("c2", "three").unwrap());
     assert!(containers.update("c1", |state| Some(format!("{state}2"))).unwrap());

@@ -114,7 +114,8 @@ fn a_client_that_is_killed_at_any_moment_leaves_a_legal_state() {
         }
         assert_eq!(printed(&test, &["ps", "-aq"]), "");
     }
-    printed(&test, &["volume", "prune", "-f"]);
+    // A directory, or a volume, that no container came to have.
+    printed(&test, &["system", "prune", "--volumes", "-f"]);
     clean_up(&test, &["early"]);
     test.assert_sound();
 }

@@ -44,7 +44,7 @@ use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::{Area, ContainerRecord, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
-pub use client::{Event, Held, Session, StartOptions, Started};
+pub use client::{Event, Held, IdleMonitor, Session, StartOptions, Started};
 pub use copy::{CopyError, Place, copy, read_archive, write_archive};
 pub use error::ContainerError;
 pub use files::{ChangeKind, Files};
@@ -129,18 +129,10 @@ impl Containers {
         Ok(container)
     }
 
-    /// Makes a container's directory, and then its row.
     fn insert(&self, record: &ContainerRecord) -> Result<(), ContainerError> {
-        let directory = self.directory(&record.id);
         // Made once: who looks for it later finds that of a container that is there, or none.
-        fs::create_dir_all(&directory)
-            .and_then(|()| File::create(directory.join(LOCK)))
-            .map_err(ContainerError::io("make", &directory))?;
-        self.store.containers().create(record).map_err(|error| {
-            // Without a row it is garbage, and would be removed as such.
-            drop(fs::remove_dir_all(&directory));
-            self.name_error(error)
-        })
+        let lock = |directory: &Path| File::create(directory.join(LOCK)).map(drop);
+        self.store.containers().create(record, lock).map_err(|error| self.name_error(error))
     }
 
     /// The container with this whole id.
