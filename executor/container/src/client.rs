@@ -18,9 +18,28 @@ use crate::spec::{Attachment, NetworkMode, overlay};
 use crate::state::{Action, Status};
 use crate::{Container, ContainerError, Containers, SOCKET, generate_id};
 
+/// A monitor that was started and waits to be told its container. It ends when this is dropped.
+///
+/// To start one costs the time of an `execve`, which passes while the caller still makes the container.
+#[derive(Debug)]
+pub struct IdleMonitor(UnixStream);
+
+impl IdleMonitor {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When this program cannot be executed again.
+    pub fn start() -> Result<Self, ContainerError> {
+        let (socket, _child) = rbuild_executor::detached::start(MONITOR_NAME)?;
+        Ok(Self(socket))
+    }
+}
+
 /// How a container is started.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StartOptions {
+    /// Its monitor.
+    pub monitor: IdleMonitor,
     /// Whether the store marks its layers with `user.` attributes, as in user namespaces.
     pub user_xattrs: bool,
     /// Whether files cannot be given to others than their maker.
@@ -131,7 +150,6 @@ impl Containers {
         if options.attach.is_some() {
             self.note(container, "attach", []);
         }
-        let (socket, _child) = rbuild_executor::detached::start(MONITOR_NAME)?;
         let launch = Launch {
             root: self.store().root().to_owned(),
             user_xattrs: options.user_xattrs,
@@ -142,7 +160,7 @@ impl Containers {
             size: options.size,
             attach: options.attach,
         };
-        begin(socket, Request::Launch(Box::new(launch)))
+        begin(options.monitor.0, Request::Launch(Box::new(launch)))
     }
 
     /// Takes part in a container that runs.

@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal as _};
 
-use rbuild_container::{Attach, Container, ContainerError, Containers, StartOptions, Started, Status, Stop};
+use rbuild_container::{
+    Attach, Container, ContainerError, Containers, IdleMonitor, StartOptions, Started, Status, Stop,
+};
 
 use rbuild_executor::Stubs;
 
@@ -24,15 +26,16 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     let part = part(&args.leave, options.tty, part_of(&args.attach, options.interactive).stdin)?;
     // Before any thread, as they inherit the mask; so the session that signals go to comes later.
     let target = forward_signals(options.tty, args.leave.sig_proxy)?;
+    let monitor = IdleMonitor::start().map_err(run_failure)?;
     let created = Created::new(app, options, !args.detach)?;
     let Created { containers, container } = &created;
+    let attach = (!args.detach).then(|| part_of(&args.attach, options.interactive));
+    let raw = (!args.detach && options.tty && options.interactive).then(RawTerminal::enter).flatten();
+    let start = |options| start_one(containers, container, options, run_failure);
+    let started = created.or_removed(self::options(app, monitor, attach).and_then(start))?;
     if args.detach {
-        created.or_removed(start_one(app, containers, container, None, run_failure))?;
         return print(&format!("{}\n", container.id)).map(|()| 0);
     }
-    let attach = part_of(&args.attach, options.interactive);
-    let raw = (options.tty && options.interactive).then(RawTerminal::enter).flatten();
-    let started = created.or_removed(start_one(app, containers, container, Some(attach), run_failure))?;
     let session = target.get_or_init(|| started.session);
     match attend(session, &part, raw) {
         Ok(outcome) => Ok(exit_code(outcome)),
@@ -82,7 +85,7 @@ pub(super) fn start(app: &App, args: &StartArgs) -> Result<u8, Failure> {
     let session = if container.is_running() {
         containers.attach(&container, attach).map_err(failure)?
     } else {
-        start_one(app, &containers, &container, Some(attach), failure)?.session
+        start_now(app, &containers, &container, Some(attach))?.session
     };
     attend(target.get_or_init(|| session), &part, raw).map(exit_code).map_err(failure)
 }
@@ -113,7 +116,7 @@ pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
         let container = containers.find(name).map_err(failure)?;
         containers.stop(&container, stop).map_err(failure)?;
         let stopped = containers.get(&container.id).map_err(failure)?;
-        start_one(app, &containers, &stopped, None, failure)?;
+        start_now(app, &containers, &stopped, None)?;
         print(&format!("{name}\n"))
     })
 }
@@ -122,29 +125,42 @@ pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
 fn start_stopped(app: &App, containers: &Containers, container: &Container) -> Result<(), Failure> {
     container.check(rbuild_container::Action::Start).map_err(failure)?;
     match container.state.status {
-        Status::Created | Status::Exited(_) => start_one(app, containers, container, None, failure).map(drop),
+        Status::Created | Status::Exited(_) => start_now(app, containers, container, None).map(drop),
         _ => Ok(()),
     }
 }
 
-fn start_one(
+fn start_now(
     app: &App,
     containers: &Containers,
     container: &Container,
     attach: Option<Attach>,
-    refused: fn(ContainerError) -> Failure,
 ) -> Result<Started, Failure> {
+    let options = options(app, IdleMonitor::start().map_err(failure)?, attach)?;
+    start_one(containers, container, options, failure)
+}
+
+fn options(app: &App, monitor: IdleMonitor, attach: Option<Attach>) -> Result<StartOptions, Failure> {
     let store = app.store()?;
     let stubs = rbuild_solver::local::make_stubs(&store.area(rbuild_cache::Area::Stubs), Stubs::CONTAINER)
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-    let options = StartOptions {
+    Ok(StartOptions {
+        monitor,
         user_xattrs: app.in_user_namespace(),
         squash_owners: app.single_id(),
         stubs,
         networks: app.networks_directory(),
         size: terminal::size(),
         attach,
-    };
+    })
+}
+
+fn start_one(
+    containers: &Containers,
+    container: &Container,
+    options: StartOptions,
+    refused: fn(ContainerError) -> Failure,
+) -> Result<Started, Failure> {
     let started = containers.start(container, options).map_err(refused)?;
     for warning in &started.warnings {
         eprint(&format!("WARNING: {warning}\n"));

@@ -83,14 +83,18 @@ struct Current {
 
 /// Runs a monitor, whose first client is at the other end of `socket`. Returns when its container has ended.
 pub fn run(socket: UnixStream, clock: Clock) {
+    // What does not depend on the container is made while the client may still be making that.
+    let executor = Executor::new(ExecutorOptions::default());
+    CgroupSupport::get();
     let Ok(Opening { version: VERSION, request: Request::Launch(launch) }) = expect(&socket) else { return };
     let attach = launch.attach;
-    let opened = Monitor::open(*launch, clock).and_then(|(monitor, lock)| {
+    let begin = || {
+        let (monitor, lock) = Monitor::open(*launch, clock, executor?)?;
         let listener = monitor.listen()?;
         let (running, warnings) = monitor.start()?;
-        Ok((monitor, lock, listener, running, warnings))
-    });
-    match opened {
+        Ok::<_, ContainerError>((monitor, lock, listener, running, warnings))
+    };
+    match begin() {
         Ok((monitor, lock, listener, running, warnings)) => {
             // A client that went away meanwhile loses nothing but the word.
             drop(send(&socket, &Reply::Started { warnings }));
@@ -123,7 +127,7 @@ impl Failed {
 }
 
 impl Monitor {
-    fn open(launch: Launch, clock: Clock) -> Result<(Arc<Self>, File), ContainerError> {
+    fn open(launch: Launch, clock: Clock, executor: Executor) -> Result<(Arc<Self>, File), ContainerError> {
         let options = StoreOptions {
             xattrs: if launch.user_xattrs { OverlayXattrs::User } else { OverlayXattrs::Trusted },
             owners: if launch.squash_owners { Owners::Squash } else { Owners::Keep },
@@ -136,7 +140,6 @@ impl Monitor {
         let container = containers.get(&launch.id)?;
         let lock = containers.lock(&container)?;
         end_leftovers(&container);
-        let executor = Executor::new(ExecutorOptions::default())?;
         let networks = Networks::new(launch.networks.clone());
         let monitor = Self {
             containers,
