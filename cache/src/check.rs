@@ -137,13 +137,21 @@ impl Store {
         Ok(())
     }
 
+    /// The layers whose directories are not there; those that are told from such a one are not whole either.
     fn missing_layers(&self) -> Result<HashSet<LayerId>> {
         // Inside a write transaction, so that no commit comes in between.
         self.0.db.write("check the layers", |db| {
             self.sweep_files(db)?;
             let rows: HashSet<LayerId> =
                 column(db, "SELECT id FROM layer")?.into_iter().map(LayerId).collect();
-            Ok(rows.difference(&self.layer_directories()?).copied().collect())
+            let mut missing: HashSet<LayerId> =
+                rows.difference(&self.layer_directories()?).copied().collect();
+            let mut deltas = db.prepare_cached("SELECT id, base FROM layer WHERE base IS NOT NULL")?;
+            for delta in deltas.query_map((), |row| Ok((LayerId(row.get(0)?), LayerId(row.get(1)?))))? {
+                let (delta, base) = delta?;
+                missing.extend(missing.contains(&base).then_some(delta));
+            }
+            Ok(missing)
         })
     }
 

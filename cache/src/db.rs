@@ -8,7 +8,7 @@
 //! # Versions
 //!
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
-//! has layers that are trees. Who changes
+//! has layers that are trees, version 5 layers that are told from others. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -30,7 +30,8 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,7 +50,12 @@ CREATE TABLE layer_pack (
 CREATE INDEX layer_pack_by_pack ON layer_pack(pack);
 -- They were whole seconds, and are nanoseconds.
 UPDATE container SET created = created * 1000000000;
-"];
+",
+    "
+ALTER TABLE layer ADD COLUMN base INTEGER REFERENCES layer(id);
+CREATE INDEX layer_by_base ON layer(base) WHERE base IS NOT NULL;
+",
+];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
 
@@ -77,8 +83,11 @@ CREATE TABLE layer (
     content_digest BLOB,
     created INTEGER NOT NULL
     -- The digest of the image that it is; NULL: it is a directory.
-    , image BLOB) STRICT;
+    , image BLOB,
+    -- The layer on top of whose directory its own is to be seen; NULL: its own is all there is.
+    base INTEGER REFERENCES layer(id)) STRICT;
 CREATE INDEX layer_unmeasured ON layer(id) WHERE disk_size_bytes IS NULL;
+CREATE INDEX layer_by_base ON layer(base) WHERE base IS NOT NULL;
 
 -- Files that hold contents which layers share.
 CREATE TABLE pack (

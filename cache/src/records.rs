@@ -160,6 +160,29 @@ impl Records<'_> {
         })
     }
 
+    /// What the last runs of an operation in a project gave, the newest first, as far as it is there. Stamps nothing.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn last_outputs(
+        &self,
+        op_digest: &[u8; 32],
+        project: &str,
+        count: u32,
+    ) -> Result<Vec<Vec<Snapshot>>> {
+        self.0.0.db.read("look for earlier runs of a step", |db| {
+            let sql = "SELECT outputs FROM result WHERE op_digest = ?1 AND project = ?2
+                ORDER BY id DESC LIMIT ?3";
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map(params![op_digest, project, count], |row| row.get(0))?;
+            let mut runs = Vec::new();
+            for packed in rows.collect::<Result<Vec<Vec<u8>>, _>>()? {
+                runs.extend(snapshots(db, &packed)?);
+            }
+            Ok(runs)
+        })
+    }
+
     /// The record that a step is best compared with, to say how it differs: the newest of the same operation in the project, then of
     /// the same place in the project, then of the same operation, then of the same words. Stamps nothing.
     ///
@@ -375,12 +398,15 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<(RecordRow, Vec<u8>)> {
 
 /// Looks up the snapshots of a row. A record that names one which is gone is of no use: a miss, not an error.
 fn complete(db: &Connection, (mut row, outputs): (RecordRow, Vec<u8>)) -> Result<Option<RecordRow>, Failure> {
-    for id in unpack("result", &outputs)? {
-        let snapshot = if id == 0 { Some(Snapshot::empty()) } else { find_snapshot(db, SnapshotId(id))? };
-        let Some(snapshot) = snapshot else { return Ok(None) };
-        row.record.outputs.push(snapshot);
-    }
+    let Some(outputs) = snapshots(db, &outputs)? else { return Ok(None) };
+    row.record.outputs = outputs;
     Ok(Some(row))
+}
+
+/// The snapshots with these ids; `None` if one is gone.
+fn snapshots(db: &Connection, packed: &[u8]) -> Result<Option<Vec<Snapshot>>, Failure> {
+    let find = |id| if id == 0 { Ok(Some(Snapshot::empty())) } else { find_snapshot(db, SnapshotId(id)) };
+    unpack("result", packed)?.into_iter().map(find).collect()
 }
 
 fn read_trace(row: &Row<'_>) -> rusqlite::Result<RecordedTrace> {

@@ -51,8 +51,12 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
+        Self::with(&OPTIONS)
+    }
+
+    pub(crate) fn with(options: &StoreOptions) -> Self {
         let directory = TempDir::new();
-        Self { store: open(&directory.path().join("store")), directory }
+        Self { store: Store::open(&directory.path().join("store"), options).unwrap(), directory }
     }
 
     /// Another handle on the same store, as another process would have.

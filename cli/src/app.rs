@@ -325,6 +325,7 @@ fn layer_form(given: Option<LayersArg>) -> Result<LayerForm, Failure> {
     Ok(match asked {
         Some(LayersArg::Auto) => LayerForm::Auto,
         None | Some(LayersArg::Directory) => LayerForm::Directory,
+        Some(LayersArg::Delta) => LayerForm::Delta,
         Some(LayersArg::Tree) => LayerForm::Tree,
     })
 }

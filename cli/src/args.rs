@@ -76,10 +76,12 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LayersArg {
-    /// As trees where these can be mounted, if there are many files.
+    /// As trees where these can be mounted, if there are many files; else as deltas.
     Auto,
     /// As directories.
     Directory,
+    /// As what differs from what the same copy left before, where that can be mounted.
+    Delta,
     /// As trees where these can be mounted.
     Tree,
 }

@@ -5,6 +5,7 @@ mod cache_mounts;
 mod caching;
 mod contexts;
 mod damage;
+mod deltas;
 mod diagnostics;
 mod history;
 mod instructions;

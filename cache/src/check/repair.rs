@@ -48,30 +48,37 @@ impl Store {
         }
     }
 
-    /// Forgets a layer, the snapshots that have it and the results that gave these. What a container needs stays.
+    /// Forgets a layer, those that are told from it, the snapshots that have one and the results that gave these. What a container
+    /// needs stays.
     fn forget_layer(&self, layer: i64) -> Result<()> {
         self.0.db.write("forget a layer", |db| {
-            let (gone, kept) = snapshots_with(db, layer)?;
-            for result in column::<i64>(db, "SELECT id FROM result")? {
-                if outputs(db, result)?.iter().any(|output| gone.contains(output) || kept.contains(output)) {
-                    delete(db, "result", result)?;
-                }
-            }
-            for snapshot in gone {
-                db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
-                delete(db, "snapshot", snapshot)?;
-            }
-            // What is wrong may be in its packs.
-            let sql =
-                "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
-            db.prepare_cached(sql)?.execute([layer])?;
-            if kept.is_empty() {
-                delete(db, "layer", layer)?;
-                // Its directory goes with its row.
-                self.sweep_files(db)?;
-            }
-            Ok(())
+            let deltas = column::<i64>(db, &format!("SELECT id FROM layer WHERE base = {layer}"))?;
+            deltas.into_iter().chain([layer]).try_for_each(|layer| self.forget_one_layer(db, layer))
         })
+    }
+
+    fn forget_one_layer(&self, db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
+        let (gone, kept) = snapshots_with(db, layer)?;
+        for result in column::<i64>(db, "SELECT id FROM result")? {
+            if outputs(db, result)?.iter().any(|output| gone.contains(output) || kept.contains(output)) {
+                delete(db, "result", result)?;
+            }
+        }
+        for snapshot in gone {
+            db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
+            delete(db, "snapshot", snapshot)?;
+        }
+        // What is wrong may be in its packs.
+        let sql = "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
+        db.prepare_cached(sql)?.execute([layer])?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE base = ?1)";
+        let is_base: bool = db.prepare_cached(sql)?.query_row([layer], |row| row.get(0))?;
+        if kept.is_empty() && !is_base {
+            delete(db, "layer", layer)?;
+            // Its directory goes with its row.
+            self.sweep_files(db)?;
+        }
+        Ok(())
     }
 }
 

@@ -40,7 +40,9 @@ pub(super) struct Looked {
     pub(super) digest: Blake3,
     /// How many bytes were read to know.
     pub(super) read_bytes: u64,
-    fingerprint: Fingerprint,
+    pub(super) fingerprint: Fingerprint,
+    /// How many names it has.
+    pub(super) names: u64,
     /// What there is to be remembered.
     news: News,
 }
@@ -132,7 +134,8 @@ fn look_at(
     let Learnt { stat, substance, read_bytes, news } = learnt;
     let facts = Facts::of(&stat, walk.options.owner);
     let digest = if whiteout { whiteout_digest() } else { facts.digest(substance.content, substance.xattrs) };
-    Ok(Looked { facts, substance, digest, read_bytes, fingerprint: Fingerprint::of(&stat), news })
+    let (fingerprint, names) = (Fingerprint::of(&stat), stat.st_nlink);
+    Ok(Looked { facts, substance, digest, read_bytes, fingerprint, names, news })
 }
 
 fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Result<Learnt, Errno> {

@@ -18,6 +18,7 @@
 
 mod file;
 mod fold;
+mod scan;
 mod seen;
 mod stat_cache;
 mod tree;
@@ -29,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use thiserror::Error;
 
+pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
 pub use self::seen::Seen;
 pub use self::stat_cache::{DirectoryId, KnownContents, MemoryStatCache, StatCache};
 pub(crate) use self::tree::digest_of_tree;

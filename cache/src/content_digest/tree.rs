@@ -39,12 +39,16 @@ fn file(tree: &Tree, inode: &Inode) -> Option<Blake3> {
         Kind::Symlink(target) => Some(*blake3::hash(target).as_bytes()),
         Kind::Special(..) => None,
     };
-    let counted = inode.attributes.xattrs.iter().filter(|(name, _)| counts(name, TreeOwner::Keep));
-    let counted: Xattrs = counted.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Some(facts(inode).digest(content, digest_attributes(&counted)))
+    Some(facts(inode).digest(content, attributes_digest(inode)))
 }
 
-fn facts(inode: &Inode) -> Facts {
+pub(super) fn attributes_digest(inode: &Inode) -> Option<Blake3> {
+    let counted = inode.attributes.xattrs.iter().filter(|(name, _)| counts(name, TreeOwner::Keep));
+    let counted: Xattrs = counted.map(|(name, value)| (name.clone(), value.clone())).collect();
+    digest_attributes(&counted)
+}
+
+pub(super) fn facts(inode: &Inode) -> Facts {
     let (size_bytes, device) = match &inode.kind {
         Kind::File(content) => (content.size_bytes, 0),
         Kind::Special(_, device) => (0, *device),

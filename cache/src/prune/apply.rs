@@ -142,7 +142,7 @@ impl Stays {
         Ok(())
     }
 
-    /// Returns the layers that went.
+    /// Returns the layers that went; one that another is told from has to stay as long as that.
     fn forget_layers(
         &mut self,
         db: &Transaction<'_>,
@@ -154,7 +154,11 @@ impl Stays {
             self.layers.extend(unpack("snapshot", &layers?)?);
         }
         let mut gone = Vec::new();
+        let mut is_base = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM layer WHERE base = ?1)")?;
         for layer in batch.iter().filter(|layer| !self.layers.contains(layer)) {
+            if is_base.query_row([layer], |row| row.get(0))? {
+                continue;
+            }
             forget_archives(db, *layer)?;
             db.prepare_cached("DELETE FROM layer WHERE id = ?1")?.execute([layer])?;
             gone.push(*layer);

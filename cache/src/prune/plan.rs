@@ -19,6 +19,7 @@ pub(super) struct Plan {
     removed: Vec<Option<i64>>,
     pub(super) results: Vec<Doomed>,
     pub(super) snapshots: Vec<Doomed>,
+    /// The newest first: one that another is told from is older than that.
     pub(super) layers: Vec<i64>,
     pub(super) packs: Vec<Doomed>,
     pub(super) blobs: Vec<Blob>,
@@ -169,6 +170,7 @@ impl<'a> Planner<'a> {
                 What::Mutable(mutable) => plan.mutables.push(mutable.clone()),
             }
         }
+        plan.layers.reverse();
         plan
     }
 }

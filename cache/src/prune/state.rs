@@ -110,7 +110,8 @@ struct Builder<'a> {
     state: State,
     in_use: Option<InUseSince>,
     layers: HashMap<i64, PieceId>,
-    packs_of: HashMap<i64, Vec<PieceId>>,
+    /// What a layer needs beside its own piece: its packs, or the layer that it is told from.
+    needs_of: HashMap<i64, Vec<PieceId>>,
     blobs: HashMap<Digest, PieceId>,
     blobs_of: HashMap<i64, Vec<PieceId>>,
     downloads: &'a HashSet<Digest>,
@@ -130,7 +131,7 @@ impl State {
             state: Self::default(),
             in_use: found.in_use,
             layers: HashMap::new(),
-            packs_of: HashMap::new(),
+            needs_of: HashMap::new(),
             blobs: HashMap::new(),
             blobs_of: HashMap::new(),
             downloads: found.downloads,
@@ -250,15 +251,19 @@ impl Builder<'_> {
     }
 
     fn add_layers(&mut self, db: &Connection) -> Result<(), Failure> {
-        let sql = "SELECT id, coalesce(disk_size_bytes, 0), created FROM layer ORDER BY id";
-        for (id, size_bytes, created) in
-            rows(db, sql, |row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?
-        {
+        let sql = "SELECT id, coalesce(disk_size_bytes, 0), created, base FROM layer ORDER BY id";
+        for (id, size_bytes, created, base) in rows(db, sql, |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Option<i64>>(3)?))
+        })? {
             let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
             let in_use = self.is_in_use(created);
             let piece =
                 self.add_piece(Piece { what: What::Layer(id), size_bytes, last_used: created, in_use });
             self.layers.insert(id, piece);
+            // A base is older than what is told from it.
+            if let Some(base) = base.and_then(|base| self.layers.get(&base)) {
+                self.needs_of.insert(id, vec![*base]);
+            }
         }
         Ok(())
     }
@@ -277,7 +282,7 @@ impl Builder<'_> {
         for (layer, pack) in
             rows(db, "SELECT layer, pack FROM layer_pack", |row| Ok((row.get(0)?, row.get(1)?)))?
         {
-            self.packs_of.entry(layer).or_default().extend(packs.get::<i64>(&pack));
+            self.needs_of.entry(layer).or_default().extend(packs.get::<i64>(&pack));
         }
         Ok(())
     }
@@ -316,7 +321,7 @@ impl Builder<'_> {
             let mut pieces = Vec::new();
             for layer in unpack("snapshot", &packed)? {
                 pieces.extend(self.blobs_of.get(&layer).into_iter().flatten());
-                pieces.extend(self.packs_of.get(&layer).into_iter().flatten());
+                pieces.extend(self.needs_of.get(&layer).into_iter().flatten());
                 pieces.extend(self.layers.get(&layer));
             }
             let is_part = |part: &&Vec<u8>| packed.starts_with(part);
@@ -400,7 +405,7 @@ impl Builder<'_> {
             let mut pieces: Vec<PieceId> = PieceId::try_from(index).into_iter().collect();
             let (kind, id, description) = match &piece.what {
                 What::Layer(id) => {
-                    pieces.extend(self.packs_of.get(id).into_iter().flatten());
+                    pieces.extend(self.needs_of.get(id).into_iter().flatten());
                     with_layers.extend(&pieces[1..]);
                     (ItemKind::Leftover, id.to_string(), "layer that nothing needs")
                 }

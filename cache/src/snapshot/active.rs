@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::ThreadPool;
 use rusqlite::Transaction;
 
+use super::delta::Delta;
 use super::layers::{Archive, insert_archive};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::plain::{Baseline, PlainTree};
@@ -80,7 +81,7 @@ impl Store {
         if lowers.len() < 2 {
             lowers.push(self.0.layout.directory("empty"));
         }
-        Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount()
+        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
     }
 
     /// Mounts a snapshot under a writable layer that outlives this process: a container's. `directory` is given `upper` and
@@ -109,7 +110,7 @@ impl Store {
         make_directory(&work)?;
         let upper = Upper { upper: &upper, work: &work, volatile: durability == Durability::Volatile };
         let lowers = self.lowers(snapshot, stubs)?;
-        Overlay { lowers, upper: Some(upper), xattrs: self.xattrs() }.mount()
+        Overlay { lowers, upper: Some(upper), xattrs: self.xattrs(), one_device: true }.mount()
     }
 
     /// The directories of a snapshot, top first, with `stubs` below all. At least one.
@@ -131,6 +132,10 @@ impl ActiveSnapshot {
         &self.parent
     }
 
+    pub(super) const fn store(&self) -> &Store {
+        &self.directory.store
+    }
+
     /// The directory that becomes the layer, in overlayfs's form. Not to be written while a mount is in use.
     pub fn upper(&self) -> &Path {
         &self.directory.upper
@@ -144,6 +149,18 @@ impl ActiveSnapshot {
     /// # Errors
     /// When overlayfs cannot be mounted here.
     pub fn mount(&self, stubs: Option<&Path>) -> Result<MountedRoot> {
+        self.mount_with(stubs, true)
+    }
+
+    /// The same for what no program sees, and overlayfs is to leave no marks in that mean nothing.
+    ///
+    /// # Errors
+    /// As [`mount`](Self::mount).
+    pub fn mount_to_copy(&self) -> Result<MountedRoot> {
+        self.mount_with(None, false)
+    }
+
+    fn mount_with(&self, stubs: Option<&Path>, one_device: bool) -> Result<MountedRoot> {
         if let Some(plain) = self.plain(stubs)? {
             return MountedRoot::plain(&plain.root);
         }
@@ -151,7 +168,7 @@ impl ActiveSnapshot {
         let directory = &self.directory;
         let upper = Upper { upper: &directory.upper, work: &directory.work, volatile: true };
         let lowers = directory.store.lowers(&self.parent, stubs)?;
-        Overlay { lowers, upper: Some(upper), xattrs: directory.store.xattrs() }.mount()
+        Overlay { lowers, upper: Some(upper), xattrs: directory.store.xattrs(), one_device }.mount()
     }
 
     /// The same as a plain directory, in a store that mounts nothing; the tree is made with the first call.
@@ -187,6 +204,12 @@ impl ActiveSnapshot {
         Ok(())
     }
 
+    /// Makes the layer one that is told from another. To be done once, and last: it is not seen in mounts of this.
+    pub fn tell_from(&mut self, delta: Delta) {
+        debug_assert!(self.directory.graft.is_none(), "a tree is told from nothing");
+        self.directory.delta = Some(delta);
+    }
+
     /// Makes of a plain tree the layer that overlayfs would have made.
     fn reduce(&self) -> Result<()> {
         let ActiveDirectory { store, path, upper, baseline, .. } = &self.directory;
@@ -215,12 +238,14 @@ impl ActiveSnapshot {
     /// Commits a layer that came as an archive, or was made here; `created` is when, Unix seconds, where that was not now.
     pub(super) fn commit_as(mut self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
         self.reduce()?;
-        let ActiveDirectory { store, path, upper, graft, .. } = &mut self.directory;
+        let ActiveDirectory { store, path, upper, graft, delta, .. } = &mut self.directory;
+        delta.as_ref().map_or(Ok(()), |delta| delta.mark_removed(upper, store.xattrs()))?;
+        let base = delta.as_ref().map(Delta::base);
         let grown = graft.take().map(|graft| graft.grow(upper, path)).transpose()?;
         let stamp = store.stamp();
         let created = created.map_or(stamp, stamp_of);
         let snapshot = store.0.db.write("commit a layer", |db| {
-            let layer = insert_layer(db, created, grown.as_ref())?;
+            let layer = insert_layer(db, created, grown.as_ref(), base)?;
             archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
             let packs = grown.as_ref().map_or(&[][..], |grown| &grown.packs);
             store.insert_packs(db, layer, packs, stamp)?;
@@ -239,10 +264,16 @@ impl ActiveSnapshot {
 }
 
 /// `created` is a stamp.
-fn insert_layer(db: &Transaction<'_>, created: i64, grown: Option<&Grown>) -> Result<LayerId, Failure> {
-    let sql = "INSERT INTO layer (created, image, content_digest) VALUES (?1, ?2, ?3)";
+fn insert_layer(
+    db: &Transaction<'_>,
+    created: i64,
+    grown: Option<&Grown>,
+    base: Option<LayerId>,
+) -> Result<LayerId, Failure> {
+    let sql = "INSERT INTO layer (created, image, content_digest, base) VALUES (?1, ?2, ?3, ?4)";
     let image = grown.map(|grown| grown.image_digest);
-    db.prepare_cached(sql)?.execute((created, image, grown.and_then(|grown| grown.content_digest)))?;
+    let content_digest = grown.and_then(|grown| grown.content_digest);
+    db.prepare_cached(sql)?.execute((created, image, content_digest, base.map(|base| base.0)))?;
     Ok(LayerId(db.last_insert_rowid()))
 }
 
@@ -270,6 +301,8 @@ struct ActiveDirectory {
     baseline: OnceLock<Baseline>,
     /// The tree that it takes, where there is one.
     graft: Option<Box<Graft>>,
+    /// What it is told from, where it is.
+    delta: Option<Delta>,
     store: Store,
     /// Holds the lock.
     _directory: File,
@@ -285,6 +318,7 @@ impl ActiveDirectory {
             mounted_before: AtomicBool::new(false),
             baseline: OnceLock::new(),
             graft: None,
+            delta: None,
             store: store.clone(),
             _directory: lock,
         };

@@ -22,7 +22,7 @@ impl Store {
         self.touch(snapshot)?;
         let mut lowers = vec![upper];
         lowers.extend(self.lowers(snapshot, None)?);
-        Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount()
+        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
     }
 
     /// Makes a layer on top of `parent` of a copy of a directory in overlayfs's form.

@@ -1,4 +1,4 @@
-//! Layers that are images: mounted when they are first needed, for as long as the handle lives.
+//! Layers that are images or deltas: mounted when they are first needed, for as long as the handle lives.
 //!
 //! A layer's image is compressed where it is; it is mounted from a file without a name, which goes with the mount. On the way it is
 //! compared with its digest, so no image is mounted that was not made here.
@@ -31,17 +31,39 @@ pub enum LayerForm {
     /// As directories.
     #[default]
     Directory,
+    /// As what differs from the layer that the same copy left before, however much, where that can be mounted.
+    Delta,
     /// As trees, however small, where these can be mounted.
     Tree,
 }
 
-/// What a handle knows of layers that are trees.
+/// What is under a layer's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All of it, as a directory.
+    Directory,
+    /// The image with this digest, and its packs in their order.
+    Image {
+        /// Of the image as it is mounted.
+        digest: Blake3,
+        /// By their rows.
+        packs: Vec<i64>,
+    },
+    /// What it has that another layer, a directory, has not.
+    Delta {
+        /// That one.
+        base: LayerId,
+    },
+}
+
+/// What a handle knows of layers that are mounted.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     mounted: Mutex<HashMap<LayerId, Arc<MountedRoot>>>,
     /// Those that this handle made, and whose archives were not asked for yet.
     grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
     support: OnceLock<Result<(), String>>,
+    pub(super) delta_support: OnceLock<Result<(), String>>,
 }
 
 /// How many trees are remembered until somebody asks for their archives.
@@ -60,10 +82,7 @@ impl Store {
         if self.xattrs() == OverlayXattrs::User {
             return Err("the kernel mounts no images in a user namespace".to_owned());
         }
-        self.mount_sample().map_err(|error| match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        })
+        self.mount_sample().map_err(|error| reason(&error))
     }
 
     /// Mounts an image with nothing in it, with a pack of one block, and an overlay on it.
@@ -73,28 +92,32 @@ impl Store {
         let pack = self.nameless(&[0; erofs::BLOCK_BYTES as usize])?;
         let mounted = mount_image(&image, &[pack])?;
         let lowers = vec![proc_path(&mounted), self.0.layout.directory("empty")];
-        Overlay { lowers, upper: None, xattrs: self.xattrs() }.mount().map(drop)
+        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount().map(drop)
     }
 
     /// The directory of a layer: where it is, or where it is mounted. Good as long as this handle.
     pub(super) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
-        let path = self.0.layout.layer(layer);
-        if path.is_dir() {
-            return Ok(path);
-        }
         let mut mounted = self.0.images.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = mounted.get(&layer) {
             return Ok(proc_path(&**root));
         }
-        let root = Arc::new(self.mount_layer(layer)?);
+        let Some(root) = self.mount_layer(layer)? else { return Ok(self.0.layout.layer(layer)) };
+        let root = Arc::new(root);
         let path = proc_path(&*root);
         mounted.insert(layer, root);
         Ok(path)
     }
 
-    /// Mounts a layer that is an image.
-    pub(super) fn mount_layer(&self, layer: LayerId) -> Result<MountedRoot> {
-        let (digest, packs) = self.image_of(layer)?.ok_or(Error::LayerMissing(layer))?;
+    /// Mounts a layer; `None` if it is a directory.
+    pub(super) fn mount_layer(&self, layer: LayerId) -> Result<Option<MountedRoot>> {
+        match self.kept(layer)? {
+            Kept::Directory => Ok(None),
+            Kept::Image { digest, packs } => self.mount_image(layer, digest, packs).map(Some),
+            Kept::Delta { base } => self.mount_delta(layer, base).map(Some),
+        }
+    }
+
+    fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<i64>) -> Result<MountedRoot> {
         let open = |pack: i64| {
             let path = self.0.layout.pack(pack);
             Ok(File::open(&path).at("open", &path)?)
@@ -120,16 +143,21 @@ impl Store {
         }
     }
 
-    /// The digest of a layer's image, and its packs in their order; `None` if it is none.
-    pub(crate) fn image_of(&self, layer: LayerId) -> Result<Option<(Blake3, Vec<i64>)>> {
-        self.0.db.read("look up a layer's image", |db| {
-            let sql = "SELECT image FROM layer WHERE id = ?1";
-            let image = db.prepare_cached(sql)?.query_row([layer.0], |row| row.get::<_, Option<Blake3>>(0));
-            let Some(image) = image.optional()?.flatten() else { return Ok(None) };
+    /// What is under a layer's name.
+    pub(crate) fn kept(&self, layer: LayerId) -> Result<Kept> {
+        self.0.db.read("look up a layer", |db| {
+            let sql = "SELECT image, base FROM layer WHERE id = ?1";
+            let row = db.prepare_cached(sql)?.query_row([layer.0], |row| Ok((row.get(0)?, row.get(1)?)));
+            let (image, base): (Option<Blake3>, Option<i64>) =
+                row.optional()?.ok_or(Error::LayerMissing(layer))?;
+            if let Some(base) = base {
+                return Ok(Kept::Delta { base: LayerId(base) });
+            }
+            let Some(digest) = image else { return Ok(Kept::Directory) };
             let mut packs =
                 db.prepare_cached("SELECT pack FROM layer_pack WHERE layer = ?1 ORDER BY number")?;
             let packs = packs.query_map([layer.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            Ok(Some((image, packs)))
+            Ok(Kept::Image { digest, packs })
         })
     }
 
@@ -189,5 +217,13 @@ impl Store {
         fs::create_dir_all(&packs).at("create", &packs)?;
         super::active::move_in(self, path, &self.0.layout.pack(id))?;
         Ok(id)
+    }
+}
+
+/// An error and what caused it.
+pub(super) fn reason(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

@@ -11,12 +11,13 @@
 //! *detached*, as a descriptor that can be used as a directory, cloned or moved to a place, and that is unmounted with
 //! its last reference. Nothing has to be cleaned up after a process that was killed.
 //!
-//! A layer is a directory, or an image of a [tree](crate::tree) (`image`). Callers see ids, mounts and archives, no path of a committed
-//! layer.
+//! A layer is a directory, an image of a [tree](crate::tree) (`image`), or what differs from another that is a directory (`delta`). Callers
+//! see ids, mounts and archives, no path of a committed layer.
 
 mod active;
 mod container;
 mod content;
+mod delta;
 mod flatten;
 mod image;
 mod layers;
@@ -32,7 +33,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 pub use self::active::{ActiveSnapshot, Durability};
+pub use self::delta::{Addition, Delta};
 pub(crate) use self::image::Images;
+#[cfg(test)]
+pub(crate) use self::image::Kept;
 pub use self::image::LayerForm;
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;

@@ -51,6 +51,9 @@ pub(super) struct Overlay<'a> {
     /// The writable one, if any.
     pub(super) upper: Option<Upper<'a>>,
     pub(super) xattrs: OverlayXattrs,
+    /// Whether files of layers that are file systems of their own have the same device's number as all others, as programs expect.
+    /// Overlayfs then marks every new directory as opaque, also where there is nothing to hide.
+    pub(super) one_device: bool,
 }
 
 /// The writable layer of a mount.
@@ -86,8 +89,7 @@ impl Overlay<'_> {
             // Implies `redirect_dir=nofollow`, and refuses any other word about it, `off` included.
             OverlayXattrs::User => context.flag("userxattr")?,
         }
-        if self.lowers.iter().any(|lower| is_proc_path(lower)) {
-            // An image is a file system of its own. Files of all layers are to have one device's number, as those of directories have.
+        if self.one_device && self.lowers.iter().any(|lower| is_proc_path(lower)) {
             context.set("xino", "on")?;
         }
         for lower in &self.lowers {

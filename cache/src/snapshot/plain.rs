@@ -304,7 +304,7 @@ fn reduce(dir: BorrowedFd<'_>, change: &Change, xattrs: OverlayXattrs) -> Result
 }
 
 #[expect(clippy::unnecessary_cast, reason = "the width of these fields differs between machines")]
-fn restore_times(dir: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+pub(super) fn restore_times(dir: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps {
         last_access: time(stat.st_atime as i64, stat.st_atime_nsec as _),

@@ -51,16 +51,13 @@ impl Store {
 
     /// The content digest of a layer as it is now; `None` if it cannot be mounted any longer.
     fn digest_now(&self, layer: LayerId, pool: &ThreadPool) -> Result<Option<Blake3>> {
-        let path = self.0.layout.layer(layer);
-        if path.is_dir() {
-            return self.digest_directory(&path, pool).map(Some);
-        }
         // Not one that is mounted: that was read before.
-        match self.mount_layer(layer) {
-            Ok(mounted) => self.digest_directory(&proc_path(&mounted), pool).map(Some),
-            Err(Error::ImageDamaged(_) | Error::Path(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let mounted = match self.mount_layer(layer) {
+            Err(Error::ImageDamaged(_) | Error::Path(_) | Error::LayerMissing(_)) => return Ok(None),
+            mounted => mounted?,
+        };
+        let path = mounted.as_ref().map_or_else(|| self.0.layout.layer(layer), proc_path);
+        self.digest_directory(&path, pool).map(Some)
     }
 
     fn recorded_digests(&self) -> Result<Vec<(LayerId, Option<Blake3>)>> {

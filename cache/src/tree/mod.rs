@@ -14,6 +14,7 @@
 
 mod absorb;
 pub(crate) mod archive;
+pub(crate) mod compare;
 pub mod erofs;
 pub mod grow;
 pub mod pack;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+pub use self::compare::NamesByDirectory;
 use crate::content_digest::Blake3;
 use crate::layer::OverlayXattrs;
 use crate::layer::reader::Time;

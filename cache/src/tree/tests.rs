@@ -333,7 +333,9 @@ fn kernel_a_layer_has_few_packs() {
             names.iter().zip(&contents).map(|(name, content)| (name.as_str(), content.as_str())).collect();
         snapshot = test.commit(&Snapshot::empty(), &files, |_| {}).0;
     }
-    let (_, packs) = test.store.image_of(snapshot.layers[0]).unwrap().unwrap();
+    let crate::snapshot::Kept::Image { packs, .. } = test.store.kept(snapshot.layers[0]).unwrap() else {
+        panic!("it is an image")
+    };
     assert!(packs.len() <= 31, "{}", packs.len());
     let view = test.store.view(&snapshot).unwrap();
     for (name, content) in names.iter().zip(&contents) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::{Context, TestEnvironment, is_root};
 
 /// Copies of all kinds; what becomes a tree and what does not must not show.
-const DOCKERFILES: [&str; 15] = [
+pub(super) const DOCKERFILES: [&str; 15] = [
     "FROM busybox\nCOPY . /app\nUSER 9\nRUN ls /app\n",
     "FROM busybox\nWORKDIR /app\nCOPY . .\nRUN find . | sort > /list && chmod 600 d/a && chown 5:6 run.sh && mv d e && rm b\n",
     "FROM scratch\nCOPY . /\n",
@@ -26,7 +26,7 @@ const DOCKERFILES: [&str; 15] = [
     "FROM busybox\nCOPY <<one.txt <<two.txt /app/\n1\none.txt\n2\ntwo.txt\nCOPY d /app/d\n",
 ];
 
-fn context(test: &TestEnvironment, dockerfile: &str) -> Context {
+pub(super) fn context(test: &TestEnvironment, dockerfile: &str) -> Context {
     let files = [
         ("Dockerfile", dockerfile),
         ("b", "b"),

@@ -5,23 +5,27 @@
 //! from. Only the newest state of a draft exists: an op that asks for an older one would need a copy. Frontends do not
 //! make such ops, and they are refused.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
-use rbuild_cache::root_dir::{At as _, OFlags, RootDir};
-use rbuild_cache::{ActiveSnapshot, LayerForm, MountedRoot, Snapshot};
+use rbuild_cache::root_dir::{At as _, OFlags, PathError, RootDir};
+use rbuild_cache::tree::InodeId;
+use rbuild_cache::{ActiveSnapshot, Addition, Delta, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, Op, SourceOp};
+use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, Op, OutputIndex, SourceOp, Vertex};
 use rustix::io::Errno;
 
-use super::file::{CopySource, FileError, FileOptions, Graft, SourceKind, apply};
+use super::file::{CopySource, Directories, FileError, FileOptions, Graft, SourceKind, apply};
 use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
+use crate::cache_key;
 use crate::progress::{Event, OutputStream};
 use crate::worker::{Context, Input};
 
-/// Directories with fewer files than this are copied: an image costs each process that uses the layer a mount. Chosen, not measured.
-const TREE_FILES_MIN: usize = 256;
+/// Directories with fewer files than this are copied: any other form costs each process that uses the layer a mount. Chosen, not measured.
+const FILES_MIN: usize = 256;
 
 /// A tree that a step reads from.
 pub(super) struct Source {
@@ -36,11 +40,50 @@ impl Source {
     }
 }
 
+/// How many earlier runs of a copy it is compared with.
+const EARLIER_MAX: u32 = 8;
+
 /// An action that is to be carried out.
 struct Wanted<'a> {
     action: &'a FileAction,
-    /// How many files make a directory worth to be left for a tree; `None` where none is.
-    trees_min: Option<usize>,
+    directories: Directories<'a>,
+}
+
+/// A step that is to be carried out.
+struct WantedStep<'a> {
+    action: &'a FileAction,
+    form: Form,
+}
+
+/// A copy and what it is compared with.
+struct Comparison<'a> {
+    /// The layer that it goes into.
+    active: &'a ActiveSnapshot,
+    earlier: &'a [Snapshot],
+    /// What is copied from.
+    source: Option<&'a RootDir>,
+}
+
+/// What becomes of a copy.
+enum Form {
+    /// Files.
+    Directory,
+    /// A tree, of a directory with so many files.
+    Tree { files_min: usize },
+    /// What differs from what the same copy left before.
+    Delta { files_min: usize, earlier: Vec<Snapshot> },
+}
+
+/// What is left to do for a layer when its mount is done with.
+enum Rest {
+    Nothing,
+    /// To put in what was planned, whose contents come from `source`.
+    Graft {
+        graft: Graft,
+        source: Option<RootDir>,
+    },
+    /// To tell it from another.
+    Delta(Delta),
 }
 
 /// A tree in the making.
@@ -79,7 +122,7 @@ impl Drafts {
     }
 
     fn begin(&mut self, active: ActiveSnapshot) -> Result<usize, WorkerError> {
-        let root = root_of(active.mount(None)?);
+        let root = root_of(active.mount_to_copy()?);
         self.drafts.push(Draft { active, root, newest: self.of_step.len() });
         Ok(self.drafts.len() - 1)
     }
@@ -113,6 +156,7 @@ impl Drafts {
 impl LocalWorker<'_> {
     pub(super) fn file_op(
         &self,
+        vertex: &Vertex,
         op: &FileOp,
         inputs: &[Input<'_, Snapshot>],
         cx: &Context<'_>,
@@ -133,28 +177,107 @@ impl LocalWorker<'_> {
             if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = &step.action {
                 drafts.unchanged_since(*used)?;
             }
-            let number = u32::try_from(drafts.of_step.len()).unwrap_or(u32::MAX);
-            let may_graft = matches!(step.action, FileAction::Copy(_)) && !is_used(op, number);
-            let trees_min = if may_graft { self.trees_min() } else { None };
-            let wanted = Wanted { action: &step.action, trees_min };
-            let planned = self.plan_action(&wanted, &drafts.drafts[draft].root, &named, cx)?;
-            if let (Some(graft), FileAction::Copy(copy)) = (planned, &step.action) {
-                let source = named(copy.from).map(|source| source.root.try_clone()).transpose()?;
-                self.graft(&mut drafts.drafts[draft].active, graft, source.as_ref(), cx)?;
-            }
+            let form = self.form(vertex, op, drafts.of_step.len())?;
+            let wanted = WantedStep { action: &step.action, form };
+            let rest = self.carry_out(wanted, &drafts.drafts[draft], &named, cx)?;
+            self.put_rest(&mut drafts.drafts[draft].active, rest, cx)?;
             drafts.changed(draft);
         }
         drafts.commit(op)
     }
 
-    /// How many files make a directory worth to be a tree; `None` where layers cannot be trees.
-    fn trees_min(&self) -> Option<usize> {
-        let files = match self.store().layer_form() {
-            LayerForm::Directory => return None,
-            LayerForm::Auto => TREE_FILES_MIN,
-            LayerForm::Tree => 0,
+    /// What becomes of a step, by its number.
+    fn form(&self, vertex: &Vertex, op: &FileOp, number: usize) -> Result<Form, WorkerError> {
+        let step = &op.steps[number];
+        if !matches!(step.action, FileAction::Copy(_)) || is_used(op, number) {
+            return Ok(Form::Directory);
+        }
+        let (store, form) = (self.store(), self.store().layer_form());
+        let files_min = if form == LayerForm::Auto { FILES_MIN } else { 0 };
+        Ok(match form {
+            LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => Form::Tree { files_min },
+            LayerForm::Auto | LayerForm::Delta if store.delta_support().is_ok() => {
+                match self.earlier(vertex, op, step)? {
+                    earlier if earlier.is_empty() => Form::Directory,
+                    earlier => Form::Delta { files_min, earlier },
+                }
+            }
+            _ => Form::Directory,
+        })
+    }
+
+    /// What a step left when it ran before.
+    fn earlier(&self, vertex: &Vertex, op: &FileOp, step: &FileStep) -> Result<Vec<Snapshot>, WorkerError> {
+        let outputs: BTreeSet<OutputIndex> = op.steps.iter().filter_map(|step| step.output).collect();
+        let Some(place) = outputs.iter().position(|output| Some(*output) == step.output) else {
+            return Ok(Vec::new());
         };
-        self.store().tree_support().ok().map(|()| files)
+        let (op, project) = (cache_key::op_digest(vertex).0, &self.options.history.project);
+        let runs = self.store().records().last_outputs(&op, project, EARLIER_MAX)?;
+        Ok(runs.into_iter().filter_map(|mut outputs| outputs.drain(..).nth(place)).collect())
+    }
+
+    /// Carries out the action of a step on a draft.
+    fn carry_out<'a>(
+        &self,
+        wanted: WantedStep<'_>,
+        draft: &Draft,
+        named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
+        cx: &Context<'_>,
+    ) -> Result<Rest, WorkerError> {
+        let WantedStep { action, form } = wanted;
+        let apply = |directories| self.apply_wanted(&Wanted { action, directories }, &draft.root, named, cx);
+        let source = || match action {
+            FileAction::Copy(copy) => named(copy.from).map(|source| source.root.try_clone()).transpose(),
+            _ => Ok(None),
+        };
+        Ok(match form {
+            Form::Directory => {
+                apply(Directories::Copied)?;
+                Rest::Nothing
+            }
+            Form::Tree { files_min } => match apply(Directories::Planned { files_min })? {
+                Some(graft) => Rest::Graft { graft, source: source()? },
+                None => Rest::Nothing,
+            },
+            Form::Delta { files_min, earlier } => {
+                let (source, delta) = (source()?, Mutex::new(None));
+                let with = Comparison { active: &draft.active, earlier: &earlier, source: source.as_ref() };
+                let compare = |graft: &Graft| {
+                    let found = self.compare(graft, &with, cx)?;
+                    let changed = found.as_ref().map(|found| found.changed().clone());
+                    *delta.lock().unwrap_or_else(PoisonError::into_inner) = found;
+                    Ok(changed)
+                };
+                apply(Directories::Compared { files_min, compare: &compare })?;
+                let delta = delta.into_inner().unwrap_or_else(PoisonError::into_inner);
+                delta.map_or(Rest::Nothing, Rest::Delta)
+            }
+        })
+    }
+
+    fn put_rest(&self, active: &mut ActiveSnapshot, rest: Rest, cx: &Context<'_>) -> Result<(), WorkerError> {
+        match rest {
+            Rest::Nothing => {}
+            Rest::Graft { graft, source } => self.graft(active, graft, source.as_ref(), cx)?,
+            Rest::Delta(delta) => active.tell_from(delta),
+        }
+        Ok(())
+    }
+
+    /// Compares a directory that is to be copied with what the same copy left before.
+    fn compare(
+        &self,
+        graft: &Graft,
+        with: &Comparison<'_>,
+        cx: &Context<'_>,
+    ) -> Result<Option<Delta>, FileError> {
+        let open = |file| open_source_file(with.source, &graft.sources, file, cx);
+        let addition = Addition { path: &graft.path, tree: &graft.tree, open: &open };
+        match with.active.compare(with.earlier, &addition, self.pool, cx.cancel) {
+            Err(_) if cx.is_cancelled() => Err(FileError::Cancelled),
+            compared => Ok(compared?),
+        }
     }
 
     /// Puts what was planned into a layer. The contents come from `source`.
@@ -166,17 +289,9 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
         let Graft { path, tree, sources } = graft;
-        let open = |file| {
-            let (Some(source), Some(path)) = (source, sources.get(&file)) else {
-                return Err(Errno::NOENT).at("open", "a file to copy");
-            };
-            if cx.cancel.load(Ordering::Relaxed) {
-                return Err(Errno::CANCELED).at("open", path);
-            }
-            source.open_file(path, OFlags::RDONLY | OFlags::NOFOLLOW)
-        };
+        let open = |file| open_source_file(source, &sources, file, cx);
         match active.graft(&path, tree, self.pool, &open) {
-            Err(_) if cx.cancel.load(Ordering::Relaxed) => Err(FileError::Cancelled.into()),
+            Err(_) if cx.is_cancelled() => Err(FileError::Cancelled.into()),
             grafted => Ok(grafted?),
         }
     }
@@ -193,19 +308,22 @@ impl LocalWorker<'_> {
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        self.plan_action(&Wanted { action, trees_min: None }, dest, named, cx).map(drop)
+        self.apply_wanted(&Wanted { action, directories: Directories::Copied }, dest, named, cx).map(drop)
     }
 
     /// The same, but for a directory that is to become a tree.
-    fn plan_action<'a>(
+    fn apply_wanted<'a>(
         &self,
         wanted: &Wanted<'_>,
         dest: &RootDir,
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<Option<Graft>, WorkerError> {
-        let Wanted { action, trees_min } = *wanted;
-        let known = trees_min.map(|_| self.store().stat_cache()).transpose()?;
+        let Wanted { action, directories } = *wanted;
+        let known = match directories {
+            Directories::Copied => None,
+            Directories::Planned { .. } | Directories::Compared { .. } => Some(self.store().stat_cache()?),
+        };
         let options = FileOptions {
             now_ns: self.options.now_ns,
             cancel: cx.cancel,
@@ -218,7 +336,7 @@ impl LocalWorker<'_> {
                 });
             },
             pool: self.pool,
-            trees_min,
+            directories,
             known: known.map(|known| known as _),
             single_id: self.options.single_id,
         };
@@ -268,8 +386,25 @@ impl LocalWorker<'_> {
     }
 }
 
+/// Opens a file that was planned to be copied.
+fn open_source_file(
+    source: Option<&RootDir>,
+    sources: &HashMap<InodeId, PathBuf>,
+    file: InodeId,
+    cx: &Context<'_>,
+) -> Result<File, PathError> {
+    let (Some(source), Some(path)) = (source, sources.get(&file)) else {
+        return Err(Errno::NOENT).at("open", "a file to copy");
+    };
+    if cx.is_cancelled() {
+        return Err(Errno::CANCELED).at("open", path);
+    }
+    source.open_file(path, OFlags::RDONLY | OFlags::NOFOLLOW)
+}
+
 /// Whether a later step works on what a step has made, or copies from it.
-fn is_used(op: &FileOp, step: u32) -> bool {
+fn is_used(op: &FileOp, step: usize) -> bool {
+    let step = u32::try_from(step).unwrap_or(u32::MAX);
     let uses = |action: &FileAction| match action {
         FileAction::Copy(copy) => copy.from == FileInput::Step(step),
         _ => false,

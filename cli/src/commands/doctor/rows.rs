@@ -167,7 +167,17 @@ fn trees(store: &Store) -> Row {
             "images can be mounted",
             "with `[store] layers = \"auto\"` a copy of many files costs what of it is new",
         ),
-        Err(reason) => Row::new("EROFS", Fine, reason, "a copy of many files writes all of them"),
+        Err(reason) => Row::new(
+            "EROFS",
+            Fine,
+            reason,
+            match store.delta_support() {
+                Ok(()) => {
+                    "with `[store] layers = \"auto\"` a copy of many files writes what has changed since the last"
+                }
+                Err(_) => "a copy of many files writes all of them",
+            },
+        ),
     }
 }
 

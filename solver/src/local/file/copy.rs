@@ -28,7 +28,7 @@ use super::graft;
 use super::run::{NewDir, Run, lock};
 use super::source::{self, Found};
 use super::tree::{Dest, Dir, Sealing, TreeCopy};
-use super::{CopySource, FileError, SourceKind, Trees, Warning, owner, unpack};
+use super::{CopySource, Directories, FileError, Graft, SourceKind, Trees, Warning, owner, unpack};
 
 /// The mode of a directory that is made on the way to a destination.
 const NEW_DIR_MODE: u32 = 0o755;
@@ -110,6 +110,12 @@ struct Copy<'a> {
     alone: bool,
 }
 
+/// A directory of the destination.
+struct Place<'a> {
+    into: &'a Dest,
+    at: &'a Path,
+}
+
 impl Copy<'_> {
     fn one(&self, found: &Found) -> Result<(), FileError> {
         self.to.run.check_cancelled()?;
@@ -166,28 +172,46 @@ impl Copy<'_> {
     /// What is in a directory, into the directory `at`.
     fn tree(&self, found: &Found, into: Dest, at: &Path) -> Result<(), FileError> {
         let copy = self.tree_copy(found, into.fd.as_fd())?;
-        if self.graft(found, &copy, &into, at)? {
-            return Ok(());
-        }
-        copy.contents(self.source.root.open_dir(&found.path)?, into)
+        let source = || self.source.root.open_dir(&found.path);
+        let only = match self.to.run.options.directories {
+            _ if !self.alone => None,
+            Directories::Copied => None,
+            Directories::Planned { files_min } => {
+                if let Some(graft) = self.plan(found, &copy, &Place { into: &into, at }, files_min)? {
+                    self.to.run.count_many(graft.tree.len() as u64 - 1, graft.tree.size_bytes());
+                    *lock(&self.to.run.graft) = Some(graft);
+                    return Ok(());
+                }
+                None
+            }
+            Directories::Compared { files_min, compare } => {
+                let planned = self.plan(found, &copy, &Place { into: &into, at }, files_min)?;
+                planned.map_or(Ok(None), |graft| compare(&graft))?
+            }
+        };
+        copy.limited_to(only.as_ref()).contents(source()?, into)
     }
 
-    /// Takes a directory as a tree, if trees are wanted, nothing is in its way, and it is worth it.
-    fn graft(&self, found: &Found, copy: &TreeCopy<'_>, into: &Dest, at: &Path) -> Result<bool, FileError> {
-        let Some(files_min) = self.to.run.options.trees_min.filter(|_| self.alone) else { return Ok(false) };
+    /// Plans the copy of a directory as a tree, if nothing is in its way, and it is worth it.
+    fn plan(
+        &self,
+        found: &Found,
+        copy: &TreeCopy<'_>,
+        place: &Place<'_>,
+        files_min: usize,
+    ) -> Result<Option<Graft>, FileError> {
+        let Place { into, at } = *place;
         let source = self.source.root.open_dir(&found.path)?;
         let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, source, files_min)?;
-        let Some(mut graft) = planned else { return Ok(false) };
+        let Some(mut graft) = planned else { return Ok(None) };
         let top = into.fd.try_clone().at("open", at)?;
         if !graft::fits(&graft.tree, &RootDir::from_fd(top), copy.filter.includes())? {
-            return Ok(false);
+            return Ok(None);
         }
         graft::touch(into.fd.as_fd())?;
-        self.to.run.count_many(graft.tree.len() as u64 - 1, graft.tree.size_bytes());
         graft.path = self.to.root.resolve(at)?;
         graft.sources.values_mut().for_each(|path| *path = found.path.join(&path));
-        *lock(&self.to.run.graft) = Some(graft);
-        Ok(true)
+        Ok(Some(graft))
     }
 
     /// Anything but a directory.

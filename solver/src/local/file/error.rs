@@ -71,6 +71,9 @@ pub enum FileError {
     /// The system refused.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The store could not say what it has by now.
+    #[error(transparent)]
+    Store(#[from] rbuild_cache::Error),
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -38,7 +38,7 @@ use std::sync::atomic::AtomicBool;
 
 use rbuild_cache::content_digest::StatCache;
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::tree::{InodeId, Tree};
+use rbuild_cache::tree::{InodeId, NamesByDirectory, Tree};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{FileAction, FileInput};
 
@@ -82,19 +82,52 @@ pub struct FileOptions<'a> {
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// Where directories are copied in parallel.
     pub pool: &'a rayon::ThreadPool,
-    /// How many files make a directory worth to be taken as a tree ([`Stats::graft`]); `None` where none is.
-    pub trees_min: Option<usize>,
+    /// What becomes of directories.
+    pub directories: Directories<'a>,
     /// What is known of the contents of files.
     pub known: Option<&'a dyn StatCache>,
     /// There is one user id only (rootless without a range): owners cannot be set, and that they cannot is no error.
     pub single_id: bool,
 }
 
+/// Says of a directory what of it has to be copied.
+pub type Compare<'a> = dyn Fn(&Graft) -> Result<Option<NamesByDirectory>, FileError> + Sync + 'a;
+
+/// What becomes of a directory that is all that an action copies.
+#[derive(Clone, Copy)]
+pub enum Directories<'a> {
+    /// It is copied.
+    Copied,
+    /// With so many files or more, it is left to be taken as a tree ([`Stats::graft`]).
+    Planned {
+        /// How many.
+        files_min: usize,
+    },
+    /// With so many files or more, only what this says of it is copied; all, where it says nothing.
+    Compared {
+        /// How many.
+        files_min: usize,
+        /// Says what has to be copied.
+        compare: &'a Compare<'a>,
+    },
+}
+
+impl std::fmt::Debug for Directories<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Copied => "Copied",
+            Self::Planned { .. } => "Planned",
+            Self::Compared { .. } => "Compared",
+        })
+    }
+}
+
 impl std::fmt::Debug for FileOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { now_ns, single_id, .. } = self;
+        let Self { now_ns, directories, single_id, .. } = self;
         f.debug_struct("FileOptions")
             .field("now_ns", now_ns)
+            .field("directories", directories)
             .field("single_id", single_id)
             .finish_non_exhaustive()
     }

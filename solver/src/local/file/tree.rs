@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rayon::Scope;
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::root_dir::{At, FileType, OFlags, RootDir, Stat, list};
+use rbuild_cache::tree::NamesByDirectory;
 use rustix::fs::{AtFlags, Mode, fchmod, fstat, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -40,6 +41,8 @@ pub(super) struct TreeCopy<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) changes: &'a Changes,
     pub(super) filter: Filter<'a>,
+    /// What of the source has to be copied, by its directories; `None` is all.
+    only: Option<&'a NamesByDirectory>,
     /// Whether a file may take the place of a directory, and the other way round.
     pub(super) always_replace: bool,
     pub(super) ladder: &'a Ladder,
@@ -107,6 +110,7 @@ impl<'a> TreeCopy<'a> {
             run,
             changes,
             filter,
+            only: None,
             always_replace: false,
             ladder,
             links: Mutex::default(),
@@ -119,6 +123,11 @@ impl<'a> TreeCopy<'a> {
     /// Lets a file take the place of a directory, and the other way round, if asked to.
     pub(super) fn replacing_all(self, always_replace: bool) -> Self {
         Self { always_replace, ..self }
+    }
+
+    /// Copies only these names; `None` is all.
+    pub(super) fn limited_to(self, only: Option<&'a NamesByDirectory>) -> Self {
+        Self { only, ..self }
     }
 
     /// Copies what is in the directory `source` into the directory `dest`.
@@ -156,6 +165,9 @@ impl<'a> TreeCopy<'a> {
         self.check_stopped()?;
         let (mut subdirs, mut files) = (Vec::new(), Vec::new());
         for (name, kind) in list(dir.source.as_fd()).at("list", &dir.path)? {
+            if self.only.is_some_and(|only| !only.contains(&dir.path, &name)) {
+                continue;
+            }
             if kind.is_dir() {
                 match self.filter.decide(&dir.level, &dir.path, &name) {
                     Decision::Prune => {}
@@ -204,7 +216,8 @@ impl<'a> TreeCopy<'a> {
         let source = openat(&parent.source, &name, OPEN_DIR, Mode::empty()).at("open", path())?;
         let stat = fstat(&source).at("read the attributes of", path())?;
         let dir = Dir::new(Some(Arc::clone(parent)), name, source, stat, level)?;
-        if taken {
+        // Of what has to be copied, a directory is there for itself as well.
+        if taken || self.only.is_some() {
             self.dest(&dir)?;
         }
         Ok(dir)

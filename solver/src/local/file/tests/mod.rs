@@ -18,7 +18,7 @@ use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, InputIndex};
 use tempfile::TempDir;
 
-use super::{CopySource, FileError, FileOptions, SourceKind, Stats, apply};
+use super::{CopySource, Directories, FileError, FileOptions, SourceKind, Stats, apply};
 
 /// The time of all builds here.
 const NOW_NS: i64 = 1_700_000_000_123_456_789;
@@ -71,7 +71,7 @@ impl Bed {
             cancel: &self.cancel,
             progress: &|_| {},
             pool: &pool,
-            trees_min: None,
+            directories: Directories::Copied,
             known: None,
             single_id: self.single_id,
         };
