@@ -140,6 +140,7 @@ impl App {
             connect_timeout: PATIENCE,
             read_timeout: 4 * PATIENCE,
             retries: 2,
+            retry_after_max: PATIENCE,
             ..self.client_options()?
         };
         Ok(Client::new(options, Arc::new(Credentials(credential_files()))))

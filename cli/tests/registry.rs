@@ -1,5 +1,6 @@
 //! `push`, `pull` and base images, with a registry: Debian's `docker-registry`, started on loopback.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -23,6 +24,11 @@ impl Drop for Registry {
 impl Registry {
     /// Starts one that keeps its data in the test's directory. `None`, said aloud, where there is none.
     pub(crate) fn start(test: &TestEnvironment) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// The same, with these variables for its settings.
+    pub(crate) fn start_with(test: &TestEnvironment, variables: &[(&str, &OsStr)]) -> Option<Self> {
         let settings = test.write("registry.yml", "version: 0.1\n");
         #[expect(clippy::disallowed_methods, reason = "a registry to test against")]
         let mut command = Command::new("docker-registry");
@@ -30,6 +36,7 @@ impl Registry {
         command.env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", test.path("registry"));
         command.env("REGISTRY_STORAGE_DELETE_ENABLED", "true");
         command.env("REGISTRY_HTTP_ADDR", "127.0.0.1:0").env("REGISTRY_LOG_FORMATTER", "json");
+        command.envs(variables.iter().copied());
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -226,6 +233,9 @@ fn an_index_gives_this_machine_s_image() {
     test.rbuild(&["pull", &name]).outcome().succeeds();
     assert_eq!(test.rbuild(&["run", "--rm", &name]).outcome().succeeds().stdout, "mine\n");
     assert_eq!(test.inspect(&name)["Architecture"], rbuild_image::Platform::host().architecture);
+    // It goes by the id that is shown.
+    let id = test.rbuild(&["images", "-q"]).outcome().succeeds().stdout;
+    assert_eq!(test.rbuild(&["run", "--rm", id.trim()]).outcome().succeeds().stdout, "mine\n");
     test.set_store(test.path("other"));
     test.rbuild(&["pull", "--platform", "linux/s390x", &name]).outcome().succeeds();
     test.rbuild(&["pull", "--platform", "linux/riscv64", &name]).outcome().exits(4).says(&["linux/riscv64"]);

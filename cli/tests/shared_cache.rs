@@ -2,6 +2,8 @@
 //! directory or an object store.
 
 mod content;
+mod guarded;
+mod hostile;
 mod mounts;
 mod proof;
 mod trust;

@@ -10,14 +10,12 @@
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rbuild_image::{Descriptor, Digest, Hasher, Reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Url};
-use tokio::time::Instant;
 
 use crate::session::{Session, Target};
 use crate::transport::{Answer, Call};
@@ -25,8 +23,6 @@ use crate::{Error, Result, ShownUrl, Watch};
 
 /// An attempt that brought this much counts as a success: the next cut is a first failure again.
 const ATTEMPT_PROGRESS_BYTES_MIN: u64 = 256 * 1024;
-/// What has to arrive within one read timeout; a server below it holds the line without serving.
-const TRICKLE_BYTES_MIN: u64 = 1024;
 const THE_RANGE: &str = "the range that was asked for";
 /// A blob that has fewer ranges is fetched in one.
 pub const RANGES_MIN: u64 = 4;
@@ -89,7 +85,7 @@ impl Session {
         let call = || ranged(Call::new(Method::GET, url.clone()), &first, expected_bytes);
         let answer = self.request(target, &[200, 206], call).await?;
         check_length(&answer, expected_bytes)?;
-        received.take(answer, options.read_timeout).await?;
+        received.take(answer).await?;
         if is_large && received.size_bytes() == first.end {
             self.fetch_ranges(target, url, expected_bytes, received).await?;
         }
@@ -150,7 +146,7 @@ impl Session {
         }
         let limit_bytes = range.end - range.start;
         let mut part = Vec::with_capacity(usize::try_from(limit_bytes).unwrap_or(0));
-        let mut pace = Pace::start(self.transport.options.read_timeout);
+        let mut pace = answer.pace();
         while let Some(chunk) = answer.chunk().await? {
             part.extend_from_slice(&chunk);
             if part.len() as u64 > limit_bytes {
@@ -219,10 +215,10 @@ impl<'a> Received<'a> {
     }
 
     /// Passes on what is new in a `200` or `206`, to the end of its body. Gives the size of the whole, if the server says it.
-    pub(crate) async fn take(&mut self, mut answer: Answer, read_timeout: Duration) -> Result<Option<u64>> {
+    pub(crate) async fn take(&mut self, mut answer: Answer) -> Result<Option<u64>> {
         let mut skip = self.overlap(&answer)?;
         let total = answer.text(&CONTENT_RANGE).and_then(range_total);
-        let mut pace = Pace::start(read_timeout);
+        let mut pace = answer.pace();
         while let Some(chunk) = answer.chunk().await? {
             let known = skip.min(chunk.len() as u64);
             skip -= known;
@@ -278,26 +274,4 @@ fn range_start(header: &str) -> Option<u64> {
 /// The `L` of `bytes N-M/L`.
 fn range_total(header: &str) -> Option<u64> {
     header.rsplit_once('/')?.1.trim().parse().ok()
-}
-
-/// Notices a server that sends, but hardly.
-struct Pace {
-    window: Duration,
-    started: Instant,
-    received_bytes: u64,
-}
-
-impl Pace {
-    fn start(window: Duration) -> Self {
-        Self { window, started: Instant::now(), received_bytes: 0 }
-    }
-
-    /// Counts what came; whether the window that ends with it brought too little.
-    fn is_too_slow(&mut self, bytes: u64) -> bool {
-        self.received_bytes += bytes;
-        if self.received_bytes >= TRICKLE_BYTES_MIN {
-            *self = Self::start(self.window);
-        }
-        self.started.elapsed() > self.window
-    }
 }

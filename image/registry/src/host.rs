@@ -54,6 +54,18 @@ fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether an address is of the link alone, where machines of clouds are told their secrets. No server may lead there.
+pub(crate) fn is_link_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.parse().is_ok_and(|address| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some_and(|address| address.is_link_local())
+        }
+    })
+}
+
 /// Whether two addresses have the same scheme, host and port, and so may see the same secrets.
 pub(crate) fn same_origin(left: &Url, right: &Url) -> bool {
     left.scheme() == right.scheme()
@@ -84,6 +96,16 @@ mod tests {
         ];
         for (registry, expected) in cases {
             assert_eq!(security_of(&options, registry), expected, "{registry}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_link_are_told() {
+        for url in ["http://169.254.169.254/x", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"] {
+            assert!(is_link_local(&url.parse().unwrap()), "{url}");
+        }
+        for url in ["http://169.253.0.1/", "http://host/", "http://[2001:db8::1]/"] {
+            assert!(!is_link_local(&url.parse().unwrap()), "{url}");
         }
     }
 

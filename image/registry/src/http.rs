@@ -125,7 +125,7 @@ impl Session {
             return Err(Error::Changed { url });
         }
         *version = Some(Some(found));
-        let total = received.take(answer, self.transport.options.read_timeout).await?;
+        let total = received.take(answer).await?;
         match total {
             Some(total) if received.size_bytes() < total => {
                 Err(Error::Cut { url, received_bytes: received.size_bytes() })

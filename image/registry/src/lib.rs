@@ -37,6 +37,7 @@ mod host;
 mod http;
 mod mirrors;
 mod options;
+mod pace;
 mod push;
 mod remote_store;
 mod resolve;

@@ -42,6 +42,8 @@ pub struct ClientOptions {
     pub retries: u32,
     /// How long to wait before the first retry; doubled for each further one. A server's `Retry-After` precedes.
     pub backoff: Duration,
+    /// A server that asks for more patience than this is believed, and not waited for.
+    pub retry_after_max: Duration,
     /// How many blobs are transferred at the same time; further ones wait. A blob that is fetched in ranges takes the place of several
     /// while no other wants it.
     pub transfers_max: usize,
@@ -68,6 +70,7 @@ impl Default for ClientOptions {
             read_timeout: Duration::from_secs(60),
             retries: 5,
             backoff: Duration::from_millis(250),
+            retry_after_max: Duration::from_secs(120),
             transfers_max: 6,
             range_size_bytes: 8 << 20,
             warnings: None,
@@ -91,6 +94,7 @@ impl fmt::Debug for ClientOptions {
             .field("read_timeout", &self.read_timeout)
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
+            .field("retry_after_max", &self.retry_after_max)
             .field("transfers_max", &self.transfers_max)
             .field("range_size_bytes", &self.range_size_bytes)
             .finish_non_exhaustive()

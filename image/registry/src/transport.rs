@@ -17,16 +17,15 @@ use reqwest::{Body, Certificate, Identity, Method, NoProxy, Proxy, Url, redirect
 
 use crate::auth::{Secret, authorize};
 use crate::error::{StatusError, decode_body};
-use crate::host::{authority_of, same_origin, security_of_url};
+use crate::host::{authority_of, is_link_local, same_origin, security_of_url};
 use crate::options::{HostTls, Security};
+use crate::pace::Pace;
 use crate::{ClientOptions, Error, Result, ShownUrl};
 
 /// As browsers do, roughly.
 const REDIRECTS_MAX: usize = 10;
 /// What is read of the body of an error.
 const ERROR_BODY_BYTES_MAX: u64 = 16 * 1024;
-/// A server that asks for more patience than this is believed, and not waited for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// The ceiling of the doubling.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A server that cannot be reached is not likely to come up: a wrong name should fail soon.
@@ -69,6 +68,8 @@ impl Call {
 pub(crate) struct Answer {
     pub(crate) method: Method,
     pub(crate) response: reqwest::Response,
+    /// How long it may take to send next to nothing.
+    patience: Duration,
 }
 
 impl Deref for Answer {
@@ -87,6 +88,11 @@ impl Answer {
     /// A header, if it is there and readable.
     pub(crate) fn text(&self, name: &HeaderName) -> Option<&str> {
         self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// For whoever reads its body.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::start(self.patience)
     }
 
     /// The next piece of the body; `None` at its end.
@@ -124,11 +130,15 @@ pub(crate) async fn read_document(mut answer: Answer, shown: &ShownUrl, limit_by
         return Err(too_large());
     }
     let mut document = Vec::new();
+    let mut pace = answer.pace();
     while let Some(chunk) = answer.chunk().await? {
         if (document.len() + chunk.len()) as u64 > limit_bytes {
             return Err(too_large());
         }
         document.extend_from_slice(&chunk);
+        if pace.is_too_slow(chunk.len() as u64) {
+            return Err(Error::Stalled { url: shown.clone(), received_bytes: document.len() as u64 });
+        }
     }
     Ok(document)
 }
@@ -160,7 +170,8 @@ impl Transport {
             if !(redirectable && matches!(status, 301 | 302 | 303 | 307 | 308)) {
                 return Ok(answer);
             }
-            call.url = redirect_target(&answer).ok_or_else(|| redirect_error(&start))?;
+            let target = redirect_target(&answer).filter(|to| !is_link_local(to) || is_link_local(&start));
+            call.url = target.ok_or_else(|| redirect_error(&start))?;
         }
         Err(redirect_error(&start))
     }
@@ -178,7 +189,7 @@ impl Transport {
         }
         let response =
             request.send().await.map_err(|source| Error::network(&call.method, &call.url, source))?;
-        Ok(Answer { method: call.method.clone(), response })
+        Ok(Answer { method: call.method.clone(), response, patience: self.options.read_timeout })
     }
 
     /// Does something until it works, fails for good, or has failed too often.
@@ -208,7 +219,7 @@ impl Transport {
         } else {
             self.options.retries
         };
-        let impatient = error.retry_after().is_some_and(|wait| wait > RETRY_AFTER_MAX);
+        let impatient = error.retry_after().is_some_and(|wait| wait > self.options.retry_after_max);
         if !error.is_transient() || failures > retries || impatient || !self.budget.spend() {
             return Err(error);
         }

@@ -76,6 +76,8 @@ struct SharedCache {
     unsigned: Mutex<HashSet<DocumentName>>,
     /// Records whose layers are not there, or not what they should be.
     damaged: Mutex<HashSet<CacheKey>>,
+    /// What is in the place of a document and is none.
+    unreadable: Mutex<HashSet<DocumentName>>,
     /// What the image says that its reference names.
     inline: OnceLock<HashMap<CacheKey, SharedRecord>>,
 }
@@ -96,7 +98,7 @@ pub enum RemarkKind {
     Failed(String),
     /// So many of its documents were not used for want of a signature.
     Unsigned(usize),
-    /// So many of its records have layers that are not there, or not what they should be.
+    /// So many of its records, or their layers, are not what they should be.
     Damaged(usize),
 }
 
@@ -108,6 +110,7 @@ impl SharedCaches {
             failure: Mutex::default(),
             unsigned: Mutex::default(),
             damaged: Mutex::default(),
+            unreadable: Mutex::default(),
             inline: OnceLock::new(),
         };
         Self { caches: stores.into_iter().map(cache).collect(), trust, ops: Mutex::default() }
@@ -120,7 +123,7 @@ impl SharedCaches {
             let kinds = [
                 lock(&cache.failure).clone().map(RemarkKind::Failed),
                 counted(lock(&cache.unsigned).len(), RemarkKind::Unsigned),
-                counted(lock(&cache.damaged).len(), RemarkKind::Damaged),
+                counted(lock(&cache.damaged).len() + lock(&cache.unreadable).len(), RemarkKind::Damaged),
             ];
             let store = cache.store.to_string();
             kinds.into_iter().flatten().map(move |what| Remark { store: store.clone(), what })
@@ -243,11 +246,12 @@ impl SharedCaches {
                 .into_iter()
                 .zip(names)
                 .map(|(document, name)| {
-                    let manifest = Manifest::parse(&document?).ok()?;
-                    if self.trust.accepts(&manifest) {
-                        return Some(Box::new(manifest));
-                    }
-                    lock(&cache.unsigned).insert(*name);
+                    let set_aside = match Manifest::parse(&document?) {
+                        Ok(manifest) if self.trust.accepts(&manifest) => return Some(Box::new(manifest)),
+                        Ok(_) => &cache.unsigned,
+                        Err(_) => &cache.unreadable,
+                    };
+                    lock(set_aside).insert(*name);
                     None
                 })
                 .collect(),

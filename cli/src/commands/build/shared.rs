@@ -75,21 +75,22 @@ impl Shared {
         })
     }
 
-    /// Solves, and sees to it that the results are where they are needed. A shared cache that fails on the way is given up,
+    /// Solves, and sees to it that the results are where they are needed, each for what `need` says of its number. A shared cache that fails on the way is given up,
     /// and the build begins again: what it made so far is found in the store.
     ///
     /// # Errors
     /// Those of `solve`.
-    pub(super) fn solve(
+    pub(super) fn solve<'a>(
         worker: &LocalWorker<'_>,
-        need: Need<'_>,
+        need: &dyn Fn(usize) -> Need<'a>,
         cancel: &AtomicBool,
         solve: impl Fn() -> Attempt,
     ) -> Attempt {
         loop {
             let solved = solve().and_then(|mut solved| {
-                for output in solved.outputs.iter_mut().flatten() {
-                    let settled = settle(output, worker, need, cancel);
+                for (number, output) in solved.outputs.iter_mut().enumerate() {
+                    let Some(output) = output else { continue };
+                    let settled = settle(output, worker, need(number), cancel);
                     settled.map_err(|source| Box::new(SolveError::Lookup { source }))?;
                 }
                 Ok(solved)
@@ -203,7 +204,7 @@ fn warning(remark: &Remark) -> String {
             "warning: {count} records of the shared cache `{store}` were not used: none of `require-signed-by` signed them\n"
         ),
         RemarkKind::Damaged(count) => format!(
-            "warning: {count} records of the shared cache `{store}` were not used: their layers are gone, or not what they \
+            "warning: {count} records of the shared cache `{store}` were not used: they or their layers are not what they \
              should be\n"
         ),
     }

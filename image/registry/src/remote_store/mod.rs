@@ -156,7 +156,7 @@ impl RemoteStore {
     }
 
     /// Documents by name, many at a time; `None` where there is none. The answers are in the order of the names. They are what
-    /// the place says: nothing vouches for them.
+    /// the place says: nothing vouches for them. One that cannot be a document is empty.
     ///
     /// # Errors
     /// When the place cannot be asked, or sends more than a document may have.
@@ -175,6 +175,7 @@ impl RemoteStore {
         };
         match found {
             Err(error) if error.is_not_found() => Ok(None),
+            Err(Error::UnsupportedMediaType { .. } | Error::DigestMismatch { .. }) => Ok(Some(Vec::new())),
             found => found,
         }
     }

@@ -242,6 +242,11 @@ impl FakeRegistry {
         self.state().rules.push(Rule { method, path_part: path_part.to_owned(), times, fault });
     }
 
+    /// Plays no more faults.
+    pub fn forgive(&self) {
+        self.state().rules.clear();
+    }
+
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.clone()
@@ -256,6 +261,14 @@ impl FakeRegistry {
     /// A blob, if the repository has it.
     pub fn blob(&self, repository: &str, digest: Digest) -> Option<Vec<u8>> {
         self.state().repositories.get(repository)?.blobs.get(&digest.to_string()).cloned()
+    }
+
+    /// The bytes of a manifest or index, by tag or digest, if the repository has it.
+    pub fn manifest(&self, repository: &str, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        let repository = state.repositories.get(repository)?;
+        let digest = repository.tags.get(name).map_or(name, String::as_str);
+        repository.manifests.get(digest).map(|(_, bytes)| bytes.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -75,7 +75,7 @@ fn a_cut_blob_is_resumed_where_it_broke() {
 #[test]
 fn blobs_that_cannot_be_had_say_why() {
     type Check = fn(&Error) -> bool;
-    let cases: [(&str, Fault, Check); 9] = [
+    let cases: [(&str, Fault, Check); 11] = [
         ("429", slow_down(), |error| error.code() == Some(&ErrorCode::TooManyRequests)),
         (
             "429, come back tomorrow",
@@ -92,6 +92,12 @@ fn blobs_that_cannot_be_had_say_why() {
         ("endless", Fault::Endless, |error| matches!(error, Error::TooLarge { .. })),
         ("cut at once, always", Fault::CutAfter(0), |error| matches!(error, Error::Network { .. })),
         ("a circle", Fault::Redirect("/v2/app/blobs/again".into()), |error| {
+            matches!(error, Error::Redirect { .. })
+        }),
+        ("to a file", Fault::Redirect("file:///etc/passwd".into()), |error| {
+            matches!(error, Error::Redirect { .. })
+        }),
+        ("to the link", Fault::Redirect("http://169.254.169.254/latest".into()), |error| {
             matches!(error, Error::Redirect { .. })
         }),
     ];
@@ -274,7 +280,8 @@ fn head_and_resolve_agree() {
 fn manifests_are_checked() {
     type Check = fn(&Error) -> bool;
     let big = "x".repeat(usize::try_from(MANIFEST_SIZE_BYTES_MAX).unwrap() + 1);
-    let cases: [(&str, Fault, Check); 5] = [
+    let cases: [(&str, Fault, Check); 6] = [
+        ("a trickle", Fault::Drip(Duration::from_millis(60)), |error| matches!(error, Error::Stalled { .. })),
         ("wrong bytes", Fault::WrongBytes, |error| matches!(error, Error::DigestMismatch { .. })),
         ("too large", Fault::Status(200, Vec::new(), big), |error| matches!(error, Error::TooLarge { .. })),
         ("endless", Fault::Endless, |error| matches!(error, Error::TooLarge { .. })),
