@@ -3,7 +3,9 @@
 //! A name leads to one image; an image may have many names, or none after its name was given to another (Docker's
 //! `<none>`). Images are roots: what they need is kept.
 
-use rbuild_image::{Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, Reference};
+use rbuild_image::{
+    Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, ManifestError, Platform, Reference,
+};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use crate::db::Failure;
@@ -18,7 +20,7 @@ pub struct ImageRecord {
     pub names: Vec<Reference>,
     /// Its manifest, or an index of manifests.
     pub target: Descriptor,
-    /// The digest of its config, when the target is a manifest: Docker's image id.
+    /// The digest of its config, Docker's image id; of an index, that of its image for this machine.
     pub config: Option<Digest>,
     /// The trees that it unpacks to, as far as it was unpacked: one, or one for each platform.
     pub snapshots: Vec<Snapshot>,
@@ -27,7 +29,7 @@ pub struct ImageRecord {
 }
 
 impl ImageRecord {
-    /// What people know it by: the digest of its config or, of several platforms, of its index.
+    /// What people know it by: the digest of its config.
     pub fn id(&self) -> Digest {
         self.config.unwrap_or(self.target.digest)
     }
@@ -201,17 +203,31 @@ impl Images<'_> {
         Ok(())
     }
 
+    /// The config that people know an image by: of an index, that of the image for this machine, or of the first that is here.
     fn config_of(&self, target: &Descriptor) -> Result<Option<Digest>> {
-        if !target.media_type.is_manifest() {
+        if target.media_type.is_manifest() {
+            return Ok(self.document(target, Manifest::parse)?.map(|manifest| manifest.config.digest));
+        }
+        if !target.media_type.is_index() {
             return Ok(None);
         }
-        let bytes = self.0.content().read(target.digest, MANIFEST_SIZE_BYTES_MAX)?;
-        let damaged = |found| Error::Document { digest: target.digest, source: found };
-        Ok(bytes
-            .map(|bytes| Manifest::parse(&bytes))
-            .transpose()
-            .map_err(damaged)?
-            .map(|it| it.config.digest))
+        let Some(index) = self.document(target, Index::parse)? else { return Ok(None) };
+        for entry in index.select(&Platform::host()).into_iter().chain(index.images()) {
+            if let Some(manifest) = self.document(entry, Manifest::parse)? {
+                return Ok(Some(manifest.config.digest));
+            }
+        }
+        Ok(None)
+    }
+
+    fn document<T>(
+        &self,
+        descriptor: &Descriptor,
+        parse: fn(&[u8]) -> Result<T, ManifestError>,
+    ) -> Result<Option<T>> {
+        let digest = descriptor.digest;
+        let bytes = self.0.content().read(digest, MANIFEST_SIZE_BYTES_MAX)?;
+        bytes.map(|bytes| parse(&bytes)).transpose().map_err(|source| Error::Document { digest, source })
     }
 }
 

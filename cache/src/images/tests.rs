@@ -36,6 +36,28 @@ fn an_image_is_found_by_name_and_by_id() {
 }
 
 #[test]
+fn an_index_goes_by_the_image_of_this_machine() {
+    let store = TestStore::new();
+    let [other, own] = ["{}", "{ }"].map(|config| store_image(&store, config));
+    let entry = |image: &Descriptor, platform| Descriptor { platform: Some(platform), ..image.clone() };
+    let index = |entries| {
+        let bytes = Index::new(entries).to_bytes();
+        Descriptor::of(MediaType::OciIndex, store_bytes(&store, &bytes))
+    };
+    let other = entry(&other, Platform::new("linux", "s390x", None));
+    let both = index(vec![other.clone(), entry(&own, Platform::host())]);
+    store.images().put(&name("both"), &both, &[]).unwrap();
+    let gone = Descriptor::of(MediaType::OciManifest, b"not here");
+    let rest = index(vec![entry(&gone, Platform::host()), other.clone().attesting(gone.digest), other]);
+    store.images().put(&name("rest"), &rest, &[]).unwrap();
+    for (image, config) in [("both", "{ }"), ("rest", "{}")] {
+        let found = store.images().by_id_prefix(&Digest::of(config).short()).unwrap();
+        assert_eq!((found.len(), &found[0].names), (1, &vec![name(image)]));
+        assert_eq!(found[0].id(), Digest::of(config));
+    }
+}
+
+#[test]
 fn one_image_in_two_forms_is_one_image() {
     let store = TestStore::new();
     let plain = store_image(&store, "{}");
