@@ -322,13 +322,13 @@ pub(crate) struct BuildArgs {
     /// Writes facts about the result to a file, as JSON.
     #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = path())]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// Adds an attestation: none are made yet, so only `type=sbom|provenance,disabled=true` (repeatable).
+    /// Says something of the image beside it: `type=provenance,…` or `type=sbom,…` (repeatable).
     #[arg(help_heading = OUTPUT, long = "attest", value_name = "SPEC")]
     pub(crate) attestations: Vec<String>,
-    /// The same as `--attest type=provenance`: only `false` yet.
+    /// Says of the image how it was made: `true`, `mode=min|max`, `builder-id=URL`, `reproducible=true`.
     #[arg(help_heading = OUTPUT, long, value_name = "BOOL|SPEC")]
     pub(crate) provenance: Option<String>,
-    /// The same as `--attest type=sbom`: only `false` yet.
+    /// Says of the image what it is made of, as a scanner finds it: `true`, `generator=IMAGE[,KEY=VALUE]`.
     #[arg(help_heading = OUTPUT, long, value_name = "BOOL|SPEC")]
     pub(crate) sbom: Option<String>,
     /// How progress is shown.

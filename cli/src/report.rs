@@ -325,6 +325,7 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         | ImageError::Unpack { .. } => Kind::Remote,
         // As Docker.
         ImageError::NotFound { .. } | ImageError::Ambiguous { .. } => FAILED,
+        ImageError::ScannedStatement { .. } | ImageError::ScannedProvenance { .. } => Kind::Step,
         ImageError::NotPulled { .. }
         | ImageError::OtherArtifact { .. }
         | ImageError::Import(_)
@@ -335,6 +336,7 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         ImageError::MissingDocument { .. }
         | ImageError::MissingLayer { .. }
         | ImageError::Document { .. }
+        | ImageError::Statement { .. }
         | ImageError::Io { .. }
         | ImageError::Path(_)
         | ImageError::Store(_) => Kind::Environment,

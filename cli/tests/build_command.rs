@@ -1,5 +1,6 @@
 //! `rbuild build`, from the outside: what is on the command line and in the Dockerfile, and what comes of it.
 
+mod attestations;
 mod cache_keys;
 mod cache_mounts;
 mod caching;

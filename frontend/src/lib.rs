@@ -36,6 +36,7 @@ pub mod parser;
 mod paths;
 mod remote;
 mod resolver;
+pub mod sbom;
 mod span;
 mod stage;
 mod subrequest;

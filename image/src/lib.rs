@@ -16,6 +16,7 @@
 //!   documents that rbuild makes are serialised.
 #![forbid(unsafe_code)]
 
+mod attestation;
 mod config;
 mod descriptor;
 mod digest;
@@ -25,6 +26,7 @@ mod media_type;
 mod platform;
 mod reference;
 
+pub use attestation::{PREDICATE_TYPE, Statement, Subject, package_url};
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, Hasher, HashingReader, HashingWriter, ParseDigestError};

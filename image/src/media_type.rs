@@ -58,6 +58,8 @@ media_types! {
     DockerLayer = "application/vnd.docker.image.rootfs.diff.tar",
     /// A gzip Docker layer.
     DockerLayerGzip = "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    /// An in-toto statement.
+    InToto = "application/vnd.in-toto+json",
 }
 
 impl MediaType {

@@ -54,6 +54,7 @@ pub mod local;
 mod plan;
 pub mod pool;
 pub mod progress;
+pub mod provenance;
 pub mod scheduler;
 pub mod secrets;
 pub mod shared;

@@ -38,6 +38,7 @@ pub(crate) use base::NoImages;
 pub(crate) use call::Call;
 pub(crate) use steps::{confinement, extra_host};
 
+use self::attestation::Witness;
 use self::failure::Blame;
 use self::input::{Input, Remote, Trees};
 use self::output::Built;
@@ -133,8 +134,7 @@ fn build(
         .map_err(|error| blame.frontend(&error))?;
     let (warnings, warning_documents) =
         (blame.warnings(&lowered, settings), blame.warning_documents(&lowered));
-    let definition = Definition::join(lowered.iter().map(|lowered| lowered.definition.clone()))
-        .map_err(|error| Failure::caused_by(Kind::Input, &error))?;
+    let definition = definition(&lowered, settings.attestations.scans(&lowered, &resolver)?)?;
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let pool = app.pool()?;
@@ -148,9 +148,11 @@ fn build(
     let worker = LocalWorker::new(images, &executor, pool, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let names = output::names(settings);
-    let need = if shared.is_inline { Need::Files } else { need(settings, &lowered, images, &names) };
+    let result_need = if shared.is_inline { Need::Files } else { need(settings, &lowered, images, &names) };
+    // What scans found is read here.
+    let need = |output: usize| if output < lowered.len() { result_need } else { Need::Files };
     let warnings = warnings + &shared.take_mounts(app, blame.progress, cancel);
-    let solved = Shared::solve(&worker, need, cancel, || {
+    let mut solved = Shared::solve(&worker, &need, cancel, || {
         solve(&definition, &worker, &options, recorder, cancel).map_err(Box::new)
     })
     .map_err(|mut error| {
@@ -160,6 +162,7 @@ fn build(
         }
         failure::without_network(blame.solve(*error), worker.network_lack(), settings)
     })?;
+    let found = solved.outputs.split_off(lowered.len());
     let empty = || Tree::Here(Snapshot::empty());
     let trees = solved.outputs.iter().map(|output| output.clone().unwrap_or_else(empty));
     let mut built: Vec<Built> = lowered.into_iter().zip(trees).map(Built::from).collect();
@@ -171,12 +174,22 @@ fn build(
     if shared.is_inline {
         built.iter_mut().try_for_each(|built| built.remember_steps(images, &finished))?;
     }
+    attestation::add_scans(&mut built, &found, images)?;
+    let (invocation_id, started_ms) = recorder.invocation();
+    Witness { settings, input, pins: remote.pins(), invocation_id: &invocation_id, started_ms }
+        .testify(&mut built);
     output::write(app, settings, &built, &warning_documents, blame.progress)?;
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     let warnings = warnings + &shared.export(app, &finished, blame.progress, cancel);
     let network = failure::network_warning(worker.network_lack(), settings);
     Ok(warnings + &network)
+}
+
+/// The graph of the results, and then of their scans.
+fn definition(lowered: &[Lowered], scans: Vec<Definition>) -> Result<Definition, Failure> {
+    let results = lowered.iter().map(|lowered| lowered.definition.clone());
+    Definition::join(results.chain(scans)).map_err(|error| Failure::caused_by(Kind::Input, &error))
 }
 
 /// What the result is needed for. To give files other times, they have to be here.

@@ -70,6 +70,11 @@ impl Recorder {
         Some(self.writer.as_ref()?.name())
     }
 
+    /// The build's id, and when it began, Unix milliseconds.
+    pub(crate) fn invocation(&self) -> (String, i64) {
+        (self.build().map(|build| build.id().to_owned()).unwrap_or_default(), self.lock().started_ms)
+    }
+
     /// What is known by now.
     pub(crate) fn document(&self) -> BuildDocument {
         self.lock().clone()

@@ -97,7 +97,8 @@ impl Images {
         config.created = newest(&config.history).or_else(|| Some(dating.now.to_owned()));
     }
 
-    fn keep_new(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, ImageError> {
+    /// Stores a document that was made here.
+    pub(super) fn keep_new(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor, ImageError> {
         let descriptor = Descriptor::of(media_type, bytes);
         self.keep(&descriptor, bytes)?;
         Ok(descriptor)

@@ -40,6 +40,28 @@ pub enum ImageError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// A statement about an image cannot be read.
+    #[error("failed to read statement `{digest}`")]
+    Statement {
+        /// The statement.
+        digest: Digest,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A file that a scanner wrote is no statement.
+    #[error("failed to read statement `{name}` of the scanner")]
+    ScannedStatement {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A scanner says how the image was made.
+    #[error("the scanner may not say how the image was made: `{name}`")]
+    ScannedProvenance {
+        /// The file.
+        name: String,
+    },
     /// The manifest and the config do not have the same number of layers.
     #[error("image `{name}` names {layers} layers, but its config has {diff_ids}")]
     LayerCount {

@@ -269,7 +269,8 @@ fn not_held(error: ImageError) -> ImageError {
 /// The manifests of an index with their names; entries for one manifest are put together.
 fn named_targets(index: Index) -> Vec<(Descriptor, Vec<Reference>)> {
     let mut targets: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
-    for mut entry in index.manifests {
+    let said_of_others = |entry: &Descriptor| entry.attests().is_some();
+    for mut entry in index.manifests.into_iter().filter(|entry| !said_of_others(entry)) {
         let annotations = std::mem::take(&mut entry.annotations);
         // A single word there is a tag, and an image that has only a tag has no name.
         let whole = |name: &&String| name.contains(['/', ':']);

@@ -7,6 +7,7 @@
 mod archive;
 mod artifact;
 mod assemble;
+mod attest;
 mod compress;
 mod copy;
 mod error;
@@ -34,6 +35,7 @@ use crate::threads::Threads;
 pub use archive::{ArchiveFormat, DirectorySink, LayoutSink, TarSink};
 pub(crate) use artifact::{EMPTY, EMPTY_TYPE};
 pub use assemble::{AssembleOptions, Dating, DescribedLayer};
+pub use attest::{Attestation, Predicate};
 pub(crate) use compress::LeavingLayer;
 pub use compress::{Compression, CompressionConfig};
 pub use error::ImageError;
@@ -170,7 +172,7 @@ impl Images {
             return self.open_manifest(target, target.clone());
         }
         let index = self.document(target, Index::parse)?;
-        let entry = index.select(platform).or_else(|| index.manifests.first());
+        let entry = index.select(platform).or_else(|| index.images().next());
         let none = || ImageError::NoPlatform { name: target.digest.to_string(), platform: platform.clone() };
         self.open_manifest(target, entry.cloned().ok_or_else(none)?)
     }

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 
-use rbuild_image::{Descriptor, Digest, MediaType, Platform, Reference};
+use rbuild_image::{Descriptor, Digest, Manifest, MediaType, Platform, Reference};
 use rbuild_registry::{BlobUpload, RemoteStore};
 
+use super::attest::Attestation;
 use super::compress::{Blob, Leaving, LeavingLayer};
 use super::parallel::in_parallel;
 use super::produced::produced;
@@ -49,12 +50,12 @@ impl Images {
         let target = self.push_blobs(&self.repository(reference), target, config, watch)?;
         let index = self.index_bytes(&target)?;
         let mut pushed = target.descriptor.digest;
-        for image in &target.images {
-            let digest = image.manifest_descriptor.digest;
+        for (descriptor, manifest) in target.manifests() {
             // Without an index it is the manifest that the name leads to.
-            let place = if index.is_some() { reference.with_digest(digest) } else { reference.clone() };
-            let bytes = self.manifest_bytes(image)?;
-            pushed = self.push_document(&place, &image.manifest_descriptor, &bytes, watch)?;
+            let place =
+                if index.is_some() { reference.with_digest(descriptor.digest) } else { reference.clone() };
+            let bytes = self.manifest_bytes(descriptor, manifest)?;
+            pushed = self.push_document(&place, descriptor, &bytes, watch)?;
         }
         index.map_or(Ok(pushed), |bytes| self.push_document(reference, &target.descriptor, &bytes, watch))
     }
@@ -70,12 +71,13 @@ impl Images {
     }
 
     /// The manifest's bytes: as they came, if they came from elsewhere.
-    pub(super) fn manifest_bytes(&self, image: &StoredImage) -> Result<Vec<u8>, ImageError> {
-        let kept = self
-            .store
-            .content()
-            .read(image.manifest_descriptor.digest, rbuild_image::MANIFEST_SIZE_BYTES_MAX)?;
-        Ok(kept.unwrap_or_else(|| image.manifest.to_bytes()))
+    pub(super) fn manifest_bytes(
+        &self,
+        descriptor: &Descriptor,
+        manifest: &Manifest,
+    ) -> Result<Vec<u8>, ImageError> {
+        let kept = self.store.content().read(descriptor.digest, rbuild_image::MANIFEST_SIZE_BYTES_MAX)?;
+        Ok(kept.unwrap_or_else(|| manifest.to_bytes()))
     }
 
     /// Sends the blobs of all images, each once, and says what the layers became.
@@ -94,7 +96,12 @@ impl Images {
             }
         })?;
         let became: HashMap<_, _> = parcels.iter().map(Parcel::digest).zip(sent).collect();
-        target.with_layers(|image, index| Ok(became[&image.manifest.layers[index].digest].clone()))
+        let became = self
+            .with_layers(target, |image, index| Ok(became[&image.manifest.layers[index].digest].clone()))?;
+        // What is said is about what the layers became.
+        let said: Vec<&Descriptor> = became.attestations.iter().flat_map(Attestation::blobs).collect();
+        in_parallel(&said, PUSHES_MAX, |blob| self.push_stored(to, blob, watch))?;
+        Ok(became)
     }
 
     /// Sees to it that a place has a layer, in the form that `config` says, and says what that is.

@@ -8,6 +8,8 @@ use super::archive::{
     ArchiveFormat, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, LayoutSink, OCI_LAYOUT,
     OCI_LAYOUT_CONTENT, REF_NAME, blob_path,
 };
+use super::attest::Attestation;
+use super::compress::Blob;
 use super::{ImageError, Images, StoredImage, Target};
 
 /// What to save, and the names it is saved under.
@@ -33,7 +35,8 @@ impl Images {
         let mut written = HashSet::new();
         add(sink, OCI_LAYOUT, OCI_LAYOUT_CONTENT)?;
         for saved in images {
-            saved.target.images.iter().try_for_each(|image| self.save_blobs(image, sink, &mut written))?;
+            self.save_documents(&saved.target, sink, &mut written)?;
+            saved.target.images.iter().try_for_each(|image| self.save_layers(image, sink, &mut written))?;
             if let Some(index) = self.index_bytes(&saved.target)?
                 && written.insert(saved.target.descriptor.digest)
             {
@@ -50,30 +53,51 @@ impl Images {
         sink.finish().map_err(ImageError::io("write", "the archive"))
     }
 
-    fn save_blobs(
+    /// Writes manifests and configs, and whole what is said of the images.
+    fn save_documents(
+        &self,
+        target: &Target,
+        sink: &mut dyn LayoutSink,
+        written: &mut HashSet<Digest>,
+    ) -> Result<(), ImageError> {
+        for (descriptor, manifest) in target.manifests() {
+            if written.insert(descriptor.digest) {
+                let bytes = self.manifest_bytes(descriptor, manifest)?;
+                add(sink, &blob_path(descriptor.digest), &bytes)?;
+            }
+        }
+        let configs = target.images.iter().map(|image| &image.manifest.config);
+        for blob in configs.chain(target.attestations.iter().flat_map(Attestation::blobs)) {
+            if written.insert(blob.digest) {
+                self.save_blob(blob, &Blob::Stored(blob.digest), sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save_layers(
         &self,
         image: &StoredImage,
         sink: &mut dyn LayoutSink,
         written: &mut HashSet<Digest>,
     ) -> Result<(), ImageError> {
-        let config = &image.manifest.config;
-        let manifest = self.manifest_bytes(image)?;
-        if written.insert(image.manifest_descriptor.digest) {
-            add(sink, &blob_path(image.manifest_descriptor.digest), &manifest)?;
-        }
-        if written.insert(config.digest) {
-            let bytes = self.store.content().read(config.digest, rbuild_image::MANIFEST_SIZE_BYTES_MAX)?;
-            let bytes = bytes.ok_or(ImageError::MissingDocument { digest: config.digest })?;
-            add(sink, &blob_path(config.digest), &bytes)?;
-        }
         for (index, layer) in image.manifest.layers.iter().enumerate() {
             if written.insert(layer.digest) {
-                let mut content = self.read_blob(&self.blob(image, index)?)?;
-                let path = blob_path(layer.digest);
-                sink.add(&path, layer.size_bytes, &mut content).map_err(ImageError::io("write", path))?;
+                self.save_blob(layer, &self.blob(image, index)?, sink)?;
             }
         }
         Ok(())
+    }
+
+    fn save_blob(
+        &self,
+        descriptor: &Descriptor,
+        blob: &Blob,
+        sink: &mut dyn LayoutSink,
+    ) -> Result<(), ImageError> {
+        let mut content = self.read_blob(blob)?;
+        let path = blob_path(descriptor.digest);
+        sink.add(&path, descriptor.size_bytes, &mut content).map_err(ImageError::io("write", path))
     }
 }
 

@@ -1,18 +1,21 @@
 //! What a name stands for: an image for one platform, or an index of images for several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use rbuild_image::{Descriptor, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform};
+use rbuild_image::{Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, MediaType, Platform};
 
+use super::attest::Attestation;
 use super::{CompressionConfig, ImageError, Images, StoredImage, there};
 
-/// A manifest or an index, with all the images behind it.
+/// A manifest or an index, with all the images behind it, and what is said of them.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The document that a name leads to.
     pub descriptor: Descriptor,
     /// The images, at least one; of an index, in its order.
     pub images: Vec<StoredImage>,
+    /// What the index says of its images.
+    pub(super) attestations: Vec<Attestation>,
     /// The index, where the descriptor is one's.
     index: Option<Index>,
 }
@@ -20,7 +23,18 @@ pub struct Target {
 impl Target {
     /// One image, without an index.
     pub fn of(image: StoredImage) -> Self {
-        Self { descriptor: image.manifest_descriptor.clone(), images: vec![image], index: None }
+        Self {
+            descriptor: image.manifest_descriptor.clone(),
+            images: vec![image],
+            attestations: Vec::new(),
+            index: None,
+        }
+    }
+
+    /// All its manifests: those of images, then what is said of them.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Descriptor, &Manifest)> {
+        let images = self.images.iter().map(|image| (&image.manifest_descriptor, &image.manifest));
+        images.chain(self.attestations.iter().map(|said| (&said.entry, &said.manifest)))
     }
 
     /// Whether it is an index.
@@ -28,45 +42,43 @@ impl Target {
         self.index.is_some()
     }
 
-    /// The same with other descriptors in the place of its layers', and so with other manifests.
-    pub(super) fn with_layers(
-        &self,
-        mut layer: impl FnMut(&StoredImage, usize) -> Result<Descriptor, ImageError>,
-    ) -> Result<Self, ImageError> {
-        let mut replaced = |image: &StoredImage| {
-            let layers = (0..image.manifest.layers.len()).map(|index| layer(image, index));
-            Ok(image.with_layers(layers.collect::<Result<_, _>>()?))
-        };
-        let mut images = self.images.iter().map(&mut replaced).collect::<Result<Vec<_>, ImageError>>()?;
-        if images.iter().zip(&self.images).all(|(new, old)| new.manifest == old.manifest) {
-            return Ok(self.clone());
-        }
-        let Some(index) = &self.index else {
-            return Ok(Self::of(images.remove(0)));
-        };
-        let entry = |(entry, image): (&Descriptor, &StoredImage)| Descriptor {
-            annotations: entry.annotations.clone(),
-            platform: entry.platform.clone(),
-            ..image.manifest_descriptor.clone()
-        };
-        let manifests = index.manifests.iter().zip(&images).map(entry).collect();
-        let index = Index { manifests, ..index.clone() };
-        let descriptor = Descriptor {
-            annotations: self.descriptor.annotations.clone(),
-            ..Descriptor::of(MediaType::OciIndex, &index.to_bytes())
-        };
-        Ok(Self { descriptor, images, index: Some(index) })
-    }
-
-    /// An index of images: an entry for each, with its platform.
-    fn of_index(images: Vec<StoredImage>, annotations: BTreeMap<String, String>) -> Self {
+    /// An index of images: an entry for each, with its platform, and then for each attestation.
+    fn of_index(
+        images: Vec<StoredImage>,
+        attestations: Vec<Attestation>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
         let entry = |image: &StoredImage| Descriptor {
             platform: Some(image.config.platform.clone()),
             ..image.manifest_descriptor.clone()
         };
-        let index = Index { annotations, ..Index::new(images.iter().map(entry).collect()) };
+        let entries = images.iter().map(entry);
+        let entries =
+            entries.chain(attestations.iter().map(|attestation| attestation.entry.clone())).collect();
+        let index = Index { annotations, ..Index::new(entries) };
         let descriptor = Descriptor::of(MediaType::OciIndex, &index.to_bytes());
-        Self { descriptor, images, index: Some(index) }
+        Self { descriptor, images, attestations, index: Some(index) }
+    }
+
+    /// The same index with other images, in the same order, and what is said of them.
+    fn with_images(&self, index: &Index, images: Vec<StoredImage>, attestations: Vec<Attestation>) -> Self {
+        let before = self.images.iter().map(|image| image.manifest_descriptor.digest);
+        let mut entries: HashMap<Digest, Descriptor> =
+            before.zip(images.iter().map(|image| image.manifest_descriptor.clone())).collect();
+        let said = self.attestations.iter().map(|attestation| attestation.entry.digest);
+        entries.extend(said.zip(attestations.iter().map(|attestation| attestation.entry.clone())));
+        let entry = |entry: &Descriptor| {
+            let now = &entries[&entry.digest];
+            let annotations = entry.annotations.iter().map(|(key, value)| (key.clone(), value.clone()));
+            let annotations = annotations.chain(now.annotations.clone()).collect();
+            Descriptor { annotations, platform: entry.platform.clone(), ..now.clone() }
+        };
+        let index = Index { manifests: index.manifests.iter().map(entry).collect(), ..index.clone() };
+        let descriptor = Descriptor {
+            annotations: self.descriptor.annotations.clone(),
+            ..Descriptor::of(MediaType::OciIndex, &index.to_bytes())
+        };
+        Self { descriptor, images, attestations, index: Some(index) }
     }
 }
 
@@ -83,16 +95,17 @@ impl StoredImage {
 }
 
 impl Images {
-    /// Makes an index of images, one for each platform, and stores it. It has no name yet.
+    /// Makes an index of images, one for each platform, and of what is said of them, and stores it. It has no name yet.
     ///
     /// # Errors
     /// When the store fails.
     pub fn assemble_index(
         &self,
         images: Vec<StoredImage>,
+        attestations: Vec<Attestation>,
         annotations: BTreeMap<String, String>,
     ) -> Result<Target, ImageError> {
-        let target = Target::of_index(images, annotations);
+        let target = Target::of_index(images, attestations, annotations);
         self.index_bytes(&target)?.map_or(Ok(()), |bytes| self.keep(&target.descriptor, &bytes))?;
         Ok(target)
     }
@@ -112,10 +125,12 @@ impl Images {
     pub fn open_target(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Target, ImageError> {
         if descriptor.media_type.is_index() {
             let index = self.document(descriptor, Index::parse)?;
-            let images =
-                index.manifests.iter().map(|entry| self.open_whole(entry)).collect::<Result<_, _>>()?;
-            if let Some(images) = images {
-                return Ok(Target { descriptor: descriptor.clone(), images, index: Some(index) });
+            let said = index.manifests.iter().filter(|entry| entry.attests().is_some());
+            let images = index.images().map(|entry| self.open_whole(entry)).collect::<Result<_, _>>()?;
+            let attestations = said.map(|entry| self.open_attestation(entry)).collect::<Result<_, _>>()?;
+            if let (Some(images), Some(attestations)) = (images, attestations) {
+                let descriptor = descriptor.clone();
+                return Ok(Target { descriptor, images, attestations, index: Some(index) });
             }
         }
         Ok(Target::of(self.open(descriptor, platform)?))
@@ -138,6 +153,35 @@ impl Images {
         target: &Target,
         config: &CompressionConfig,
     ) -> Result<Target, ImageError> {
-        target.with_layers(|image, index| self.compress(&self.leaving_layer(image, index)?, config))
+        self.with_layers(target, |image, index| self.compress(&self.leaving_layer(image, index)?, config))
+    }
+
+    /// The same with other descriptors in the place of its layers', and so with other manifests. What is said of an image is
+    /// then said of the new one.
+    pub(super) fn with_layers(
+        &self,
+        target: &Target,
+        mut layer: impl FnMut(&StoredImage, usize) -> Result<Descriptor, ImageError>,
+    ) -> Result<Target, ImageError> {
+        let mut replaced = |image: &StoredImage| {
+            let layers = (0..image.manifest.layers.len()).map(|index| layer(image, index));
+            Ok(image.with_layers(layers.collect::<Result<_, _>>()?))
+        };
+        let mut images = target.images.iter().map(&mut replaced).collect::<Result<Vec<_>, ImageError>>()?;
+        let digest = |image: &StoredImage| image.manifest_descriptor.digest;
+        let became: HashMap<Digest, Digest> =
+            target.images.iter().map(digest).zip(images.iter().map(digest)).collect();
+        if became.iter().all(|(before, now)| before == now) {
+            return Ok(target.clone());
+        }
+        let Some(index) = &target.index else {
+            return Ok(Target::of(images.remove(0)));
+        };
+        let said = |attestation: &Attestation| match attestation.of().map(|of| (of, became.get(&of))) {
+            Some((before, Some(now))) if before != *now => self.attest_anew(attestation, before, *now),
+            _ => Ok(attestation.clone()),
+        };
+        let attestations = target.attestations.iter().map(said).collect::<Result<_, ImageError>>()?;
+        Ok(target.with_images(index, images, attestations))
     }
 }

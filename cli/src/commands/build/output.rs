@@ -9,8 +9,8 @@ use rbuild_frontend::Lowered;
 use rbuild_image::{History, Platform, Reference};
 use rbuild_solver::export::{Trees, export_directory, export_tar};
 use rbuild_solver::images::{
-    ArchiveFormat, AssembleOptions, CompressionConfig, Dating, DirectorySink, Images, LayoutSink, Saved,
-    StoredImage, TarSink, Target, Transfer, Watch,
+    ArchiveFormat, AssembleOptions, CompressionConfig, Dating, DirectorySink, Images, LayoutSink, Predicate,
+    Saved, StoredImage, TarSink, Target, Transfer, Watch,
 };
 use rbuild_solver::progress::{Event, EventSink as _, TaskState};
 use rbuild_solver::shared::{Finished, INLINE, Tree};
@@ -32,11 +32,13 @@ pub(crate) struct Built {
     pub(crate) tree: Tree,
     /// Which steps lead to it, where the image is to say so.
     pub(crate) inline_cache: Option<String>,
+    /// What is said of it beside it.
+    pub(crate) predicates: Vec<Predicate>,
 }
 
 impl From<(Lowered, Tree)> for Built {
     fn from((lowered, tree): (Lowered, Tree)) -> Self {
-        Self { lowered, tree, inline_cache: None }
+        Self { lowered, tree, inline_cache: None, predicates: Vec::new() }
     }
 }
 
@@ -109,7 +111,7 @@ pub(crate) fn write(
     if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
         push(app, target, &names, &settings.push_compression(), progress)?;
     }
-    target.map_or(Ok(()), |target| report(settings, &target, &names, warnings))
+    target.map_or(Ok(()), |target| report(settings, built, &target, warnings))
 }
 
 /// All names of the result.
@@ -131,25 +133,27 @@ const fn is_archive(output: &OutputSpec) -> bool {
 
 /// The image, or the index of images.
 fn target(app: &App, settings: &Settings, built: &[Built]) -> Result<Target, Failure> {
-    let made = built.iter().map(|built| image(app, settings, built)).collect::<Result<Vec<_>, _>>()?;
-    let mut target = match <[StoredImage; 1]>::try_from(made) {
-        Ok([image]) if !settings.is_multi_platform() => {
-            if let Some(key) = settings.annotations.of_index() {
-                let message = format!("index annotations not supported for single platform export: `{key}`");
-                return Err(Failure::new(Kind::Input, message));
-            }
-            return Ok(Target::of(image));
+    let images = app.images()?;
+    let mut made = built.iter().map(|built| image(app, settings, built)).collect::<Result<Vec<_>, _>>()?;
+    let names = names(settings);
+    let said = made.iter().zip(built).filter(|(_, built)| !built.predicates.is_empty());
+    let said = said.map(|(image, built)| images.attest(image, &names, built.predicates.clone()));
+    let said = said.collect::<Result<Vec<_>, _>>()?;
+    if made.len() == 1 && said.is_empty() && !settings.is_multi_platform() {
+        if let Some(key) = settings.annotations.of_index() {
+            let message = format!("index annotations not supported for single platform export: `{key}`");
+            return Err(Failure::new(Kind::Input, message));
         }
-        Ok(images) => app.images()?.assemble_index(images.into(), settings.annotations.index())?,
-        Err(images) => app.images()?.assemble_index(images, settings.annotations.index())?,
-    };
+        return Ok(Target::of(made.remove(0)));
+    }
+    let mut target = images.assemble_index(made, said, settings.annotations.index())?;
     target.descriptor.annotations = settings.annotations.index_descriptor();
     Ok(target)
 }
 
 fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, Failure> {
     let images = app.images()?;
-    let Built { lowered, tree, inline_cache } = built;
+    let Built { lowered, tree, inline_cache, .. } = built;
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
     let epoch = epoch(settings, built);
@@ -285,29 +289,34 @@ fn export_failure(error: rbuild_solver::export::ExportError) -> Failure {
 
 /// Files and lines that say what the image is.
 ///
-/// An index has no image id; its own digest stands for it.
-fn report(
-    settings: &Settings,
-    target: &Target,
-    names: &[Reference],
-    warnings: &[Value],
-) -> Result<(), Failure> {
+/// Several images have no id; the digest of their index stands for it.
+fn report(settings: &Settings, built: &[Built], target: &Target, warnings: &[Value]) -> Result<(), Failure> {
     let id = match target.images.as_slice() {
-        [image] if !target.is_index() => image.id(),
+        [image] if !settings.is_multi_platform() => image.id(),
         _ => target.descriptor.digest,
     };
     if let Some(path) = &settings.iidfile {
         fs::write(path, id.to_string()).map_err(io_failure("write", path))?;
     }
     if let Some(path) = &settings.metadata_file {
-        let warnings = Some(warnings).filter(|_| settings.metadata_warnings);
-        let text = serde_json::to_string_pretty(&metadata(target, names, warnings));
+        let mut metadata = metadata(target, &names(settings));
+        if settings.metadata_warnings {
+            metadata["buildx.build.warnings"] = json!(warnings);
+        }
+        for built in built {
+            let place =
+                if settings.is_multi_platform() { format!("/{}", built.platform()) } else { String::new() };
+            let provenance = built.predicates.iter().filter(|said| said.is_provenance());
+            provenance
+                .for_each(|said| metadata[format!("buildx.build.provenance{place}")] = said.content.clone());
+        }
+        let text = serde_json::to_string_pretty(&metadata);
         fs::write(path, text.expect("a JSON value is JSON")).map_err(io_failure("write", path))?;
     }
     if settings.quiet { print(&format!("{id}\n")) } else { Ok(()) }
 }
 
-fn metadata(target: &Target, names: &[Reference], warnings: Option<&[Value]>) -> Value {
+fn metadata(target: &Target, names: &[Reference]) -> Value {
     let names: Vec<String> = names.iter().map(Reference::to_string).collect();
     let mut metadata = json!({
         "containerimage.descriptor": target.descriptor,
@@ -318,9 +327,6 @@ fn metadata(target: &Target, names: &[Reference], warnings: Option<&[Value]>) ->
         && !target.is_index()
     {
         metadata["containerimage.config.digest"] = json!(image.id());
-    }
-    if let Some(warnings) = warnings {
-        metadata["buildx.build.warnings"] = json!(warnings);
     }
     metadata
 }

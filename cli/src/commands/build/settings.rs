@@ -11,7 +11,7 @@ use rbuild_solver::JOBS_DEFAULT;
 use rbuild_solver::images::CompressionConfig;
 
 use super::annotation::Annotations;
-use super::attestation;
+use super::attestation::Attestations;
 use super::build_args;
 use super::call::Call;
 use super::input::Input;
@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     /// What the image is to run on; empty for this machine.
     platforms: Vec<Platform>,
     pub(crate) annotations: Annotations,
+    pub(crate) attestations: Attestations,
     push: bool,
     pub(crate) squash: bool,
     no_cache: NoCache,
@@ -80,7 +81,6 @@ impl Settings {
     /// # Errors
     /// When one of them is malformed, or two contradict each other.
     pub(crate) fn new(args: &BuildArgs) -> Result<Self, Failure> {
-        attestation::refuse(args)?;
         let outputs = outputs(args)?;
         let call = if args.check { Call::CHECK } else { args.call };
         let build_args = build_args::read(args, docker_config().as_deref(), &environment)?;
@@ -114,6 +114,7 @@ impl Settings {
             target: args.target.clone().filter(|stage| !stage.is_empty()),
             platforms: platforms(&args.platforms)?,
             annotations: Annotations::parse(&args.annotations)?,
+            attestations: Attestations::parse(args)?,
             push: args.push,
             squash: args.squash,
             no_cache: no_cache(args),
@@ -165,6 +166,11 @@ impl Settings {
     /// The build arguments.
     pub(crate) const fn build_args(&self) -> &BTreeMap<String, String> {
         &self.build_args
+    }
+
+    /// What is set on the result, in order.
+    pub(crate) fn labels(&self) -> &[(String, String)] {
+        &self.labels
     }
 
     /// Whether the result is sent to the registries of its names.

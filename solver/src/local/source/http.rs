@@ -54,10 +54,16 @@ pub enum HttpError {
     },
 }
 
+/// What is asked of a server. With a checksum, the file of an earlier build may do; without one, only what the server has now.
+pub(super) fn question(source: &HttpSource) -> String {
+    let checksum = source.checksum.map(|checksum| checksum.to_string()).unwrap_or_default();
+    format!("{}#{checksum}", source.url)
+}
+
 /// A file that is in the content store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteFile {
-    digest: Digest,
+    pub(super) digest: Digest,
     /// Unix seconds.
     last_modified: Option<i64>,
 }
@@ -133,10 +139,7 @@ impl LocalWorker<'_> {
 
     /// Has the file in the content store, and checks that it is the one that was asked for.
     fn remote_file(&self, source: &HttpSource, cx: &Context<'_>) -> Result<RemoteFile, WorkerError> {
-        // With a checksum, the file of an earlier build may do; without one, only what the server has now.
-        let checksum = source.checksum.map(|checksum| checksum.to_string()).unwrap_or_default();
-        let question = format!("{}#{checksum}", source.url);
-        let file = self.options.pins.files.get(&question, || self.fetch(source, cx))?;
+        let file = self.options.pins.files.get(&question(source), || self.fetch(source, cx))?;
         match source.checksum {
             Some(expected) if expected != file.digest => {
                 let (url, found) = (shown(&source.url), file.digest);

@@ -3,14 +3,37 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::git::Pinned;
-use super::http::RemoteFile;
+use rbuild_llb::SourceOp;
+
+use super::git::{self, Pinned};
+use super::http::{self, RemoteFile};
+use crate::provenance::SourceDigest;
+
+/// How long a commit's name is, but in repositories of SHA-256.
+const SHA1_HEX_DIGITS: usize = 40;
 
 /// What the remote sources of one build are. To be shared by all workers of the build.
 #[derive(Debug, Default)]
 pub struct Pins {
     pub(super) commits: Memo<Pinned>,
     pub(super) files: Memo<RemoteFile>,
+}
+
+impl Pins {
+    /// What a remote source turned out to be, if it was asked for: the commit of a repository, the digest of a file.
+    pub fn digest_of(&self, source: &SourceOp) -> Option<SourceDigest> {
+        match source {
+            SourceOp::Git(source) => {
+                let commit = self.commits.known(&git::question(source)?)?.commit;
+                Some((if commit.len() == SHA1_HEX_DIGITS { "sha1" } else { "sha256" }, commit))
+            }
+            SourceOp::Http(source) => {
+                let known = self.files.known(&http::question(source)).map(|file| file.digest);
+                Some(("sha256", known.or(source.checksum)?.hex()))
+            }
+            SourceOp::Image(_) | SourceOp::OciLayout(_) | SourceOp::Local(_) => None,
+        }
+    }
 }
 
 /// Answers by question, each found once. Who asks while the answer is being found waits for it.
@@ -24,6 +47,12 @@ impl<T> Default for Memo<T> {
 }
 
 impl<T: Clone> Memo<T> {
+    /// The answer, if it was found.
+    fn known(&self, question: &str) -> Option<T> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(question).map(Arc::clone)?;
+        slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The answer, found now unless it is known. A failure is not remembered.
     pub(super) fn get<E>(&self, question: &str, find: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let slot = {

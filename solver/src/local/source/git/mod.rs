@@ -42,6 +42,16 @@ pub struct GitOptions {
     pub offline: bool,
 }
 
+/// What is asked of a repository; `None` where its address is none.
+pub(super) fn question(source: &GitSource) -> Option<String> {
+    Remote::parse(&source.remote).ok().map(|remote| question_to(&remote, source))
+}
+
+fn question_to(remote: &Remote, source: &GitSource) -> String {
+    let checksum = source.checksum.as_deref().unwrap_or_default();
+    format!("{}#{}@{checksum}", remote.url, source.git_ref)
+}
+
 impl LocalWorker<'_> {
     /// A repository is its commit. With `.git`, it is also the reference, which is in there.
     pub(in crate::local) fn identify_git(
@@ -84,12 +94,8 @@ impl LocalWorker<'_> {
     }
 
     fn pin(&self, git: &Git<'_>, remote: &Remote, source: &GitSource) -> Result<Pinned, WorkerError> {
-        let checksum = source.checksum.as_deref().unwrap_or_default();
-        let question = format!("{}#{}@{checksum}", remote.url, source.git_ref);
-        self.options
-            .pins
-            .commits
-            .get(&question, || resolve(remote, source, |name| self.ask(git, remote, name)))
+        let resolve = || resolve(remote, source, |name| self.ask(git, remote, name));
+        self.options.pins.commits.get(&question_to(remote, source), resolve)
     }
 
     /// What the remote says of a name; where it is not to be asked, what it said last.

@@ -17,7 +17,7 @@ const DEFAULT: &str = "HEAD";
 /// What a reference led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::local::source) struct Pinned {
-    pub(super) commit: String,
+    pub(in crate::local::source) commit: String,
     /// The annotated tag that leads to it.
     pub(super) tag: Option<String>,
     /// The reference's full name; none where the commit itself was named.
