@@ -30,7 +30,7 @@ say() { printf '\n== %s\n' "$*"; }
 install_needs() {
     local needs=(busybox:busybox-static debootstrap:debootstrap docker-registry:docker-registry skopeo:skopeo
         umoci:umoci podman:podman git:git newuidmap:uidmap ip:iproute2 nft:nftables pasta:passt
-        slirp4netns:slirp4netns fsck.erofs:erofs-utils) missing=() need
+        slirp4netns:slirp4netns fsck.erofs:erofs-utils openssl:openssl curl:curl bc:bc) missing=() need
     for need in "${needs[@]}"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
     done
@@ -143,6 +143,8 @@ say "documentation tests"
 cargo test --workspace --locked --doc 2>&1 | tee -a "$log" || status=1
 
 if ((EUID == 0)); then
+    say "several machines with one cache"
+    scripts/machines.sh --check target/debug/rbuild 2>&1 | tee -a "$log" || status=1
     say "tests with layers as trees"
     run_tests_as_trees 2>&1 | tee -a "$log" || status=1
     make_test_user

@@ -228,6 +228,28 @@ fn an_image_is_a_shared_cache_of_its_own_steps() {
 }
 
 #[test]
+fn what_was_found_in_one_cache_goes_to_the_other() {
+    let Some((mut test, context, registry)) = machine() else { return };
+    let from = format!("type=registry,ref={}/cache", registry.name());
+    test.build(&context, &["--cache-to", &format!("{from},mode=max")]).succeeds();
+    another(&mut test, "between");
+    // Of the other stage, nothing is in the result.
+    for (mode, count) in [("min", STEPS.len() - 1), ("max", STEPS.len())] {
+        let to = format!("type=local,dest={},mode={mode}", test.path(mode).display());
+        let between = test.build(&context, &["--cache-from", &from, "--cache-to", &to]).succeeds();
+        assert_eq!(between.says_nothing_of(&["warning"]).ran(), [""; 0]);
+        assert_eq!(records(&test.path(mode), "key-").len(), count, "{mode}");
+    }
+    context.write("file", "changed\n");
+    another(&mut test, "second");
+    let from = format!("type=local,src={}", test.path("max").display());
+    let second = test.build(&context, &["-t", "app", "--cache-from", &from]).succeeds();
+    assert_eq!(names(&second.ran()), names(&STEPS[3..]));
+    assert_eq!(test.run("app", "cat /all"), "one\ntool\nchanged\n");
+    test.assert_sound();
+}
+
+#[test]
 fn many_builds_write_at_once() {
     let Some((mut test, _, registry)) = machine() else { return };
     let directory = test.path("cache");

@@ -57,7 +57,8 @@ impl Images {
         Ok(manifests[0].descriptor.digest)
     }
 
-    fn copy_blob(
+    /// Sees to it that one place has a blob of another.
+    pub(crate) fn copy_blob(
         &self,
         from: &RemoteStore,
         to: &RemoteStore,

@@ -93,8 +93,8 @@ struct Placed {
 }
 
 impl Images {
-    /// Writes the records of a build to a shared cache, as far as it lacks them. What the build took from a shared cache and did
-    /// not fetch is not written: it is in one.
+    /// Writes the records of a build to a shared cache, as far as it lacks them. What the build found in another shared cache and did
+    /// not fetch goes from there to here.
     ///
     /// # Errors
     /// When the cache refuses something, or a layer cannot be read. What was written by then is of use.
@@ -118,31 +118,81 @@ impl Images {
                 }
             }
         }
-        let lacking = self.recorded(&lacking, build, options.mode)?;
+        let (lacking, elsewhere) = self.recorded(&lacking, build, options.mode)?;
         self.export_records(&lacking, options, watch)?;
+        let copied = self.copy_records(&elsewhere, build, options, watch)?;
         in_parallel(&stale, SENT_AT_ONCE, |(key, manifest)| {
             to.put_document(&DocumentName::Record(*key).to_string(), &manifest.to_bytes(), watch.cancel)
         })?;
-        Ok(Exported { records: lacking.len(), known })
+        Ok(Exported { records: lacking.len() + copied, known })
     }
 
-    /// Those of a build's steps that this store has records of, as far as they are to be written.
+    /// Those of a build's steps that this store has records of, as far as they are to be written; and the keys of those that it
+    /// has none of.
     fn recorded(
         &self,
         steps: &[Step],
         build: &Finished<'_>,
         mode: ExportMode,
-    ) -> Result<Vec<Lacking>, ImageError> {
+    ) -> Result<(Vec<Lacking>, Vec<CacheKey>), ImageError> {
         let stored: Vec<_> = steps.iter().map(|step| rbuild_cache::CacheKey(step.key.0)).collect();
         let found = self.store().records().lookup_many(&stored)?;
         let results: Vec<&Snapshot> = build.results.iter().filter_map(|tree| tree.snapshot()).collect();
         let of_result =
             |output: &Snapshot| results.iter().any(|result| result.layers.starts_with(&output.layers));
         let wanted = |record: &Record| mode == ExportMode::Max || record.outputs.iter().all(of_result);
-        let lacking = |(step, record): (&Step, Option<Record>)| {
-            record.filter(wanted).map(|record| Lacking { step: *step, record })
+        let (mut lacking, mut missing) = (Vec::new(), Vec::new());
+        for (step, record) in steps.iter().zip(found) {
+            match record {
+                Some(record) => lacking.extend(wanted(&record).then_some(Lacking { step: *step, record })),
+                None => missing.push(step.key),
+            }
+        }
+        Ok((lacking, missing))
+    }
+
+    /// Copies what other caches of the build have under these keys, layers in the form that they have there. Returns how many
+    /// records.
+    fn copy_records(
+        &self,
+        keys: &[CacheKey],
+        build: &Finished<'_>,
+        options: &ExportOptions<'_>,
+        watch: Watch<'_>,
+    ) -> Result<usize, ImageError> {
+        if keys.is_empty() || !options.caches.trust.may_pass_on() {
+            return Ok(0);
+        }
+        let results = self.layers_of_results(build)?;
+        let is_of_result = |output: &Vec<SharedLayer>| {
+            let output: Vec<DiffId> = output.iter().map(|layer| layer.diff_id).collect();
+            results.iter().any(|result| result.starts_with(&output))
         };
-        Ok(steps.iter().zip(found).filter_map(lacking).collect())
+        let is_wanted = |record: &SharedRecord| {
+            options.mode == ExportMode::Max || record.outputs.iter().all(is_of_result)
+        };
+        let found = options.caches.lookup_elsewhere(options.to, keys, watch.cancel);
+        let found: Vec<_> = found.into_iter().flatten().filter(|(_, record)| is_wanted(record)).collect();
+        let layers = found.iter().flat_map(|(store, record)| {
+            record.outputs.iter().flatten().map(move |layer| (store, &layer.blob))
+        });
+        let mut seen = HashSet::new();
+        let blobs: Vec<_> = layers.filter(|(_, blob)| seen.insert(blob.digest)).collect();
+        in_parallel(&blobs, SENT_AT_ONCE, |(store, blob)| self.copy_blob(store, options.to, blob, watch))?;
+        let records: Vec<SharedRecord> = found.into_iter().map(|(_, record)| record).collect();
+        self.put_records(&records, options, watch)?;
+        Ok(records.len())
+    }
+
+    /// What the layers of a build's results unpack to, bottom first.
+    fn layers_of_results(&self, build: &Finished<'_>) -> Result<Vec<Vec<DiffId>>, ImageError> {
+        let layers = |tree: &&Tree| match tree {
+            Tree::Here(snapshot) => {
+                Ok(self.leaving_layers(snapshot)?.iter().map(|layer| layer.diff_id).collect())
+            }
+            Tree::Elsewhere(tree) => Ok(tree.layers().iter().map(|layer| layer.diff_id).collect()),
+        };
+        build.results.iter().map(layers).collect()
     }
 
     fn export_records(
@@ -151,15 +201,11 @@ impl Images {
         options: &ExportOptions<'_>,
         watch: Watch<'_>,
     ) -> Result<(), ImageError> {
-        if records.is_empty() {
-            return Ok(());
-        }
         let mut placed: Vec<Vec<Vec<Placed>>> = Vec::new();
         for Lacking { record, .. } in records {
             placed.push(record.outputs.iter().map(|output| self.placed(output)).collect::<Result<_, _>>()?);
         }
         let blobs = self.push_layers(placed.iter().flatten().flatten(), options, watch)?;
-        self.push_bytes(options.to, EMPTY_TYPE.into(), EMPTY, watch)?;
         let shared = |layer: &Placed| SharedLayer {
             diff_id: layer.leaving.diff_id,
             blob: blobs[&layer.leaving.diff_id].clone(),
@@ -172,6 +218,20 @@ impl Images {
             by_content: lacking.by_content(),
         };
         let records: Vec<SharedRecord> = records.iter().zip(&placed).map(document).collect();
+        self.put_records(&records, options, watch)
+    }
+
+    /// Writes records whose layers are there, after what leads to them.
+    fn put_records(
+        &self,
+        records: &[SharedRecord],
+        options: &ExportOptions<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.push_bytes(options.to, EMPTY_TYPE.into(), EMPTY, watch)?;
         let links = records.iter().filter_map(|record| Some((record.by_content?.names(), link(record.key))));
         let links = links.flat_map(|(names, link)| names.map(|name| (name, link.clone())));
         put_documents(options, &links.collect::<Vec<_>>(), watch)?;

@@ -167,8 +167,28 @@ impl SharedCaches {
         keys: &[CacheKey],
         cancel: &AtomicBool,
     ) -> Vec<Option<(RemoteStore, SharedRecord)>> {
+        self.lookup_in(self.caches.iter(), keys, cancel)
+    }
+
+    /// The same, without asking `store`.
+    pub(crate) fn lookup_elsewhere(
+        &self,
+        store: &RemoteStore,
+        keys: &[CacheKey],
+        cancel: &AtomicBool,
+    ) -> Vec<Option<(RemoteStore, SharedRecord)>> {
+        let name = store.to_string();
+        self.lookup_in(self.caches.iter().filter(|cache| cache.store.to_string() != name), keys, cancel)
+    }
+
+    fn lookup_in<'a>(
+        &'a self,
+        caches: impl Iterator<Item = &'a SharedCache>,
+        keys: &[CacheKey],
+        cancel: &AtomicBool,
+    ) -> Vec<Option<(RemoteStore, SharedRecord)>> {
         let mut found: Vec<Option<(RemoteStore, SharedRecord)>> = keys.iter().map(|_| None).collect();
-        for cache in &self.caches {
+        for cache in caches {
             let missing: Vec<usize> = (0..keys.len()).filter(|index| found[*index].is_none()).collect();
             let names: Vec<_> = missing.iter().map(|index| DocumentName::Record(keys[*index])).collect();
             for (index, document) in missing.into_iter().zip(self.documents(cache, &names, cancel)) {
@@ -270,12 +290,15 @@ pub(crate) fn depends_on_steps(vertex: VertexRef<'_>) -> bool {
     inputs.any(|edge| !matches!(vertex.definition.vertex(edge.vertex).op, Op::Source(_)))
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line, each once: those of other crates often say their causes themselves.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
         cause = error.source();
     }
     text

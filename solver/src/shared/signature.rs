@@ -122,6 +122,11 @@ impl Trust {
         self.require.is_empty() || self.require.iter().any(|key| key.signed(manifest))
     }
 
+    /// Whether what others wrote, and is not here, may be written on: not with a signature that nobody put under it before.
+    pub(crate) const fn may_pass_on(&self) -> bool {
+        self.sign.is_none() || !self.require.is_empty()
+    }
+
     /// Whether a document need not be written again for want of a signature. Who has no key writes none.
     pub(crate) fn is_content_with(&self, manifest: &Manifest) -> bool {
         let Some(own) = &self.sign else { return true };

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use rbuild_frontend::sbom::{self, MAIN_STATEMENT, Scanner};
 use rbuild_frontend::{ImageResolver as _, Lowered, MainContext, csv, parse_bool};
 use rbuild_image::{Platform, Reference};
-use rbuild_llb::{Definition, ResolveMode, SourceOp};
+use rbuild_llb::{Definition, ResolveMode, SourceOp, without_credentials};
 use rbuild_solver::images::Images;
 use rbuild_solver::local::Pins;
 use rbuild_solver::provenance::{Detail, Form, Provenance, Request};
@@ -234,7 +234,7 @@ impl Witness<'_> {
         let labels = settings.labels().iter().map(|(name, value)| (format!("label:{name}"), value.clone()));
         let target = settings.target.iter().map(|target| ("target".to_owned(), target.clone()));
         Request {
-            dockerfile_name: self.input.dockerfile_name.clone(),
+            dockerfile_name: without_credentials(&self.input.dockerfile_name),
             dockerfile: self.input.dockerfile.clone(),
             context: match &self.input.context {
                 MainContext::Remote(context) => Some(context.source()),
