@@ -8,7 +8,8 @@
 //! # Versions
 //!
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
-//! has layers that are trees, version 5 layers that are told from others. Who changes
+//! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk. Who
+//! changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -30,7 +31,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -55,6 +56,7 @@ UPDATE container SET created = created * 1000000000;
 ALTER TABLE layer ADD COLUMN base INTEGER REFERENCES layer(id);
 CREATE INDEX layer_by_base ON layer(base) WHERE base IS NOT NULL;
 ",
+    "ALTER TABLE pack ADD COLUMN boot TEXT",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -99,7 +101,8 @@ CREATE TABLE pack (
     reusable INTEGER NOT NULL DEFAULT 1,
     created INTEGER NOT NULL,
     last_used INTEGER NOT NULL
-) STRICT;
+    -- In which boot of the machine it was written; NULL: it is known to be on the disk.
+    , boot TEXT) STRICT;
 
 -- The packs of a layer, numbered as its image does it.
 CREATE TABLE layer_pack (

@@ -66,6 +66,7 @@
 
 mod blob_places;
 pub mod builds;
+mod by_digest;
 mod cache_mount;
 mod check;
 mod clean_up;

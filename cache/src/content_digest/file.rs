@@ -40,9 +40,7 @@ pub(super) struct Looked {
     pub(super) digest: Blake3,
     /// How many bytes were read to know.
     pub(super) read_bytes: u64,
-    pub(super) fingerprint: Fingerprint,
-    /// How many names it has.
-    pub(super) names: u64,
+    pub(super) stat: Stat,
     /// What there is to be remembered.
     news: News,
 }
@@ -134,8 +132,7 @@ fn look_at(
     let Learnt { stat, substance, read_bytes, news } = learnt;
     let facts = Facts::of(&stat, walk.options.owner);
     let digest = if whiteout { whiteout_digest() } else { facts.digest(substance.content, substance.xattrs) };
-    let (fingerprint, names) = (Fingerprint::of(&stat), stat.st_nlink);
-    Ok(Looked { facts, substance, digest, read_bytes, fingerprint, names, news })
+    Ok(Looked { facts, substance, digest, read_bytes, stat, news })
 }
 
 fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Result<Learnt, Errno> {
@@ -228,7 +225,7 @@ pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
 pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(DirectoryId, Vec<u8>)> {
     let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
         let files = remember(dir, looked, now_ns)?;
-        let id = DirectoryId { device: dir.listing.stat.st_dev, inode: dir.listing.stat.st_ino };
+        let id = DirectoryId::of(&dir.listing.stat);
         Some((id, encode(&files, walk.options.owner)))
     };
     walk.dirs.iter().zip(&looked.in_dirs).filter_map(changed).collect()
@@ -239,7 +236,7 @@ fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered>
     let listing = &dir.listing;
     let is_fit = |file: &Looked| match file.news {
         News::None => true,
-        News::Some => file.fingerprint.is_settled(now_ns),
+        News::Some => Fingerprint::of(&file.stat).is_settled(now_ns),
         News::Unfit => false,
     };
     let unseen =
@@ -250,7 +247,7 @@ fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered>
         return None;
     }
     let seen = listing.files.iter().zip(looked).filter(|(_, file)| is_fit(file)).map(|(name, file)| {
-        Remembered { name: name.clone(), fingerprint: file.fingerprint, substance: file.substance }
+        Remembered { name: name.clone(), fingerprint: Fingerprint::of(&file.stat), substance: file.substance }
     });
     let mut files: Vec<Remembered> = seen.chain(unseen.cloned()).collect();
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -18,6 +18,7 @@
 
 mod file;
 mod fold;
+mod known;
 mod scan;
 mod seen;
 mod stat_cache;
@@ -30,9 +31,10 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use thiserror::Error;
 
+pub use self::known::{KnownContext, KnownFile, KnownFiles};
 pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
 pub use self::seen::Seen;
-pub use self::stat_cache::{DirectoryId, KnownContents, MemoryStatCache, StatCache};
+pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
 pub(crate) use self::tree::digest_of_tree;
 use self::walk::Walk;
 use crate::layer::OverlayXattrs;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, Looked};
 use super::fold::{Facts, whiteout_digest};
+use super::stat_cache::Fingerprint;
 use super::tree::{attributes_digest, facts};
 use super::walk::{Dir, Walk};
 use super::{Blake3, DigestOptions, Error, Selected, TreeOwner};
@@ -63,13 +64,14 @@ pub(crate) fn scan_layer(
 
 impl LayerEntry {
     fn of_file(file: &Looked) -> Self {
+        let fingerprint = Fingerprint::of(&file.stat);
         Self {
             facts: file.facts,
-            mtime_ns: file.fingerprint.mtime_ns(),
+            mtime_ns: fingerprint.mtime_ns(),
             content: file.substance.content,
             xattrs: file.substance.xattrs,
-            inode: file.fingerprint.inode(),
-            names: file.names,
+            inode: fingerprint.inode(),
+            names: file.stat.st_nlink,
         }
     }
 

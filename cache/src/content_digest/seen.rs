@@ -1,10 +1,14 @@
-//! What a digest was made of, file by file: for those who want to know what differs.
+//! What a digest was made of, file by file: for those who want to know what differs, or look at the same files next.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Stat;
 
 use super::file::{AllLooked, Looked};
 use super::fold::{Facts, counts};
-use super::stat_cache::Substance;
+use super::known::KnownFiles;
+use super::stat_cache::{DirectoryId, Substance};
 use super::walk::{Dir, Top, Walk};
 use super::{Selected, TreeEntry, TreeOwner};
 
@@ -14,6 +18,8 @@ pub struct Seen {
     looked: AllLooked,
     owner: TreeOwner,
     tops: Vec<SeenTop>,
+    /// Which of the directories each is.
+    places: HashMap<DirectoryId, usize>,
 }
 
 /// A selected path, with what its entries' paths begin with.
@@ -37,7 +43,23 @@ impl Seen {
             contents_only: selected.contents_only,
         };
         let tops = tops.into_iter().zip(selected).map(top).collect();
-        Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops }
+        let places = walk.dirs.iter().enumerate();
+        let places = places.map(|(at, dir)| (DirectoryId::of(&dir.listing.stat), at)).collect();
+        Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops, places }
+    }
+
+    /// How many files there are that are no directories.
+    pub fn files(&self) -> usize {
+        self.looked.in_dirs.iter().map(Vec::len).sum()
+    }
+
+    /// What was seen of the files of a directory with these attributes; `None` if it was not listed, or changed since.
+    pub(super) fn directory(&self, stat: &Stat) -> Option<KnownFiles<'_>> {
+        let at = *self.places.get(&DirectoryId::of(stat))?;
+        let Dir { listing, .. } = &self.dirs[at];
+        let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);
+        let is_same = times(stat) == times(&listing.stat);
+        is_same.then(|| KnownFiles::seen(&listing.files, &self.looked.in_dirs[at]))
     }
 
     /// Every file that counts.

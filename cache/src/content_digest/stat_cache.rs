@@ -8,7 +8,7 @@
 //! until the kernel writes the page back. Nobody who looks at times, git included, sees that sooner.)
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Mutex;
@@ -31,6 +31,13 @@ pub struct DirectoryId {
     pub device: u64,
     /// The inode.
     pub inode: u64,
+}
+
+impl DirectoryId {
+    /// The directory with these attributes.
+    pub(super) const fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
 }
 
 /// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be
@@ -131,25 +138,6 @@ impl Fingerprint {
     /// Whether a later change is sure to show, if the file was read after `now_ns`.
     pub(super) fn is_settled(&self, now_ns: i64) -> bool {
         self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)
-    }
-}
-
-/// What is remembered of a build context's directory.
-#[derive(Debug, Default)]
-pub struct KnownContents(Vec<Remembered>);
-
-impl KnownContents {
-    /// What the cache has of the directory with these attributes.
-    pub fn of(cache: &dyn StatCache, directory: &Stat) -> Self {
-        let row = cache.get(DirectoryId { device: directory.st_dev, inode: directory.st_ino });
-        Self(row.and_then(|row| decode(&row, TreeOwner::Zero)).unwrap_or_default())
-    }
-
-    /// The digest of what a file of this name and these attributes holds.
-    pub fn digest(&self, name: &OsStr, stat: &Stat) -> Option<Blake3> {
-        let at = self.0.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok()?;
-        let found = Some(&self.0[at]).filter(|file| file.fingerprint == Fingerprint::of(stat));
-        found.and_then(|file| file.substance.content)
     }
 }
 

@@ -154,7 +154,7 @@ impl Walk<'_> {
             Some(marks) => is_opaque(dir.as_fd(), here, marks).at("read the attributes of", path)?,
             None => false,
         };
-        let id = DirectoryId { device: stat.st_dev, inode: stat.st_ino };
+        let id = DirectoryId::of(&stat);
         let row = self.options.memory.and_then(|memory| memory.cache.get(id));
         let remembered = row.and_then(|row| decode(&row, self.options.owner)).unwrap_or_default();
         let (files, subdirs, passed_over) = (Vec::new(), Vec::new(), Vec::new());

@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
 use super::overlay::{MountedRoot, Overlay, mount_image};
+use super::settle::{Written, this_boot};
 use super::{LayerId, OverlayXattrs, Trees};
 use crate::content_digest::Blake3;
 use crate::db::Failure;
@@ -47,7 +48,7 @@ pub(crate) enum Kept {
         /// Of the image as it is mounted.
         digest: Blake3,
         /// By their rows.
-        packs: Vec<i64>,
+        packs: Vec<Written>,
     },
     /// What it has that another layer, a directory, has not.
     Delta {
@@ -62,12 +63,21 @@ pub(crate) struct Images {
     mounted: Mutex<HashMap<LayerId, Arc<MountedRoot>>>,
     /// Those that this handle made, and whose archives were not asked for yet.
     grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
+    /// The images of those that were not mounted yet.
+    unmounted: Mutex<HashMap<LayerId, Vec<u8>>>,
     support: OnceLock<Result<(), String>>,
     pub(super) delta_support: OnceLock<Result<(), String>>,
 }
 
-/// How many trees are remembered until somebody asks for their archives.
+/// How many trees are remembered until somebody asks for their archives, and how many images until they are mounted.
 const GROWN_MAX: usize = 4;
+
+fn remember<T>(all: &Mutex<HashMap<LayerId, T>>, layer: LayerId, made: T) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.len() < GROWN_MAX {
+        all.insert(layer, made);
+    }
+}
 
 impl Store {
     /// Whether layers can be trees here, tried once with a small one; else the reason.
@@ -117,13 +127,15 @@ impl Store {
         }
     }
 
-    fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<i64>) -> Result<MountedRoot> {
-        let open = |pack: i64| {
-            let path = self.0.layout.pack(pack);
-            Ok(File::open(&path).at("open", &path)?)
+    fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {
+        let open = |written: Written| {
+            let path = self.0.layout.pack(written.pack);
+            let file = File::open(&path).at("open", &path)?;
+            if self.is_settled(&written, &file)? { Ok(file) } else { Err(Error::ImageDamaged(layer)) }
         };
         let packs = packs.into_iter().map(open).collect::<Result<Vec<File>>>()?;
-        let image = self.read_image(layer, &packs)?;
+        let made = self.0.images.unmounted.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer);
+        let image = made.map_or_else(|| self.read_image(layer, &packs), Ok)?;
         if *blake3::hash(&image).as_bytes() != digest {
             return Err(Error::ImageDamaged(layer));
         }
@@ -154,9 +166,10 @@ impl Store {
                 return Ok(Kept::Delta { base: LayerId(base) });
             }
             let Some(digest) = image else { return Ok(Kept::Directory) };
-            let mut packs =
-                db.prepare_cached("SELECT pack FROM layer_pack WHERE layer = ?1 ORDER BY number")?;
-            let packs = packs.query_map([layer.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let sql = "SELECT id, created, boot FROM pack JOIN layer_pack ON pack = id WHERE layer = ?1
+                ORDER BY number";
+            let mut packs = db.prepare_cached(sql)?;
+            let packs = packs.query_map([layer.0], Written::of_row)?.collect::<Result<_, _>>()?;
             Ok(Kept::Image { digest, packs })
         })
     }
@@ -170,12 +183,11 @@ impl Store {
         Ok(file)
     }
 
-    /// Remembers a tree that became a layer, so that its archive can be made without reading it.
-    pub(super) fn remember_grown(&self, layer: LayerId, grown: Grown) {
-        let mut all = self.0.images.grown.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < GROWN_MAX {
-            all.insert(layer, Arc::new(grown));
-        }
+    /// Remembers a tree that became a layer, so that it can be mounted and its archive made without reading it.
+    pub(super) fn remember_grown(&self, layer: LayerId, mut grown: Grown) {
+        let image = std::mem::take(&mut grown.image_bytes);
+        remember(&self.0.images.unmounted, layer, image);
+        remember(&self.0.images.grown, layer, Arc::new(grown));
     }
 
     pub(super) fn take_grown(&self, layer: LayerId) -> Option<Arc<Grown>> {
@@ -209,8 +221,10 @@ impl Store {
         stamp: i64,
     ) -> Result<i64, Failure> {
         let disk_size_bytes = pack.disk_size_bytes()?.cast_signed();
-        let sql = "INSERT INTO pack (blocks, disk_size_bytes, created, last_used) VALUES (?1, ?2, ?3, ?3)";
-        db.prepare_cached(sql)?.execute((pack.blocks.cast_signed(), disk_size_bytes, stamp))?;
+        let sql = "INSERT INTO pack (blocks, disk_size_bytes, created, last_used, boot)
+            VALUES (?1, ?2, ?3, ?3, ?4)";
+        let row = (pack.blocks.cast_signed(), disk_size_bytes, stamp, this_boot());
+        db.prepare_cached(sql)?.execute(row)?;
         let id = db.last_insert_rowid();
         ledger::add(db, disk_size_bytes)?;
         let packs = self.0.layout.packs();

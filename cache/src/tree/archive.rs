@@ -11,13 +11,17 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use super::{Entries, Inode, InodeId, Kind, Tree};
+use super::{Entries, Inode, InodeId, Kind, Place, Tree};
 use crate::layer::archive::{LAYER_ATTRIBUTE, mark_entry, write_error};
 use crate::layer::merged::Merged;
 use crate::layer::tar::{Attribute, TarEntry, TarKind, TarWriter};
 use crate::layer::whiteout::{OPAQUE_NAME, WHITEOUT_PREFIX};
 use crate::layer::{Error, Mtimes};
-use crate::root_dir::FileType;
+use crate::root_dir::{At as _, FileType};
+
+/// How much is read at once where small files lie one behind the other, and what is small.
+const AHEAD_BYTES: u64 = 256 * 1024;
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
 /// Writes a tree, whose contents are in `packs` and which stands on `lowers`, as an archive.
 pub(crate) fn diff(
@@ -29,14 +33,15 @@ pub(crate) fn diff(
 ) -> Result<(), Error> {
     let (names, _) = tree.count_names();
     let tar = TarWriter::new(out);
-    let mut archiver = Archiver { tree, packs, lowers, mtimes, tar, names, firsts: HashMap::new() };
+    let contents = Contents { packs, pack: 0, at: 0, bytes: Vec::new() };
+    let mut archiver = Archiver { tree, contents, lowers, mtimes, tar, names, firsts: HashMap::new() };
     archiver.directory(InodeId::ROOT, &Spot { path: Path::new(""), hides: false })?;
     archiver.tar.finish().map(drop).map_err(|error| write_error(error, Path::new("/")))
 }
 
 struct Archiver<'a, 'w> {
     tree: &'a Tree,
-    packs: &'a [&'a File],
+    contents: Contents<'a>,
     lowers: Merged<'a>,
     mtimes: Mtimes,
     tar: TarWriter<&'w mut dyn Write>,
@@ -116,7 +121,7 @@ impl Archiver<'_, '_> {
         if let Kind::File(content) = &inode.kind
             && let Some(place) = content.place
         {
-            let content = PackedContent { pack: self.packs[usize::from(place.pack)], at: place.offset_bytes };
+            let content = self.contents.open(place, content.size_bytes).at("read", path)?;
             return self.tar.entry_with(&entry, content).map_err(|error| write_error(error, path));
         }
         self.put(&entry, path)?;
@@ -165,16 +170,70 @@ fn kind_of(inode: &Inode) -> Option<TarKind<'_>> {
     })
 }
 
-/// A content, read to wherever the reader stops.
-struct PackedContent<'a> {
-    pack: &'a File,
+/// The contents in the packs of a layer. Those of small files that lie one behind the other are read at once.
+struct Contents<'a> {
+    packs: &'a [&'a File],
+    /// What was read last: from which pack, and where from.
+    pack: u16,
     at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Contents<'_> {
+    fn open(&mut self, place: Place, size_bytes: u64) -> io::Result<PackedContent<'_>> {
+        let Place { pack, offset_bytes: at } = place;
+        let file = self.packs[usize::from(pack)];
+        if size_bytes > SMALL_BYTES_MAX {
+            return Ok(PackedContent::InPack { pack: file, at });
+        }
+        let end = self.at + self.bytes.len() as u64;
+        let (is_same, is_ahead) = (pack == self.pack, (end..end + AHEAD_BYTES).contains(&(at + size_bytes)));
+        if !is_same || at < self.at || at + size_bytes > end {
+            let wanted = if is_same && is_ahead { AHEAD_BYTES } else { size_bytes };
+            self.bytes.resize(wanted as usize, 0);
+            let count = read_all_at(file, &mut self.bytes, at)?;
+            self.bytes.truncate(count);
+            (self.pack, self.at) = (pack, at);
+        }
+        let from = (at - self.at) as usize;
+        let until = self.bytes.len().min(from + size_bytes as usize);
+        Ok(PackedContent::Read(&self.bytes[from..until]))
+    }
+}
+
+/// Reads as much as there is.
+fn read_all_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// A content.
+enum PackedContent<'a> {
+    Read(&'a [u8]),
+    /// To be read to wherever the reader stops.
+    InPack {
+        pack: &'a File,
+        at: u64,
+    },
 }
 
 impl Read for PackedContent<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.pack.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
+        match self {
+            Self::Read(bytes) => bytes.read(buffer),
+            Self::InPack { pack, at } => {
+                let count = pack.read_at(buffer, *at)?;
+                *at += count as u64;
+                Ok(count)
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::grow::Open;
+use super::grow::{Open, open_file};
 use super::{InodeId, Kind, Tree};
 use crate::content_digest::{Blake3, LayerEntry, LayerScan, content_digest};
 use crate::root_dir::{At as _, PathError};
@@ -80,8 +80,16 @@ struct Comparer<'a> {
     /// The names of files of the tree that the base has, by the entries that they are there.
     alike: HashMap<InodeId, Vec<&'a LayerEntry>>,
     /// Those that seem to be the same, but nobody knows what the file of the tree holds.
-    doubtful: Vec<(InodeId, &'a LayerEntry)>,
+    doubtful: Vec<Doubt<'a>>,
     differences: Differences,
+}
+
+/// A file of the tree, and the entry that it may be.
+struct Doubt<'a> {
+    directory: &'a Path,
+    name: &'a OsStr,
+    id: InodeId,
+    entry: &'a LayerEntry,
 }
 
 impl<'a> Comparer<'a> {
@@ -89,7 +97,8 @@ impl<'a> Comparer<'a> {
     fn look_for(&mut self, base: &'a LayerScan) {
         let NewLayer { tree, at, present } = self.new;
         for (path, entries) in base.directories() {
-            let here = path.strip_prefix(at).ok().and_then(|below| tree.directory_at(below));
+            let below = path.strip_prefix(at).ok();
+            let here = below.and_then(|below| tree.directory_at(below));
             if here.is_none() && !present.has_directory(path) {
                 continue;
             }
@@ -98,7 +107,10 @@ impl<'a> Comparer<'a> {
                 match here.and_then(|here| here.get(name)) {
                     // What is there already hides it.
                     _ if present.contains(path, name) => {}
-                    Some(id) => self.meet(*id, entry),
+                    Some(id) => {
+                        let directory = below.unwrap_or(Path::new(""));
+                        self.meet(Doubt { directory, name, id: *id, entry });
+                    }
                     None => {
                         self.differences.removed.entry(path.to_owned()).or_default().push(name.to_owned());
                     }
@@ -107,7 +119,8 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    fn meet(&mut self, id: InodeId, entry: &'a LayerEntry) {
+    fn meet(&mut self, doubt: Doubt<'a>) {
+        let Doubt { id, entry, .. } = doubt;
         let inode = self.new.tree.inode(id);
         if !entry.is_like(inode) {
             return;
@@ -115,14 +128,15 @@ impl<'a> Comparer<'a> {
         match entry.holds_content_of(inode) {
             Some(true) => self.alike.entry(id).or_default().push(entry),
             Some(false) => {}
-            None => self.doubtful.push((id, entry)),
+            None => self.doubtful.push(doubt),
         }
     }
 
     fn settle_doubts(&mut self, pool: &ThreadPool, open: Open<'_>) -> Result<(), PathError> {
-        let settle = |(id, entry): &(InodeId, &'a LayerEntry)| {
-            let held = digest_of(&open(*id)?)?;
-            Ok(entry.holds(held).then_some((*id, *entry)))
+        let settle = |doubt: &Doubt<'a>| {
+            let Doubt { directory, name, id, entry } = *doubt;
+            let held = digest_of(&open_file(&open(directory)?, name, directory)?)?;
+            Ok(entry.holds(held).then_some((id, entry)))
         };
         let settled: Vec<Option<(InodeId, &LayerEntry)>> =
             pool.install(|| self.doubtful.par_iter().map(settle).collect::<Result<_, PathError>>())?;

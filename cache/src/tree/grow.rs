@@ -4,22 +4,27 @@
 //! that have the most of it: what the others have is written again, so that a thousand builds that each changed one file do
 //! not leave layers with a thousand packs.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use rusqlite::OptionalExtension as _;
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::erofs::{BLOCK_BYTES, image};
 use super::pack::{PackWriter, Packed, read_index, read_key_image};
 use super::{Content, InodeId, Kind, Place, Tree, absorb, stored};
+use crate::by_digest::ByDigest;
 use crate::content_digest::{Blake3, content_digest, digest_of_tree};
 use crate::root_dir::{At as _, PathError, RootDir};
+use crate::snapshot::Written;
 use crate::{Error, Result, Store};
 
 /// The most packs that a layer has its contents in, the one that is made for it aside.
@@ -31,11 +36,14 @@ const KNOWN_MAX: usize = 400_000;
 /// An image is stored as a difference if that takes this part of the key image at most: a fifth of what it takes by itself.
 const DIFFERENCE_PART: usize = 32;
 
+/// How many files of a directory make a unit of work.
+const GROUP_FILES: usize = 64;
+
 /// Contents up to this size are read whole.
 const SMALL_BYTES_MAX: u64 = 128 * 1024;
 
-/// Opens the source of a file's content.
-pub type Open<'a> = &'a (dyn Fn(InodeId) -> Result<File, PathError> + Sync);
+/// Opens the directory that a directory of the tree was made of.
+pub type Open<'a> = &'a (dyn Fn(&Path) -> Result<OwnedFd, PathError> + Sync);
 
 /// A tree whose contents are all in packs, and its place in the layer that it will be in.
 #[derive(Debug)]
@@ -54,6 +62,7 @@ pub(crate) struct Grown {
     /// The image, compressed, and the digest of it as it was before.
     pub(crate) image: PathBuf,
     pub(crate) image_digest: Blake3,
+    pub(crate) image_bytes: Vec<u8>,
     pub(crate) content_digest: Option<Blake3>,
 }
 
@@ -83,10 +92,10 @@ pub(crate) struct Packs {
     new: PackWriter,
     new_path: PathBuf,
     /// What is in all packs, and which of the layer's packs each of these is, if it is one.
-    contents: HashMap<Blake3, (usize, u64)>,
+    contents: ByDigest<(usize, u64)>,
     numbers: Vec<Option<u16>>,
     /// What is in the new one.
-    fresh: Mutex<HashMap<Blake3, Place>>,
+    fresh: Mutex<ByDigest<Place>>,
 }
 
 /// The packs that a layer has.
@@ -100,7 +109,7 @@ struct Settled {
 /// What is known of the contents of all packs, the newest first.
 struct Inventory {
     packs: Vec<Pack>,
-    contents: HashMap<Blake3, (usize, u64)>,
+    contents: ByDigest<(usize, u64)>,
 }
 
 impl Graft {
@@ -112,22 +121,13 @@ impl Graft {
         pool: &ThreadPool,
         open: Open<'_>,
     ) -> Result<Self> {
-        let ids: Vec<InodeId> = tree.inodes().map(|(id, _)| id).collect();
-        let place = |id: &InodeId| {
-            let Kind::File(content) = &tree.inode(*id).kind else { return Ok(None) };
-            if content.size_bytes == 0 {
-                let digest = Some(*blake3::hash(b"").as_bytes());
-                return Ok(Some(Content { digest, ..*content }));
-            }
-            let known = content.digest.and_then(|digest| packs.find(content.size_bytes, digest));
-            known.map_or_else(|| packs.take(&open(*id)?, content.digest.is_some()), Ok).map(Some)
-        };
-        let contents: Vec<Option<Content>> =
-            pool.install(|| ids.par_iter().map(place).collect::<Result<_, PathError>>())?;
-        for (id, content) in ids.into_iter().zip(contents) {
-            if let Some(content) = content {
-                tree.inode_mut(id).kind = Kind::File(content);
-            }
+        let groups = groups(&tree);
+        let place = |group: &Group<'_>| group.place(&tree, &packs, open);
+        let found: Vec<Vec<(InodeId, Content)>> =
+            pool.install(|| groups.par_iter().map(place).collect::<Result<_, PathError>>())?;
+        drop(groups);
+        for (id, content) in found.into_iter().flatten() {
+            tree.inode_mut(id).kind = Kind::File(content);
         }
         Ok(Self { path: path.to_owned(), tree, packs })
     }
@@ -141,15 +141,80 @@ impl Graft {
         let packs = packs.settle(&mut whole)?;
         let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
         let path = directory.join("image");
+        let image_bytes = image(&whole, &blocks).map_err(Error::Image)?;
         let (image_digest, content_digest) = thread::scope(|scope| {
             let content_digest = scope.spawn(|| digest_of_tree(&whole));
-            let bytes = image(&whole, &blocks).map_err(Error::Image)?;
-            write_synced(&path, &packs.finish(&bytes)?).at("write", &path)?;
+            let stored = packs.finish(&image_bytes)?;
+            File::create_new(&path).and_then(|mut file| file.write_all(&stored)).at("write", &path)?;
             let content_digest =
                 content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, Error>((*blake3::hash(&bytes).as_bytes(), content_digest))
+            Ok::<_, Error>((*blake3::hash(&image_bytes).as_bytes(), content_digest))
         })?;
-        Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, content_digest })
+        Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, image_bytes, content_digest })
+    }
+}
+
+/// Some files of one directory, none of which is in another group.
+struct Group<'t> {
+    directory: Arc<Path>,
+    files: Vec<(&'t OsStr, InodeId)>,
+}
+
+/// All regular files. Of several names of one, one counts.
+fn groups(tree: &Tree) -> Vec<Group<'_>> {
+    let (mut groups, mut linked) = (Vec::new(), HashSet::new());
+    let (names, _) = tree.count_names();
+    let mut todo = vec![(PathBuf::new(), InodeId::ROOT)];
+    while let Some((path, id)) = todo.pop() {
+        let mut files = Vec::new();
+        // The first is to be the next: archives have the same order.
+        for (name, child) in tree.entries(id).into_iter().flatten().rev() {
+            match &tree.inode(*child).kind {
+                Kind::Directory(_) => todo.push((path.join(name), *child)),
+                Kind::File(_) if names[child.index()] < 2 || linked.insert(*child) => {
+                    files.push((name.as_os_str(), *child));
+                }
+                _ => {}
+            }
+        }
+        files.reverse();
+        let directory: Arc<Path> = path.into();
+        let group = |files: &[_]| Group { directory: Arc::clone(&directory), files: files.to_vec() };
+        groups.extend(files.chunks(GROUP_FILES).map(group));
+    }
+    groups
+}
+
+/// Opens a file in a directory, which errors call `path`.
+pub(super) fn open_file(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<File, PathError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty()).map(File::from).at_name("open", path, name)
+}
+
+impl Group<'_> {
+    /// Where the contents are, in packs that there are or, now, in the new one.
+    fn place(
+        &self,
+        tree: &Tree,
+        packs: &Packs,
+        open: Open<'_>,
+    ) -> Result<Vec<(InodeId, Content)>, PathError> {
+        let (mut placed, mut directory) = (Vec::with_capacity(self.files.len()), None);
+        for (name, id) in &self.files {
+            let Kind::File(content) = &tree.inode(*id).kind else { continue };
+            if let Some(content) = packs.known(content) {
+                placed.push((*id, content));
+                continue;
+            }
+            let from = match directory.take() {
+                Some(from) => from,
+                None => open(&self.directory)?,
+            };
+            let file = open_file(&from, name, &self.directory)?;
+            placed.push((*id, packs.take(&file, content.digest.is_some())?));
+            directory = Some(from);
+        }
+        Ok(placed)
     }
 }
 
@@ -179,6 +244,14 @@ impl Packs {
         let (contents, new_path) = (inventory.contents, directory.join("pack"));
         let new = PackWriter::create(new_path.clone())?;
         Ok(Self { known, new, new_path, contents, numbers, fresh: Mutex::default() })
+    }
+
+    /// A content that need not be read.
+    fn known(&self, content: &Content) -> Option<Content> {
+        if content.size_bytes == 0 {
+            return Some(Content { digest: Some(*blake3::hash(b"").as_bytes()), ..*content });
+        }
+        self.find(content.size_bytes, content.digest?)
     }
 
     fn find(&self, size_bytes: u64, digest: Blake3) -> Option<Content> {
@@ -287,20 +360,24 @@ impl Settled {
 impl Store {
     /// What is in the newest packs. One that is gone meanwhile, or damaged, has nothing.
     fn inventory(&self) -> Result<Inventory> {
-        let rows: Vec<(i64, i64)> = self.0.db.read("list packs", |db| {
-            let mut statement =
-                db.prepare_cached("SELECT id, blocks FROM pack WHERE reusable ORDER BY id DESC")?;
-            let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(Written, i64)> = self.0.db.read("list packs", |db| {
+            let sql = "SELECT id, created, boot, blocks FROM pack WHERE reusable ORDER BY id DESC";
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map((), |row| Ok((Written::of_row(row)?, row.get(3)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
-        let mut inventory = Inventory { packs: Vec::new(), contents: HashMap::new() };
-        for (id, blocks) in rows {
-            let path = self.0.layout.pack(id);
+        let mut inventory = Inventory { packs: Vec::new(), contents: ByDigest::default() };
+        for (written, blocks) in rows {
+            let path = self.0.layout.pack(written.pack);
             let Ok(file) = File::open(&path) else { continue };
             let Ok(index) = read_index(&file, &path) else { continue };
+            if !self.is_settled(&written, &file)? {
+                continue;
+            }
             let pack = inventory.packs.len();
             inventory.contents.reserve(index.len());
-            inventory.packs.push(Pack { id: PackId::Known(id), blocks: blocks.cast_unsigned(), file });
+            let id = PackId::Known(written.pack);
+            inventory.packs.push(Pack { id, blocks: blocks.cast_unsigned(), file });
             for Packed { digest, offset_bytes, .. } in index {
                 inventory.contents.entry(digest).or_insert((pack, offset_bytes));
             }
@@ -329,10 +406,4 @@ impl Pack {
         use std::os::unix::fs::MetadataExt as _;
         Ok(self.file.metadata().at("read the attributes of", "a pack")?.blocks() * BLOCK_BYTES)
     }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
 }

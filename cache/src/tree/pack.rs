@@ -126,7 +126,7 @@ impl PackWriter {
         offset
     }
 
-    /// Writes the key image, compressed, and the index, and makes all of it outlast a power failure. Nothing is appended afterwards.
+    /// Writes the key image, compressed, and the index. Nothing is appended afterwards.
     ///
     /// # Errors
     /// When the disk is full.
@@ -143,8 +143,7 @@ impl PackWriter {
         let key_size = (key_image.len() as u64).to_le_bytes();
         let footer = [&key_size, &MAGIC[..], &count, blake3::hash(&entries).as_bytes()].concat();
         let bytes = [key_image, &entries, &footer].concat();
-        self.file.write_all_at(&bytes, self.blocks() * BLOCK_BYTES).at("write", &self.path)?;
-        self.file.sync_data().at("sync", &self.path)
+        self.file.write_all_at(&bytes, self.blocks() * BLOCK_BYTES).at("write", &self.path)
     }
 }
 
@@ -154,6 +153,27 @@ impl PackWriter {
 /// When it cannot be read, or is damaged.
 pub fn read_index(file: &File, path: &Path) -> Result<Vec<Packed>, PathError> {
     index_of(file).at("read the index of", path)
+}
+
+/// Whether all contents of a pack are what their digests say.
+pub(crate) fn is_whole(file: &File) -> bool {
+    let mut buffer = Vec::new();
+    let mut is_there = |entry: &Packed| {
+        let (mut hasher, mut done) = (blake3::Hasher::new(), 0);
+        while done < entry.size_bytes {
+            buffer.resize(COPY_BUFFER_BYTES.min((entry.size_bytes - done) as usize), 0);
+            if file.read_exact_at(&mut buffer, entry.offset_bytes + done).is_err() {
+                return false;
+            }
+            hasher.update(&buffer);
+            done += buffer.len() as u64;
+        }
+        *hasher.finalize().as_bytes() == entry.digest
+    };
+    index_of(file).is_ok_and(|mut index| {
+        index.sort_unstable_by_key(|entry| entry.offset_bytes);
+        index.iter().all(&mut is_there)
+    })
 }
 
 /// The key image of a pack; an error if it has none.

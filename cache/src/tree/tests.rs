@@ -7,7 +7,7 @@ use rbuild_image::DiffId;
 
 use super::*;
 use crate::prune::PrunePolicy;
-use crate::root_dir::At as _;
+use crate::root_dir::RootDir;
 use crate::testing::{OPTIONS, path_of, pool, problems, read};
 use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
 
@@ -45,28 +45,28 @@ impl DiskStore {
         (source, tree)
     }
 
-    /// Commits a layer with these files in `/app`; `prepare` may do more in its upper directory. Returns how many were opened.
-    fn commit(
-        &self,
-        parent: &Snapshot,
-        files: &[(&str, &str)],
-        prepare: impl FnOnce(&Path),
-    ) -> (Snapshot, usize) {
+    /// Commits a layer with these files in `/app`; `prepare` may do more in its upper directory, and to what is copied.
+    fn commit(&self, parent: &Snapshot, files: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Snapshot {
         let (source, tree) = self.source(files);
         let mut active = self.store.prepare(parent).unwrap();
         fs::create_dir(active.upper().join("app")).unwrap();
         prepare(active.upper());
-        let names: Vec<(OsString, InodeId)> =
-            tree.entries(InodeId::ROOT).unwrap().iter().map(|(name, id)| (name.clone(), *id)).collect();
-        let opened = std::sync::atomic::AtomicUsize::new(0);
-        let open = |wanted: InodeId| {
-            opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let (name, _) = names.iter().find(|(_, id)| *id == wanted).unwrap();
-            let path = source.join(name);
-            File::open(&path).at("open", &path)
-        };
-        active.graft(Path::new("app"), tree, &pool(), &open).unwrap();
-        (active.commit().unwrap(), opened.into_inner())
+        let source = RootDir::open(&source).unwrap();
+        active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+        active.commit().unwrap()
+    }
+
+    /// Removes files from what is copied: who opens them fails.
+    fn lose(&self, names: &[&str]) {
+        names
+            .iter()
+            .for_each(|name| fs::remove_file(self.directory.path().join("source").join(name)).unwrap());
+    }
+
+    /// How many contents a pack has.
+    fn contents(&self, pack: usize) -> usize {
+        let path = &self.packs()[pack];
+        pack::read_index(&File::open(path).unwrap(), path).unwrap().len()
     }
 
     fn packs(&self) -> Vec<PathBuf> {
@@ -104,8 +104,8 @@ const FILES: [(&str, &str); 4] = [("a", "one"), ("b", "two"), ("empty", ""), ("t
 fn kernel_a_tree_is_read_as_what_it_was_made_of() {
     let test = DiskStore::new();
     require_trees!(test);
-    let (snapshot, opened) = test.commit(&Snapshot::empty(), &FILES, |_| {});
-    assert_eq!(opened, 2, "neither what is empty is opened nor what is known by now");
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| test.lose(&["empty"]));
+    assert_eq!(test.contents(0), 2, "what is there twice is stored once");
     for store in [test.store.clone(), test.again()] {
         let view = store.view(&snapshot).unwrap();
         for (name, content) in FILES {
@@ -127,7 +127,7 @@ fn kernel_a_tree_is_read_as_what_it_was_made_of() {
 fn kernel_a_tree_is_changed_in_mounts_above_as_a_directory_is() {
     let test = DiskStore::new();
     require_trees!(test);
-    let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
     let active = test.store.prepare(&snapshot).unwrap();
     let mount = active.mount(None).unwrap();
     let root = path_of(&mount);
@@ -165,7 +165,7 @@ fn kernel_what_is_said_of_a_tree_is_what_is_found_in_its_mount() {
         }
         crate::layer::make_opaque(dir.as_fd(), "app".as_ref(), OverlayXattrs::Trusted).unwrap();
     };
-    let (snapshot, _) = test.commit(&base, &FILES, prepare);
+    let snapshot = test.commit(&base, &FILES, prepare);
     let described = test.store.describe_layers(&snapshot, None).unwrap();
     let (diff_id, size_bytes): (DiffId, u64) = described[1];
     // Without what is remembered, of the mount; fails if the digest is another.
@@ -183,14 +183,11 @@ fn kernel_what_is_in_a_pack_is_neither_read_nor_written_again() {
     require_trees!(test);
     test.commit(&Snapshot::empty(), &FILES, |_| {});
     let changed = [("a", "one"), ("b", "three"), ("empty", ""), ("twin", "one")];
-    let (snapshot, opened) = test.commit(&Snapshot::empty(), &changed, |_| {});
-    assert_eq!(opened, 1);
-    let packs = test.packs();
-    assert_eq!(packs.len(), 2);
-    assert_eq!(pack::read_index(&File::open(&packs[1]).unwrap(), &packs[1]).unwrap().len(), 1);
+    let snapshot = test.commit(&Snapshot::empty(), &changed, |_| test.lose(&["a", "empty", "twin"]));
+    assert_eq!((test.packs().len(), test.contents(1)), (2, 1));
     assert_eq!(read(&test.store.view(&snapshot).unwrap(), "app/b").as_deref(), Some("three"));
-    let (_, opened) = test.commit(&Snapshot::empty(), &changed, |_| {});
-    assert_eq!((opened, test.packs().len()), (0, 2));
+    test.commit(&Snapshot::empty(), &changed, |_| test.lose(&["a", "b", "empty", "twin"]));
+    assert_eq!(test.packs().len(), 2);
 }
 
 #[test]
@@ -201,9 +198,9 @@ fn kernel_an_image_is_told_from_the_one_before() {
         (0..600).map(|index| (format!("file {index}"), format!("content {}", index * 7919))).collect();
     let mut files: Vec<(&str, &str)> =
         files.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
-    let (first, _) = test.commit(&Snapshot::empty(), &files, |_| {});
+    let first = test.commit(&Snapshot::empty(), &files, |_| {});
     files[300].1 = "changed";
-    let (second, _) = test.commit(&Snapshot::empty(), &files, |_| {});
+    let second = test.commit(&Snapshot::empty(), &files, |_| {});
     let size =
         |snapshot: &Snapshot| fs::metadata(test.store.0.layout.layer(snapshot.layers[0])).unwrap().len();
     assert!(size(&first) < 200 && size(&second) < 400, "{} and {}", size(&first), size(&second));
@@ -282,7 +279,7 @@ fn what_is_grafted_is_merged_with_what_is_there() {
 fn kernel_packs_go_with_the_last_layer_that_needs_them() {
     let test = DiskStore::new();
     require_trees!(test);
-    let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
     fs::write(test.store.0.layout.pack(1000), "left by a crash").unwrap();
     let target = crate::images::tests::store_image(&test.store, "{}");
     test.store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&snapshot)).unwrap();
@@ -302,7 +299,7 @@ fn kernel_damage_is_found_and_spreads_no_further() {
     for damages_pack in [true, false] {
         let test = DiskStore::new();
         require_trees!(test);
-        let (snapshot, _) = test.commit(&Snapshot::empty(), &FILES, |_| {});
+        let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
         let layer = snapshot.layers[0];
         let path = if damages_pack { test.packs().remove(0) } else { test.store.0.layout.layer(layer) };
         let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -313,8 +310,8 @@ fn kernel_damage_is_found_and_spreads_no_further() {
         assert_eq!(problems(&store), [Problem::LayerChanged(layer)]);
         let (_, left) = store.repair(&pool()).unwrap();
         assert_eq!(left.problems, []);
-        let (snapshot, opened) = test.commit(&Snapshot::empty(), &FILES, |_| {});
-        assert_eq!(opened, 2, "what was damaged is not used again");
+        let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
+        assert_eq!(test.contents(test.packs().len() - 1), 2, "what was damaged is not used again");
         let view = test.store.view(&snapshot).unwrap();
         assert_eq!(read(&view, "app/a").as_deref(), Some("one"));
     }
@@ -331,7 +328,7 @@ fn kernel_a_layer_has_few_packs() {
         contents[round] = format!("changed {round}");
         let files: Vec<(&str, &str)> =
             names.iter().zip(&contents).map(|(name, content)| (name.as_str(), content.as_str())).collect();
-        snapshot = test.commit(&Snapshot::empty(), &files, |_| {}).0;
+        snapshot = test.commit(&Snapshot::empty(), &files, |_| {});
     }
     let crate::snapshot::Kept::Image { packs, .. } = test.store.kept(snapshot.layers[0]).unwrap() else {
         panic!("it is an image")
@@ -341,4 +338,35 @@ fn kernel_a_layer_has_few_packs() {
     for (name, content) in names.iter().zip(&contents) {
         assert_eq!(read(&view, &format!("app/{name}")).as_deref(), Some(content.as_str()));
     }
+}
+
+#[test]
+fn kernel_a_pack_of_another_boot_is_compared_before_it_is_used() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let set = |boot: &str| {
+        let update =
+            |db: &rusqlite::Transaction<'_>| Ok(db.execute("UPDATE pack SET boot = ?1", [boot]).map(drop)?);
+        test.store.0.db.write("set", update).unwrap();
+    };
+    let boots = || -> Vec<Option<String>> {
+        let crate::snapshot::Kept::Image { packs, .. } = test.store.kept(snapshot.layers[0]).unwrap() else {
+            panic!("it is an image");
+        };
+        packs.into_iter().map(|pack| pack.boot).collect()
+    };
+    assert!(matches!(&boots()[..], [Some(boot)] if !boot.is_empty()), "nobody waits for the disk");
+    set("another");
+    assert_eq!(read(&test.again().view(&snapshot).unwrap(), "app/a").as_deref(), Some("one"));
+    assert_eq!(boots(), [None], "what was found whole stays so");
+    set("another");
+    let pack = File::options().write(true).open(&test.packs()[0]).unwrap();
+    pack.write_all_at(b"ONE", 0).unwrap();
+    pack.write_all_at(b"TWO", 512).unwrap();
+    let refused = test.again().view(&snapshot).unwrap_err();
+    assert!(matches!(refused, crate::Error::ImageDamaged(_)), "{refused}");
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    assert_eq!(test.contents(1), 2, "nothing is taken from what is damaged");
+    assert_eq!(read(&test.again().view(&snapshot).unwrap(), "app/a").as_deref(), Some("one"));
 }

@@ -8,9 +8,12 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use rbuild_cache::Snapshot;
-use rbuild_cache::content_digest::{DigestOptions, Memory, Seen, Selected, TreeOwner, Verdict, look_at_tree};
+use rbuild_cache::content_digest::{
+    DigestOptions, KnownContext, Memory, Seen, Selected, TreeOwner, Verdict, look_at_tree,
+};
 use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::{CopySelection, Patterns};
 use rbuild_llb::{CopyAction, FileInput, Op, SourceOp};
@@ -22,6 +25,9 @@ use crate::cache_key::ContentDigest;
 use crate::cache_map::{SelectedPath, Selection};
 use crate::explain::{FileEntry, FileList};
 use crate::worker::{Context, VertexRef};
+
+/// How many selections are remembered until somebody copies them: each takes some ten megabytes for 50,000 files.
+const SEEN_MAX: usize = 4;
 
 impl LocalWorker<'_> {
     pub(super) fn digest_snapshot(
@@ -77,8 +83,25 @@ impl LocalWorker<'_> {
         if source.kind == SourceKind::Context {
             // Without it, a later build cannot say which files changed.
             drop(self.store().keep_file_list(&digest, || file_list(&looks).encode()));
+            self.remember_seen(looks);
         }
         Ok(ContentDigest(digest))
+    }
+
+    /// Keeps what was seen for the step that takes it, where it pays: a tree is made of it without looking again.
+    fn remember_seen(&self, looks: Vec<Look>) {
+        let Some(files_min) = self.planned_files_min() else { return };
+        let looks = looks.into_iter().map(|look| look.seen).filter(|seen| seen.files() >= files_min);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(looks.map(Arc::new));
+        let forgotten = seen.len().saturating_sub(SEEN_MAX);
+        seen.drain(..forgotten);
+    }
+
+    /// What is known of files of contexts.
+    pub(super) fn known_context(&self) -> Result<KnownContext<'_>, WorkerError> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(KnownContext { seen, cache: self.store().stat_cache()? })
     }
 
     fn digest_path(

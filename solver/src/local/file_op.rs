@@ -6,12 +6,11 @@
 //! make such ops, and they are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rbuild_cache::root_dir::{At as _, OFlags, PathError, RootDir};
-use rbuild_cache::tree::InodeId;
+use rbuild_cache::root_dir::{At as _, PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, Addition, Delta, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, Op, OutputIndex, SourceOp, Vertex};
@@ -193,7 +192,7 @@ impl LocalWorker<'_> {
             return Ok(Form::Directory);
         }
         let (store, form) = (self.store(), self.store().layer_form());
-        let files_min = if form == LayerForm::Auto { FILES_MIN } else { 0 };
+        let files_min = self.planned_files_min().unwrap_or(0);
         Ok(match form {
             LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => Form::Tree { files_min },
             LayerForm::Auto | LayerForm::Delta if store.delta_support().is_ok() => {
@@ -204,6 +203,15 @@ impl LocalWorker<'_> {
             }
             _ => Form::Directory,
         })
+    }
+
+    /// How many files a directory has at least of which the copy is planned; `None` where none is.
+    pub(super) fn planned_files_min(&self) -> Option<usize> {
+        match self.store().layer_form() {
+            LayerForm::Directory => None,
+            LayerForm::Auto => Some(FILES_MIN),
+            LayerForm::Tree | LayerForm::Delta => Some(0),
+        }
     }
 
     /// What a step left when it ran before.
@@ -272,7 +280,7 @@ impl LocalWorker<'_> {
         with: &Comparison<'_>,
         cx: &Context<'_>,
     ) -> Result<Option<Delta>, FileError> {
-        let open = |file| open_source_file(with.source, &graft.sources, file, cx);
+        let open = |directory: &Path| open_source(with.source, &graft.source.join(directory), cx);
         let addition = Addition { path: &graft.path, tree: &graft.tree, open: &open };
         match with.active.compare(with.earlier, &addition, self.pool, cx.cancel) {
             Err(_) if cx.is_cancelled() => Err(FileError::Cancelled),
@@ -288,8 +296,8 @@ impl LocalWorker<'_> {
         source: Option<&RootDir>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let Graft { path, tree, sources } = graft;
-        let open = |file| open_source_file(source, &sources, file, cx);
+        let Graft { path, tree, source: top } = graft;
+        let open = |directory: &Path| open_source(source, &top.join(directory), cx);
         match active.graft(&path, tree, self.pool, &open) {
             Err(_) if cx.is_cancelled() => Err(FileError::Cancelled.into()),
             grafted => Ok(grafted?),
@@ -322,7 +330,7 @@ impl LocalWorker<'_> {
         let Wanted { action, directories } = *wanted;
         let known = match directories {
             Directories::Copied => None,
-            Directories::Planned { .. } | Directories::Compared { .. } => Some(self.store().stat_cache()?),
+            Directories::Planned { .. } | Directories::Compared { .. } => Some(self.known_context()?),
         };
         let options = FileOptions {
             now_ns: self.options.now_ns,
@@ -337,7 +345,7 @@ impl LocalWorker<'_> {
             },
             pool: self.pool,
             directories,
-            known: known.map(|known| known as _),
+            known: known.as_ref(),
             single_id: self.options.single_id,
         };
         let done = apply(action, dest, named, &options)?;
@@ -386,20 +394,13 @@ impl LocalWorker<'_> {
     }
 }
 
-/// Opens a file that was planned to be copied.
-fn open_source_file(
-    source: Option<&RootDir>,
-    sources: &HashMap<InodeId, PathBuf>,
-    file: InodeId,
-    cx: &Context<'_>,
-) -> Result<File, PathError> {
-    let (Some(source), Some(path)) = (source, sources.get(&file)) else {
-        return Err(Errno::NOENT).at("open", "a file to copy");
-    };
+/// Opens a directory that was planned to be copied.
+fn open_source(source: Option<&RootDir>, path: &Path, cx: &Context<'_>) -> Result<OwnedFd, PathError> {
+    let Some(source) = source else { return Err(Errno::NOENT).at("open", path) };
     if cx.is_cancelled() {
         return Err(Errno::CANCELED).at("open", path);
     }
-    source.open_file(path, OFlags::RDONLY | OFlags::NOFOLLOW)
+    source.open_dir(path)
 }
 
 /// Whether a later step works on what a step has made, or copies from it.

@@ -26,10 +26,11 @@ mod ssh_relay;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use rayon::ThreadPool;
+use rbuild_cache::content_digest::Seen;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
 use rbuild_executor::network::Lack;
@@ -140,6 +141,8 @@ pub struct LocalWorker<'a> {
     pool: &'a ThreadPool,
     options: LocalWorkerOptions,
     explainer: Explainer,
+    /// What was seen of contexts lately, for keys.
+    seen: Mutex<Vec<Arc<Seen>>>,
 }
 
 impl<'a> LocalWorker<'a> {
@@ -150,7 +153,7 @@ impl<'a> LocalWorker<'a> {
         pool: &'a ThreadPool,
         options: LocalWorkerOptions,
     ) -> Self {
-        Self { images, executor, pool, options, explainer: Explainer::default() }
+        Self { images, executor, pool, options, explainer: Explainer::default(), seen: Mutex::default() }
     }
 
     /// Why steps that wanted a network of their own had none.

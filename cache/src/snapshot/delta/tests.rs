@@ -61,7 +61,7 @@ fn tree_of(files: Files<'_>, linked: bool) -> Tree {
 
 /// Compares a layer in the making, which has a directory `app`, with earlier ones.
 fn compare_with(active: &ActiveSnapshot, earlier: &[Snapshot], tree: &Tree) -> Option<Delta> {
-    let open = |_| panic!("all contents are known");
+    let open = |_: &Path| panic!("all contents are known");
     let addition = Addition { path: Path::new("app"), tree, open: &open };
     active.compare(earlier, &addition, &pool(), &NOT_CANCELLED).unwrap()
 }

@@ -203,15 +203,13 @@ impl Copy<'_> {
         let Place { into, at } = *place;
         let source = self.source.root.open_dir(&found.path)?;
         let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, source, files_min)?;
-        let Some(mut graft) = planned else { return Ok(None) };
+        let Some(tree) = planned else { return Ok(None) };
         let top = into.fd.try_clone().at("open", at)?;
-        if !graft::fits(&graft.tree, &RootDir::from_fd(top), copy.filter.includes())? {
+        if !graft::fits(&tree, &RootDir::from_fd(top), copy.filter.includes())? {
             return Ok(None);
         }
         graft::touch(into.fd.as_fd())?;
-        graft.path = self.to.root.resolve(at)?;
-        graft.sources.values_mut().for_each(|path| *path = found.path.join(&path));
-        Ok(Some(graft))
+        Ok(Some(Graft { path: self.to.root.resolve(at)?, tree, source: found.path.clone() }))
     }
 
     /// Anything but a directory.

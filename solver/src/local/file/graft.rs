@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rbuild_cache::content_digest::KnownContents;
+use rbuild_cache::content_digest::{KnownFile, KnownFiles};
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
 use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list, xattr};
@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, Timespec, UTIME_NOW, fstat, futimens, readlinkat, stat
 use super::attributes::{CAPABILITY, Changes, modified_at};
 use super::filter::{Decision, Filter, Level};
 use super::run::Run;
-use super::{FileError, Graft, SourceKind};
+use super::{FileError, SourceKind};
 
 /// Looks at what a directory holds. `None` when it is less than is worth it.
 pub(super) fn plan(
@@ -28,7 +28,7 @@ pub(super) fn plan(
     filter: &Filter<'_>,
     source: OwnedFd,
     files_min: usize,
-) -> Result<Option<Graft>, FileError> {
+) -> Result<Option<Tree>, FileError> {
     let root = RootDir::from_fd(source);
     let mut planner = Planner { run, changes, filter, root: &root, nodes: Vec::new() };
     let stat = fstat(&root).at("read the attributes of", "")?;
@@ -121,7 +121,7 @@ struct Task {
 struct OpenDir<'a> {
     path: &'a Path,
     fd: BorrowedFd<'a>,
-    known: KnownContents,
+    known: KnownFiles<'a>,
 }
 
 /// What was found in one, with the lists for what is below.
@@ -151,8 +151,8 @@ impl Planner<'_> {
         self.run.check_cancelled()?;
         let dir = self.root.open_dir(&task.path)?;
         let known = match self.run.options.known.filter(|_| self.changes.kind == SourceKind::Context) {
-            Some(cache) => KnownContents::of(cache, &fstat(&dir).at("read the attributes of", &task.path)?),
-            None => KnownContents::default(),
+            Some(context) => context.files(&fstat(&dir).at("read the attributes of", &task.path)?),
+            None => KnownFiles::none(),
         };
         let (mut found, open) = (Vec::new(), OpenDir { path: &task.path, fd: dir.as_fd(), known });
         for (name, kind) in list(dir.as_fd()).at("list", &task.path)? {
@@ -180,14 +180,15 @@ impl Planner<'_> {
         name: OsString,
         taken: bool,
     ) -> Result<Node, FileError> {
-        let dir = open.fd;
-        let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let (dir, known) = (open.fd, open.known.file(&name));
+        let stat = known.as_ref().and_then(KnownFile::stat);
+        let stat = stat.map_or_else(|| statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW), Ok);
         let stat = stat.at_name("read the attributes of", open.path, &name)?;
         let is_context = self.changes.kind == SourceKind::Context;
         let what = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => What::Directory { taken },
             FileType::RegularFile => What::File {
-                digest: open.known.digest(&name, &stat),
+                digest: known.and_then(|known| known.digest(&stat)),
                 capability: if is_context { None } else { capability(open, &name)? },
             },
             FileType::Symlink => {
@@ -202,31 +203,24 @@ impl Planner<'_> {
     }
 
     /// Makes a tree of what is taken.
-    fn finish(self) -> Graft {
+    fn finish(mut self) -> Tree {
         let kept = self.kept();
         let mut tree = Tree::new(tree::Attributes::default());
-        let mut ids = vec![InodeId::ROOT; self.nodes.len()];
-        let (mut sources, mut links) = (HashMap::new(), HashMap::new());
-        for (at, node) in self.nodes.iter().enumerate().skip(1).filter(|(at, _)| kept[*at]) {
+        let (mut ids, mut links) = (vec![InodeId::ROOT; self.nodes.len()], HashMap::new());
+        let nodes = std::mem::take(&mut self.nodes);
+        for (at, node) in nodes.into_iter().enumerate().skip(1).filter(|(at, _)| kept[*at]) {
             let several = matches!(node.what, What::File { .. }) && node.stat.st_nlink > 1;
             let inode = (node.stat.st_dev, node.stat.st_ino);
-            let id = match links.get(&inode).filter(|_| several) {
-                Some(first) => *first,
-                None => {
-                    let id = tree.add(self.inode(node));
-                    if matches!(node.what, What::File { .. }) {
-                        sources.insert(id, self.path_of(at));
-                    }
-                    id
-                }
-            };
+            let first = links.get(&inode).filter(|_| several).copied();
+            let Node { parent, name, stat, what } = node;
+            let id = first.unwrap_or_else(|| tree.add(self.inode(&stat, what)));
             if several {
                 links.insert(inode, id);
             }
             ids[at] = id;
-            tree.name(ids[node.parent], node.name.clone(), id);
+            tree.name(ids[parent], name, id);
         }
-        Graft { path: PathBuf::new(), tree, sources }
+        tree
     }
 
     /// Which nodes are in the tree: not the directories that nobody asked for and that nothing is in.
@@ -239,34 +233,20 @@ impl Planner<'_> {
         kept
     }
 
-    fn path_of(&self, at: usize) -> PathBuf {
-        let mut names: Vec<&OsStr> = Vec::new();
-        let mut at = at;
-        while at > 0 {
-            names.push(&self.nodes[at].name);
-            at = self.nodes[at].parent;
-        }
-        names.iter().rev().collect()
-    }
-
-    fn inode(&self, node: &Node) -> Inode {
-        let given = self.changes.attributes(&node.stat);
+    fn inode(&self, stat: &Stat, what: What) -> Inode {
+        let given = self.changes.attributes(stat);
         let mtime =
             Time { seconds: given.time.tv_sec, nanoseconds: u32::try_from(given.time.tv_nsec).unwrap_or(0) };
-        let size_bytes = u64::try_from(node.stat.st_size).unwrap_or(0);
-        let (kind, mode, capability) = match &node.what {
+        let is_regular = FileType::from_raw_mode(stat.st_mode).is_file();
+        let size_bytes = if is_regular { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        let (kind, mode, capability) = match what {
             What::Directory { .. } => (Kind::Directory(Entries::new()), given.mode, None),
             What::File { digest, capability } => {
-                let size_bytes = if node.stat.st_mode & 0o170_000 == 0o100_000 { size_bytes } else { 0 };
-                (
-                    Kind::File(Content { size_bytes, digest: *digest, place: None }),
-                    given.mode,
-                    capability.clone(),
-                )
+                (Kind::File(Content { size_bytes, digest, place: None }), given.mode, capability)
             }
             // Links have no mode of their own.
-            What::Link(target) => (Kind::Symlink(target.clone()), 0o777, None),
-            What::Special(kind) => (Kind::Special(*kind, node.stat.st_rdev), given.mode, None),
+            What::Link(target) => (Kind::Symlink(target), 0o777, None),
+            What::Special(kind) => (Kind::Special(kind, stat.st_rdev), given.mode, None),
         };
         let xattrs = capability.map(|value| (CAPABILITY.to_owned(), value)).into_iter().collect();
         let attributes = tree::Attributes { mode, uid: given.ids.uid, gid: given.ids.gid, mtime, xattrs };

@@ -32,13 +32,12 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rbuild_cache::content_digest::StatCache;
+use rbuild_cache::content_digest::KnownContext;
 use rbuild_cache::root_dir::RootDir;
-use rbuild_cache::tree::{InodeId, NamesByDirectory, Tree};
+use rbuild_cache::tree::{NamesByDirectory, Tree};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{FileAction, FileInput};
 
@@ -84,8 +83,8 @@ pub struct FileOptions<'a> {
     pub pool: &'a rayon::ThreadPool,
     /// What becomes of directories.
     pub directories: Directories<'a>,
-    /// What is known of the contents of files.
-    pub known: Option<&'a dyn StatCache>,
+    /// What is known of the files of a context.
+    pub known: Option<&'a KnownContext<'a>>,
     /// There is one user id only (rootless without a range): owners cannot be set, and that they cannot is no error.
     pub single_id: bool,
 }
@@ -160,8 +159,8 @@ pub struct Graft {
     pub path: PathBuf,
     /// What goes in there.
     pub tree: Tree,
-    /// Where the contents of files are, below the root that was copied from.
-    pub sources: HashMap<InodeId, PathBuf>,
+    /// The directory below the root that was copied from that has all of it, by the same names.
+    pub source: PathBuf,
 }
 
 /// The most warnings that one action returns.

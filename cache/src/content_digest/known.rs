@@ -1,0 +1,107 @@
+//! What is known of a build context's files without looking at them again: what was seen a moment ago, for a key, and what the stat cache
+//! remembers.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+
+use super::file::Looked;
+use super::stat_cache::{DirectoryId, Fingerprint, Remembered, StatCache, decode};
+use super::{Blake3, Seen, TreeOwner};
+
+/// What is known of a build context.
+pub struct KnownContext<'a> {
+    /// What the build has seen of it, the latest last.
+    pub seen: Vec<Arc<Seen>>,
+    /// What earlier builds have.
+    pub cache: &'a dyn StatCache,
+}
+
+impl fmt::Debug for KnownContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownContext").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+/// What is known of the files of one directory.
+#[derive(Debug)]
+pub struct KnownFiles<'a>(Files<'a>);
+
+#[derive(Debug)]
+enum Files<'a> {
+    /// Sorted by name.
+    Seen {
+        names: &'a [OsString],
+        looked: &'a [Looked],
+    },
+    Remembered(Vec<Remembered>),
+}
+
+/// What is known of one file.
+#[derive(Debug)]
+pub struct KnownFile<'a>(File<'a>);
+
+#[derive(Debug)]
+enum File<'a> {
+    Seen(&'a Looked),
+    Remembered(&'a Remembered),
+}
+
+impl KnownContext<'_> {
+    /// What is known of the files of the directory with these attributes.
+    pub fn files(&self, directory: &Stat) -> KnownFiles<'_> {
+        let seen = self.seen.iter().rev().find_map(|seen| seen.directory(directory));
+        seen.unwrap_or_else(|| {
+            let row = self.cache.get(DirectoryId::of(directory));
+            let remembered = row.and_then(|row| decode(&row, TreeOwner::Zero));
+            KnownFiles(Files::Remembered(remembered.unwrap_or_default()))
+        })
+    }
+}
+
+impl<'a> KnownFiles<'a> {
+    /// Nothing.
+    pub const fn none() -> Self {
+        Self(Files::Remembered(Vec::new()))
+    }
+
+    /// What was seen, sorted by name.
+    pub(super) const fn seen(names: &'a [OsString], looked: &'a [Looked]) -> Self {
+        Self(Files::Seen { names, looked })
+    }
+
+    /// What is known of the file of this name.
+    pub fn file(&self, name: &OsStr) -> Option<KnownFile<'_>> {
+        let file = match &self.0 {
+            Files::Seen { names, looked } => {
+                File::Seen(&looked[names.binary_search_by(|known| known.as_os_str().cmp(name)).ok()?])
+            }
+            Files::Remembered(files) => {
+                let at = files.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok()?;
+                File::Remembered(&files[at])
+            }
+        };
+        Some(KnownFile(file))
+    }
+}
+
+impl KnownFile<'_> {
+    /// Its attributes, if they were seen by this build.
+    pub const fn stat(&self) -> Option<Stat> {
+        match &self.0 {
+            File::Seen(looked) => Some(looked.stat),
+            File::Remembered(_) => None,
+        }
+    }
+
+    /// The digest of what it holds, given that it has these attributes.
+    pub fn digest(&self, stat: &Stat) -> Option<Blake3> {
+        let (fingerprint, substance) = match &self.0 {
+            File::Seen(looked) => (Fingerprint::of(&looked.stat), looked.substance),
+            File::Remembered(file) => (file.fingerprint, file.substance),
+        };
+        if fingerprint == Fingerprint::of(stat) { substance.content } else { None }
+    }
+}
