@@ -1,10 +1,10 @@
 //! What is said of an image beside it: in archives, in registries, in the store; and what others said of theirs.
 
 use rbuild_image::{DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform};
-use rbuild_registry::testing::FakeRegistry;
+use rbuild_registry::testing::{FakeRegistry, ServedFile};
 use serde_json::{Value, json};
 
-use crate::common::{Context, TestEnvironment, Tree};
+use crate::common::{Context, GitServer, Repository, TestEnvironment, Tree};
 
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 const SPDX: &str = "https://spdx.dev/Document";
@@ -246,4 +246,33 @@ fn images_of_which_others_said_something_are_images() {
     // What was pulled of it goes on as the image that it is.
     test.rbuild(&["save", "-o", "theirs.tar", &name]).outcome().succeeds();
     test.assert_sound();
+}
+
+#[test]
+fn what_comes_from_the_network_is_named_with_what_it_was() {
+    let test = TestEnvironment::new();
+    let web = FakeRegistry::start().unwrap();
+    web.add_file("a.txt", ServedFile { content: b"one".to_vec(), ..ServedFile::default() });
+    let repository = Repository::new(test.path("repos/app"));
+    let commit =
+        repository.commit(&[("Dockerfile", &format!("FROM scratch\nADD {} /\n", web.url("/files/a.txt")))]);
+    let server = GitServer::start(&test.path("repos"), None);
+    let said = |line: &[&str]| -> Value {
+        let output = ["--provenance=mode=max", "--metadata-file", "metadata.json", &server.url("app")];
+        test.rbuild(&["build"]).args(line).args(&output).outcome().succeeds();
+        let metadata: Value = serde_json::from_str(&test.read("metadata.json")).unwrap();
+        metadata["buildx.build.provenance"].clone()
+    };
+    for line in [&["--no-cache"][..], &[]] {
+        let said = said(line);
+        let (definition, metadata) = (&said["buildDefinition"], &said["runDetails"]["metadata"]);
+        let file =
+            json!({ "uri": web.url("/files/a.txt"), "digest": { "sha256": Digest::of(b"one").hex() } });
+        let tree = json!({ "uri": server.url("app"), "digest": { "sha1": commit } });
+        let found = definition["resolvedDependencies"].as_array().unwrap();
+        assert!(found.len() == 2 && found.contains(&file) && found.contains(&tree), "{line:?}: {found:?}");
+        assert_eq!(definition["externalParameters"]["configSource"]["digest"]["sha1"], commit);
+        assert_eq!(metadata["buildkit_completeness"]["resolvedDependencies"], true);
+        assert_eq!(metadata["buildkit_hermetic"], true, "no step ran with a network");
+    }
 }

@@ -1,6 +1,10 @@
 //! Shared caches that do not what they should: whatever they answer, the build is right, says of each at most once what was wrong,
 //! and leaves nothing wrong in the store.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use rbuild_registry::testing::Fault;
 
 use super::{STEPS, another, machine};
@@ -129,5 +133,61 @@ fn what_a_cache_does_not_take_is_not_in_it() {
         let torn = method == "PUT" && path == "/manifests/";
         assert!(torn || !read.stderr.contains("warning"), "{name}: {}", read.stderr);
         test.assert_sound();
+    }
+}
+
+/// What can become of a file: its name, and how.
+type Spoiling = (&'static str, fn(&Path));
+
+/// What can become of a file of a directory, or an object of a bucket.
+fn spoilings() -> Vec<Spoiling> {
+    vec![
+        ("empty", |file| fs::write(file, "").unwrap()),
+        ("torn", |file| {
+            let content = fs::read(file).unwrap();
+            fs::write(file, &content[..content.len() / 2]).unwrap();
+        }),
+        ("changed", |file| {
+            let mut content = fs::read(file).unwrap();
+            let middle = content.len() / 2;
+            content[middle] ^= 1;
+            fs::write(file, content).unwrap();
+        }),
+        ("longer", |file| {
+            let content = fs::read(file).unwrap();
+            fs::write(file, [content, vec![b' '; TOO_MUCH_BYTES]].concat()).unwrap();
+        }),
+        ("gone", |file| fs::remove_file(file).unwrap()),
+        ("a directory", |file| {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+        }),
+        ("a link to nothing", |file| {
+            fs::remove_file(file).unwrap();
+            symlink("nowhere", file).unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn what_lies_in_a_directory_is_right_or_is_not_used() {
+    let Some((mut test, context, _registry)) = machine() else { return };
+    let directory = test.path("cache");
+    let below = ["records", "blobs/sha256"];
+    let cases = below.into_iter().flat_map(|place| spoilings().into_iter().map(move |how| (place, how)));
+    for (number, (place, (name, spoil))) in cases.enumerate() {
+        another(&mut test, &format!("writer {number}"));
+        let to = format!("type=local,dest={},mode=max", directory.display());
+        test.build(&context, &["--cache-to", &to]).succeeds();
+        for file in fs::read_dir(directory.join(place)).unwrap() {
+            spoil(&file.unwrap().path());
+        }
+        another(&mut test, &format!("reader {number}"));
+        let from = format!("type=local,src={}", directory.display());
+        let built = test.build(&context, &["-t", "app", "--cache-from", &from]);
+        is_right_and_says_so_once(built, name);
+        assert_eq!(test.run("app", "cat /all"), "one\ntool\nfile\n", "{place}: {name}");
+        test.assert_sound();
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

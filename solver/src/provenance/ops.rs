@@ -1,5 +1,7 @@
 //! Operations as BuildKit writes them in JSON: the fields of `pb.Op`, in the words of its Go types.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rbuild_llb::{
     CacheSharing, Chmod, ChownId, CopyAction, ExecOp, FileAction, FileInput, FileOp, FileStep, GitSource,
     HttpSource, InputIndex, Mount, MountKind, Network, Op, Owner, Process, Security, SourceOp, Vertex,
@@ -201,7 +203,7 @@ fn file(op: &FileOp, inputs: usize) -> Value {
                 fields([
                     ("path", json!(action.path)),
                     ("mode", json!(action.mode)),
-                    ("data", json!(base64(&action.data))),
+                    ("data", json!(STANDARD.encode(&action.data))),
                     ("owner", owner(action.owner.as_ref(), inputs)),
                     ("timestamp", json!(action.timestamp_ns.unwrap_or(NONE))),
                 ]),
@@ -298,9 +300,4 @@ fn owner(owner: Option<&Owner>, inputs: usize) -> Value {
             ("group", owner.group.as_ref().map_or(Value::Null, id)),
         ])
     })
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use ::base64::Engine as _;
-    ::base64::engine::general_purpose::STANDARD.encode(bytes)
 }

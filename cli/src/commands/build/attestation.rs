@@ -141,14 +141,14 @@ fn fields(word: &str) -> Result<Fields, Failure> {
 /// Takes a field that is a flag.
 fn flag(fields: &mut Fields, key: &str) -> Result<bool, Failure> {
     let Some(value) = fields.remove(key) else { return Ok(false) };
-    parse_bool(&value)
-        .ok_or_else(|| Failure::new(Kind::Input, format!("attestation key `{key}` cannot be `{value}`")))
+    parse_bool(&value).ok_or_else(|| refused(key, &value))
+}
+
+fn refused(key: &str, value: &str) -> Failure {
+    Failure::new(Kind::Input, format!("attestation key `{key}` cannot be `{value}`"))
 }
 
 fn provenance(mut fields: Fields) -> Result<ProvenanceSpec, Failure> {
-    let refused = |key: &str, value: &str| {
-        Failure::new(Kind::Input, format!("attestation key `{key}` cannot be `{value}`"))
-    };
     let detail = match fields.remove("mode").as_deref() {
         None | Some("max" | "full") => Detail::Max,
         Some("min") => Detail::Min,
