@@ -5,14 +5,15 @@
 #   as-test-user.sh USER REPOSITORY STATE [FILTER]...
 #
 # STATE/binaries lists `package-directory<tab>binary`; STATE/{home,tmp,run} are the user's. With filters only the tests run whose names
-# have one of them.
+# have one of them. RBUILD_LAYERS is passed on.
 set -euo pipefail
 user=$1 repository=$2 state=$3 filters=("${@:4}")
 
 as_user() {
     setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all env -i PATH="$PATH" HOME="$state/home" \
         USER="$user" TMPDIR="$state/tmp" XDG_RUNTIME_DIR="$state/run" RUST_BACKTRACE=1 \
-        RBUILD_TEST_REQUIRE_KERNEL=1 INSTA_UPDATE=no INSTA_WORKSPACE_ROOT="$repository" "$@"
+        RBUILD_TEST_REQUIRE_KERNEL=1 INSTA_UPDATE=no INSTA_WORKSPACE_ROOT="$repository" \
+        ${RBUILD_LAYERS:+RBUILD_LAYERS="$RBUILD_LAYERS"} "$@"
 }
 
 # Where an ancestor of the repository is closed to the user (a clone in root's home), shows the user nothing of that

@@ -13,11 +13,14 @@ test_user=rbuild-test
 # A user without ranges of ids, and what has to hold for one as well: docs/isolation.md says what does not.
 single_user=rbuild-single
 single_tests=(conformance:: archives:: disk_commands:: images_command:: build_command::caching build_command::contexts
-    build_command::platforms build_command::squash build_command::storage containers_command::lost
-    containers_command::networks escape::paths escape::shown)
+    build_command::deltas::one build_command::deltas::what build_command::platforms build_command::squash
+    build_command::storage containers_command::lost containers_command::networks escape::paths escape::shown)
 # What shows in layers, whatever their form.
 tree_tests=(conformance:: crash:: archives:: build_command::caching build_command::contexts build_command::squash
     build_command::storage build_command::trees)
+# What builds more than once: what differs is told from the time before.
+delta_tests=(crash:: build_command::caching build_command::contexts build_command::deltas build_command::squash
+    build_command::storage)
 
 export RBUILD_TEST_REQUIRE_KERNEL=1
 export INSTA_UPDATE=no
@@ -77,13 +80,14 @@ run_tests() {
     fi
 }
 
-# Runs some of them with all copied directories kept as trees, however small.
-run_tests_as_trees() {
-    local -x RBUILD_LAYERS=tree
+# Runs some of them with all copied directories kept in one form, however small.
+#   run_tests_in_form FORM FILTER...
+run_tests_in_form() {
+    local -x RBUILD_LAYERS=$1
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --package rbuild --test runner --locked --profile ci "${tree_tests[@]}"
+        cargo nextest run --package rbuild --test runner --locked --profile ci "${@:2}"
     else
-        cargo test --package rbuild --test runner --locked --no-fail-fast -- "${tree_tests[@]}"
+        cargo test --package rbuild --test runner --locked --no-fail-fast -- "${@:2}"
     fi
 }
 
@@ -146,10 +150,14 @@ if ((EUID == 0)); then
     say "several machines with one cache"
     scripts/machines.sh --check target/debug/rbuild 2>&1 | tee -a "$log" || status=1
     say "tests with layers as trees"
-    run_tests_as_trees 2>&1 | tee -a "$log" || status=1
+    run_tests_in_form tree "${tree_tests[@]}" 2>&1 | tee -a "$log" || status=1
+    say "tests with layers as deltas"
+    run_tests_in_form delta "${delta_tests[@]}" 2>&1 | tee -a "$log" || status=1
     make_test_user
     say "tests as $test_user"
     run_tests_rootless "$test_user" 2>&1 | tee -a "$log" || status=1
+    say "tests as $test_user, with layers as deltas"
+    RBUILD_LAYERS=delta run_tests_rootless "$test_user" "${delta_tests[@]}" 2>&1 | tee -a "$log" || status=1
     say "tests as $single_user, who has one single id"
     run_tests_rootless "$single_user" "${single_tests[@]}" 2>&1 | tee -a "$log" || status=1
 fi

@@ -9,7 +9,8 @@
 //!   blob-places-v1.db         SQLite, expendable: which repositories of registries have which blobs
 //!   content/sha256/<aa>/<hex> blobs: manifests, configs, compressed layers
 //!   ingest/<name>             blobs on their way in; each writer holds its file's lock
-//!   layers/<id>               one layer each: a directory, in the form that overlayfs takes as a lower one, or an image (see [`tree`])
+//!   layers/<id>               one layer each: a directory, in the form that overlayfs takes as a lower one; what such a one has that
+//!                             another has not; or an image (see [`tree`])
 //!   packs/<id>                contents of files that such images point to; made with the first
 //!   active/<name>/            layers on their way: `upper` (the layer to be), `work` (overlayfs's own); their owner
 //!                             holds the directory's lock

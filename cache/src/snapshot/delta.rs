@@ -17,9 +17,10 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use rustix::fs::{AtFlags, fstat, statat};
 
-use super::image::{Kept, reason};
+use super::active::copy_root_attributes;
+use super::image::{Kept, ShownLayer, reason};
 use super::overlay::{MountedRoot, Overlay};
-use super::plain::restore_times;
+use super::plain::{ViewedTree, restore_times};
 use super::{ActiveSnapshot, LayerForm, LayerId, OverlayXattrs, Snapshot, Trees};
 use crate::content_digest::{DigestOptions, Memory, TreeOwner, scan_layer};
 use crate::layer::whiteout::{is_opaque, is_whiteout, make_whiteout};
@@ -105,7 +106,8 @@ impl ActiveSnapshot {
         let options =
             DigestOptions { pool, owner: TreeOwner::Keep, memory: Some(memory), cancel: Some(cancel) };
         for base in store.bases_of(earlier)? {
-            let directory = RootDir::open(store.0.layout.layer(base))?;
+            // One that is missing is for a check to tell of.
+            let Ok(directory) = RootDir::open(store.0.layout.layer(base)) else { continue };
             let Some(scan) = scan_layer(&directory, store.xattrs(), &options)? else { continue };
             let differences = compare(new, &scan, pool, addition.open)?;
             if store.layer_form() == LayerForm::Delta || is_worth_it(&differences, addition.tree) {
@@ -145,13 +147,19 @@ impl Store {
         Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
     }
 
-    /// Mounts a layer that is told from another.
-    pub(super) fn mount_delta(&self, layer: LayerId, base: LayerId) -> Result<MountedRoot> {
+    /// Joins a layer that is told from another with that.
+    pub(super) fn show_delta(&self, layer: LayerId, base: LayerId) -> Result<ShownLayer> {
         let lowers = vec![self.0.layout.layer(layer), self.0.layout.layer(base)];
         if let Some(missing) = lowers.iter().zip([layer, base]).find(|(path, _)| !path.is_dir()) {
             return Err(Error::LayerMissing(missing.1));
         }
-        self.join(lowers)
+        if self.0.options.trees == Trees::Plain {
+            let stack = lowers.iter().map(RootDir::open).collect::<Result<Vec<_>, _>>()?;
+            let copied = ViewedTree::make(self, |tree| self.carry_out_stack(&stack, &[base, layer], tree))?;
+            copy_root_attributes(&lowers[0], &copied.root())?;
+            return Ok(ShownLayer::Copy(copied));
+        }
+        self.join(lowers).map(ShownLayer::Mount)
     }
 
     /// The layers that others can be told from in the place of snapshots' topmost ones, each once, in use from here on.

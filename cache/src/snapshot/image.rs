@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
 use super::overlay::{MountedRoot, Overlay, mount_image};
+use super::plain::ViewedTree;
 use super::settle::{Written, this_boot};
 use super::{LayerId, OverlayXattrs, Trees};
 use crate::content_digest::Blake3;
@@ -57,10 +58,27 @@ pub(crate) enum Kept {
     },
 }
 
-/// What a handle knows of layers that are mounted.
+/// A layer that is no directory by itself, as one.
+#[derive(Debug)]
+pub(super) enum ShownLayer {
+    Mount(MountedRoot),
+    /// Where nothing can be mounted.
+    Copy(ViewedTree),
+}
+
+impl ShownLayer {
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::Mount(root) => proc_path(root),
+            Self::Copy(tree) => tree.root(),
+        }
+    }
+}
+
+/// What a handle knows of layers that are no directories.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
-    mounted: Mutex<HashMap<LayerId, Arc<MountedRoot>>>,
+    shown: Mutex<HashMap<LayerId, Arc<ShownLayer>>>,
     /// Those that this handle made, and whose archives were not asked for yet.
     grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
     /// The images of those that were not mounted yet.
@@ -107,24 +125,23 @@ impl Store {
 
     /// The directory of a layer: where it is, or where it is mounted. Good as long as this handle.
     pub(super) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
-        let mut mounted = self.0.images.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = mounted.get(&layer) {
-            return Ok(proc_path(&**root));
+        let mut all = self.0.images.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shown) = all.get(&layer) {
+            return Ok(shown.path());
         }
-        let Some(root) = self.mount_layer(layer)? else { return Ok(self.0.layout.layer(layer)) };
-        let root = Arc::new(root);
-        let path = proc_path(&*root);
-        mounted.insert(layer, root);
+        let Some(shown) = self.show_layer(layer)? else { return Ok(self.0.layout.layer(layer)) };
+        let path = shown.path();
+        all.insert(layer, Arc::new(shown));
         Ok(path)
     }
 
-    /// Mounts a layer; `None` if it is a directory.
-    pub(super) fn mount_layer(&self, layer: LayerId) -> Result<Option<MountedRoot>> {
-        match self.kept(layer)? {
-            Kept::Directory => Ok(None),
-            Kept::Image { digest, packs } => self.mount_image(layer, digest, packs).map(Some),
-            Kept::Delta { base } => self.mount_delta(layer, base).map(Some),
-        }
+    /// Shows a layer; `None` if it is a directory.
+    pub(super) fn show_layer(&self, layer: LayerId) -> Result<Option<ShownLayer>> {
+        Ok(Some(match self.kept(layer)? {
+            Kept::Directory => return Ok(None),
+            Kept::Image { digest, packs } => ShownLayer::Mount(self.mount_image(layer, digest, packs)?),
+            Kept::Delta { base } => self.show_delta(layer, base)?,
+        }))
     }
 
     fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {

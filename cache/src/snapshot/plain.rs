@@ -49,10 +49,26 @@ pub(crate) struct ViewedTrees(Mutex<BTreeMap<Arc<[LayerId]>, ViewedTree>>);
 
 /// A locked directory of `active/` with a tree in it, removed on drop.
 #[derive(Debug)]
-struct ViewedTree {
+pub(super) struct ViewedTree {
     path: PathBuf,
     #[expect(dead_code, reason = "held for its lock")]
     lock: File,
+}
+
+impl ViewedTree {
+    /// Makes a tree, which `fill` fills.
+    pub(super) fn make(store: &Store, fill: impl FnOnce(&RootDir) -> Result<()>) -> Result<Self> {
+        let (path, lock) = create_locked(store)?;
+        let this = Self { path, lock };
+        let root = this.root();
+        fs::create_dir(&root).at("create", &root)?;
+        fill(&RootDir::open(&root)?)?;
+        Ok(this)
+    }
+
+    pub(super) fn root(&self) -> PathBuf {
+        self.path.join("tree")
+    }
 }
 
 impl Drop for ViewedTree {
@@ -114,22 +130,23 @@ impl Store {
         stubs.map_or(Ok(()), |stubs| copy_stubs(stubs, to))?;
         let tree = RootDir::open(to)?;
         self.carry_out_all(snapshot, 0, &tree)?;
-        if let Some(top) = snapshot.layers.last() {
-            copy_root_attributes(&self.layer_path(*top)?, to)?;
-        }
-        Ok(())
+        self.copy_top_attributes(snapshot, to)
+    }
+
+    fn copy_top_attributes(&self, snapshot: &Snapshot, to: &Path) -> Result<()> {
+        let Some(top) = snapshot.layers.last() else { return Ok(()) };
+        Ok(copy_root_attributes(&self.layer_path(*top)?, to)?)
     }
 
     /// A tree to look at. Nobody may write there.
     pub(super) fn view_plain(&self, snapshot: &Snapshot) -> Result<MountedRoot> {
         let mut viewed = self.0.viewed.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tree) = viewed.get(&snapshot.layers) {
-            return MountedRoot::plain(&tree.path.join("tree"));
+            return MountedRoot::plain(&tree.root());
         }
-        let (path, lock) = create_locked(self)?;
-        let tree = ViewedTree { path, lock };
-        let root = tree.path.join("tree");
-        self.unfold(snapshot, None, &root)?;
+        let tree = ViewedTree::make(self, |tree| self.carry_out_all(snapshot, 0, tree))?;
+        let root = tree.root();
+        self.copy_top_attributes(snapshot, &root)?;
         viewed.insert(Arc::clone(&snapshot.layers), tree);
         MountedRoot::plain(&root)
     }

@@ -3,7 +3,7 @@
 //! Each is carried out, as an archive would be, in a mount of what stays: overlayfs itself then writes the one layer that makes
 //! the same of it, whiteouts and all.
 
-use super::Snapshot;
+use super::{LayerId, Snapshot};
 use crate::layer::{self, ApplyOptions, Form};
 use crate::root_dir::RootDir;
 use crate::{Error, Result, Store, piped};
@@ -27,11 +27,20 @@ impl Store {
 
     /// Does to `tree` what the layers above the lowest `kept` say.
     pub(super) fn carry_out_all(&self, snapshot: &Snapshot, kept: usize, tree: &RootDir) -> Result<()> {
-        let stack = self.open_stack(snapshot)?;
-        for index in kept..snapshot.layers.len() {
+        self.carry_out_stack(&self.open_stack(snapshot)?, &snapshot.layers[kept..], tree)
+    }
+
+    /// The same of the topmost layers of a stack: these, bottom first.
+    pub(super) fn carry_out_stack(
+        &self,
+        stack: &[RootDir],
+        layers: &[LayerId],
+        tree: &RootDir,
+    ) -> Result<()> {
+        for (index, layer) in (stack.len() - layers.len()..).zip(layers) {
             for form in [Form::Removals, Form::Additions] {
-                self.carry_out(&stack, index, tree, form)
-                    .map_err(|source| Error::Archive { layer: snapshot.layers[index], source })?;
+                self.carry_out(stack, index, tree, form)
+                    .map_err(|source| Error::Archive { layer: *layer, source })?;
             }
         }
         Ok(())

@@ -10,11 +10,11 @@ use rayon::ThreadPool;
 use rbuild_image::{DiffId, Digest};
 use rusqlite::OptionalExtension as _;
 
+use super::image::ShownLayer;
 use super::{LayerId, MtimeClamp, Snapshot};
 use crate::content_digest::Blake3;
 use crate::db::unpack;
 use crate::layer::{LAYER_SIZE_BYTES_MAX, compression::Decoder};
-use crate::root_dir::proc_path;
 use crate::{Error, Result, SnapshotId, Store};
 
 /// What became of a layer.
@@ -52,11 +52,11 @@ impl Store {
     /// The content digest of a layer as it is now; `None` if it cannot be mounted any longer.
     fn digest_now(&self, layer: LayerId, pool: &ThreadPool) -> Result<Option<Blake3>> {
         // Not one that is mounted: that was read before.
-        let mounted = match self.mount_layer(layer) {
+        let shown = match self.show_layer(layer) {
             Err(Error::ImageDamaged(_) | Error::Path(_) | Error::LayerMissing(_)) => return Ok(None),
-            mounted => mounted?,
+            shown => shown?,
         };
-        let path = mounted.as_ref().map_or_else(|| self.0.layout.layer(layer), proc_path);
+        let path = shown.as_ref().map_or_else(|| self.0.layout.layer(layer), ShownLayer::path);
         self.digest_directory(&path, pool).map(Some)
     }
 

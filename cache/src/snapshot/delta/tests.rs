@@ -263,3 +263,18 @@ fn kernel_marks_leave_no_time_behind() {
     assert_eq!(fs::metadata(path_of(&view).join("app")).unwrap().mtime(), MTIME);
     assert_eq!(read(&view, "app/gone"), None);
 }
+
+#[test]
+fn a_layer_is_whole_where_nothing_is_mounted() {
+    let test = store();
+    let old = commit(&test, OLD, false);
+    let new = commit_delta(&test, &old, NEW);
+    let options = StoreOptions { trees: Trees::Plain, ..OPTIONS };
+    let plain = Store::open(test.root(), &options).unwrap();
+    assert!(plain.delta_support().is_err(), "none are made there");
+    let view = plain.view(&new).unwrap();
+    let app = |name: &str| read(&view, &format!("app/{name}"));
+    assert_eq!(["a", "b", "new"].map(app), ["one", "changed", "four"].map(|text| Some(text.to_owned())));
+    assert_eq!(app("gone"), None);
+    assert_eq!(problems(&plain), []);
+}
