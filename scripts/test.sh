@@ -17,7 +17,7 @@ single_tests=(conformance:: archives:: disk_commands:: images_command:: build_co
     build_command::storage containers_command::lost containers_command::networks escape::paths escape::shown)
 # What shows in layers, whatever their form.
 tree_tests=(conformance:: crash:: archives:: build_command::caching build_command::contexts build_command::squash
-    build_command::storage build_command::trees)
+    build_command::storage build_command::trees registry::)
 # What builds more than once: what differs is told from the time before.
 delta_tests=(crash:: build_command::caching build_command::contexts build_command::deltas build_command::squash
     build_command::storage)

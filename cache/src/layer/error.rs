@@ -116,7 +116,7 @@ pub enum Refusal {
 }
 
 impl Error {
-    pub(super) fn refused(path: impl AsRef<Path>, reason: Refusal) -> Self {
+    pub(crate) fn refused(path: impl AsRef<Path>, reason: Refusal) -> Self {
         Self::Refused { path: path.as_ref().to_owned(), reason }
     }
 

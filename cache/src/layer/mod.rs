@@ -25,6 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyOptions, Devices, Form, Limits, Owners, apply};
+pub(crate) use apply::{Target, apply_to, is_welcome, path_in_root};
 pub use archive::{
     ArchiveOptions, ArchiveStats, Mtimes, TREE_DEPTH_MAX, diff, export, export_all, export_as,
 };
@@ -42,9 +43,9 @@ pub fn is_archive(input: impl Read) -> bool {
     compression::decompress(input).is_ok_and(|decoder| reader::starts_with_entry(BufReader::new(decoder)))
 }
 
-fn bytes_path(bytes: &[u8]) -> &Path {
+pub(crate) fn bytes_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,6 +53,14 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+impl Time {
+    /// A time in nanoseconds since 1970.
+    pub const fn of_nanoseconds(nanoseconds: i64) -> Self {
+        const SECOND: i64 = 1_000_000_000;
+        Self { seconds: nanoseconds.div_euclid(SECOND), nanoseconds: nanoseconds.rem_euclid(SECOND) as u32 }
+    }
+}
+
 /// A part of a sparse file that holds data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {

@@ -1,7 +1,7 @@
 //! A writable layer on top of a snapshot.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -17,12 +17,15 @@ use super::plain::{Baseline, PlainTree};
 use super::{LayerId, Snapshot, Trees, insert_snapshot};
 use crate::db::Failure;
 use crate::fail_point::FailPoint;
+use crate::layer::reader::Time;
+use crate::layer::{self, Applied, ApplyOptions};
 use crate::lease::{Lease, stamp_of};
 use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::tree::Tree;
 use crate::tree::grow::{Graft, Grown, Open, Packs};
+use crate::tree::unpack::Planter;
 use crate::{Result, Store};
 
 /// A layer in the making: what is written to its mount, or straight into its upper directory, becomes the layer.
@@ -199,7 +202,7 @@ impl ActiveSnapshot {
     pub fn graft(&mut self, path: &Path, tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
         let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
         debug_assert!(graft.is_none(), "a layer takes one tree");
-        let packs = Packs::choose(store, directory, &tree)?;
+        let packs = Packs::choose(store, directory, Some(&tree))?;
         *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
         Ok(())
     }
@@ -208,6 +211,30 @@ impl ActiveSnapshot {
     pub fn tell_from(&mut self, delta: Delta) {
         debug_assert!(self.directory.graft.is_none(), "a tree is told from nothing");
         self.directory.delta = Some(delta);
+    }
+
+    /// Makes a layer of an archive in form of a tree. Directories that it does not describe are named.
+    pub(super) fn plant(
+        &mut self,
+        tar: &mut (dyn Read + Send),
+        options: &ApplyOptions<'_>,
+    ) -> Result<Result<Applied, layer::Error>> {
+        let ActiveDirectory { store, path, graft, .. } = &mut self.directory;
+        let packs = Packs::choose(store, path, None)?;
+        let planter = Planter::new(options, &packs, Time::of_nanoseconds(store.stamp()));
+        let applied = layer::apply_to(tar, planter, options).map(|(planter, applied)| {
+            let (tree, implied) = planter.finish();
+            (tree, Applied { implied, ..applied })
+        });
+        Ok(applied.map(|(tree, applied)| {
+            *graft = Some(Box::new(Graft::whole(packs, tree)));
+            applied
+        }))
+    }
+
+    /// The tree that the layer is to be, if it is to be one.
+    pub(super) fn planted(&mut self) -> Option<&mut Tree> {
+        self.directory.graft.as_mut().map(|graft| &mut graft.tree)
     }
 
     /// Makes of a plain tree the layer that overlayfs would have made.
@@ -255,7 +282,7 @@ impl ActiveSnapshot {
             layers.push(layer);
             insert_snapshot(db, &layers, stamp)
         })?;
-        if let (Some(grown), Some(layer)) = (grown, snapshot.layers.last()) {
+        if let (Some(grown), Some(layer), None) = (grown, snapshot.layers.last(), archive) {
             store.remember_grown(*layer, grown);
         }
         store.0.growth.announce();

@@ -9,12 +9,14 @@
 //! of other layers fits there alone.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use rayon::ThreadPool;
 use rbuild_image::{Descriptor, DiffId};
 
 use super::layers::{Archive, base_bytes, find_layer};
-use super::{ActiveSnapshot, Snapshot};
+use super::{ActiveSnapshot, LayerForm, Snapshot};
+use crate::content_digest::{Blake3, digest_of_tree};
 use crate::layer::{self, Applied, ApplyOptions};
 use crate::root_dir::RootDir;
 use crate::{Error, Result, Store};
@@ -44,9 +46,12 @@ impl UnpackedLayer {
         Self { created, ..self }
     }
 
-    /// Where it is.
-    pub(super) fn directory(&self) -> &Path {
-        self.active.upper()
+    /// The digest of what is in it; `None` if it is not known.
+    pub(super) fn content_digest(&mut self, store: &Store, pool: &ThreadPool) -> Result<Option<Blake3>> {
+        match self.active.planted() {
+            Some(tree) => Ok(digest_of_tree(tree)),
+            None => store.digest_directory(self.active.upper(), pool).map(Some),
+        }
     }
 }
 
@@ -61,7 +66,22 @@ impl Store {
         expected: Option<DiffId>,
         tar: &mut (dyn Read + Send),
     ) -> Result<UnpackedLayer> {
-        self.unpack(self.prepare(&Snapshot::empty())?, &[], expected, tar)
+        let mut active = self.prepare(&Snapshot::empty())?;
+        if !self.unpacks_to_trees() {
+            return self.unpack(active, &[], expected, tar);
+        }
+        let applied = active.plant(tar, &self.apply_options(&[]))?;
+        unpacked(active, expected, applied)
+    }
+
+    /// Whether archives become trees. Only where all layers are to: processes have a base image's directories in memory together, its tree each
+    /// for itself.
+    fn unpacks_to_trees(&self) -> bool {
+        self.layer_form() == LayerForm::Tree && self.tree_support().is_ok()
+    }
+
+    fn apply_options<'a>(&self, lowers: &'a [RootDir]) -> ApplyOptions<'a> {
+        ApplyOptions { lowers, owners: self.0.options.owners, ..ApplyOptions::layer(self.xattrs()) }
     }
 
     /// Puts an unpacked layer on top of `parent`. When a layer that is there already does as well, that one is taken.
@@ -80,7 +100,7 @@ impl Store {
             return Ok(known);
         }
         if !unpacked.implied.is_empty() && !parent.layers.is_empty() {
-            self.complete_implied(&unpacked, parent)?;
+            self.complete_implied(&mut unpacked, parent)?;
         }
         unpacked.active.stand_on(parent);
         self.commit_unpacked(unpacked, base, blob)
@@ -119,15 +139,8 @@ impl Store {
         expected: Option<DiffId>,
         tar: &mut (dyn Read + Send),
     ) -> Result<UnpackedLayer> {
-        let owners = self.0.options.owners;
-        let options = ApplyOptions { lowers, owners, ..ApplyOptions::layer(self.xattrs()) };
-        let applied = layer::apply(tar, &RootDir::open(active.upper())?, &options)
-            .map_err(|source| Error::Unpack { diff_id: expected, source })?;
-        let Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
-        match expected {
-            Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
-            _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied, created: None }),
-        }
+        let applied = layer::apply(tar, &RootDir::open(active.upper())?, &self.apply_options(lowers));
+        unpacked(active, expected, applied)
     }
 
     fn commit_unpacked(
@@ -166,10 +179,27 @@ impl Store {
     }
 
     /// Gives the directories that the archive does not mention the attributes that they have below.
-    fn complete_implied(&self, unpacked: &UnpackedLayer, parent: &Snapshot) -> Result<()> {
+    fn complete_implied(&self, unpacked: &mut UnpackedLayer, parent: &Snapshot) -> Result<()> {
         let below = RootDir::from_fd(self.view(parent)?.into());
-        let layer = RootDir::open(unpacked.active.upper())?;
-        layer::copy_directory_attributes(&below, &layer, &unpacked.implied)
-            .map_err(|source| Error::Unpack { diff_id: Some(unpacked.diff_id), source })
+        let UnpackedLayer { active, implied, diff_id, .. } = unpacked;
+        let completed = match active.planted() {
+            Some(tree) => implied.iter().try_for_each(|path| Ok(tree.complete(path, &below)?)),
+            None => layer::copy_directory_attributes(&below, &RootDir::open(active.upper())?, implied),
+        };
+        completed.map_err(|source| Error::Unpack { diff_id: Some(*diff_id), source })
+    }
+}
+
+/// What came of unpacking an archive, if it is the expected one.
+fn unpacked(
+    active: ActiveSnapshot,
+    expected: Option<DiffId>,
+    applied: Result<Applied, layer::Error>,
+) -> Result<UnpackedLayer> {
+    let applied = applied.map_err(|source| Error::Unpack { diff_id: expected, source })?;
+    let Applied { diff_id, size_bytes: tar_size_bytes, implied, .. } = applied;
+    match expected {
+        Some(expected) if expected != diff_id => Err(Error::DiffIdMismatch { expected, found: diff_id }),
+        _ => Ok(UnpackedLayer { active, diff_id, tar_size_bytes, implied, created: None }),
     }
 }

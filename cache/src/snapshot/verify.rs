@@ -165,8 +165,8 @@ impl Store {
             let Some(file) = self.content().open(blob.digest)? else { continue };
             let Ok(mut tar) = Decoder::new(file, LAYER_SIZE_BYTES_MAX) else { continue };
             // One that is damaged is told of by its own name.
-            let Ok(unpacked) = self.unpack_layer(Some(diff_id), &mut tar) else { continue };
-            return self.digest_directory(unpacked.directory(), pool).map(Some);
+            let Ok(mut unpacked) = self.unpack_layer(Some(diff_id), &mut tar) else { continue };
+            return unpacked.content_digest(self, pool);
         }
         Ok(None)
     }

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use super::{Attributes, Content, Entries, Inode, InodeId, Kind, Tree, erofs};
 use crate::content_digest::Error as WalkError;
 use crate::layer::TREE_DEPTH_MAX;
-use crate::layer::reader::Time;
 use crate::layer::whiteout::{is_layer_mark, is_overlay_attribute};
 use crate::root_dir::{At as _, FileType, PathError, RootDir, list, xattr};
 use crate::{Error, Result};
@@ -79,11 +78,5 @@ fn attributes_of(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, stat: &Stat) -> Re
         let bytes = name.to_bytes();
         erofs::can_hold(name) && (!is_overlay_attribute(bytes) || is_layer_mark(bytes))
     };
-    Ok(Attributes {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: Time { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
-        xattrs: xattr::read_all(dir, name, wanted)?,
-    })
+    Ok(Attributes { xattrs: xattr::read_all(dir, name, wanted)?, ..Attributes::of(stat) })
 }

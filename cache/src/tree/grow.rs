@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +20,11 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use super::erofs::{BLOCK_BYTES, image};
 use super::pack::{PackWriter, Packed, read_index, read_key_image};
-use super::{Content, InodeId, Kind, Place, Tree, absorb, stored};
+use super::{Attributes, Content, InodeId, Kind, Place, Tree, absorb, stored};
 use crate::by_digest::ByDigest;
 use crate::content_digest::{Blake3, content_digest, digest_of_tree};
+use crate::layer;
+use crate::layer::reader::{Part, TarReader};
 use crate::root_dir::{At as _, PathError, RootDir};
 use crate::snapshot::Written;
 use crate::{Error, Result, Store};
@@ -48,9 +50,18 @@ pub type Open<'a> = &'a (dyn Fn(&Path) -> Result<OwnedFd, PathError> + Sync);
 /// A tree whose contents are all in packs, and its place in the layer that it will be in.
 #[derive(Debug)]
 pub(crate) struct Graft {
-    path: PathBuf,
-    tree: Tree,
+    place: Placement,
+    pub(crate) tree: Tree,
     packs: Packs,
+}
+
+/// Where a tree goes.
+#[derive(Debug)]
+enum Placement {
+    /// Into this directory of the layer.
+    At(PathBuf),
+    /// It is the layer, but for the attributes of its root.
+    Whole,
 }
 
 /// A whole layer, in files that wait for their names.
@@ -129,15 +140,30 @@ impl Graft {
         for (id, content) in found.into_iter().flatten() {
             tree.inode_mut(id).kind = Kind::File(content);
         }
-        Ok(Self { path: path.to_owned(), tree, packs })
+        Ok(Self { place: Placement::At(path.to_owned()), tree, packs })
+    }
+
+    /// Takes a tree whose contents are in the packs for a layer.
+    pub(crate) const fn whole(packs: Packs, tree: Tree) -> Self {
+        Self { place: Placement::Whole, tree, packs }
     }
 
     /// Joins it with what else is in the layer, in `upper`, and writes the image.
     pub(crate) fn grow(self, upper: &Path, directory: &Path) -> Result<Grown> {
-        let Self { path, tree, packs } = self;
+        let Self { place, mut tree, packs } = self;
         let mut whole = absorb::absorb(&RootDir::open(upper)?, &mut |file| packs.take(file, false))?;
-        let at = whole.directory_at(&path).ok_or_else(|| Error::GraftMissing { path })?;
-        whole.graft(at, tree);
+        match place {
+            Placement::At(path) => {
+                let at = whole.directory_at(&path).ok_or_else(|| Error::GraftMissing { path })?;
+                whole.graft(at, tree);
+            }
+            Placement::Whole => {
+                let marks = std::mem::take(&mut tree.inode_mut(InodeId::ROOT).attributes.xattrs);
+                let root = whole.inode(InodeId::ROOT).attributes.clone();
+                tree.inode_mut(InodeId::ROOT).attributes = Attributes { xattrs: marks, ..root };
+                whole = tree;
+            }
+        }
         let packs = packs.settle(&mut whole)?;
         let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
         let path = directory.join("image");
@@ -219,11 +245,12 @@ impl Group<'_> {
 }
 
 impl Packs {
-    /// Opens the packs that have the most of a tree's contents. `directory` is where a new one is made.
-    pub(crate) fn choose(store: &Store, directory: &Path, tree: &Tree) -> Result<Self> {
+    /// Opens the packs that have the most of a tree's contents; the newest for one that is not known yet. `directory` is where a new one is
+    /// made.
+    pub(crate) fn choose(store: &Store, directory: &Path, tree: Option<&Tree>) -> Result<Self> {
         let inventory = store.inventory()?;
         let mut counts = vec![0_usize; inventory.packs.len()];
-        for (_, inode) in tree.inodes() {
+        for (_, inode) in tree.into_iter().flat_map(Tree::inodes) {
             if let Kind::File(Content { digest: Some(digest), .. }) = &inode.kind
                 && let Some((pack, _)) = inventory.contents.get(digest)
             {
@@ -252,6 +279,32 @@ impl Packs {
             return Some(Content { digest: Some(*blake3::hash(b"").as_bytes()), ..*content });
         }
         self.find(content.size_bytes, content.digest?)
+    }
+
+    /// Takes in the content of an archive's entry.
+    pub(crate) fn take_entry(
+        &self,
+        tar: &mut TarReader<impl BufRead>,
+        size_bytes: u64,
+        parts: Option<&[Part]>,
+    ) -> Result<Content, layer::Error> {
+        if parts.is_none() && size_bytes <= SMALL_BYTES_MAX {
+            let mut bytes = Vec::with_capacity(size_bytes as usize);
+            tar.copy_content(size_bytes, |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+            return Ok(self.take_bytes(&bytes)?);
+        }
+        let dense = [Part { offset: 0, length: size_bytes }];
+        let mut content = self.new.begin(size_bytes);
+        for part in parts.unwrap_or(&dense) {
+            content.skip_to(part.offset);
+            tar.copy_content(part.length, |piece| Ok(content.write(piece)?))?;
+        }
+        content.skip_to(size_bytes);
+        let Packed { digest, offset_bytes, size_bytes } = content.finish();
+        Ok(self.enter(digest, size_bytes, offset_bytes))
     }
 
     fn find(&self, size_bytes: u64, digest: Blake3) -> Option<Content> {
@@ -293,13 +346,17 @@ impl Packs {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
             file.read_to_end(buffer).at("read", path)?;
-            let (digest, size_bytes) = (*blake3::hash(buffer).as_bytes(), buffer.len() as u64);
-            if let Some(content) = self.find(size_bytes, digest) {
-                return Ok(content);
-            }
-            let offset_bytes = self.new.append(digest, buffer)?;
-            Ok(self.enter(digest, size_bytes, offset_bytes))
+            self.take_bytes(buffer)
         })
+    }
+
+    fn take_bytes(&self, bytes: &[u8]) -> Result<Content, PathError> {
+        let (digest, size_bytes) = (*blake3::hash(bytes).as_bytes(), bytes.len() as u64);
+        if let Some(content) = self.find(size_bytes, digest) {
+            return Ok(content);
+        }
+        let offset_bytes = self.new.append(digest, bytes)?;
+        Ok(self.enter(digest, size_bytes, offset_bytes))
     }
 
     fn enter(&self, digest: Blake3, size_bytes: u64, offset_bytes: u64) -> Content {

@@ -9,6 +9,7 @@
 //!
 //! A [`Tree`] is what is known of such a layer while it is made. [`erofs`] writes it as an image, in which the packs are devices;
 //! [`pack`] holds contents, each written once; [`grow`] makes a layer of a tree, taking from the packs what is there already;
+//! [`unpack`] makes one of an archive;
 //! `digest` and `archive` say of a tree what is otherwise said of a directory, without reading one. `docs/design/trees.md` has the
 //! reasons and the measurements.
 
@@ -19,8 +20,9 @@ pub mod erofs;
 pub mod grow;
 pub mod pack;
 pub(crate) mod stored;
+pub(crate) mod unpack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -28,8 +30,8 @@ pub use self::compare::NamesByDirectory;
 use crate::content_digest::Blake3;
 use crate::layer::OverlayXattrs;
 use crate::layer::reader::Time;
-use crate::root_dir::FileType;
 use crate::root_dir::xattr::Xattrs;
+use crate::root_dir::{FileType, PathError, RootDir, Stat};
 
 /// Names an inode of one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -248,10 +250,70 @@ impl Tree {
         }
     }
 
+    /// Gives a directory the attributes that the same path has in `below`, where it is a directory there.
+    pub(crate) fn complete(&mut self, path: &Path, below: &RootDir) -> Result<(), PathError> {
+        let Some(directory) = self.directory_at(path) else { return Ok(()) };
+        let stat = match below.lstat(path) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            stat => stat?,
+        };
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            let attributes = &mut self.inode_mut(directory).attributes;
+            let xattrs = std::mem::take(&mut attributes.xattrs);
+            *attributes = Attributes { xattrs, ..Attributes::of(&stat) };
+        }
+        Ok(())
+    }
+
+    /// Takes all names from a directory that loses its own, and from those in it.
+    fn clear(&mut self, id: InodeId) {
+        let Kind::Directory(entries) = &mut self.inode_mut(id).kind else { return };
+        std::mem::take(entries).into_values().for_each(|child| self.clear(child));
+    }
+
+    /// The same tree without what has no name.
+    fn pruned(&self) -> Self {
+        let root = InodeId::ROOT;
+        let (mut kept, mut ids) = (Self::new(self.inode(root).attributes.clone()), HashMap::new());
+        let mut todo = vec![(root, root)];
+        while let Some((from, to)) = todo.pop() {
+            for (name, child) in self.entries(from).into_iter().flatten() {
+                let inode = self.inode(*child);
+                let id = *ids.entry(*child).or_insert_with(|| match &inode.kind {
+                    Kind::Directory(_) => {
+                        let kind = Kind::Directory(Entries::new());
+                        let id = kept.add(Inode { attributes: inode.attributes.clone(), kind });
+                        todo.push((*child, id));
+                        id
+                    }
+                    _ => kept.add(inode.clone()),
+                });
+                kept.name(to, name.clone(), id);
+            }
+        }
+        kept
+    }
+
     /// Marks a directory that takes the place of a whiteout: what is below that stays hidden.
     fn hide_lower(&mut self, directory: InodeId) {
         let xattrs = &mut self.inode_mut(directory).attributes.xattrs;
         xattrs.insert(OverlayXattrs::Trusted.opaque().to_owned(), b"y".to_vec());
+    }
+}
+
+impl Attributes {
+    /// Those of a file, without the extended ones.
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: Time {
+                seconds: stat.st_mtime,
+                nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
+            xattrs: Xattrs::new(),
+        }
     }
 }
 

@@ -81,21 +81,27 @@ impl PackWriter {
     /// # Errors
     /// When the disk is full, or the file, which errors call `path`, cannot be read.
     pub fn append_file(&self, from: &File, size_bytes: u64, path: &Path) -> Result<Packed, PathError> {
-        let offset_bytes = self.reserve(size_bytes);
-        let (mut hasher, mut done, mut buffer) = (blake3::Hasher::new(), 0, vec![0; COPY_BUFFER_BYTES]);
-        while done < size_bytes {
-            let wanted = buffer.len().min(usize::try_from(size_bytes - done).unwrap_or(usize::MAX));
-            let count = from.read_at(&mut buffer[..wanted], done).at("read", path)?;
+        let (mut content, mut buffer) = (self.begin(size_bytes), vec![0; COPY_BUFFER_BYTES]);
+        while content.size_bytes < size_bytes {
+            let left = size_bytes - content.size_bytes;
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let count = from.read_at(&mut buffer[..wanted], content.size_bytes).at("read", path)?;
             if count == 0 {
                 break;
             }
-            hasher.update(&buffer[..count]);
-            self.file.write_all_at(&buffer[..count], offset_bytes + done).at("write", &self.path)?;
-            done += count as u64;
+            content.write(&buffer[..count])?;
         }
-        let packed = Packed { digest: *hasher.finalize().as_bytes(), offset_bytes, size_bytes: done };
-        self.note(packed);
-        Ok(packed)
+        Ok(content.finish())
+    }
+
+    /// Begins a content of this size at most, to be written in pieces.
+    pub(crate) fn begin(&self, size_bytes: u64) -> Appending<'_> {
+        Appending {
+            pack: self,
+            offset_bytes: self.reserve(size_bytes),
+            size_bytes: 0,
+            hasher: blake3::Hasher::new(),
+        }
     }
 
     fn note(&self, packed: Packed) {
@@ -144,6 +150,42 @@ impl PackWriter {
         let footer = [&key_size, &MAGIC[..], &count, blake3::hash(&entries).as_bytes()].concat();
         let bytes = [key_image, &entries, &footer].concat();
         self.file.write_all_at(&bytes, self.blocks() * BLOCK_BYTES).at("write", &self.path)
+    }
+}
+
+/// A content that is being written.
+#[derive(Debug)]
+pub(crate) struct Appending<'a> {
+    pack: &'a PackWriter,
+    offset_bytes: u64,
+    size_bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Appending<'_> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), PathError> {
+        let at = self.offset_bytes + self.size_bytes;
+        self.pack.file.write_all_at(bytes, at).at("write", &self.pack.path)?;
+        self.hasher.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Leaves a hole up to this offset, as nothing was written there before.
+    pub(crate) fn skip_to(&mut self, offset_bytes: u64) {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        while self.size_bytes < offset_bytes {
+            let count = (offset_bytes - self.size_bytes).min(ZEROS.len() as u64);
+            self.hasher.update(&ZEROS[..count as usize]);
+            self.size_bytes += count;
+        }
+    }
+
+    pub(crate) fn finish(self) -> Packed {
+        let Self { pack, offset_bytes, size_bytes, hasher } = self;
+        let packed = Packed { digest: *hasher.finalize().as_bytes(), offset_bytes, size_bytes };
+        pack.note(packed);
+        packed
     }
 }
 

@@ -94,7 +94,7 @@ macro_rules! require_trees {
     };
 }
 
-fn in_user_namespace() -> bool {
+pub(super) fn in_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
 }
 

@@ -89,7 +89,8 @@ impl Applier<'_> {
     }
 }
 
-fn is_welcome(attribute: &[u8]) -> bool {
+/// Whether an archive may give files this attribute.
+pub(crate) fn is_welcome(attribute: &[u8]) -> bool {
     let kept = attribute == b"security.capability"
         || attribute.starts_with(b"user.")
         || attribute.starts_with(b"system.posix_acl_");

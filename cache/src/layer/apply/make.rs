@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Applier, Before, Devices, Form, Owners, Spot};
+use super::{Applier, Before, Devices, Form, Owners, Spot, path_in_root};
 use crate::layer::bytes_path;
 use crate::layer::error::{Error, Refusal};
 use crate::layer::parents::{set_time, time_of};
@@ -61,7 +61,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn hard_link(&mut self, spot: &Spot, target: &[u8]) -> Result<(), Error> {
-        let target = self.path_in_root(target)?;
+        let target = path_in_root(target)?;
         let refused = |reason| Error::refused(&spot.path, reason);
         if target.as_os_str().is_empty() {
             return Err(refused(Refusal::TargetIsDirectory));

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rbuild_image::DiffId;
 use rustix::fs::{FileType, makedev};
 
+pub(crate) use self::attributes::is_welcome;
 use super::archive::TREE_DEPTH_MAX;
 use super::error::{Error, Refusal};
 use super::parents::Parents;
@@ -178,30 +179,66 @@ pub fn apply(
     target: &RootDir,
     options: &ApplyOptions<'_>,
 ) -> Result<Applied, Error> {
-    let (applier, digest, size_bytes) = read_ahead(tar, |ahead| {
-        let mut applier = Applier::new(target, options);
-        applier.run(ahead)?;
-        Ok(applier)
-    })?;
+    let (applier, archive) = apply_to(tar, Applier::new(target, options), options)?;
     Ok(Applied {
-        diff_id: DiffId(digest),
-        size_bytes,
-        entries: applier.entries,
-        content_bytes: applier.content_bytes,
         implied: applier.parents.implied.into_iter().map(|implied| implied.path).collect(),
         devices_replaced: applier.devices_replaced,
         xattrs_refused: applier.xattrs_refused,
+        ..archive
     })
 }
 
+/// Applies a tar, already decompressed, to whatever takes its entries. What only that knows is not said.
+pub(crate) fn apply_to<T: Target>(
+    tar: &mut (dyn Read + Send),
+    target: T,
+    options: &ApplyOptions<'_>,
+) -> Result<(T, Applied), Error> {
+    let (driver, digest, size_bytes) = read_ahead(tar, |ahead| {
+        let mut driver = Driver { options, target, entries: 0, content_bytes: 0 };
+        driver.run(ahead)?;
+        Ok(driver)
+    })?;
+    let Driver { target, entries, content_bytes, .. } = driver;
+    let applied = Applied {
+        diff_id: DiffId(digest),
+        size_bytes,
+        entries,
+        content_bytes,
+        implied: Vec::new(),
+        devices_replaced: Vec::new(),
+        xattrs_refused: 0,
+    };
+    Ok((target, applied))
+}
+
+/// Where the entries of an archive go. Paths are relative, of plain names.
+pub(crate) trait Target {
+    /// Makes what an entry describes.
+    fn make(&mut self, tar: &mut TarReader<impl BufRead>, entry: &Entry, path: &Path) -> Result<(), Error>;
+
+    /// Does what a whiteout or an opaque mark at a path says.
+    fn mark(&mut self, mark: Mark<'_>, path: &Path) -> Result<(), Error>;
+
+    /// Does what has to wait until all is there.
+    fn end(&mut self) -> Result<(), Error>;
+}
+
+/// Takes the entries from an archive.
+struct Driver<'a, T> {
+    options: &'a ApplyOptions<'a>,
+    target: T,
+    entries: u64,
+    content_bytes: u64,
+}
+
+/// What makes files of entries.
 struct Applier<'a> {
     options: &'a ApplyOptions<'a>,
     target: &'a RootDir,
     parents: Parents<'a>,
     /// Directories with the times they are to have, in the order of the archive.
     directory_times: Vec<(PathBuf, Time)>,
-    entries: u64,
-    content_bytes: u64,
     devices_replaced: Vec<PathBuf>,
     xattrs_refused: u64,
 }
@@ -223,25 +260,7 @@ enum Before {
     Other,
 }
 
-impl<'a> Applier<'a> {
-    fn new(target: &'a RootDir, options: &'a ApplyOptions<'a>) -> Self {
-        let xattrs = match options.form {
-            Form::Overlay(xattrs) => Some(xattrs),
-            Form::Literal | Form::Removals | Form::Additions => None,
-        };
-        let parents = Parents::new(target, options.lowers, xattrs, options.owners != Owners::Squash);
-        Self {
-            options,
-            target,
-            parents,
-            directory_times: Vec::new(),
-            entries: 0,
-            content_bytes: 0,
-            devices_replaced: Vec::new(),
-            xattrs_refused: 0,
-        }
-    }
-
+impl<T: Target> Driver<'_, T> {
     fn run(&mut self, input: impl BufRead) -> Result<(), Error> {
         let mut tar = TarReader::new(input);
         while let Some(entry) = tar.next_entry()? {
@@ -250,11 +269,11 @@ impl<'a> Applier<'a> {
             }
             self.entry(&mut tar, &entry)?;
         }
-        self.set_directory_times()
+        self.target.end()
     }
 
     fn entry(&mut self, tar: &mut TarReader<impl BufRead>, entry: &Entry) -> Result<(), Error> {
-        let path = self.path_in_root(&entry.path)?;
+        let path = path_in_root(&entry.path)?;
         FailPoint::LayerEntry.reach().at("make", &path)?;
         self.check_limits(entry, &path)?;
         let Some(name) = path.file_name() else {
@@ -262,47 +281,13 @@ impl<'a> Applier<'a> {
             return if is_dir { Ok(()) } else { Err(Error::refused("/", Refusal::ReplacesRoot)) };
         };
         match (self.options.form, mark_of(name)) {
-            (Form::Literal, _) | (Form::Overlay(_) | Form::Additions, Mark::Plain) => {}
-            (_, Mark::Invalid) => return Err(Error::refused(&path, Refusal::WhiteoutOfNothing)),
-            (Form::Overlay(xattrs), Mark::Whiteout(hidden)) => {
-                return self.whiteout(&path.with_file_name(hidden), xattrs);
+            (Form::Literal, _) | (Form::Overlay(_) | Form::Additions, Mark::Plain) => {
+                self.target.make(tar, entry, &path)
             }
-            (Form::Overlay(xattrs), Mark::Opaque) => return self.opaque(&path, xattrs),
-            (Form::Removals, Mark::Whiteout(hidden)) => return self.remove(&path.with_file_name(hidden)),
-            (Form::Removals, Mark::Opaque) => return self.empty(path.parent().unwrap_or(Path::new(""))),
-            (_, Mark::Reserved) | (Form::Removals | Form::Additions, _) => return Ok(()),
+            (_, Mark::Invalid) => Err(Error::refused(&path, Refusal::WhiteoutOfNothing)),
+            (_, Mark::Plain | Mark::Reserved) | (Form::Additions, _) => Ok(()),
+            (_, mark) => self.target.mark(mark, &path),
         }
-        let spot = self.spot(&path)?;
-        match &entry.kind {
-            Kind::File { .. } => self.file(tar, entry, &spot),
-            Kind::Directory => self.directory(entry, &spot),
-            Kind::Symlink { target } => self.symlink(entry, &spot, target),
-            Kind::HardLink { target } => self.hard_link(&spot, target),
-            Kind::Device { block, major, minor } => {
-                let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
-                self.device(entry, &spot, kind, makedev(*major, *minor))
-            }
-            Kind::Fifo => self.node(entry, &spot, FileType::Fifo, 0),
-        }
-    }
-
-    /// A path as the archive means it: relative, of plain names.
-    fn path_in_root(&self, written: &[u8]) -> Result<PathBuf, Error> {
-        let written = bytes_path(written);
-        let mut path = PathBuf::new();
-        for component in written.components() {
-            match component {
-                Component::Normal(name) if name.len() > NAME_BYTES_MAX => {
-                    return Err(Error::limit(written, "bytes in a name", NAME_BYTES_MAX as u64));
-                }
-                Component::Normal(name) => path.push(name),
-                Component::ParentDir if !path.pop() => {
-                    return Err(Error::refused(written, Refusal::LeadsOut));
-                }
-                _ => {}
-            }
-        }
-        Ok(path)
     }
 
     fn check_limits(&mut self, entry: &Entry, path: &Path) -> Result<(), Error> {
@@ -326,10 +311,74 @@ impl<'a> Applier<'a> {
         }
         Ok(())
     }
+}
+
+/// A path as an archive means it: relative, of plain names.
+pub(crate) fn path_in_root(written: &[u8]) -> Result<PathBuf, Error> {
+    let written = bytes_path(written);
+    let mut path = PathBuf::new();
+    for component in written.components() {
+        match component {
+            Component::Normal(name) if name.len() > NAME_BYTES_MAX => {
+                return Err(Error::limit(written, "bytes in a name", NAME_BYTES_MAX as u64));
+            }
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir if !path.pop() => {
+                return Err(Error::refused(written, Refusal::LeadsOut));
+            }
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
+impl<'a> Applier<'a> {
+    fn new(target: &'a RootDir, options: &'a ApplyOptions<'a>) -> Self {
+        let xattrs = match options.form {
+            Form::Overlay(xattrs) => Some(xattrs),
+            Form::Literal | Form::Removals | Form::Additions => None,
+        };
+        let parents = Parents::new(target, options.lowers, xattrs, options.owners != Owners::Squash);
+        let (directory_times, devices_replaced) = (Vec::new(), Vec::new());
+        Self { options, target, parents, directory_times, devices_replaced, xattrs_refused: 0 }
+    }
 
     fn spot(&mut self, path: &Path) -> Result<Spot, Error> {
         let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         let place = self.parents.get(above)?;
         Ok(Spot { dir: Rc::clone(&place.dir), name: name.to_owned(), path: place.path.join(name) })
+    }
+}
+
+impl Target for Applier<'_> {
+    fn make(&mut self, tar: &mut TarReader<impl BufRead>, entry: &Entry, path: &Path) -> Result<(), Error> {
+        let spot = self.spot(path)?;
+        match &entry.kind {
+            Kind::File { .. } => self.file(tar, entry, &spot),
+            Kind::Directory => self.directory(entry, &spot),
+            Kind::Symlink { target } => self.symlink(entry, &spot, target),
+            Kind::HardLink { target } => self.hard_link(&spot, target),
+            Kind::Device { block, major, minor } => {
+                let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
+                self.device(entry, &spot, kind, makedev(*major, *minor))
+            }
+            Kind::Fifo => self.node(entry, &spot, FileType::Fifo, 0),
+        }
+    }
+
+    fn mark(&mut self, mark: Mark<'_>, path: &Path) -> Result<(), Error> {
+        match (self.options.form, mark) {
+            (Form::Overlay(xattrs), Mark::Whiteout(hidden)) => {
+                self.whiteout(&path.with_file_name(hidden), xattrs)
+            }
+            (Form::Overlay(xattrs), Mark::Opaque) => self.opaque(path, xattrs),
+            (Form::Removals, Mark::Whiteout(hidden)) => self.remove(&path.with_file_name(hidden)),
+            (Form::Removals, Mark::Opaque) => self.empty(path.parent().unwrap_or(Path::new(""))),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.set_directory_times()
     }
 }

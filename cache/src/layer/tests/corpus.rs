@@ -366,6 +366,11 @@ fn corpus() -> Vec<(String, Raw)> {
     corpus
 }
 
+/// All archives, by what they try.
+pub(crate) fn archives(outer: &Path) -> Vec<(String, Vec<u8>)> {
+    corpus().into_iter().map(|(name, raw)| (name, raw.end(outer))).collect()
+}
+
 /// What became of an archive, in a line that is the same on every machine.
 fn outcome(raw: &Raw, options: &ApplyOptions<'_>) -> String {
     let yard = Yard::new();

@@ -3,7 +3,7 @@
 
 mod archives;
 mod compressed;
-mod corpus;
+pub(crate) mod corpus;
 mod hostile;
 mod round_trip;
 
