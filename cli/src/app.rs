@@ -324,8 +324,9 @@ fn layer_form(given: Option<LayersArg>) -> Result<LayerForm, Failure> {
         None => config()?.store.layers,
     };
     Ok(match asked {
+        None => LayerForm::Default,
         Some(LayersArg::Auto) => LayerForm::Auto,
-        None | Some(LayersArg::Directory) => LayerForm::Directory,
+        Some(LayersArg::Directory) => LayerForm::Directory,
         Some(LayersArg::Delta) => LayerForm::Delta,
         Some(LayersArg::Tree) => LayerForm::Tree,
     })

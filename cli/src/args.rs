@@ -61,13 +61,13 @@ pub(crate) struct GlobalArgs {
     /// Where images, containers and the cache are kept [default: /var/lib/rbuild, or $XDG_DATA_HOME/rbuild].
     #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT")]
     pub(crate) root: Option<PathBuf>,
-    /// How steps and containers are set apart from the machine [default: directory].
+    /// How steps and containers are set apart from the machine [default: auto].
     #[arg(long, global = true, value_enum, value_name = "LEVEL", env = "RBUILD_ISOLATION")]
     pub(crate) isolation: Option<IsolationArg>,
     /// Asks no registry, server or shared cache: what the store has must do. Steps and containers keep their networks.
     #[arg(long, global = true, env = "RBUILD_OFFLINE", value_parser = FalseyValueParser::new())]
     pub(crate) offline: bool,
-    /// In which form copies of directories are kept [default: directory].
+    /// In which form copies of directories are kept [default: trees of many files, where the kernel mounts them, else directories].
     #[arg(long, global = true, hide = true, value_enum, value_name = "FORM", env = "RBUILD_LAYERS")]
     pub(crate) layers: Option<LayersArg>,
 }

@@ -28,10 +28,12 @@ use crate::{Error, Result, Store};
 /// In which form copies of directories become layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LayerForm {
-    /// As trees, where these can be mounted and are worth it.
+    /// As trees, where these can be mounted and are worth it, else as directories.
+    #[default]
+    Default,
+    /// As trees, where these can be mounted, else as what differs from the layer before, where that is worth it.
     Auto,
     /// As directories.
-    #[default]
     Directory,
     /// As what differs from the layer that the same copy left before, however much, where that can be mounted.
     Delta,

@@ -194,7 +194,9 @@ impl LocalWorker<'_> {
         let (store, form) = (self.store(), self.store().layer_form());
         let files_min = self.planned_files_min().unwrap_or(0);
         Ok(match form {
-            LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => Form::Tree { files_min },
+            LayerForm::Default | LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => {
+                Form::Tree { files_min }
+            }
             LayerForm::Auto | LayerForm::Delta if store.delta_support().is_ok() => {
                 match self.earlier(vertex, op, step)? {
                     earlier if earlier.is_empty() => Form::Directory,
@@ -209,6 +211,7 @@ impl LocalWorker<'_> {
     pub(super) fn planned_files_min(&self) -> Option<usize> {
         match self.store().layer_form() {
             LayerForm::Directory => None,
+            LayerForm::Default => self.store().tree_support().is_ok().then_some(FILES_MIN),
             LayerForm::Auto => Some(FILES_MIN),
             LayerForm::Tree | LayerForm::Delta => Some(0),
         }

@@ -161,12 +161,9 @@ fn overlay(store: &Store, place: String) -> Row {
 /// Whether layers can be trees. A layer that cannot be one is a directory, which nothing but its cost tells.
 fn trees(store: &Store) -> Row {
     match store.tree_support() {
-        Ok(()) => Row::new(
-            "EROFS",
-            Fine,
-            "images can be mounted",
-            "with `[store] layers = \"auto\"` a copy of many files costs what of it is new",
-        ),
+        Ok(()) => {
+            Row::new("EROFS", Fine, "images can be mounted", "a copy of many files costs what of it is new")
+        }
         Err(reason) => Row::new(
             "EROFS",
             Fine,
