@@ -9,7 +9,7 @@
 //!
 //! A [`Tree`] is what is known of such a layer while it is made. [`erofs`] writes it as an image, in which the packs are devices;
 //! [`pack`] holds contents, each written once; [`grow`] makes a layer of a tree, taking from the packs what is there already;
-//! [`unpack`] makes one of an archive;
+//! `unpack` makes one of an archive;
 //! `digest` and `archive` say of a tree what is otherwise said of a directory, without reading one. `docs/design/trees.md` has the
 //! reasons and the measurements.
 
