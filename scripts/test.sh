@@ -15,9 +15,11 @@ single_user=rbuild-single
 single_tests=(conformance:: archives:: disk_commands:: images_command:: build_command::caching build_command::contexts
     build_command::deltas::one build_command::deltas::what build_command::platforms build_command::squash
     build_command::storage containers_command::lost containers_command::networks escape::paths escape::shown)
-# What shows in layers, whatever their form.
-tree_tests=(conformance:: crash:: archives:: build_command::caching build_command::contexts build_command::squash
-    build_command::storage build_command::trees registry::)
+# What shows in layers, whatever their form. One test of `crash::damage` changes files of directories: damaged trees are the store's
+# own tests.
+tree_tests=(conformance:: crash::fail_points crash::full_disk crash::kills crash::many crash::damage::a_log archives::
+    build_command::caching build_command::contexts build_command::squash build_command::storage build_command::trees
+    registry::)
 # What builds more than once: what differs is told from the time before.
 delta_tests=(crash:: build_command::caching build_command::contexts build_command::deltas build_command::squash
     build_command::storage)
