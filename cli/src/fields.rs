@@ -1,4 +1,6 @@
-//! `type=…,key=value,…`: how BuildKit spells outputs and caches.
+//! `type=…,key=value,…`: how BuildKit spells outputs, caches and attestations.
+
+use std::collections::BTreeMap;
 
 use rbuild_solver::images::{Compression, CompressionConfig};
 use thiserror::Error;
@@ -6,7 +8,7 @@ use thiserror::Error;
 /// The pairs of one word, taken one after the other.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    /// `output` or `cache`, for messages.
+    /// `output`, `cache` or `attestation`, for messages.
     what: &'static str,
     pairs: Vec<(String, String)>,
 }
@@ -27,6 +29,16 @@ impl Fields {
             (key.trim().to_ascii_lowercase(), value.to_owned())
         };
         Self { what, pairs: text.split(',').map(pair).collect() }
+    }
+
+    /// Of pairs that were read otherwise, each key once.
+    pub(crate) fn of(what: &'static str, pairs: BTreeMap<String, String>) -> Self {
+        Self { what, pairs: pairs.into_iter().collect() }
+    }
+
+    /// What was not taken.
+    pub(crate) fn rest(self) -> BTreeMap<String, String> {
+        self.pairs.into_iter().collect()
     }
 
     pub(crate) fn take(&mut self, key: &str) -> Option<String> {

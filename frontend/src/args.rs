@@ -159,9 +159,14 @@ fn proxy_slot<'a>(proxy: &'a mut ProxyEnv, name: &str) -> Option<&'a mut String>
     })
 }
 
+/// Whether a build argument is a proxy's address, which may hold credentials, or an exception from it.
+pub fn is_proxy(name: &str) -> bool {
+    proxy_slot(&mut ProxyEnv::default(), name).is_some()
+}
+
 /// Whether a build argument means something without an ARG that declares it.
 pub(crate) fn is_predefined(name: &str) -> bool {
-    name == EPOCH || name.starts_with("BUILDKIT_") || proxy_slot(&mut ProxyEnv::default(), name).is_some()
+    name == EPOCH || name.starts_with("BUILDKIT_") || is_proxy(name)
 }
 
 /// A global argument that is not empty.

@@ -45,6 +45,7 @@ mod suggest;
 use rbuild_image::ImageConfig;
 use rbuild_llb::Definition;
 
+pub use args::is_proxy;
 pub use error::{Error, ErrorKind};
 pub use instruction::duration::{format as format_duration, parse as parse_duration};
 pub use instruction::mount::parse_size_bytes;

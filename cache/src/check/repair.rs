@@ -53,33 +53,33 @@ impl Store {
     fn forget_layer(&self, layer: i64) -> Result<()> {
         self.0.db.write("forget a layer", |db| {
             let deltas = column::<i64>(db, &format!("SELECT id FROM layer WHERE base = {layer}"))?;
-            deltas.into_iter().chain([layer]).try_for_each(|layer| self.forget_one_layer(db, layer))
+            deltas.into_iter().chain([layer]).try_for_each(|layer| forget_one_layer(db, layer))?;
+            // Their directories go with their rows.
+            self.sweep_files(db)
         })
     }
+}
 
-    fn forget_one_layer(&self, db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
-        let (gone, kept) = snapshots_with(db, layer)?;
-        for result in column::<i64>(db, "SELECT id FROM result")? {
-            if outputs(db, result)?.iter().any(|output| gone.contains(output) || kept.contains(output)) {
-                delete(db, "result", result)?;
-            }
+fn forget_one_layer(db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
+    let (gone, kept) = snapshots_with(db, layer)?;
+    for result in column::<i64>(db, "SELECT id FROM result")? {
+        if outputs(db, result)?.iter().any(|output| gone.contains(output) || kept.contains(output)) {
+            delete(db, "result", result)?;
         }
-        for snapshot in gone {
-            db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
-            delete(db, "snapshot", snapshot)?;
-        }
-        // What is wrong may be in its packs.
-        let sql = "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
-        db.prepare_cached(sql)?.execute([layer])?;
-        let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE base = ?1)";
-        let is_base: bool = db.prepare_cached(sql)?.query_row([layer], |row| row.get(0))?;
-        if kept.is_empty() && !is_base {
-            delete(db, "layer", layer)?;
-            // Its directory goes with its row.
-            self.sweep_files(db)?;
-        }
-        Ok(())
     }
+    for snapshot in gone {
+        db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
+        delete(db, "snapshot", snapshot)?;
+    }
+    // What is wrong may be in its packs.
+    let sql = "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
+    db.prepare_cached(sql)?.execute([layer])?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE base = ?1)";
+    let is_base: bool = db.prepare_cached(sql)?.query_row([layer], |row| row.get(0))?;
+    if kept.is_empty() && !is_base {
+        delete(db, "layer", layer)?;
+    }
+    Ok(())
 }
 
 /// The snapshots that have a layer: those that can be forgotten, and those that containers need.

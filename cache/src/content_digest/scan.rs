@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, Looked};
 use super::fold::{Facts, whiteout_digest};
-use super::stat_cache::Fingerprint;
 use super::tree::{attributes_digest, facts};
 use super::walk::{Dir, Walk};
 use super::{Blake3, DigestOptions, Error, Selected, TreeOwner};
@@ -64,14 +63,14 @@ pub(crate) fn scan_layer(
 
 impl LayerEntry {
     fn of_file(file: &Looked) -> Self {
-        let fingerprint = Fingerprint::of(&file.stat);
+        let Looked { facts, stat, substance, .. } = file;
         Self {
-            facts: file.facts,
-            mtime_ns: fingerprint.mtime_ns(),
-            content: file.substance.content,
-            xattrs: file.substance.xattrs,
-            inode: fingerprint.inode(),
-            names: file.stat.st_nlink,
+            facts: *facts,
+            mtime_ns: mtime_ns(stat.st_mtime, stat.st_mtime_nsec as u32),
+            content: substance.content,
+            xattrs: substance.xattrs,
+            inode: stat.st_ino,
+            names: stat.st_nlink,
         }
     }
 

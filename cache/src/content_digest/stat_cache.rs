@@ -127,14 +127,6 @@ impl Fingerprint {
         }
     }
 
-    pub(super) const fn inode(&self) -> u64 {
-        self.inode
-    }
-
-    pub(super) const fn mtime_ns(&self) -> i128 {
-        self.mtime_ns
-    }
-
     /// Whether a later change is sure to show, if the file was read after `now_ns`.
     pub(super) fn is_settled(&self, now_ns: i64) -> bool {
         self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)

@@ -25,7 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyOptions, Devices, Form, Limits, Owners, apply};
-pub(crate) use apply::{Target, apply_to, is_welcome, path_in_root};
+pub(crate) use apply::{NAME_BYTES_MAX, Target, apply_to, is_welcome, path_in_root};
 pub use archive::{
     ArchiveOptions, ArchiveStats, Mtimes, TREE_DEPTH_MAX, diff, export, export_all, export_as,
 };

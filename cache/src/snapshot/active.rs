@@ -84,6 +84,11 @@ impl Store {
         if lowers.len() < 2 {
             lowers.push(self.0.layout.directory("empty"));
         }
+        self.join(lowers)
+    }
+
+    /// Joins directories, top first, read-only. Two at least.
+    pub(super) fn join(&self, lowers: Vec<PathBuf>) -> Result<MountedRoot> {
         Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
     }
 

@@ -4,7 +4,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use super::Snapshot;
-use super::overlay::{MountedRoot, Overlay};
+use super::overlay::MountedRoot;
 use crate::layer::{self, ArchiveOptions};
 use crate::root_dir::RootDir;
 use crate::{Result, Store, piped};
@@ -22,7 +22,7 @@ impl Store {
         self.touch(snapshot)?;
         let mut lowers = vec![upper];
         lowers.extend(self.lowers(snapshot, None)?);
-        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
+        self.join(lowers)
     }
 
     /// Makes a layer on top of `parent` of a copy of a directory in overlayfs's form.

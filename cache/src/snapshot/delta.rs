@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, fstat, statat};
 
 use super::active::copy_root_attributes;
 use super::image::{Kept, ShownLayer, reason};
-use super::overlay::{MountedRoot, Overlay};
+use super::overlay::MountedRoot;
 use super::plain::{ViewedTree, restore_times};
 use super::{ActiveSnapshot, LayerForm, LayerId, OverlayXattrs, Snapshot, Trees};
 use crate::content_digest::{DigestOptions, Memory, TreeOwner, scan_layer};
@@ -141,10 +141,6 @@ impl Store {
         let [empty, one, other] = ["empty", "layers", "active"].map(|name| self.0.layout.directory(name));
         let joined = self.join(vec![one, other])?;
         self.join(vec![proc_path(&joined), empty])
-    }
-
-    fn join(&self, lowers: Vec<PathBuf>) -> Result<MountedRoot> {
-        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount()
     }
 
     /// Joins a layer that is told from another with that.

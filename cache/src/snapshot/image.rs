@@ -4,6 +4,7 @@
 //! compared with its digest, so no image is mounted that was not made here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
-use super::overlay::{MountedRoot, Overlay, mount_image};
+use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
 use super::settle::{Written, this_boot};
 use super::{LayerId, OverlayXattrs, Trees};
@@ -60,9 +61,11 @@ pub(crate) enum Kept {
     },
 }
 
-/// A layer that is no directory by itself, as one.
+/// A layer as a directory.
 #[derive(Debug)]
 pub(super) enum ShownLayer {
+    /// It is one.
+    Itself(PathBuf),
     Mount(MountedRoot),
     /// Where nothing can be mounted.
     Copy(ViewedTree),
@@ -71,16 +74,17 @@ pub(super) enum ShownLayer {
 impl ShownLayer {
     pub(super) fn path(&self) -> PathBuf {
         match self {
+            Self::Itself(path) => path.clone(),
             Self::Mount(root) => proc_path(root),
             Self::Copy(tree) => tree.root(),
         }
     }
 }
 
-/// What a handle knows of layers that are no directories.
+/// What a handle knows of layers.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
-    shown: Mutex<HashMap<LayerId, Arc<ShownLayer>>>,
+    shown: Mutex<HashMap<LayerId, ShownLayer>>,
     /// Those that this handle made, and whose archives were not asked for yet.
     grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
     /// The images of those that were not mounted yet.
@@ -122,28 +126,28 @@ impl Store {
         let pack = self.nameless(&[0; erofs::BLOCK_BYTES as usize])?;
         let mounted = mount_image(&image, &[pack])?;
         let lowers = vec![proc_path(&mounted), self.0.layout.directory("empty")];
-        Overlay { lowers, upper: None, xattrs: self.xattrs(), one_device: true }.mount().map(drop)
+        self.join(lowers).map(drop)
     }
 
     /// The directory of a layer: where it is, or where it is mounted. Good as long as this handle.
     pub(super) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
         let mut all = self.0.images.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shown) = all.get(&layer) {
-            return Ok(shown.path());
-        }
-        let Some(shown) = self.show_layer(layer)? else { return Ok(self.0.layout.layer(layer)) };
-        let path = shown.path();
-        all.insert(layer, Arc::new(shown));
-        Ok(path)
+        Ok(match all.entry(layer) {
+            Entry::Occupied(known) => known.get().path(),
+            Entry::Vacant(new) => new.insert(self.show_layer(layer)?).path(),
+        })
     }
 
-    /// Shows a layer; `None` if it is a directory.
-    pub(super) fn show_layer(&self, layer: LayerId) -> Result<Option<ShownLayer>> {
-        Ok(Some(match self.kept(layer)? {
-            Kept::Directory => return Ok(None),
+    /// Shows a layer.
+    pub(super) fn show_layer(&self, layer: LayerId) -> Result<ShownLayer> {
+        Ok(match self.kept(layer)? {
+            Kept::Directory => {
+                let path = self.0.layout.layer(layer);
+                if path.is_dir() { ShownLayer::Itself(path) } else { return Err(Error::LayerMissing(layer)) }
+            }
             Kept::Image { digest, packs } => ShownLayer::Mount(self.mount_image(layer, digest, packs)?),
             Kept::Delta { base } => self.show_delta(layer, base)?,
-        }))
+        })
     }
 
     fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {

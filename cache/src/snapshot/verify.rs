@@ -10,7 +10,6 @@ use rayon::ThreadPool;
 use rbuild_image::{DiffId, Digest};
 use rusqlite::OptionalExtension as _;
 
-use super::image::ShownLayer;
 use super::{LayerId, MtimeClamp, Snapshot};
 use crate::content_digest::Blake3;
 use crate::db::unpack;
@@ -56,8 +55,7 @@ impl Store {
             Err(Error::ImageDamaged(_) | Error::Path(_) | Error::LayerMissing(_)) => return Ok(None),
             shown => shown?,
         };
-        let path = shown.as_ref().map_or_else(|| self.0.layout.layer(layer), ShownLayer::path);
-        self.digest_directory(&path, pool).map(Some)
+        self.digest_directory(&shown.path(), pool).map(Some)
     }
 
     fn recorded_digests(&self) -> Result<Vec<(LayerId, Option<Blake3>)>> {

@@ -15,12 +15,13 @@ use super::grow::Packs;
 use super::{Attributes, Entries, Inode, InodeId, Kind, Tree, erofs};
 use crate::layer::reader::{Entry, Kind as EntryKind, TarReader, Time};
 use crate::layer::whiteout::Mark;
-use crate::layer::{ApplyOptions, Error, Owners, Refusal, Target, bytes_path, is_welcome, path_in_root};
+use crate::layer::{
+    ApplyOptions, Error, NAME_BYTES_MAX, Owners, Refusal, Target, bytes_path, is_welcome, path_in_root,
+};
 use crate::root_dir::xattr::Xattrs;
 use crate::root_dir::{FileType, PathError, SYMLINK_DEPTH_MAX};
 
-/// The longest name and link target that Linux file systems take.
-const NAME_BYTES_MAX: usize = 255;
+/// The longest link target that Linux file systems take.
 const LINK_BYTES_MAX: usize = 4095;
 /// The mode of directories that an archive does not describe.
 const IMPLIED_MODE: u32 = 0o755;

@@ -90,8 +90,7 @@ impl LocalWorker<'_> {
 
     /// Keeps what was seen for the step that takes it, where it pays: a tree is made of it without looking again.
     fn remember_seen(&self, looks: Vec<Look>) {
-        let Some(files_min) = self.planned_files_min() else { return };
-        let looks = looks.into_iter().map(|look| look.seen).filter(|seen| seen.files() >= files_min);
+        let looks = looks.into_iter().map(|look| look.seen).filter(|seen| self.is_planned(seen.files()));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.extend(looks.map(Arc::new));
         let forgotten = seen.len().saturating_sub(SEEN_MAX);

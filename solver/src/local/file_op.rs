@@ -192,7 +192,7 @@ impl LocalWorker<'_> {
             return Ok(Form::Directory);
         }
         let (store, form) = (self.store(), self.store().layer_form());
-        let files_min = self.planned_files_min().unwrap_or(0);
+        let files_min = files_min(form);
         Ok(match form {
             LayerForm::Default | LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => {
                 Form::Tree { files_min }
@@ -207,13 +207,14 @@ impl LocalWorker<'_> {
         })
     }
 
-    /// How many files a directory has at least of which the copy is planned; `None` where none is.
-    pub(super) fn planned_files_min(&self) -> Option<usize> {
+    /// Whether the copy of so many files is planned.
+    pub(super) fn is_planned(&self, files: usize) -> bool {
+        // To try whether trees can be mounted takes longer than to count.
         match self.store().layer_form() {
-            LayerForm::Directory => None,
-            LayerForm::Default => self.store().tree_support().is_ok().then_some(FILES_MIN),
-            LayerForm::Auto => Some(FILES_MIN),
-            LayerForm::Tree | LayerForm::Delta => Some(0),
+            LayerForm::Directory => false,
+            form if files < files_min(form) => false,
+            LayerForm::Default => self.store().tree_support().is_ok(),
+            LayerForm::Auto | LayerForm::Tree | LayerForm::Delta => true,
         }
     }
 
@@ -394,6 +395,14 @@ impl LocalWorker<'_> {
                 op => Err(WorkerError::unsupported(op)),
             },
         }
+    }
+}
+
+/// How many files are worth a form of their own.
+const fn files_min(form: LayerForm) -> usize {
+    match form {
+        LayerForm::Tree | LayerForm::Delta => 0,
+        LayerForm::Default | LayerForm::Auto | LayerForm::Directory => FILES_MIN,
     }
 }
 

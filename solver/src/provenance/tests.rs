@@ -1,10 +1,11 @@
 use rbuild_image::Digest;
 use rbuild_llb::{
-    Builder, Edge, FileInput, FileOp, FileStep, GitSource, ImageSource, InputIndex, LocalSource, Meta, Mount,
-    OutputIndex, Process, ResolveMode, SecretEnv, Security, SourceRange,
+    Builder, Edge, FileInput, GitSource, ImageSource, InputIndex, LocalSource, Meta, ResolveMode, SecretEnv,
+    SourceRange,
 };
 
 use super::*;
+use crate::testing::{copy_action, copy_op, exec_op};
 
 const DOCKERFILE: &str = "FROM busybox:1\nCOPY . /\nRUN make\n";
 
@@ -32,29 +33,10 @@ fn git() -> SourceOp {
 }
 
 fn run() -> Op {
-    let root = Mount {
-        input: Some(InputIndex(0)),
-        selector: String::new(),
-        target: "/".to_owned(),
-        output: Some(OutputIndex(0)),
-        readonly: false,
-        kind: MountKind::Bind,
-    };
-    Op::Exec(ExecOp {
-        process: Process { args: vec!["make".to_owned()], cwd: "/".to_owned(), ..Process::default() },
-        mounts: vec![root],
-        network: Network::Default,
-        security: Security::Sandbox,
-        secret_env: vec![SecretEnv { id: "token".to_owned(), name: "TOKEN".to_owned(), optional: true }],
-        devices: Vec::new(),
-    })
-}
-
-fn copy() -> Op {
-    let copy = rbuild_llb::CopyAction::new(FileInput::Input(InputIndex(1)), "/", "/");
-    let base = FileInput::Input(InputIndex(0));
-    let action = rbuild_llb::FileAction::Copy(copy);
-    Op::File(FileOp { steps: vec![FileStep { base, action, output: Some(OutputIndex(0)) }] })
+    let mut run = exec_op(&["make"]);
+    "/".clone_into(&mut run.process.cwd);
+    run.secret_env = vec![SecretEnv { id: "token".to_owned(), name: "TOKEN".to_owned(), optional: true }];
+    Op::Exec(run)
 }
 
 /// An image, a source copied over it, a step; and a stage that nothing needs.
@@ -64,7 +46,8 @@ fn build(from: SourceOp) -> Definition {
     let context = builder.add(vertex(Op::Source(from), &[], 2));
     let other = LocalSource { name: "other".to_owned(), ..LocalSource::default() };
     builder.add(vertex(Op::Source(SourceOp::Local(other)), &[], 2));
-    let copied = builder.add(vertex(copy(), &[base, context], 2));
+    let copy = copy_op(FileInput::Input(InputIndex(0)), copy_action("/", "/"));
+    let copied = builder.add(vertex(copy, &[base, context], 2));
     let made = builder.add(vertex(run(), &[copied], 3));
     builder.finish(Some(made.into())).unwrap()
 }

@@ -42,7 +42,7 @@ use crate::fail_point::FailPoint;
 use crate::root_dir::{At as _, RootDir};
 
 /// The longest name that Linux file systems take.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// How archives are applied.
 #[derive(Debug, Clone, Copy)]

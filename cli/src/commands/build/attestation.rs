@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_frontend::sbom::{self, MAIN_STATEMENT, Scanner};
-use rbuild_frontend::{ImageResolver as _, Lowered, MainContext, csv, parse_bool};
+use rbuild_frontend::{ImageResolver as _, Lowered, MainContext, csv, is_proxy, parse_bool};
 use rbuild_image::{Platform, Reference};
 use rbuild_llb::{Definition, ResolveMode, SourceOp, without_credentials};
 use rbuild_solver::images::Images;
@@ -26,14 +26,15 @@ use super::settings::Settings;
 use crate::app::unix_now_ns;
 use crate::args::BuildArgs;
 use crate::commands::reference;
+use crate::fields::{FieldError, Fields};
 use crate::format::rfc3339_ns;
 use crate::report::{Failure, Kind};
 
 /// BuildKit's own.
 const GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
+/// What fields are of, for messages.
+const WHAT: &str = "attestation";
 const NS_OF_MS: i64 = 1_000_000;
-/// Build arguments that may hold credentials.
-const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
 
 /// What is to be said of the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,9 +59,6 @@ struct SbomSpec {
     parameters: BTreeMap<String, String>,
 }
 
-/// The fields of a word, by their names.
-type Fields = BTreeMap<String, String>;
-
 impl Attestations {
     /// Reads the words of the command line.
     ///
@@ -79,10 +77,11 @@ impl Attestations {
         asked.extend(words);
         let mut wanted = |kind| -> Result<Option<Fields>, Failure> {
             let Some(mut fields) = asked.remove(kind) else { return Ok(None) };
-            Ok((!flag(&mut fields, "disabled")?).then_some(fields))
+            let is_disabled = flag(&mut fields, "disabled").map_err(refused)?;
+            Ok((!is_disabled).then_some(fields))
         };
         Ok(Self {
-            provenance: wanted("provenance")?.map(provenance).transpose()?,
+            provenance: wanted("provenance")?.map(provenance).transpose().map_err(refused)?,
             sbom: wanted("sbom")?.map(sbom).transpose()?,
         })
     }
@@ -113,7 +112,7 @@ impl Attestations {
 fn typed(word: &str) -> Result<(String, Fields), Failure> {
     let mut fields = fields(word)?;
     let missing = || Failure::new(Kind::Input, format!("attestation `{word}` has no `type=`"));
-    let kind = fields.remove("type").ok_or_else(missing)?;
+    let kind = fields.take("type").ok_or_else(missing)?;
     if matches!(kind.as_str(), "provenance" | "sbom") {
         return Ok((kind, fields));
     }
@@ -124,7 +123,7 @@ fn typed(word: &str) -> Result<(String, Fields), Failure> {
 /// `true`, `false`, or fields.
 fn short(word: &str) -> Result<Fields, Failure> {
     match parse_bool(word) {
-        Some(on) => Ok([("disabled".to_owned(), (!on).to_string())].into()),
+        Some(on) => Ok(Fields::of(WHAT, [("disabled".to_owned(), (!on).to_string())].into())),
         None => fields(word),
     }
 }
@@ -133,50 +132,47 @@ fn fields(word: &str) -> Result<Fields, Failure> {
     let malformed = |why: &str| Failure::new(Kind::Input, format!("attestation `{word}`: {why}"));
     let field = |field: String| {
         let (key, value) = field.split_once('=').ok_or_else(|| malformed("expected KEY=VALUE"))?;
-        Ok((key.trim().to_owned(), value.to_owned()))
+        Ok::<_, Failure>((key.trim().to_owned(), value.to_owned()))
     };
-    csv::split(word).map_err(malformed)?.into_iter().map(field).collect()
+    let pairs = csv::split(word).map_err(malformed)?.into_iter().map(field).collect::<Result<_, _>>()?;
+    Ok(Fields::of(WHAT, pairs))
 }
 
 /// Takes a field that is a flag.
-fn flag(fields: &mut Fields, key: &str) -> Result<bool, Failure> {
-    let Some(value) = fields.remove(key) else { return Ok(false) };
-    parse_bool(&value).ok_or_else(|| refused(key, &value))
+fn flag(fields: &mut Fields, key: &str) -> Result<bool, FieldError> {
+    Ok(fields.parse(key, parse_bool)?.unwrap_or(false))
 }
 
-fn refused(key: &str, value: &str) -> Failure {
-    Failure::new(Kind::Input, format!("attestation key `{key}` cannot be `{value}`"))
+fn refused(error: FieldError) -> Failure {
+    Failure::new(Kind::Input, error.to_string())
 }
 
-fn provenance(mut fields: Fields) -> Result<ProvenanceSpec, Failure> {
-    let detail = match fields.remove("mode").as_deref() {
-        None | Some("max" | "full") => Detail::Max,
-        Some("min") => Detail::Min,
-        Some(other) => return Err(refused("mode", other)),
-    };
-    let form = match fields.remove("version").as_deref() {
-        None | Some("v1") => Form::V1,
-        Some("v0.2") => Form::V02,
-        Some(other) => return Err(refused("version", other)),
-    };
+fn provenance(mut fields: Fields) -> Result<ProvenanceSpec, FieldError> {
+    let detail = fields.parse("mode", |mode| match mode {
+        "max" | "full" => Some(Detail::Max),
+        "min" => Some(Detail::Min),
+        _ => None,
+    })?;
+    let form = fields.parse("version", |version| match version {
+        "v1" => Some(Form::V1),
+        "v0.2" => Some(Form::V02),
+        _ => None,
+    })?;
     let reproducible = flag(&mut fields, "reproducible")?;
     // It is written into images only.
     flag(&mut fields, "inline-only")?;
-    fields.remove("filename");
-    let builder_id = fields.remove("builder-id").unwrap_or_default();
-    match fields.keys().next() {
-        Some(key) => {
-            Err(Failure::new(Kind::Input, format!("attestation type `provenance` has no key `{key}`")))
-        }
-        None => Ok(ProvenanceSpec { detail, form, builder_id, reproducible }),
-    }
+    fields.take("filename");
+    let builder_id = fields.take("builder-id").unwrap_or_default();
+    fields.nothing_left("provenance")?;
+    let (detail, form) = (detail.unwrap_or(Detail::Max), form.unwrap_or(Form::V1));
+    Ok(ProvenanceSpec { detail, form, builder_id, reproducible })
 }
 
 /// What is not the scanner's name is told to it.
 fn sbom(mut fields: Fields) -> Result<SbomSpec, Failure> {
-    let generator = fields.remove("generator").filter(|name| !name.is_empty());
+    let generator = fields.take("generator").filter(|name| !name.is_empty());
     let generator = reference(generator.as_deref().unwrap_or(GENERATOR))?;
-    Ok(SbomSpec { generator, parameters: fields })
+    Ok(SbomSpec { generator, parameters: fields.rest() })
 }
 
 /// Says of each result what its scan found.
@@ -228,7 +224,6 @@ impl Witness<'_> {
 
     fn request(&self) -> Request {
         let settings = self.settings;
-        let is_proxy = |name: &str| PROXIES.contains(&name.to_ascii_lowercase().as_str());
         let arguments = settings.build_args().iter().filter(|(name, _)| !is_proxy(name));
         let arguments = arguments.map(|(name, value)| (format!("build-arg:{name}"), value.clone()));
         let labels = settings.labels().iter().map(|(name, value)| (format!("label:{name}"), value.clone()));
@@ -250,7 +245,8 @@ mod tests {
     use super::*;
 
     fn short_provenance(word: &str) -> Result<ProvenanceSpec, String> {
-        short(word).and_then(provenance).map_err(|failure| failure.message)
+        let read = short(word).and_then(|fields| provenance(fields).map_err(refused));
+        read.map_err(|failure| failure.message)
     }
 
     #[test]
@@ -284,6 +280,6 @@ mod tests {
         let spec = sbom(fields("generator=scan:1,LEVEL=2").unwrap()).unwrap();
         assert_eq!(spec.generator.familiar(), "scan:1");
         assert_eq!(spec.parameters, [("LEVEL".to_owned(), "2".to_owned())].into());
-        assert_eq!(sbom(Fields::new()).unwrap().generator.familiar(), GENERATOR);
+        assert_eq!(sbom(Fields::of(WHAT, BTreeMap::new())).unwrap().generator.familiar(), GENERATOR);
     }
 }
