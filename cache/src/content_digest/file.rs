@@ -13,17 +13,22 @@ use rustix::io::{Errno, read};
 
 use super::fold::{Facts, whiteout_digest};
 use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Substance, encode};
+use super::tree::substance_of;
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner};
 use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
 use crate::root_dir::At;
 use crate::root_dir::xattr::{self, Xattrs};
+use crate::snapshot::{KnownDirectory, KnownLayers};
 
 /// How many files of a directory make a unit of work.
 const GROUP_FILES: usize = 64;
 
 /// The buffer through which contents are read; each thread of the pool has one.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Fewer files are read in less time than their layers' trees.
+const LAYERS_FILES_MIN: usize = 64;
 
 /// The domain of attribute digests.
 const XATTRS_DOMAIN: &str = "rbuild.xattrs.v1";
@@ -64,6 +69,25 @@ struct Learnt {
     news: News,
 }
 
+/// What is known of the files of a directory.
+#[derive(Default)]
+struct Known<'a> {
+    /// Sorted by name.
+    remembered: &'a [Remembered],
+    in_layers: Option<KnownDirectory<'a>>,
+}
+
+impl Known<'_> {
+    /// What a file with these attributes is known to be.
+    fn substance(&self, name: &OsStr, stat: &Stat) -> Option<Substance> {
+        let at = self.remembered.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok();
+        let remembered = at.map(|at| &self.remembered[at]);
+        let remembered = remembered.filter(|file| file.fingerprint == Fingerprint::of(stat));
+        let in_layers = || substance_of(self.in_layers.as_ref()?.file(name)?, stat);
+        remembered.map(|file| file.substance).or_else(in_layers)
+    }
+}
+
 /// All files that count, in the order of the walk.
 pub(super) struct AllLooked {
     /// By directory, in the order of [`Dir::listing`]'s files.
@@ -81,9 +105,11 @@ pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> 
         .enumerate()
         .flat_map(|(index, dir)| dir.listing.files.chunks(GROUP_FILES).map(move |files| (index, files)))
         .collect();
+    let count: usize = groups.iter().map(|(_, files)| files.len()).sum();
+    let layers = walk.options.layers.filter(|_| count >= LAYERS_FILES_MIN);
     let looked: Vec<Vec<Looked>> = groups
         .par_iter()
-        .map(|(index, files)| look_at_group(walk, &walk.dirs[*index], files))
+        .map(|(index, files)| look_at_group(walk, &walk.dirs[*index], files, layers))
         .collect::<Result<_, _>>()?;
     let mut in_dirs: Vec<Vec<Looked>> =
         walk.dirs.iter().map(|dir| Vec::with_capacity(dir.listing.files.len())).collect();
@@ -94,15 +120,20 @@ pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> 
     Ok(AllLooked { in_dirs, tops })
 }
 
-fn look_at_group(walk: &Walk<'_>, dir: &Dir, files: &[OsString]) -> Result<Vec<Looked>, Error> {
+fn look_at_group(
+    walk: &Walk<'_>,
+    dir: &Dir,
+    files: &[OsString],
+    layers: Option<&KnownLayers>,
+) -> Result<Vec<Looked>, Error> {
     if walk.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
         return Err(Error::Cancelled);
     }
     let fd = walk.root.open_dir(&dir.path)?;
-    let known = &dir.listing.remembered;
+    let known =
+        Known { remembered: &dir.listing.remembered, in_layers: layers.map(|it| it.directory(&dir.path)) };
     let look = |name: &OsString| {
-        let known = known.binary_search_by(|file| file.name.cmp(name)).ok().map(|at| &known[at]);
-        look_at(walk, fd.as_fd(), name, known).at_name("read", &dir.path, name).map_err(Error::from)
+        look_at(walk, fd.as_fd(), name, &known).at_name("read", &dir.path, name).map_err(Error::from)
     };
     files.iter().map(look).collect()
 }
@@ -111,22 +142,17 @@ fn look_at_top(walk: &Walk<'_>, top: &Top) -> Result<Option<Looked>, Error> {
     let Top::File(path) = top else { return Ok(None) };
     let fd = walk.root.open_dir(path.parent().unwrap_or(Path::new("")))?;
     let name = path.file_name().unwrap_or(OsStr::new("."));
-    Ok(Some(look_at(walk, fd.as_fd(), name, None).at("read", path)?))
+    Ok(Some(look_at(walk, fd.as_fd(), name, &Known::default()).at("read", path)?))
 }
 
-fn look_at(
-    walk: &Walk<'_>,
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    known: Option<&Remembered>,
-) -> Result<Looked, Errno> {
+fn look_at(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, known: &Known<'_>) -> Result<Looked, Errno> {
     let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let whiteout = match walk.marks {
         Some(marks) => is_whiteout(dir, name, &stat, marks)?,
         None => false,
     };
-    let learnt = match known.filter(|known| known.fingerprint == Fingerprint::of(&stat)) {
-        Some(known) => Learnt { stat, substance: known.substance, read_bytes: 0, news: News::None },
+    let learnt = match known.substance(name, &stat) {
+        Some(substance) => Learnt { stat, substance, read_bytes: 0, news: News::None },
         None => learn(walk, dir, name, stat)?,
     };
     let Learnt { stat, substance, read_bytes, news } = learnt;

@@ -14,7 +14,7 @@
 //!
 //! How it is done: directories are listed level by level (`walk`), then all files are looked at in small groups
 //! (`file`), both on the given pool and without nesting, then digests are folded from the bottom up
-//! (`fold`). Files that [`StatCache`] knows and whose attributes are unchanged are not read.
+//! (`fold`). Files that [`StatCache`] knows and whose attributes are unchanged are not read, nor are those that a layer says to hold something.
 
 mod file;
 mod fold;
@@ -35,11 +35,13 @@ pub use self::known::{KnownContext, KnownFile, KnownFiles};
 pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
 pub use self::seen::Seen;
 pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
+pub use self::tree::content_of;
 pub(crate) use self::tree::digest_of_tree;
 use self::walk::Walk;
 use crate::layer::OverlayXattrs;
 pub use crate::layer::TREE_DEPTH_MAX;
 use crate::root_dir::{FileType, PathError, RootDir};
+use crate::snapshot::KnownLayers;
 
 /// A BLAKE3 value.
 pub type Blake3 = [u8; 32];
@@ -126,6 +128,8 @@ pub struct DigestOptions<'a> {
     pub owner: TreeOwner,
     /// What is known of files from before.
     pub memory: Option<Memory<'a>>,
+    /// What is known of a snapshot's.
+    pub layers: Option<&'a KnownLayers>,
     /// Ends the work when it becomes true.
     pub cancel: Option<&'a AtomicBool>,
 }

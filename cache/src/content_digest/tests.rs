@@ -19,7 +19,7 @@ fn pool() -> ThreadPool {
 }
 
 fn options<'a>(pool: &'a ThreadPool, owner: TreeOwner) -> DigestOptions<'a> {
-    DigestOptions { pool, owner, memory: None, cancel: None }
+    DigestOptions { pool, owner, memory: None, layers: None, cancel: None }
 }
 
 /// A small tree of everything.

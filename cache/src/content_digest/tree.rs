@@ -4,7 +4,9 @@ use rbuild_image::KeyHasher;
 
 use super::file::{counts, digest_attributes};
 use super::fold::{DIRECTORY_DOMAIN, Facts, SELECTION_DOMAIN, feed, whiteout_digest};
+use super::stat_cache::Substance;
 use super::{Blake3, TreeOwner};
+use crate::root_dir::Stat;
 use crate::root_dir::xattr::Xattrs;
 use crate::tree::{Entries, Inode, InodeId, Kind, Tree};
 
@@ -46,6 +48,21 @@ pub(super) fn attributes_digest(inode: &Inode) -> Option<Blake3> {
     let counted = inode.attributes.xattrs.iter().filter(|(name, _)| counts(name, TreeOwner::Keep));
     let counted: Xattrs = counted.map(|(name, value)| (name.clone(), value.clone())).collect();
     digest_attributes(&counted)
+}
+
+/// What a file with these attributes holds, given that it is shown from a tree as this inode; `None` if that is not known.
+pub fn content_of(inode: &Inode, stat: &Stat) -> Option<Blake3> {
+    let Kind::File(content) = &inode.kind else { return None };
+    let mtime = inode.attributes.mtime;
+    let is_same_time =
+        (mtime.seconds, i64::from(mtime.nanoseconds)) == (stat.st_mtime, stat.st_mtime_nsec as i64);
+    content.digest.filter(|_| is_same_time && facts(inode) == Facts::of(stat, TreeOwner::Keep))
+}
+
+/// The same of all that is in a digest.
+pub(super) fn substance_of(inode: &Inode, stat: &Stat) -> Option<Substance> {
+    let content = Some(content_of(inode, stat)?);
+    Some(Substance { content, xattrs: attributes_digest(inode) })
 }
 
 pub(super) fn facts(inode: &Inode) -> Facts {

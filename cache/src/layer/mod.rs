@@ -37,10 +37,19 @@ pub(crate) use whiteout::{make_opaque, make_whiteout};
 /// The most that a layer may expand to: a terabyte. Disks end before; this ends a stream that never does.
 pub const LAYER_SIZE_BYTES_MAX: u64 = 1 << 40;
 
+/// How much of an archive is looked at to count its entries.
+const LOOK_BYTES_MAX: u64 = 8 << 20;
+
 /// Whether a file is what `ADD` unpacks: a tar with at least one entry, plain or compressed. Reads as far as
 /// the first header goes; names and suffixes do not matter, and an empty file is none.
 pub fn is_archive(input: impl Read) -> bool {
-    compression::decompress(input).is_ok_and(|decoder| reader::starts_with_entry(BufReader::new(decoder)))
+    has_entries(input, 1)
+}
+
+/// Whether an archive begins with so many entries, in its first eight megabytes.
+pub fn has_entries(input: impl Read, count: usize) -> bool {
+    let begins = |tar| reader::starts_with_entries(BufReader::new(Read::take(tar, LOOK_BYTES_MAX)), count);
+    compression::decompress(input).is_ok_and(begins)
 }
 
 pub(crate) fn bytes_path(bytes: &[u8]) -> &Path {

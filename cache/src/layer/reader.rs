@@ -322,10 +322,11 @@ impl<R: BufRead> Read for TarReader<R> {
     }
 }
 
-/// Whether what a stream starts with is a tar archive with at least one entry. Reads as far as the first
-/// header goes.
-pub fn starts_with_entry(input: impl BufRead) -> bool {
-    matches!(TarReader::new(input).next_entry(), Ok(Some(_)))
+/// Whether what a stream starts with is a tar archive with so many entries. Reads as far as the header of the last of
+/// these goes.
+pub fn starts_with_entries(input: impl BufRead, count: usize) -> bool {
+    let mut tar = TarReader::new(input);
+    (0..count).all(|_| matches!(tar.next_entry(), Ok(Some(_))))
 }
 
 type Sparse = Option<(Vec<Part>, u64)>;

@@ -24,7 +24,7 @@ use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::tree::Tree;
-use crate::tree::grow::{Graft, Grown, Open, Packs};
+use crate::tree::grow::{Graft, Grown, Open, PackedTree, Packs, Placement};
 use crate::tree::unpack::Planter;
 use crate::{Result, Store};
 
@@ -197,6 +197,11 @@ impl ActiveSnapshot {
         Ok(Some(tree))
     }
 
+    /// Whether the layer can be a tree ([`Store::tree_support`]).
+    pub fn can_be_tree(&self) -> bool {
+        self.store().tree_support().is_ok()
+    }
+
     /// Puts a tree into an empty directory of the layer, which becomes an image with its [commit](Self::commit); `open` gives what
     /// files hold that no pack has. It is not seen in mounts of this.
     ///
@@ -218,23 +223,38 @@ impl ActiveSnapshot {
         self.directory.delta = Some(delta);
     }
 
-    /// Makes a layer of an archive in form of a tree. Directories that it does not describe are named.
-    pub(super) fn plant(
-        &mut self,
+    /// Reads an archive into a tree, which is in no layer yet. Directories that it does not describe are named. To be done once.
+    ///
+    /// # Errors
+    /// When the disk is full. The inner one when the archive is malformed, or what becomes of it depends on more than itself.
+    pub fn read_archive(
+        &self,
         tar: &mut (dyn Read + Send),
         options: &ApplyOptions<'_>,
-    ) -> Result<Result<Applied, layer::Error>> {
-        let ActiveDirectory { store, path, graft, .. } = &mut self.directory;
+    ) -> Result<Result<(PackedTree, Applied), layer::Error>> {
+        let ActiveDirectory { store, path, .. } = &self.directory;
         let packs = Packs::choose(store, path, None)?;
         let planter = Planter::new(options, &packs, Time::of_nanoseconds(store.stamp()));
         let applied = layer::apply_to(tar, planter, options).map(|(planter, applied)| {
             let (tree, implied) = planter.finish();
             (tree, Applied { implied, ..applied })
         });
-        Ok(applied.map(|(tree, applied)| {
-            *graft = Some(Box::new(Graft::whole(packs, tree)));
-            applied
-        }))
+        Ok(applied.map(|(tree, applied)| (PackedTree::new(packs, tree), applied)))
+    }
+
+    /// Puts what an archive was [read](Self::read_archive) into at a directory of the layer, as [`graft`](Self::graft) does.
+    pub fn graft_packed(&mut self, path: &Path, packed: PackedTree) {
+        self.take(Placement::At(path.to_owned()), packed);
+    }
+
+    /// Makes it the layer.
+    pub(super) fn plant(&mut self, packed: PackedTree) {
+        self.take(Placement::Whole, packed);
+    }
+
+    fn take(&mut self, place: Placement, packed: PackedTree) {
+        debug_assert!(self.directory.graft.is_none(), "a layer takes one tree");
+        self.directory.graft = Some(Box::new(Graft::at(place, packed)));
     }
 
     /// The tree that the layer is to be, if it is to be one.

@@ -44,7 +44,8 @@ impl Store {
 
     /// The content digest of a directory in the form of a layer.
     pub(super) fn digest_directory(&self, directory: &Path, pool: &ThreadPool) -> Result<Blake3> {
-        let options = DigestOptions { pool, owner: TreeOwner::Keep, memory: None, cancel: None };
+        let options =
+            DigestOptions { pool, owner: TreeOwner::Keep, memory: None, layers: None, cancel: None };
         Ok(digest_layer(&RootDir::open(directory)?, self.xattrs(), &options)?.digest)
     }
 }

@@ -103,8 +103,13 @@ impl ActiveSnapshot {
         let Some(present) = names_in(&RootDir::open(self.upper())?, store.xattrs())? else { return Ok(None) };
         let new = NewLayer { tree: addition.tree, at: addition.path, present: &present };
         let memory = Memory { cache: store.stat_cache()?, now_ns: store.stamp() };
-        let options =
-            DigestOptions { pool, owner: TreeOwner::Keep, memory: Some(memory), cancel: Some(cancel) };
+        let options = DigestOptions {
+            pool,
+            owner: TreeOwner::Keep,
+            memory: Some(memory),
+            layers: None,
+            cancel: Some(cancel),
+        };
         for base in store.bases_of(earlier)? {
             // One that is missing is for a check to tell of.
             let Ok(directory) = RootDir::open(store.0.layout.layer(base)) else { continue };

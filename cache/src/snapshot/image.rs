@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rusqlite::{OptionalExtension as _, Transaction};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown};
 
 use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
@@ -19,12 +19,14 @@ use super::settle::{Written, this_boot};
 use super::{LayerId, OverlayXattrs, Trees};
 use crate::content_digest::Blake3;
 use crate::db::Failure;
+use crate::layer::{self, Mtimes};
 use crate::prune::ledger;
 use crate::root_dir::{At as _, proc_path};
+use crate::tree::archive::Scope;
 use crate::tree::grow::{Grown, Pack, PackId};
 use crate::tree::pack::read_key_image;
-use crate::tree::{Attributes, Tree, erofs, stored};
-use crate::{Error, Result, Store};
+use crate::tree::{self, Attributes, InodeId, Tree, erofs, stored};
+use crate::{Error, Result, Store, piped};
 
 /// In which form copies of directories become layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub(crate) struct Images {
     shown: Mutex<HashMap<LayerId, ShownLayer>>,
     /// Those that this handle made, and whose archives were not asked for yet.
     grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
+    /// Those of which was asked what they hold.
+    known: Mutex<HashMap<LayerId, Arc<Tree>>>,
     /// The images of those that were not mounted yet.
     unmounted: Mutex<HashMap<LayerId, Vec<u8>>>,
     support: OnceLock<Result<(), String>>,
@@ -145,24 +149,73 @@ impl Store {
                 let path = self.0.layout.layer(layer);
                 if path.is_dir() { ShownLayer::Itself(path) } else { return Err(Error::LayerMissing(layer)) }
             }
-            Kept::Image { digest, packs } => ShownLayer::Mount(self.mount_image(layer, digest, packs)?),
+            Kept::Image { .. } if self.0.options.trees == Trees::Plain => {
+                ShownLayer::Copy(self.copy_tree(layer)?)
+            }
+            Kept::Image { digest, packs } => {
+                let packs = self.open_packs(layer, packs)?;
+                let image = self.image(layer, digest, &packs)?;
+                ShownLayer::Mount(mount_image(&self.nameless(&image)?, &packs)?)
+            }
             Kept::Delta { base } => self.show_delta(layer, base)?,
         })
     }
 
-    fn mount_image(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {
+    fn open_packs(&self, layer: LayerId, packs: Vec<Written>) -> Result<Vec<File>> {
         let open = |written: Written| {
             let path = self.0.layout.pack(written.pack);
             let file = File::open(&path).at("open", &path)?;
             if self.is_settled(&written, &file)? { Ok(file) } else { Err(Error::ImageDamaged(layer)) }
         };
-        let packs = packs.into_iter().map(open).collect::<Result<Vec<File>>>()?;
+        packs.into_iter().map(open).collect()
+    }
+
+    fn image(&self, layer: LayerId, digest: Blake3, packs: &[File]) -> Result<Vec<u8>> {
         let made = self.0.images.unmounted.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer);
-        let image = made.map_or_else(|| self.read_image(layer, &packs), Ok)?;
-        if *blake3::hash(&image).as_bytes() != digest {
-            return Err(Error::ImageDamaged(layer));
+        let image = made.map_or_else(|| self.read_image(layer, packs), Ok)?;
+        if *blake3::hash(&image).as_bytes() == digest { Ok(image) } else { Err(Error::ImageDamaged(layer)) }
+    }
+
+    /// A layer's tree and its packs.
+    fn read_tree(&self, layer: LayerId) -> Result<(Tree, Vec<File>)> {
+        let Kept::Image { digest, packs } = self.kept(layer)? else { return Err(Error::LayerMissing(layer)) };
+        let packs = self.open_packs(layer, packs)?;
+        let tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
+        Ok((tree, packs))
+    }
+
+    /// The same, with what the packs say of contents.
+    pub(super) fn known_tree(&self, layer: LayerId) -> Result<Arc<Tree>> {
+        let known = self.0.images.known.lock().unwrap_or_else(PoisonError::into_inner).get(&layer).cloned();
+        if let Some(known) = known {
+            return Ok(known);
         }
-        mount_image(&self.nameless(&image)?, &packs)
+        let (mut tree, packs) = self.read_tree(layer)?;
+        tree.note_digests(&packs)?;
+        let tree = Arc::new(tree);
+        remember(&self.0.images.known, layer, Arc::clone(&tree));
+        Ok(tree)
+    }
+
+    /// Makes a directory of a tree where nothing can be mounted, by way of an archive. Times are whole seconds then, as in all
+    /// archives.
+    fn copy_tree(&self, layer: LayerId) -> Result<ViewedTree> {
+        let (tree, packs) = self.read_tree(layer)?;
+        let packs: Vec<&File> = packs.iter().collect();
+        let failed = |source| Error::Archive { layer, source };
+        ViewedTree::make(self, |to| {
+            let (archived, applied) = piped(
+                |writer| tree::archive::write(&tree, &packs, Scope::Everything, Mtimes::Keep, writer),
+                |reader| layer::apply(reader, to, &self.apply_options(&[])).map(drop),
+            )
+            .map_err(|error| failed(layer::Error::Write(error)))?;
+            // A reader that failed breaks the writer's pipe: it is the cause.
+            applied.and(archived).map_err(failed)?;
+            let Attributes { mode, uid, gid, .. } = tree.inode(InodeId::ROOT).attributes;
+            let to = to.open_dir("/")?;
+            fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("change the owner of", "/")?;
+            Ok(fchmod(&to, Mode::from_raw_mode(mode)).at("set the mode of", "/")?)
+        })
     }
 
     fn read_image(&self, layer: LayerId, packs: &[File]) -> Result<Vec<u8>> {

@@ -20,6 +20,7 @@ mod content;
 mod delta;
 mod flatten;
 mod image;
+mod known;
 mod layers;
 mod overlay;
 mod plain;
@@ -39,6 +40,7 @@ pub(crate) use self::image::Images;
 #[cfg(test)]
 pub(crate) use self::image::Kept;
 pub use self::image::LayerForm;
+pub use self::known::{KnownDirectory, KnownLayers};
 pub use self::layers::{LayerInfo, MtimeClamp};
 pub use self::overlay::MountedRoot;
 #[cfg(test)]

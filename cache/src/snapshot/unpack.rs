@@ -70,7 +70,10 @@ impl Store {
         if !self.unpacks_to_trees() {
             return self.unpack(active, &[], expected, tar);
         }
-        let applied = active.plant(tar, &self.apply_options(&[]))?;
+        let applied = active.read_archive(tar, &self.apply_options(&[]))?.map(|(tree, applied)| {
+            active.plant(tree);
+            applied
+        });
         unpacked(active, expected, applied)
     }
 
@@ -80,7 +83,7 @@ impl Store {
         self.layer_form() == LayerForm::Tree && self.tree_support().is_ok()
     }
 
-    fn apply_options<'a>(&self, lowers: &'a [RootDir]) -> ApplyOptions<'a> {
+    pub(super) fn apply_options<'a>(&self, lowers: &'a [RootDir]) -> ApplyOptions<'a> {
         ApplyOptions { lowers, owners: self.0.options.owners, ..ApplyOptions::layer(self.xattrs()) }
     }
 

@@ -1,4 +1,4 @@
-//! Writes a [`Tree`] as an EROFS image: pure bytes, the same for the same tree.
+//! Writes a [`Tree`] as an EROFS image: pure bytes, the same for the same tree. `read` makes the tree of them again.
 //!
 //! The image holds superblock, inodes, extended attributes, directories and link targets. Contents are elsewhere: each pack is a
 //! device, mapped behind the image into one range of blocks (`uniaddr` in the kernel's words), so that a file is nothing but
@@ -9,6 +9,8 @@
 //!
 //! The public description of the format is the kernel's `Documentation/filesystems/erofs.rst`; names of fields are taken from there.
 
+mod read;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{major, minor};
 use thiserror::Error;
 
+pub(crate) use self::read::read;
 use super::{Attributes, Entries, Inode, InodeId, Kind, Tree};
 use crate::root_dir::FileType;
 
@@ -293,15 +296,17 @@ fn attribute_units(encoded: &[u8]) -> u16 {
     }
 }
 
+/// First parts of attributes' names, and the numbers that stand for them.
+const NAMESPACES: [(&[u8], u8); 5] = [
+    (b"user.", 1),
+    (b"system.posix_acl_access", 2),
+    (b"system.posix_acl_default", 3),
+    (b"trusted.", 4),
+    (b"security.", 6),
+];
+
 /// The number that stands for the first part of an attribute's name, and what follows it.
 fn namespace_of(name: &CStr) -> Result<(u8, &[u8]), ImageError> {
-    const NAMESPACES: [(&[u8], u8); 5] = [
-        (b"user.", 1),
-        (b"system.posix_acl_access", 2),
-        (b"system.posix_acl_default", 3),
-        (b"trusted.", 4),
-        (b"security.", 6),
-    ];
     let found = NAMESPACES
         .iter()
         .find_map(|(prefix, number)| Some((*number, name.to_bytes().strip_prefix(*prefix)?)));

@@ -55,9 +55,16 @@ pub(crate) struct Graft {
     packs: Packs,
 }
 
+/// A tree whose contents are all in packs, without a place.
+#[derive(Debug)]
+pub struct PackedTree {
+    packs: Packs,
+    tree: Tree,
+}
+
 /// Where a tree goes.
 #[derive(Debug)]
-enum Placement {
+pub(crate) enum Placement {
     /// Into this directory of the layer.
     At(PathBuf),
     /// It is the layer, but for the attributes of its root.
@@ -143,9 +150,10 @@ impl Graft {
         Ok(Self { place: Placement::At(path.to_owned()), tree, packs })
     }
 
-    /// Takes a tree whose contents are in the packs for a layer.
-    pub(crate) const fn whole(packs: Packs, tree: Tree) -> Self {
-        Self { place: Placement::Whole, tree, packs }
+    /// Gives a tree its place.
+    pub(crate) fn at(place: Placement, packed: PackedTree) -> Self {
+        let PackedTree { packs, tree } = packed;
+        Self { place, tree, packs }
     }
 
     /// Joins it with what else is in the layer, in `upper`, and writes the image.
@@ -177,6 +185,18 @@ impl Graft {
             Ok::<_, Error>((*blake3::hash(&image_bytes).as_bytes(), content_digest))
         })?;
         Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, image_bytes, content_digest })
+    }
+}
+
+impl PackedTree {
+    /// `packs` are those that the contents of the tree are in.
+    pub(crate) const fn new(packs: Packs, tree: Tree) -> Self {
+        Self { packs, tree }
+    }
+
+    /// What it holds.
+    pub const fn tree(&self) -> &Tree {
+        &self.tree
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod unpack;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 
 pub use self::compare::NamesByDirectory;
@@ -269,6 +270,42 @@ impl Tree {
     fn clear(&mut self, id: InodeId) {
         let Kind::Directory(entries) = &mut self.inode_mut(id).kind else { return };
         std::mem::take(entries).into_values().for_each(|child| self.clear(child));
+    }
+
+    /// Notes the digests of all contents, from the indexes of the packs that they are in.
+    pub(crate) fn note_digests(&mut self, packs: &[File]) -> Result<(), PathError> {
+        let index = |pack: &File| {
+            let index = pack::read_index(pack, Path::new("a pack"))?;
+            Ok(index
+                .into_iter()
+                .map(|packed| ((packed.offset_bytes, packed.size_bytes), packed.digest))
+                .collect())
+        };
+        let indexes =
+            packs.iter().map(index).collect::<Result<Vec<HashMap<(u64, u64), Blake3>>, PathError>>()?;
+        for inode in &mut self.inodes {
+            let Kind::File(content) = &mut inode.kind else { continue };
+            content.digest = match content.place {
+                None => Some(*blake3::hash(b"").as_bytes()),
+                Some(Place { pack, offset_bytes }) => {
+                    let index = indexes.get(usize::from(pack));
+                    index.and_then(|index| index.get(&(offset_bytes, content.size_bytes))).copied()
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether no directory has two names, and the root none, so that a walk ends.
+    fn is_sound(&self) -> bool {
+        let mut named = vec![false; self.len()];
+        named[0] = true;
+        let directories = self.inodes.iter().filter_map(|inode| match &inode.kind {
+            Kind::Directory(entries) => Some(entries),
+            _ => None,
+        });
+        let below = directories.flat_map(Entries::values).filter(|child| self.entries(**child).is_some());
+        below.into_iter().all(|child| !std::mem::replace(&mut named[child.index()], true))
     }
 
     /// The same tree without what has no name.

@@ -1,15 +1,17 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rbuild_image::DiffId;
 
 use super::*;
+use crate::content_digest::{DigestOptions, Selected, TreeOwner, content_of, digest_tree};
 use crate::prune::PrunePolicy;
 use crate::root_dir::RootDir;
 use crate::testing::{OPTIONS, path_of, pool, problems, read};
-use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
+use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions, Trees};
 
 /// A store on a disk: in memory, images cannot be mounted.
 struct DiskStore {
@@ -121,6 +123,123 @@ fn kernel_a_tree_is_read_as_what_it_was_made_of() {
             "what is above has its root's mode"
         );
     }
+}
+
+/// Makes a layer of what is done to a mount.
+fn changed(store: &Store, parent: &Snapshot, change: impl FnOnce(&Path)) -> Snapshot {
+    let active = store.prepare(parent).unwrap();
+    let mount = active.mount(None).unwrap();
+    change(&path_of(&mount));
+    drop(mount);
+    active.commit().unwrap()
+}
+
+/// Writes a file that has the attributes of those in trees.
+fn write_alike(path: &Path, content: &str) {
+    fs::write(path, content).unwrap();
+    std::os::unix::fs::chown(path, Some(7), Some(0)).unwrap();
+    fs::File::open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+}
+
+/// The contents of files of `/app` that are known of layers.
+fn known(store: &Store, snapshot: &Snapshot) -> BTreeMap<String, Blake3> {
+    let (view, layers) = (store.view(snapshot).unwrap(), store.known_layers(snapshot));
+    let (app, here) = (path_of(&view).join("app"), layers.directory(Path::new("app")));
+    let names = fs::read_dir(&app).unwrap().map(|entry| entry.unwrap().file_name());
+    let content = |name: OsString| {
+        let stat = rustix::fs::lstat(app.join(&name)).unwrap();
+        let digest = content_of(here.file(&name)?, &stat)?;
+        assert_eq!(digest, *blake3::hash(&fs::read(app.join(&name)).unwrap()).as_bytes(), "{name:?}");
+        Some((name.into_string().unwrap(), digest))
+    };
+    let known = names.filter_map(content).collect();
+    let digest = |layers| {
+        let (root, pool) = (RootDir::from_fd(view.as_fd().try_clone_to_owned().unwrap()), pool());
+        let options =
+            DigestOptions { pool: &pool, owner: TreeOwner::Keep, memory: None, layers, cancel: None };
+        digest_tree(&root, &[Selected::tree(Path::new("app"))], &options).unwrap()
+    };
+    assert_eq!(digest(Some(&layers)).digest, digest(None).digest);
+    known
+}
+
+#[test]
+fn kernel_what_files_of_trees_hold_is_known_where_they_are_shown() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let tree = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let over = changed(&test.store, &tree, |root| {
+        fs::remove_file(root.join("app/twin")).unwrap();
+        fs::write(root.join("app/new"), "new").unwrap();
+        write_alike(&root.join("app/b"), "TWO");
+    });
+    let again = test.commit(&over, &[("late", "late"), ("new", "three")], |_| {});
+    let replaced = changed(&test.store, &again, |root| {
+        fs::remove_dir_all(root.join("app")).unwrap();
+        fs::create_dir(root.join("app")).unwrap();
+        write_alike(&root.join("app/a"), "ONE");
+    });
+    let last = test.commit(&replaced, &[("b", "two")], |_| {});
+    let cases = [
+        (&tree, vec!["a", "b", "empty", "twin"]),
+        (&over, vec!["a", "empty"]),
+        (&again, vec!["a", "empty", "late", "new"]),
+        (&replaced, vec![]),
+        (&last, vec!["b"]),
+    ];
+    for store in [test.store.clone(), test.again()] {
+        for (snapshot, names) in &cases {
+            assert_eq!(known(&store, snapshot).into_keys().collect::<Vec<_>>(), *names);
+        }
+    }
+}
+
+#[test]
+fn kernel_many_files_of_trees_are_digested_without_a_look_into_them() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let snapshot = test.commit(&Snapshot::empty(), &files, |_| {});
+    let (view, layers, pool) =
+        (test.store.view(&snapshot).unwrap(), test.store.known_layers(&snapshot), pool());
+    let options = DigestOptions {
+        pool: &pool,
+        owner: TreeOwner::Keep,
+        memory: None,
+        layers: Some(&layers),
+        cancel: None,
+    };
+    let root = RootDir::from_fd(view.into());
+    let digest = digest_tree(&root, &[Selected::tree(Path::new("app"))], &options).unwrap();
+    assert_eq!((digest.files, digest.read_bytes), (101, 0));
+}
+
+#[test]
+fn kernel_a_tree_is_copied_where_nothing_is_mounted() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let below = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let snapshot = test.commit(&below, &[("c", "three")], |upper| {
+        crate::layer::make_whiteout(
+            File::open(upper.join("app")).unwrap().as_fd(),
+            "a".as_ref(),
+            OverlayXattrs::Trusted,
+        )
+        .unwrap();
+        fs::set_permissions(upper, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    });
+    let expected = test.store.describe_layers(&snapshot, None).unwrap();
+    let options = StoreOptions { trees: Trees::Plain, ..OPTIONS };
+    let plain = Store::open(test.store.root(), &options).unwrap();
+    let view = plain.view(&snapshot).unwrap();
+    for (name, content) in [("a", None), ("b", Some("two")), ("c", Some("three")), ("empty", Some(""))] {
+        assert_eq!(read(&view, &format!("app/{name}")).as_deref(), content, "{name}");
+    }
+    let (app, root) = (fs::metadata(path_of(&view).join("app/b")), fs::metadata(path_of(&view)));
+    assert_eq!((app.unwrap().uid(), root.unwrap().mode() & 0o7777), (7, 0o711));
+    assert_eq!(plain.describe_layers(&snapshot, None).unwrap(), expected);
+    assert_eq!(problems(&plain), Vec::<Problem>::new());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! From an archive to a tree: nothing is made but a pack, into which contents go as they come.
 //!
 //! What becomes of each entry is what becomes of it in a directory (`layer::apply`), which tests compare. Where a kernel that is asked to make
-//! something would refuse, so does this.
+//! something would refuse, so does this; and it refuses what depends on files that are not the archive's: those are there in a directory only.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -16,7 +16,7 @@ use super::{Attributes, Entries, Inode, InodeId, Kind, Tree, erofs};
 use crate::layer::reader::{Entry, Kind as EntryKind, TarReader, Time};
 use crate::layer::whiteout::Mark;
 use crate::layer::{
-    ApplyOptions, Error, NAME_BYTES_MAX, Owners, Refusal, Target, bytes_path, is_welcome, path_in_root,
+    ApplyOptions, Error, Form, NAME_BYTES_MAX, Owners, Refusal, Target, bytes_path, is_welcome, path_in_root,
 };
 use crate::root_dir::xattr::Xattrs;
 use crate::root_dir::{FileType, PathError, SYMLINK_DEPTH_MAX};
@@ -183,6 +183,10 @@ impl<'a> Planter<'a> {
                 kept.xattrs.append(&mut attributes.xattrs);
                 *kept = Attributes { xattrs: std::mem::take(&mut kept.xattrs), ..attributes };
                 self.implied.retain(|implied| *implied != spot.path);
+            }
+            // What is below that may be a directory, of which this would see nothing.
+            None if before.is_some() && self.options.form == Form::Literal => {
+                return Err(Error::refused(&spot.path, Refusal::DirectoryOverOther));
             }
             None => {
                 let hides = before.is_some_and(|id| self.tree.inode(id).is_whiteout());

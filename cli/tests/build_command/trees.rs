@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::Value;
+use tar::{Builder, EntryType, Header};
 
-use crate::common::{Context, TestEnvironment, is_root};
+use crate::common::{Context, TestEnvironment, gzip, is_root, tar_of};
 
 /// Copies of all kinds; what becomes a tree and what does not must not show.
 pub(super) const DOCKERFILES: [&str; 15] = [
@@ -50,21 +51,100 @@ pub(super) fn context(test: &TestEnvironment, dockerfile: &str) -> Context {
     context
 }
 
+/// Archives that are unpacked; whether into a tree or not must not show.
+const ADDS: [&str; 9] = [
+    "FROM scratch\nADD a.tar /\n",
+    "FROM busybox\nADD --chown=7:8 --chmod=700 a.tar.gz /new/way\nRUN find /new/way ! -type d -exec stat -c '%n %f %u %g %s %h %Y' {} + | sort >/list && rm -r /new/way/d\n",
+    "FROM busybox\nRUN mkdir -p /app/d && chmod 700 /app/d && echo 1 >/app/f && echo 2 >/app/d/own\nADD a.tar /app\nADD a.tar.gz /app\n",
+    "FROM busybox\nRUN mkdir -p /app/implied && chmod 711 /app/implied && touch -d @5 /app/implied\nADD a.tar /app\n",
+    "FROM busybox\nRUN mkdir -p /app/to && ln -s to /app/d && ln -s to /app/implied\nADD implied.tar /app\n",
+    "FROM busybox\nRUN mkdir -p /app/f/deep /app/link\nADD a.tar /app\n",
+    "FROM busybox\nRUN mkdir -p /app/turn && echo 1 >/app/turn/hidden\nADD turn.tar /app\n",
+    "FROM busybox\nRUN mkdir /app && echo 1 >/app/there\nADD linked.tar /app\n",
+    "FROM busybox\nADD b a.tar run.sh implied.tar /app/\nADD a.tar empty-one.tar /other/\n",
+];
+
+/// An archive with an entry of each kind, in which each has another mode, owner and time.
+fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    for (number, (path, kind, said)) in (1_u32..).zip(entries) {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(*kind);
+        header.set_mode(0o4600 + number);
+        header.set_uid(u64::from(number) * 10);
+        header.set_gid(u64::from(number) * 100);
+        header.set_mtime(u64::from(number));
+        match kind {
+            EntryType::Regular => {
+                let capability = [&[1, 0, 0, 2][..], &[9; 16]].concat();
+                tar.append_pax_extensions([("SCHILY.xattr.security.capability", &capability[..])]).unwrap();
+                header.set_size(said.len() as u64);
+                tar.append_data(&mut header, path, said.as_bytes()).unwrap();
+            }
+            EntryType::Symlink | EntryType::Link => {
+                header.set_size(0);
+                tar.append_link(&mut header, path, said).unwrap();
+            }
+            _ => {
+                header.set_size(0);
+                tar.append_data(&mut header, path, &b""[..]).unwrap();
+            }
+        }
+    }
+    tar.into_inner().unwrap()
+}
+
+fn add_archives(context: &Context) {
+    use EntryType::{Directory, Fifo, Link, Regular, Symlink};
+    let large = "l".repeat(300_000);
+    let all = archive(&[
+        ("d/", Directory, ""),
+        ("d/a", Regular, "a"),
+        ("f", Regular, "file"),
+        ("hard", Link, "f"),
+        ("d/in/", Directory, ""),
+        ("d/in/large", Regular, &large),
+        ("link", Symlink, "d/in"),
+        ("link/through", Regular, "through a link"),
+        ("implied/.wh.deep", Regular, "no whiteout"),
+        ("d/pipe", Fifo, ""),
+        ("f", Regular, "another"),
+        ("empty", Regular, ""),
+    ]);
+    context.write("a.tar", &all).write("a.tar.gz", gzip(&all));
+    context.write("implied.tar", archive(&[("d/x", Regular, "x"), ("implied/y", Regular, "y")]));
+    context.write("turn.tar", archive(&[("turn", Regular, "file"), ("turn/", Directory, "")]));
+    context.write("linked.tar", archive(&[("new", Link, "there")]));
+    context.write("empty-one.tar", archive(&[("./", Directory, "")]));
+}
+
 /// Builds in a store of its own, with copies kept in this form, and gives the digests of the layers, and how many packs there are.
 fn built_as(form: &str, dockerfile: &str) -> Option<(Value, usize)> {
     let test = TestEnvironment::with_base()?;
     let context = context(&test, dockerfile);
+    if dockerfile.contains("ADD") {
+        add_archives(&context);
+    }
     let build = test.build_command(&context, &["-t", "app", "--layers", form]);
     // Directories that the build makes have its time.
-    build.env("SOURCE_DATE_EPOCH", "1").outcome().succeeds();
+    build.env("SOURCE_DATE_EPOCH", "1000").outcome().succeeds();
     test.assert_sound();
     Some((test.inspect("app")["RootFS"]["Layers"].take(), test.store_entries("packs")))
 }
 
 #[test]
 fn images_do_not_depend_on_the_form_of_layers() {
+    assert_same_images(&DOCKERFILES);
+}
+
+#[test]
+fn unpacked_archives_do_not_depend_on_the_form_of_layers() {
+    assert_same_images(&ADDS);
+}
+
+fn assert_same_images(dockerfiles: &[&str]) {
     let mut packs = 0;
-    for dockerfile in DOCKERFILES {
+    for dockerfile in dockerfiles {
         let Some((as_directories, no_packs)) = built_as("directory", dockerfile) else { return };
         let Some((as_trees, more_packs)) = built_as("tree", dockerfile) else { return };
         assert_eq!(as_trees, as_directories, "{dockerfile}");
@@ -72,6 +152,43 @@ fn images_do_not_depend_on_the_form_of_layers() {
         packs += more_packs;
     }
     assert!(packs > 0 || !is_root("trees"), "some were trees");
+}
+
+#[test]
+fn an_archive_that_is_added_becomes_a_tree() {
+    if !is_root("trees") {
+        return;
+    }
+    for (form, count, packs) in [("auto", 300, 1), ("auto", 200, 0), ("tree", 1, 1), ("directory", 300, 0)] {
+        let Some(test) = TestEnvironment::with_base() else { return };
+        let context = test.dockerfile("FROM busybox\nADD many.tar.gz /app\nRUN cat /app/* | wc -c\n");
+        let names: Vec<String> = (0..count).map(|number| format!("f{number}")).collect();
+        let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        context.write("many.tar.gz", gzip(&tar_of(&files)));
+        test.build(&context, &["--layers", form]).succeeds();
+        assert_eq!(test.store_entries("packs"), packs, "{count} as {form}");
+    }
+}
+
+#[test]
+fn a_tree_that_is_copied_from_a_stage_is_not_read() {
+    if !is_root("trees") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = test.dockerfile(
+        "FROM busybox AS one\nCOPY many /app\nFROM scratch\nCOPY --chown=3:4 --from=one /app /there\n",
+    );
+    for number in 0..300 {
+        context.write(&format!("many/{}/{number}", number / 100), "x".repeat(number + 1));
+    }
+    test.build(&context, &["--layers", "tree", "--target", "one"]).succeeds();
+    // Whoever reads it sees something else, and writes it.
+    let pack = fs::read_dir(test.store().join("packs")).unwrap().next().unwrap().unwrap().path();
+    let file = fs::File::options().write(true).open(pack).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[b'y'; 100_000], 0).unwrap();
+    test.build(&context, &["--layers", "tree"]).succeeds();
+    assert_eq!(test.store_entries("packs"), 1);
 }
 
 #[test]

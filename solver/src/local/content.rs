@@ -40,7 +40,9 @@ impl LocalWorker<'_> {
             Selection::Whole => Ok(ContentDigest(self.store().content_digest(snapshot, self.pool)?)),
             Selection::Paths(paths) => {
                 let root = root_of(self.store().view(snapshot)?);
-                let source = CopySource { root: &root, kind: SourceKind::Tree, exclude: None };
+                let layers = self.store().known_layers(snapshot);
+                let source =
+                    CopySource { root: &root, kind: SourceKind::Tree, exclude: None, layers: Some(&layers) };
                 self.digest_paths(&source, paths, cx)
             }
         }
@@ -132,6 +134,7 @@ impl LocalWorker<'_> {
             pool: self.pool,
             owner: if is_context { TreeOwner::Zero } else { TreeOwner::Keep },
             memory: stats.map(|cache| Memory { cache, now_ns: self.options.now_ns }),
+            layers: source.layers,
             cancel: Some(cx.cancel),
         };
         let (digested, seen) = look_at_tree(source.root, &selected, &options)?;

@@ -11,12 +11,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_cache::root_dir::{At as _, PathError, RootDir};
-use rbuild_cache::{ActiveSnapshot, Addition, Delta, LayerForm, MountedRoot, Snapshot};
+use rbuild_cache::{ActiveSnapshot, Addition, Delta, KnownLayers, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, Op, OutputIndex, SourceOp, Vertex};
 use rustix::io::Errno;
 
-use super::file::{CopySource, Directories, FileError, FileOptions, Graft, SourceKind, apply};
+use super::file::{CopySource, Directories, FileError, FileOptions, Graft, Planned, SourceKind, apply};
 use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
 use crate::cache_key;
@@ -31,11 +31,13 @@ pub(super) struct Source {
     pub(super) root: RootDir,
     pub(super) kind: SourceKind,
     pub(super) exclude: Option<Patterns>,
+    pub(super) layers: Option<KnownLayers>,
 }
 
 impl Source {
     pub(super) fn tree(&self) -> CopySource<'_> {
-        CopySource { root: &self.root, kind: self.kind, exclude: self.exclude.as_ref() }
+        let Self { root, kind, exclude, layers } = self;
+        CopySource { root, kind: *kind, exclude: exclude.as_ref(), layers: layers.as_ref() }
     }
 }
 
@@ -95,7 +97,7 @@ struct Draft {
 
 impl Draft {
     fn tree(&self) -> CopySource<'_> {
-        CopySource { root: &self.root, kind: SourceKind::Tree, exclude: None }
+        CopySource { root: &self.root, kind: SourceKind::Tree, exclude: None, layers: None }
     }
 }
 
@@ -194,9 +196,8 @@ impl LocalWorker<'_> {
         let (store, form) = (self.store(), self.store().layer_form());
         let files_min = files_min(form);
         Ok(match form {
-            LayerForm::Default | LayerForm::Auto | LayerForm::Tree if store.tree_support().is_ok() => {
-                Form::Tree { files_min }
-            }
+            LayerForm::Default | LayerForm::Tree => Form::Tree { files_min },
+            LayerForm::Auto if store.tree_support().is_ok() => Form::Tree { files_min },
             LayerForm::Auto | LayerForm::Delta if store.delta_support().is_ok() => {
                 match self.earlier(vertex, op, step)? {
                     earlier if earlier.is_empty() => Form::Directory,
@@ -248,15 +249,17 @@ impl LocalWorker<'_> {
                 apply(Directories::Copied)?;
                 Rest::Nothing
             }
-            Form::Tree { files_min } => match apply(Directories::Planned { files_min })? {
-                Some(graft) => Rest::Graft { graft, source: source()? },
-                None => Rest::Nothing,
-            },
+            Form::Tree { files_min } => {
+                match apply(Directories::Planned { files_min, layer: &draft.active })? {
+                    Some(graft) => Rest::Graft { graft, source: source()? },
+                    None => Rest::Nothing,
+                }
+            }
             Form::Delta { files_min, earlier } => {
                 let (source, delta) = (source()?, Mutex::new(None));
                 let with = Comparison { active: &draft.active, earlier: &earlier, source: source.as_ref() };
-                let compare = |graft: &Graft| {
-                    let found = self.compare(graft, &with, cx)?;
+                let compare = |planned: &Planned| {
+                    let found = self.compare(planned, &with, cx)?;
                     let changed = found.as_ref().map(|found| found.changed().clone());
                     *delta.lock().unwrap_or_else(PoisonError::into_inner) = found;
                     Ok(changed)
@@ -280,19 +283,19 @@ impl LocalWorker<'_> {
     /// Compares a directory that is to be copied with what the same copy left before.
     fn compare(
         &self,
-        graft: &Graft,
+        planned: &Planned,
         with: &Comparison<'_>,
         cx: &Context<'_>,
     ) -> Result<Option<Delta>, FileError> {
-        let open = |directory: &Path| open_source(with.source, &graft.source.join(directory), cx);
-        let addition = Addition { path: &graft.path, tree: &graft.tree, open: &open };
+        let open = |directory: &Path| open_source(with.source, &planned.source.join(directory), cx);
+        let addition = Addition { path: &planned.path, tree: &planned.tree, open: &open };
         match with.active.compare(with.earlier, &addition, self.pool, cx.cancel) {
             Err(_) if cx.is_cancelled() => Err(FileError::Cancelled),
             compared => Ok(compared?),
         }
     }
 
-    /// Puts what was planned into a layer. The contents come from `source`.
+    /// Puts what was planned into a layer. The contents of a directory come from `source`.
     fn graft(
         &self,
         active: &mut ActiveSnapshot,
@@ -300,7 +303,13 @@ impl LocalWorker<'_> {
         source: Option<&RootDir>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let Graft { path, tree, source: top } = graft;
+        let Planned { path, tree, source: top } = match graft {
+            Graft::Planned(planned) => planned,
+            Graft::Unpacked { path, tree } => {
+                active.graft_packed(&path, tree);
+                return Ok(());
+            }
+        };
         let open = |directory: &Path| open_source(source, &top.join(directory), cx);
         match active.graft(&path, tree, self.pool, &open) {
             Err(_) if cx.is_cancelled() => Err(FileError::Cancelled.into()),
@@ -388,7 +397,8 @@ impl LocalWorker<'_> {
         match input {
             Input::Output(snapshot) => {
                 let root = root_of(self.store().view(snapshot)?);
-                Ok(Source { root, kind: SourceKind::Tree, exclude: None })
+                let layers = Some(self.store().known_layers(snapshot));
+                Ok(Source { root, kind: SourceKind::Tree, exclude: None, layers })
             }
             Input::Local(vertex) => match &vertex.vertex().op {
                 Op::Source(SourceOp::Local(local)) => self.context(local),

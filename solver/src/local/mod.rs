@@ -205,6 +205,7 @@ impl<'a> LocalWorker<'a> {
             root: RootDir::open(&context.path)?,
             kind: context.kind,
             exclude: Some(Patterns::new(&local.exclude)?),
+            layers: None,
         })
     }
 

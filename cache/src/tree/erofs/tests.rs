@@ -106,11 +106,14 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+fn blocks_of(packs: &[Vec<u8>]) -> Vec<u64> {
+    packs.iter().map(|pack| pack.len() as u64 / BLOCK_BYTES).collect()
+}
+
 /// Writes the image and its packs to files below `directory`, which is not in memory: EROFS wants a file system with pages.
 fn write_files(directory: &Path, tree: &Tree, packs: &[Vec<u8>]) -> (PathBuf, Vec<PathBuf>) {
-    let blocks: Vec<u64> = packs.iter().map(|pack| pack.len() as u64 / BLOCK_BYTES).collect();
     let path = directory.join("image");
-    fs::write(&path, image(tree, &blocks).unwrap()).unwrap();
+    fs::write(&path, image(tree, &blocks_of(packs)).unwrap()).unwrap();
     let paths = packs.iter().enumerate().map(|(index, pack)| {
         let path = directory.join(format!("pack-{index}"));
         fs::write(&path, pack).unwrap();
@@ -233,9 +236,40 @@ fn the_checker_of_the_format_finds_nothing_wrong() {
 }
 
 #[test]
+fn an_image_is_read_as_the_tree_that_it_was_made_of() {
+    let (tree, packs) = sample();
+    let bytes = image(&tree, &blocks_of(&packs)).unwrap();
+    assert_eq!(read(&bytes), Some(tree));
+    let bare = Tree::new(attributes(0o700));
+    assert_eq!(read(&image(&bare, &[]).unwrap()), Some(bare));
+}
+
+#[test]
+fn what_is_damaged_is_read_without_harm() {
+    let (tree, packs) = sample();
+    let bytes = image(&tree, &blocks_of(&packs)).unwrap();
+    for at in (SUPERBLOCK_OFFSET..bytes.len()).step_by(3) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x81;
+        drop(read(&damaged).map(|tree| tree.count_names()));
+        drop(read(&bytes[..at]).map(|tree| tree.count_names()));
+    }
+    assert_eq!(read(b""), None);
+}
+
+#[test]
+fn a_directory_in_itself_is_no_tree() {
+    let mut tree = Tree::new(attributes(0o700));
+    let dir = tree.add(Inode { attributes: attributes(0o700), kind: Kind::Directory(Entries::new()) });
+    tree.name(InodeId::ROOT, "dir".into(), dir);
+    tree.name(dir, "again".into(), dir);
+    assert_eq!(read(&image(&tree, &[]).unwrap()), None);
+}
+
+#[test]
 fn images_stay_what_they_are() {
     let (tree, packs) = sample();
-    let blocks: Vec<u64> = packs.iter().map(|pack| pack.len() as u64 / BLOCK_BYTES).collect();
+    let blocks = blocks_of(&packs);
     let bytes = image(&tree, &blocks).unwrap();
     assert_eq!(bytes, image(&tree, &blocks).unwrap());
     insta::assert_snapshot!(blake3::hash(&bytes).to_hex().as_str());
@@ -314,10 +348,13 @@ proptest! {
         (part(), 0..0o10000_u32, any::<i32>().prop_map(i64::from)),
         0..30,
     )) {
+        let (mut tree, mut pack) = (Tree::new(attributes(0o755)), Vec::new());
+        plant(&mut tree, &mut pack, InodeId::ROOT, &entries);
+        let packs = [padded(pack)];
+        let bytes = image(&tree, &blocks_of(&packs)).unwrap();
+        prop_assert_eq!(read(&bytes), Some(tree.clone()));
         if crate::testing::overlay_works() {
-            let (mut tree, mut pack) = (Tree::new(attributes(0o755)), Vec::new());
-            plant(&mut tree, &mut pack, InodeId::ROOT, &entries);
-            check_mounted(&tree, &[padded(pack)]);
+            check_mounted(&tree, &packs);
         }
     }
 }

@@ -24,11 +24,12 @@ use super::chmod::ModeChange;
 use super::content::{Buffer, Ladder};
 use super::entry::Item;
 use super::filter::{Effect, Filter};
-use super::graft;
+use super::graft::{self, When};
 use super::run::{NewDir, Run, lock};
 use super::source::{self, Found};
 use super::tree::{Dest, Dir, Sealing, TreeCopy};
-use super::{CopySource, Directories, FileError, Graft, SourceKind, Trees, Warning, owner, unpack};
+use super::unpack::Archive;
+use super::{CopySource, Directories, FileError, Graft, Planned, SourceKind, Trees, Warning, owner};
 
 /// The mode of a directory that is made on the way to a destination.
 const NEW_DIR_MODE: u32 = 0o755;
@@ -133,10 +134,33 @@ impl Copy<'_> {
     /// Unpacks the source if it is an archive. The destination is a directory then, however it is written, and `--chmod` is not
     /// for it.
     fn unpack(&self, found: &Found) -> Result<bool, FileError> {
-        let Some(archive) = unpack::open_archive(self.source.root, &found.path)? else { return Ok(false) };
+        let archive = Archive::open(self.to.run, self.source.root, &found.path, self.to.changes)?;
+        let Some(archive) = archive else { return Ok(false) };
         let into = self.to.make_dirs_of_mode(self.to.wanted(), NEW_DIR_MODE)?;
-        unpack::unpack(self.to.run, archive, &found.path, into, self.to.changes)?;
+        match self.plan_archive(&archive, &into)? {
+            Some(graft) => *lock(&self.to.run.graft) = Some(graft),
+            None => archive.unpack(into)?,
+        }
         Ok(true)
+    }
+
+    /// Unpacks an archive into a tree, if nothing is in its way, and it is worth it.
+    fn plan_archive(&self, archive: &Archive<'_>, into: &OwnedFd) -> Result<Option<Graft>, FileError> {
+        let Directories::Planned { files_min, layer } = self.to.run.options.directories else {
+            return Ok(None);
+        };
+        if !self.alone || !archive.has_entries(files_min)? || !layer.can_be_tree() {
+            return Ok(None);
+        }
+        let Some((tree, applied)) = archive.read(layer)? else { return Ok(None) };
+        let top = RootDir::from_fd(into.try_clone().at("open", self.to.wanted())?);
+        let is_implied = |path: &Path| applied.implied.iter().any(|implied| implied == path);
+        if tree.tree().len() < 2 || !graft::fits(tree.tree(), &top, is_implied)? {
+            return Ok(None);
+        }
+        archive.note(&applied);
+        graft::touch(into.as_fd())?;
+        Ok(Some(Graft::Unpacked { path: self.to.root.resolve(self.to.wanted())?, tree }))
     }
 
     /// Makes the directory that the destination is in or, where it is written as one, is.
@@ -176,17 +200,19 @@ impl Copy<'_> {
         let only = match self.to.run.options.directories {
             _ if !self.alone => None,
             Directories::Copied => None,
-            Directories::Planned { files_min } => {
-                if let Some(graft) = self.plan(found, &copy, &Place { into: &into, at }, files_min)? {
-                    self.to.run.count_many(graft.tree.len() as u64 - 1, graft.tree.size_bytes());
-                    *lock(&self.to.run.graft) = Some(graft);
+            Directories::Planned { files_min, layer } => {
+                let when = When { files_min, is_possible: &|| layer.can_be_tree() };
+                if let Some(planned) = self.plan(found, &copy, &Place { into: &into, at }, &when)? {
+                    self.to.run.count_many(planned.tree.len() as u64 - 1, planned.tree.size_bytes());
+                    *lock(&self.to.run.graft) = Some(Graft::Planned(planned));
                     return Ok(());
                 }
                 None
             }
             Directories::Compared { files_min, compare } => {
-                let planned = self.plan(found, &copy, &Place { into: &into, at }, files_min)?;
-                planned.map_or(Ok(None), |graft| compare(&graft))?
+                let when = When { files_min, is_possible: &|| true };
+                let planned = self.plan(found, &copy, &Place { into: &into, at }, &when)?;
+                planned.map_or(Ok(None), |planned| compare(&planned))?
             }
         };
         copy.limited_to(only.as_ref()).contents(source()?, into)
@@ -198,18 +224,18 @@ impl Copy<'_> {
         found: &Found,
         copy: &TreeCopy<'_>,
         place: &Place<'_>,
-        files_min: usize,
-    ) -> Result<Option<Graft>, FileError> {
+        when: &When<'_>,
+    ) -> Result<Option<Planned>, FileError> {
         let Place { into, at } = *place;
-        let source = self.source.root.open_dir(&found.path)?;
-        let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, source, files_min)?;
+        let from = (self.source, found.path.as_path());
+        let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, from, when)?;
         let Some(tree) = planned else { return Ok(None) };
         let top = into.fd.try_clone().at("open", at)?;
-        if !graft::fits(&tree, &RootDir::from_fd(top), copy.filter.includes())? {
+        if !graft::fits(&tree, &RootDir::from_fd(top), |_| copy.filter.includes())? {
             return Ok(None);
         }
         graft::touch(into.fd.as_fd())?;
-        Ok(Some(Graft { path: self.to.root.resolve(at)?, tree, source: found.path.clone() }))
+        Ok(Some(Planned { path: self.to.root.resolve(at)?, tree, source: found.path.clone() }))
     }
 
     /// Anything but a directory.

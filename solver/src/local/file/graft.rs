@@ -9,27 +9,36 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rbuild_cache::content_digest::{KnownFile, KnownFiles};
+use rbuild_cache::content_digest::{KnownFile, KnownFiles, content_of};
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
 use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list, xattr};
 use rbuild_cache::tree::{self, Content, Entries, Inode, InodeId, Kind, Tree};
+use rbuild_cache::{KnownDirectory, KnownLayers};
 use rustix::fs::{AtFlags, Timespec, UTIME_NOW, fstat, futimens, readlinkat, statat};
 
 use super::attributes::{CAPABILITY, Changes, modified_at};
 use super::filter::{Decision, Filter, Level};
 use super::run::Run;
-use super::{FileError, SourceKind};
+use super::{CopySource, FileError, SourceKind};
 
-/// Looks at what a directory holds. `None` when it is less than is worth it.
+/// When a directory is planned.
+pub(super) struct When<'a> {
+    /// With so many files or more.
+    pub(super) files_min: usize,
+    /// Where it can be. To try that takes longer than to copy a few files.
+    pub(super) is_possible: &'a dyn Fn() -> bool,
+}
+
+/// Looks at what a directory of a tree holds. `None` when it is less than is worth it.
 pub(super) fn plan(
     run: &Run<'_>,
     changes: &Changes,
     filter: &Filter<'_>,
-    source: OwnedFd,
-    files_min: usize,
+    (source, base): (&CopySource<'_>, &Path),
+    when: &When<'_>,
 ) -> Result<Option<Tree>, FileError> {
-    let root = RootDir::from_fd(source);
+    let root = source.root.subroot(base)?;
     let mut planner = Planner { run, changes, filter, root: &root, nodes: Vec::new() };
     let stat = fstat(&root).at("read the attributes of", "")?;
     planner.nodes.push(Node {
@@ -41,16 +50,30 @@ pub(super) fn plan(
     let mut level = vec![Task { at: 0, path: PathBuf::new(), level: filter.top() }];
     for _ in 0..=TREE_DEPTH_MAX {
         level = planner.level(level)?;
+        let is_worth_it = planner.nodes.len() > when.files_min.max(1);
+        if is_worth_it && !(when.is_possible)() {
+            return Ok(None);
+        }
         if level.is_empty() {
-            return Ok((planner.nodes.len() > files_min).then(|| planner.finish()));
+            if !is_worth_it {
+                return Ok(None);
+            }
+            if let Some(layers) = source.layers {
+                planner.ask_layers(layers, base);
+            }
+            return Ok(Some(planner.finish()));
         }
     }
     Err(FileError::TooDeep { path: level.swap_remove(0).path })
 }
 
 /// Whether a tree can be laid over a directory: wherever both have a name, both have a directory there or neither has, and such a directory
-/// gets all of its attributes from the tree. Where `keeps_attributes`, no directory that is there does.
-pub(super) fn fits(tree: &Tree, dest: &RootDir, keeps_attributes: bool) -> Result<bool, FileError> {
+/// gets all of its attributes from the tree. One that `keeps_attributes`, by its path, does not.
+pub(super) fn fits(
+    tree: &Tree,
+    dest: &RootDir,
+    keeps_attributes: impl Fn(&Path) -> bool,
+) -> Result<bool, FileError> {
     let mut common = vec![(PathBuf::new(), InodeId::ROOT)];
     while let Some((path, id)) = common.pop() {
         let (dir, entries) = (dest.open_dir(&path)?, tree.entries(id));
@@ -58,7 +81,7 @@ pub(super) fn fits(tree: &Tree, dest: &RootDir, keeps_attributes: bool) -> Resul
             let Some(child) = entries.and_then(|entries| entries.get(&name)) else { continue };
             match (kind.is_dir(), tree.entries(*child).is_some()) {
                 (false, false) => {}
-                (true, true) if !keeps_attributes && !has_xattrs(&dir, &name, &path)? => {
+                (true, true) if !keeps_attributes(&path.join(&name)) && !has_xattrs(&dir, &name, &path)? => {
                     common.push((path.join(name), *child));
                 }
                 _ => return Ok(false),
@@ -200,6 +223,27 @@ impl Planner<'_> {
             kind => What::Special(kind),
         };
         Ok(Node { parent, name, stat, what })
+    }
+
+    /// Notes what files hold of which the layers say it. `base` is the directory that is copied.
+    fn ask_layers(&mut self, layers: &KnownLayers, base: &Path) {
+        let mut paths: HashMap<usize, PathBuf> = HashMap::from([(0, base.to_owned())]);
+        let mut last: Option<(usize, KnownDirectory<'_>)> = None;
+        for at in 1..self.nodes.len() {
+            let Node { parent, name, stat, what } = &mut self.nodes[at];
+            let Some(directory) = paths.get(parent) else { continue };
+            match what {
+                What::Directory { .. } => drop(paths.insert(at, directory.join(&*name))),
+                What::File { digest, .. } => {
+                    let (_, here) = match last.take().filter(|(of, _)| of == parent) {
+                        Some(same) => last.insert(same),
+                        None => last.insert((*parent, layers.directory(directory))),
+                    };
+                    *digest = here.file(name).and_then(|inode| content_of(inode, stat));
+                }
+                What::Link(_) | What::Special(_) => {}
+            }
+        }
     }
 
     /// Makes a tree of what is taken.

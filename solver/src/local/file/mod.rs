@@ -7,7 +7,8 @@
 //! 2. `source.rs` finds sources: wildcards, symlinks, what a `.dockerignore` hides.
 //! 3. `tree.rs` copies a directory, in parallel, with `filter.rs` to say what of it.
 //! 4. `graft.rs` takes one as a tree instead, where layers can be trees;
-//! 5. `entry.rs` copies one file, link or device; `content.rs` its bytes; `attributes.rs` the rest.
+//! 5. `unpack.rs` unpacks an archive, into a directory or a tree;
+//! 6. `entry.rs` copies one file, link or device; `content.rs` its bytes; `attributes.rs` the rest.
 //!
 //! The rules are BuildKit's as observed, with its bugs left out; a test beside the code holds each.
 
@@ -37,7 +38,9 @@ use std::sync::atomic::AtomicBool;
 
 use rbuild_cache::content_digest::KnownContext;
 use rbuild_cache::root_dir::RootDir;
+use rbuild_cache::tree::grow::PackedTree;
 use rbuild_cache::tree::{NamesByDirectory, Tree};
+use rbuild_cache::{ActiveSnapshot, KnownLayers};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{FileAction, FileInput};
 
@@ -55,6 +58,8 @@ pub struct CopySource<'a> {
     pub kind: SourceKind,
     /// What of it is not to be seen: the `.dockerignore` of a context.
     pub exclude: Option<&'a Patterns>,
+    /// What its layers say of it, if it has any.
+    pub layers: Option<&'a KnownLayers>,
 }
 
 /// What a tree that is copied from is.
@@ -90,17 +95,19 @@ pub struct FileOptions<'a> {
 }
 
 /// Says of a directory what of it has to be copied.
-pub type Compare<'a> = dyn Fn(&Graft) -> Result<Option<NamesByDirectory>, FileError> + Sync + 'a;
+pub type Compare<'a> = dyn Fn(&Planned) -> Result<Option<NamesByDirectory>, FileError> + Sync + 'a;
 
-/// What becomes of a directory that is all that an action copies.
+/// What becomes of a directory, or an archive, that is all that an action copies.
 #[derive(Clone, Copy)]
 pub enum Directories<'a> {
     /// It is copied.
     Copied,
-    /// With so many files or more, it is left to be taken as a tree ([`Stats::graft`]).
+    /// With so many files or more, it is left to be taken as a tree ([`Stats::graft`]), where trees can be mounted.
     Planned {
         /// How many.
         files_min: usize,
+        /// The layer that it is to be in.
+        layer: &'a ActiveSnapshot,
     },
     /// With so many files or more, only what this says of it is copied; all, where it says nothing.
     Compared {
@@ -142,7 +149,7 @@ pub struct Progress {
 }
 
 /// What an action did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Stats {
     /// How much.
     pub total: Progress,
@@ -152,9 +159,23 @@ pub struct Stats {
     pub graft: Option<Graft>,
 }
 
+/// What goes into a directory of the tree, nothing of which is in its way.
+#[derive(Debug)]
+pub enum Graft {
+    /// A directory.
+    Planned(Planned),
+    /// An archive.
+    Unpacked {
+        /// The directory of the tree that all of it goes into.
+        path: PathBuf,
+        /// What goes in there.
+        tree: PackedTree,
+    },
+}
+
 /// A directory that was looked at and not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Graft {
+pub struct Planned {
     /// The directory of the tree that all of it goes into, and that is empty.
     pub path: PathBuf,
     /// What goes in there.

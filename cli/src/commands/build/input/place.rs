@@ -91,7 +91,7 @@ pub(super) fn directory(path: &Path) -> Result<PathBuf, Failure> {
 
 /// As BuildKit tells it: by what a compressed stream begins with, or by a tar's first header.
 fn is_archive(head: &[u8]) -> bool {
-    compression::detect(head) != Compression::None || reader::starts_with_entry(head)
+    compression::detect(head) != Compression::None || reader::starts_with_entries(head, 1)
 }
 
 impl Archive {

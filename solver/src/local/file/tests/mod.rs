@@ -63,8 +63,8 @@ impl Bed {
 
     fn apply(&self, action: &FileAction) -> Result<Stats, FileError> {
         let (from, to) = (RootDir::open(self.from.path()).unwrap(), RootDir::open(self.to.path()).unwrap());
-        let source = CopySource { root: &from, kind: self.kind, exclude: self.ignore.as_ref() };
-        let dest = CopySource { root: &to, kind: SourceKind::Tree, exclude: None };
+        let source = CopySource { root: &from, kind: self.kind, exclude: self.ignore.as_ref(), layers: None };
+        let dest = CopySource { root: &to, kind: SourceKind::Tree, exclude: None, layers: None };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let options = FileOptions {
             now_ns: NOW_NS,
