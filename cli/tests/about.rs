@@ -20,6 +20,8 @@ fn the_program_tells_about_itself() {
     for line in lines {
         assert!(text.contains(line), "{line:?} in\n{text}");
     }
+    let text = test.rbuild(&["info"]).env("RBUILD_LAYERS", "directory").outcome().succeeds().stdout;
+    assert!(text.contains("Storage Driver: overlayfs\n Copies: directories (as asked for)\n"), "{text}");
     test.rbuild(&["info", "-f", "{{.Nosuch}}"]).outcome().exits(1);
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use rbuild_cache::{LayerForm, Store};
 use rbuild_container::{Container, Containers, Status};
 use rbuild_image::Platform;
 use serde_json::{Value, json};
@@ -57,6 +58,7 @@ fn about(app: &App) -> Result<Value, Failure> {
         "ContainersStopped": containers.len() - running - paused,
         "Images": app.store()?.images().list()?.len(),
         "Driver": "overlayfs",
+        "DriverStatus": [["Copies", copies(app.store()?)]],
         "LoggingDriver": "json-file",
         "CgroupVersion": if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false) { "2" } else { "1" },
         "SecurityOptions": security_options(app),
@@ -93,6 +95,7 @@ fn as_text(about: &Value) -> String {
         ("Images", text("Images")),
         ("Version", text("ServerVersion")),
         ("Storage Driver", text("Driver")),
+        (" Copies", about["DriverStatus"][0][1].as_str().unwrap_or_default().to_owned()),
         ("Logging Driver", text("LoggingDriver")),
         ("Cgroup Version", text("CgroupVersion")),
         ("Security Options", options),
@@ -110,6 +113,20 @@ fn as_text(about: &Value) -> String {
         false => format!("{name}: {value}\n"),
     };
     rows.iter().map(line).collect()
+}
+
+/// What copies of many files become, and why nothing that costs less.
+fn copies(store: &Store) -> String {
+    let form = store.layer_form();
+    let trees = match form {
+        LayerForm::Default | LayerForm::Auto | LayerForm::Tree => store.tree_support(),
+        LayerForm::Directory | LayerForm::Delta => Err("as asked for".to_owned()),
+    };
+    let Err(reason) = trees else { return "trees".to_owned() };
+    match form {
+        LayerForm::Auto | LayerForm::Delta if store.delta_support().is_ok() => format!("deltas ({reason})"),
+        _ => format!("directories ({reason})"),
+    }
 }
 
 fn security_options(app: &App) -> Vec<&'static str> {
