@@ -12,13 +12,14 @@ mod many;
 
 use std::path::PathBuf;
 
-use crate::common::{Context, Outcome, Rbuild, TestEnvironment};
+use crate::common::{Context, Outcome, Rbuild, TestEnvironment, layers_are_deltas};
 
 const DOCKERFILE: &str = "FROM busybox AS one
 COPY a /a
 RUN --mount=type=cache,target=/cache cat /a >/cache/a && cp /cache/a /b
 FROM busybox
 COPY --from=one /b /b
+COPY d /d
 RUN wc -c </b >/count && rm /b
 ";
 
@@ -37,7 +38,8 @@ impl Scene {
     /// Does everything once, undisturbed. `None` where containers cannot run.
     fn new() -> Option<Self> {
         let test = TestEnvironment::with_base()?;
-        let context = test.context("context", &[("Dockerfile", DOCKERFILE), ("a", "content\n")]);
+        let files = [("Dockerfile", DOCKERFILE), ("a", "content\n"), ("d/same", "same"), ("d/in/other", "2")];
+        let context = test.context("context", &files);
         let base = test.path("base.tar");
         test.rbuild(&["save", "-o", base.to_str().unwrap(), "busybox"]).outcome().succeeds();
         let mut scene = Self { test, context, base, expected: String::new(), rounds: 0 };
@@ -53,12 +55,18 @@ impl Scene {
         self.test.set_store(self.test.path(&format!("store-{}", self.rounds)));
     }
 
-    /// Fetch and build.
+    /// Fetch and build; what is to be told from something is built once more before, of other files.
     fn commands(&self) -> impl Iterator<Item = Rbuild> {
         let load = self.test.rbuild(&["load", "-i", self.base.to_str().unwrap()]);
-        let build = self.test.build_command(&self.context, &["-t", "app"]);
+        let build = |changed: &str| {
+            self.context.write("d/changed", changed);
+            self.test.build_command(&self.context, &["-t", "app"])
+        };
+        let contents: &[&str] = if layers_are_deltas() { &["before", "after"] } else { &["after"] };
         // The same times in every round, so that the same image comes of it.
-        [load, build].into_iter().map(|command| command.env("SOURCE_DATE_EPOCH", "1000000000"))
+        std::iter::once(load)
+            .chain(contents.iter().map(move |changed| build(changed)))
+            .map(|command| command.env("SOURCE_DATE_EPOCH", "1000000000"))
     }
 
     /// Both, with a fail point armed.

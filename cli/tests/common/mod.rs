@@ -259,6 +259,12 @@ pub(crate) fn skip(reason: &str) -> bool {
     false
 }
 
+/// Whether copies are to be told from what the same copy left before: what rbuild is told as well.
+#[expect(clippy::disallowed_methods, reason = "the switch of scripts/test.sh")]
+pub(crate) fn layers_are_deltas() -> bool {
+    std::env::var("RBUILD_LAYERS").is_ok_and(|form| form == "delta")
+}
+
 /// Whether the test runs as root. If not, says what is left out, which is no failure: it has been or will be run as root.
 pub(crate) fn is_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();

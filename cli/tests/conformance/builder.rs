@@ -1,8 +1,10 @@
 //! The two builders: rbuild, and BuildKit by way of a Docker command line. Both take the same arguments and write an OCI
 //! archive to standard output.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use super::image::Image;
 use super::settings;
@@ -83,7 +85,7 @@ impl Builders {
         let save = [&["save", "-o", archive.to_str().unwrap()], &names[..]].concat();
         self.test.rbuild(&save).outcome().succeeds();
         let outcome =
-            self.run_docker(self.test.path("").as_path(), &["load"], std::fs::File::open(archive).unwrap());
+            self.run_docker(self.test.path("").as_path(), &["load"], fs::File::open(archive).unwrap());
         assert!(outcome.succeeded, "{}", outcome.progress);
     }
 
@@ -109,6 +111,15 @@ impl Builders {
         Outcome { succeeded: outcome.code == 0, archive: outcome.stdout_bytes, progress: outcome.stderr }
     }
 
+    /// Builds with rbuild while in each directory of the context a file is another one: what is built next is told from that. Whether it
+    /// succeeds does not matter.
+    pub(super) fn rbuild_changed(&self, context: &Path, arguments: &[String]) {
+        let changed: Vec<Changed> =
+            directories(context).iter().filter_map(|path| Changed::in_directory(path)).collect();
+        self.rbuild(context, arguments);
+        changed.into_iter().for_each(Changed::restore);
+    }
+
     /// Builds with BuildKit, where there is one.
     pub(super) fn buildkit(&self, context: &Path, arguments: &[String]) -> Option<Outcome> {
         self.docker.as_ref()?;
@@ -128,6 +139,40 @@ impl Builders {
         let progress = String::from_utf8_lossy(&output.stderr).into_owned();
         Outcome { succeeded: output.status.success(), archive: output.stdout, progress }
     }
+}
+
+/// A file that holds more than it should, for a while.
+struct Changed {
+    path: PathBuf,
+    content: Vec<u8>,
+    modified: SystemTime,
+}
+
+impl Changed {
+    /// Changes a file of a directory, if that has one that does not say how to build.
+    fn in_directory(directory: &Path) -> Option<Self> {
+        let says_how = |name: &str| name.contains("ockerfile") || name.ends_with(".dockerignore");
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(directory).ok()?.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
+        paths.retain(|path| !says_how(&path.to_string_lossy()));
+        let path = paths.into_iter().min()?;
+        let (content, modified) = (fs::read(&path).ok()?, path.metadata().ok()?.modified().ok()?);
+        fs::write(&path, [&content[..], b"\n"].concat()).ok()?;
+        Some(Self { path, content, modified })
+    }
+
+    fn restore(self) {
+        fs::write(&self.path, self.content).unwrap();
+        fs::File::options().write(true).open(&self.path).unwrap().set_modified(self.modified).unwrap();
+    }
+}
+
+/// A directory and all that are in it.
+fn directories(top: &Path) -> Vec<PathBuf> {
+    let below = fs::read_dir(top).into_iter().flatten().map(|entry| entry.unwrap());
+    let below = below.filter(|entry| entry.file_type().unwrap().is_dir());
+    below.flat_map(|entry| directories(&entry.path())).chain([top.to_owned()]).collect()
 }
 
 fn line<'a>(program: &[&'a str], arguments: &[&'a str]) -> Vec<&'a str> {
