@@ -16,6 +16,10 @@ pub(crate) fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
     let watch = Watch { transfers: &|transfer| transfers.show(transfer), cancel: &cancel };
     let images = app.images()?;
     let pulled = images.pull(&reference, &platform, PullPolicy::Always, watch);
+    let pulled = pulled.and_then(|(image, snapshot)| {
+        images.pull_attestations(&reference, &image, watch)?;
+        Ok((image, snapshot))
+    });
     transfers.finish();
     let (image, snapshot) = pulled?;
     images.store().images().put(&reference, &image.target, &[snapshot])?;

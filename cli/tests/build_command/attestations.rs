@@ -1,7 +1,9 @@
 //! What is said of an image beside it: in archives, in registries, in the store; and what others said of theirs.
 
+use std::path::Path;
+
 use rbuild_image::{DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform};
-use rbuild_registry::testing::{FakeRegistry, ServedFile};
+use rbuild_registry::testing::{FakeRegistry, Fault, ServedFile};
 use serde_json::{Value, json};
 
 use crate::common::{Context, GitServer, Repository, TestEnvironment, Tree};
@@ -142,6 +144,82 @@ fn what_is_said_goes_where_the_image_goes() {
     assert_eq!(rbuild(&test, &["run", "--rm", &app, "cat", "/copy"]), "content\n");
     let id = rbuild(&test, &["images", "-q"]);
     assert_eq!(rbuild(&test, &["run", "--rm", id.trim(), "cat", "/copy"]), "content\n");
+    // What was said of what is pulled is pulled, and goes on with it, and goes with it.
+    rbuild(&test, &["tag", &app, &name("pulled")]);
+    rbuild(&test, &["push", &name("pulled")]);
+    assert_eq!(in_registry(&registry, "pulled"), (index, said));
+    test.assert_sound();
+    rbuild(&test, &["rmi", &app, &name("pulled")]);
+    rbuild(&test, &["system", "prune", "-af"]);
+    assert_eq!(blobs(&test), 0);
+    test.assert_sound();
+}
+
+/// How many documents and blobs the store has.
+fn blobs(test: &TestEnvironment) -> usize {
+    let below = |directory: &Path| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    below(&test.store().join("content/sha256")).map(|some| below(&some).count()).sum()
+}
+
+#[test]
+fn what_is_said_of_one_of_several_platforms_comes_with_it() {
+    let mut test = TestEnvironment::new();
+    let registry = FakeRegistry::start().unwrap();
+    let name = |repository: &str| format!("{}/{repository}:1", registry.name());
+    let context = test.context("context", &[("Dockerfile", "FROM scratch\nCOPY x /\n"), ("x", "1")]);
+    let platforms = format!("{},linux/s390x", Platform::host());
+    let line = ["--platform", &platforms, "--provenance=true", "-t", &name("both"), "--push"];
+    test.build(&context, &line).succeeds();
+    let (both, said_of_both) = in_registry(&registry, "both");
+    assert_eq!((both.manifests.len(), said_of_both.len()), (4, 2));
+    test.set_store(test.path("pulled"));
+    test.rbuild(&["pull", "-q", &name("both")]).outcome().succeeds();
+    test.rbuild(&["tag", &name("both"), &name("one")]).outcome().succeeds();
+    test.rbuild(&["push", &name("one")]).outcome().succeeds();
+    let (one, said) = in_registry(&registry, "one");
+    let images: Vec<Digest> = one.images().map(|entry| entry.digest).collect();
+    assert_eq!((one.manifests.len(), images), (2, vec![both.manifests[0].digest]));
+    assert_eq!(said, said_of_both[..1]);
+    // A registry that has the image alone gives the image alone.
+    registry.plan(
+        "GET",
+        &both.manifests[2].digest.to_string(),
+        usize::MAX,
+        Fault::Status(404, vec![], String::new()),
+    );
+    test.set_store(test.path("without"));
+    test.rbuild(&["pull", "-q", &name("both")]).outcome().succeeds();
+    test.assert_sound();
+}
+
+#[test]
+fn what_is_said_of_files_is_beside_them() {
+    let test = TestEnvironment::new();
+    let text = "FROM scratch\nCOPY file /d/file\nCOPY file /other\n";
+    let context = test.context("context", &[("Dockerfile", text), ("file", "content\n")]);
+    let digest = Digest::of(b"content\n").hex();
+    let is_said = |text: &[u8]| {
+        let statement: Value = serde_json::from_slice(text).unwrap();
+        let subject = |name: &str| json!({ "name": name, "digest": { "sha256": digest } });
+        assert_eq!(statement["subject"], json!([subject("d/file"), subject("other")]));
+        assert_eq!(
+            (&statement["predicateType"], &statement["_type"]),
+            (&json!(PROVENANCE), &json!("https://in-toto.io/Statement/v0.1"))
+        );
+    };
+    let tree = test.build_tree(&context, &["--provenance=mode=min"]);
+    is_said(&tree.0["provenance.json"].content);
+    assert_eq!(tree.0["provenance.json"].mode, 0o600);
+    test.build(&context, &["--provenance=filename=how.json", "-o", "out"]).succeeds();
+    is_said(test.read("out/how.json").as_bytes());
+    assert!(!test.path("out/provenance.json").exists());
+    let inline = test.build_tree(&context, &["--provenance=mode=min,inline-only=true"]);
+    assert!(!inline.0.contains_key("provenance.json"));
+    let several = ["--platform", "linux/amd64,linux/arm64", "--provenance=true", "-o", "several"];
+    test.build(&context, &several).succeeds();
+    for platform in ["linux_amd64", "linux_arm64"] {
+        is_said(test.read(&format!("several/{platform}/provenance.json")).as_bytes());
+    }
     test.assert_sound();
 }
 
@@ -175,6 +253,11 @@ say "$(basename "$BUILDKIT_SCAN_SOURCE")" "{\"name\":\"$(cat "$BUILDKIT_SCAN_SOU
     assert_eq!(kinds, [SPDX, SPDX, PROVENANCE]);
     assert_eq!(said[0]["predicate"], json!({ "name": "content", "level": 3 }));
     assert_eq!(said[1]["predicate"], json!({ "name": "another" }));
+    let files = test.build_tree(&app_context(&test), &line[2..]);
+    for (file, of) in [("sbom.spdx.json", 0), ("another.spdx.json", 1)] {
+        let beside: Value = serde_json::from_slice(&files.0[file].content).unwrap();
+        assert_eq!(beside["predicate"], said[of]["predicate"], "{file}");
+    }
     // A scan is a step like others: what was scanned is not scanned again.
     assert_eq!(build().ran(), [""; 0]);
     test.build(&app_context(&test), &["--sbom", "generator=busybox"]).succeeds();
@@ -236,8 +319,14 @@ fn images_of_which_others_said_something_are_images() {
     as_buildkit_pushes(&registry, &image);
     let name = format!("{}/theirs:1", registry.name());
     let context = test.dockerfile(&format!("FROM {name}\nCOPY --from={name} /file /copy\n"));
-    let tree = test.build_tree(&context, &[]);
+    let metadata = ["--provenance=mode=min", "--metadata-file", "metadata.json"];
+    let tree = test.build_tree(&context, &metadata);
     assert_eq!((tree.text("file"), tree.text("copy")), ("theirs\n", "theirs\n"));
+    // The name led to an index, and that is what the result is made of.
+    let made: Value = serde_json::from_str(&test.read("metadata.json")).unwrap();
+    let made_of = &made["buildx.build.provenance"]["buildDefinition"]["resolvedDependencies"];
+    let index = Digest::of(registry.manifest("theirs", "1").unwrap()).hex();
+    assert_eq!(made_of[0]["digest"]["sha256"], index, "{made_of}");
     test.rbuild(&["pull", "-q", &name]).outcome().succeeds();
     assert_eq!(test.inspect(&name)["Architecture"], Platform::host().architecture);
     let (from, to) = (name.as_str(), format!("{}/copy:1", registry.name()));

@@ -42,7 +42,7 @@ pub enum ExportError {
 #[derive(Debug, Clone, Copy)]
 pub struct Trees<'a> {
     /// The directory and the tree.
-    pub trees: &'a [(PathBuf, &'a Snapshot)],
+    pub trees: &'a [(PathBuf, Snapshot)],
     /// One modification time for all files, Unix seconds: `SOURCE_DATE_EPOCH`.
     pub mtime: Option<i64>,
 }
@@ -52,7 +52,7 @@ pub struct Trees<'a> {
 /// # Errors
 /// When the store or `out` fails.
 pub fn export_tar(store: &Store, trees: Trees<'_>, out: &mut dyn Write) -> Result<(), ExportError> {
-    let view = |(path, snapshot): &(PathBuf, &Snapshot)| {
+    let view = |(path, snapshot): &(PathBuf, Snapshot)| {
         Ok((path.clone(), RootDir::from_fd(store.view(snapshot)?.into())))
     };
     let views = trees.trees.iter().map(view).collect::<Result<Vec<_>, ExportError>>()?;

@@ -6,13 +6,13 @@
 use rbuild_cache::Snapshot;
 use rbuild_cache::root_dir::{DirEntry, RootDir};
 use rbuild_image::{
-    Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, PREDICATE_TYPE, Platform, Reference,
+    Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, PREDICATE_TYPE, Platform, Reference,
     Statement, Subject, package_url,
 };
 use rustix::fs::FileType;
 use serde_json::Value;
 
-use super::{ImageError, Images, StoredImage, there};
+use super::{ImageError, Images, StoredImage, Watch, there};
 
 /// Forms of predicates that say how an image was made begin so.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
@@ -28,6 +28,8 @@ pub struct Predicate {
     pub content: Value,
     /// What it is said of beside the image.
     pub subjects: Vec<Subject>,
+    /// What the file is called that says it beside files that are written out, if one is to.
+    pub file: Option<String>,
 }
 
 impl Predicate {
@@ -83,6 +85,49 @@ impl Images {
         self.keep_attestation(digest, layers)
     }
 
+    /// Brings what an index says of one of its images into the store, as far as the registry has it.
+    ///
+    /// # Errors
+    /// When the registry or the store fails.
+    pub fn pull_attestations(
+        &self,
+        reference: &Reference,
+        image: &StoredImage,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
+        if !image.target.media_type.is_index() {
+            return Ok(());
+        }
+        let index = self.document(&image.target, Index::parse)?;
+        let of = Some(image.manifest_descriptor.digest);
+        for entry in index.manifests.iter().filter(|entry| entry.attests() == of) {
+            match self.pull_attestation(reference, entry, watch) {
+                // A mirror, or who copied the image alone, lacks them.
+                Err(ImageError::Registry(error)) if error.is_not_found() => {}
+                pulled => pulled?,
+            }
+        }
+        Ok(())
+    }
+
+    fn pull_attestation(
+        &self,
+        reference: &Reference,
+        entry: &Descriptor,
+        watch: Watch<'_>,
+    ) -> Result<(), ImageError> {
+        let found = self.registry.resolve(&reference.with_digest(entry.digest), watch.cancel)?;
+        self.keep(entry, &found.bytes)?;
+        let manifest = self.document(entry, Manifest::parse)?;
+        let from = self.repository(reference);
+        let mut blobs = manifest.layers.iter().chain([&manifest.config]);
+        // What nobody reads, being too large, stays where it is, and what belongs to it.
+        if blobs.clone().any(|blob| blob.size_bytes > STATEMENT_SIZE_BYTES_MAX) {
+            return Ok(());
+        }
+        blobs.try_for_each(|blob| self.fetch_blob(&from, blob, watch))
+    }
+
     /// What the files of a tree say, as a scanner writes them: a statement each, the one called `main` first.
     ///
     /// # Errors
@@ -99,7 +144,7 @@ impl Images {
             let statement: Statement = serde_json::from_slice(&bytes)
                 .map_err(|source| ImageError::ScannedStatement { name: name.clone(), source })?;
             let Statement { predicate_type: kind, subject: subjects, predicate: content, .. } = statement;
-            let said = Predicate { kind, content, subjects };
+            let said = Predicate { kind, content, subjects, file: Some(name.clone()) };
             if said.is_provenance() { Err(ImageError::ScannedProvenance { name }) } else { Ok(said) }
         };
         files.iter().map(read).collect()

@@ -8,6 +8,7 @@ mod archive;
 mod artifact;
 mod assemble;
 mod attest;
+mod beside;
 mod compress;
 mod copy;
 mod error;

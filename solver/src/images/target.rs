@@ -118,7 +118,7 @@ impl Images {
     }
 
     /// All that a descriptor of the store stands for. Of an index of which only some images are here, as a pull leaves it, it is
-    /// the image for `platform` alone.
+    /// the image for `platform` alone, in an index of its own with what is here that was said of it, if anything is.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -127,11 +127,21 @@ impl Images {
             let index = self.document(descriptor, Index::parse)?;
             let said = index.manifests.iter().filter(|entry| entry.attests().is_some());
             let images = index.images().map(|entry| self.open_whole(entry)).collect::<Result<_, _>>()?;
-            let attestations = said.map(|entry| self.open_attestation(entry)).collect::<Result<_, _>>()?;
-            if let (Some(images), Some(attestations)) = (images, attestations) {
+            let attestations: Vec<_> =
+                said.map(|entry| self.open_attestation(entry)).collect::<Result<_, _>>()?;
+            let all: Option<Vec<Attestation>> = attestations.iter().cloned().collect();
+            if let (Some(images), Some(attestations)) = (images, all) {
                 let descriptor = descriptor.clone();
                 return Ok(Target { descriptor, images, attestations, index: Some(index) });
             }
+            let image = self.open(descriptor, platform)?;
+            let mut said: Vec<Attestation> = attestations.into_iter().flatten().collect();
+            said.retain(|said| said.of() == Some(image.manifest_descriptor.digest));
+            return Ok(if said.is_empty() {
+                Target::of(image)
+            } else {
+                Target::of_index(vec![image], said, index.annotations)
+            });
         }
         Ok(Target::of(self.open(descriptor, platform)?))
     }

@@ -59,7 +59,7 @@ pub type SourceDigest = (&'static str, String);
 pub struct Provenance<'a> {
     /// What was done.
     pub definition: &'a Definition,
-    /// What remote sources turned out to be.
+    /// What sources turned out to be.
     pub pinned: &'a dyn Fn(&SourceOp) -> Option<SourceDigest>,
     /// What was asked for.
     pub request: &'a Request,
@@ -77,6 +77,8 @@ pub struct Provenance<'a> {
     pub detail: Detail,
     /// In which form.
     pub form: Form,
+    /// What the file is called that says it beside files, if one is to.
+    pub file: Option<&'a str>,
 }
 
 /// What was asked for.
@@ -134,7 +136,8 @@ impl Provenance<'_> {
             Form::V1 => ("v1", content),
             Form::V02 => ("v0.2", older(content)),
         };
-        Predicate { kind: format!("https://slsa.dev/provenance/{version}"), content, subjects: Vec::new() }
+        let kind = format!("https://slsa.dev/provenance/{version}");
+        Predicate { kind, content, subjects: Vec::new(), file: self.file.map(str::to_owned) }
     }
 
     /// The directories that were read, of which nobody else can know what was in them.
@@ -221,12 +224,7 @@ impl Provenance<'_> {
             SourceOp::Http(http) => without_credentials(&http.url),
             SourceOp::Local(_) => return None,
         };
-        let digest = match source {
-            SourceOp::Image(image) => image.reference.digest().map(|digest| ("sha256", digest.hex())),
-            SourceOp::OciLayout(layout) => Some(("sha256", layout.digest.hex())),
-            SourceOp::Git(_) | SourceOp::Http(_) | SourceOp::Local(_) => (self.pinned)(source),
-        };
-        let digest: BTreeMap<_, _> = digest.into_iter().collect();
+        let digest: BTreeMap<_, _> = (self.pinned)(source).into_iter().collect();
         let fields = [("uri".to_owned(), json!(uri)), ("digest".to_owned(), json!(digest))];
         Some(fields.into_iter().collect())
     }

@@ -66,7 +66,10 @@ fn predicate(definition: &Definition, context: Option<SourceOp>, detail: Detail,
     };
     let provenance = Provenance {
         definition,
-        pinned: &|_| Some(("sha1", "c0ffee".to_owned())),
+        pinned: &|source| match source {
+            SourceOp::Image(image) => image.reference.digest().map(|digest| ("sha256", digest.hex())),
+            _ => Some(("sha1", "c0ffee".to_owned())),
+        },
         request: &request,
         builder_id: "https://ci/1",
         invocation_id: "42",
@@ -75,6 +78,7 @@ fn predicate(definition: &Definition, context: Option<SourceOp>, detail: Detail,
         reproducible: false,
         detail,
         form,
+        file: None,
     };
     provenance.predicate()
 }

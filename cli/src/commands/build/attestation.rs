@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! --provenance=true|false|mode=min|max[,version=v1|v0.2][,builder-id=URL][,reproducible=true]     how it was made
+//!             [,filename=NAME][,inline-only=true]                              beside files, or not
 //! --sbom=true|false|generator=IMAGE[,KEY=VALUE]                                 what it is made of, says a scanner
 //! --attest type=provenance|sbom,…                                               either
 //! ```
@@ -32,6 +33,8 @@ use crate::report::{Failure, Kind};
 
 /// BuildKit's own.
 const GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
+/// What provenance is called beside files.
+const FILE: &str = "provenance.json";
 /// What fields are of, for messages.
 const WHAT: &str = "attestation";
 const NS_OF_MS: i64 = 1_000_000;
@@ -50,6 +53,8 @@ pub(crate) struct ProvenanceSpec {
     form: Form,
     builder_id: String,
     reproducible: bool,
+    /// What it is called beside files; `inline-only` is for images alone.
+    file: Option<String>,
 }
 
 /// What it is made of.
@@ -159,13 +164,12 @@ fn provenance(mut fields: Fields) -> Result<ProvenanceSpec, FieldError> {
         _ => None,
     })?;
     let reproducible = flag(&mut fields, "reproducible")?;
-    // It is written into images only.
-    flag(&mut fields, "inline-only")?;
-    fields.take("filename");
+    let file = fields.take("filename").unwrap_or_else(|| FILE.to_owned());
+    let file = (!flag(&mut fields, "inline-only")?).then_some(file);
     let builder_id = fields.take("builder-id").unwrap_or_default();
     fields.nothing_left("provenance")?;
     let (detail, form) = (detail.unwrap_or(Detail::Max), form.unwrap_or(Form::V1));
-    Ok(ProvenanceSpec { detail, form, builder_id, reproducible })
+    Ok(ProvenanceSpec { detail, form, builder_id, reproducible, file })
 }
 
 /// What is not the scanner's name is told to it.
@@ -217,6 +221,7 @@ impl Witness<'_> {
                 reproducible: spec.reproducible,
                 detail: spec.detail,
                 form: spec.form,
+                file: spec.file.as_deref(),
             };
             built.predicates.push(provenance.predicate());
         }

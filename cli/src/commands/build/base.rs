@@ -32,10 +32,9 @@ impl ImageResolver for StoreResolver<'_> {
             self.images.resolve(reference, platform, policy, self.remote.cancel()).map_err(|error| {
                 ResolveError { reference: reference.clone(), kind: kind(&error), source: error.into() }
             })?;
-        Ok(ResolvedImage {
-            reference: reference.with_digest(image.manifest_descriptor.digest),
-            config: image.config,
-        })
+        let reference = reference.with_digest(image.manifest_descriptor.digest);
+        self.remote.pins().note_image(&reference, image.target.digest);
+        Ok(ResolvedImage { reference, config: image.config })
     }
 
     fn time_of(&self, source: &SourceOp) -> Result<Option<i64>, OutsideError> {

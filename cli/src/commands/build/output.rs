@@ -215,8 +215,10 @@ fn write_one(
         let target = target.expect("an archive was asked for, so the image was made");
         save(images, (target, names), format, compression, sink)
     };
-    let directories = directories(built);
-    let trees = Trees { trees: &directories, mtime: epoch(settings, &built[0]) };
+    let with_trees = |write: &dyn Fn(Trees<'_>) -> Result<(), Failure>| {
+        let directories = directories(images, built)?;
+        write(Trees { trees: &directories, mtime: epoch(settings, &built[0]) })
+    };
     match output {
         OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(()),
         OutputSpec::OciArchive { dest: Dest::File(path), as_directory: true, compression } => {
@@ -239,22 +241,28 @@ fn write_one(
             })
         }
         OutputSpec::Tar { dest } => task(progress, "exporting to client tarball", || {
-            to_dest(dest, |out| export_tar(images.store(), trees, out).map_err(export_failure))
+            with_trees(&|trees| {
+                to_dest(dest, |out| export_tar(images.store(), trees, out).map_err(export_failure))
+            })
         }),
         OutputSpec::Local { dest } => task(progress, "exporting to client directory", || {
-            export_directory(images.store(), trees, dest, app.owner()).map_err(export_failure)
+            with_trees(&|trees| {
+                export_directory(images.store(), trees, dest, app.owner()).map_err(export_failure)
+            })
         }),
     }
 }
 
-/// The trees to write out: one as it is, several each in a directory of its platform's name.
-fn directories(built: &[Built]) -> Vec<(PathBuf, &Snapshot)> {
+/// The trees to write out, with what is said of each: one as it is, several each in a directory of its platform's name.
+fn directories(images: &Images, built: &[Built]) -> Result<Vec<(PathBuf, Snapshot)>, Failure> {
     let several = built.len() > 1;
     let directory = |built: &Built| {
         let name = if several { built.platform().to_string().replace('/', "_") } else { String::new() };
         PathBuf::from(name)
     };
-    built.iter().filter_map(|built| Some((directory(built), built.tree.snapshot()?))).collect()
+    let here = built.iter().filter_map(|built| Some((built, built.tree.snapshot()?)));
+    here.map(|(built, tree)| Ok((directory(built), images.with_statements(tree, &built.predicates)?)))
+        .collect()
 }
 
 fn save(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rbuild_image::{Digest, Reference};
 use rbuild_llb::SourceOp;
 
 use super::git::{self, Pinned};
@@ -17,10 +18,19 @@ const SHA1_HEX_DIGITS: usize = 40;
 pub struct Pins {
     pub(super) commits: Memo<Pinned>,
     pub(super) files: Memo<RemoteFile>,
+    /// What names of images led to, by the names with the digests of the manifests that were chosen there.
+    images: Mutex<HashMap<String, Digest>>,
 }
 
 impl Pins {
-    /// What a remote source turned out to be, if it was asked for: the commit of a repository, the digest of a file.
+    /// Notes what the name of an image led to, which is here with the digest of its manifest: that, or the index it was chosen from.
+    pub fn note_image(&self, pinned: &Reference, found: Digest) {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        images.insert(pinned.to_string(), found);
+    }
+
+    /// What a remote source turned out to be, if it was asked for: the commit of a repository, the digest of a file, of an image or of
+    /// the index that it is in.
     pub fn digest_of(&self, source: &SourceOp) -> Option<SourceDigest> {
         match source {
             SourceOp::Git(source) => {
@@ -31,7 +41,13 @@ impl Pins {
                 let known = self.files.known(&http::question(source)).map(|file| file.digest);
                 Some(("sha256", known.or(source.checksum)?.hex()))
             }
-            SourceOp::Image(_) | SourceOp::OciLayout(_) | SourceOp::Local(_) => None,
+            SourceOp::Image(image) => {
+                let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = images.get(&image.reference.to_string()).copied();
+                Some(("sha256", known.or(image.reference.digest())?.hex()))
+            }
+            SourceOp::OciLayout(layout) => Some(("sha256", layout.digest.hex())),
+            SourceOp::Local(_) => None,
         }
     }
 }
