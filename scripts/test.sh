@@ -35,7 +35,8 @@ say() { printf '\n== %s\n' "$*"; }
 install_needs() {
     local needs=(busybox:busybox-static debootstrap:debootstrap docker-registry:docker-registry skopeo:skopeo
         umoci:umoci podman:podman git:git newuidmap:uidmap ip:iproute2 nft:nftables pasta:passt
-        slirp4netns:slirp4netns fsck.erofs:erofs-utils openssl:openssl curl:curl bc:bc) missing=() need
+        slirp4netns:slirp4netns fsck.erofs:erofs-utils openssl:openssl curl:curl bc:bc node:nodejs npm:npm)
+    local missing=() need
     for need in "${needs[@]}"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
     done
@@ -47,6 +48,20 @@ install_needs() {
     say "installing ${missing[*]}"
     apt-get update -qq || true
     without_services apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# What the tests call that Debian has no package of: Microsoft's stand-in for Azure's storage, and GitHub's client of its cache service.
+install_node_needs() {
+    local needs=(azurite@3.37.0 @actions/cache@6.3.0) missing=() need root
+    root=$(npm root --global 2>/dev/null)
+    for need in "${needs[@]}"; do [[ -d $root/${need%@*} ]] || missing+=("$need"); done
+    ((${#missing[@]})) || return 0
+    if ((EUID != 0)); then
+        echo "test.sh: the tests need: npm install --global ${missing[*]}" >&2
+        exit 3
+    fi
+    say "installing ${missing[*]}"
+    npm install --global --no-audit --no-fund --silent "${missing[@]}"
 }
 
 # Runs a command while packages may start no service: a test's registry is not to listen for ever after.
@@ -138,6 +153,7 @@ P
 }
 
 install_needs
+install_node_needs
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0

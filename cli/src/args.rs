@@ -289,7 +289,7 @@ pub(crate) struct BuildArgs {
     #[arg(help_heading = STEPS, long, value_enum, value_name = "ACTION")]
     pub(crate) on_error: Option<OnErrorArg>,
     /// Looks in a shared cache for what other machines built: `type=registry,ref=REF`, `type=local,src=DIR`, `type=s3,bucket=B`, `gcs`,
-    /// `azblob` (repeatable).
+    /// `azblob`, `gha` (repeatable).
     #[arg(help_heading = CACHE, long = "cache-from", value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
     /// Writes what was built to a shared cache: as `--cache-from`, with `dest=` for `src=`; `,mode=max` for all stages

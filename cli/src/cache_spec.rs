@@ -6,22 +6,28 @@
 //! type=s3,bucket=B[,region=R][,endpoint_url=URL][,prefix=P][,use_path_style=true][,access_key_id=…,secret_access_key=…,session_token=…]
 //! type=gcs,bucket=B[,prefix=P][,endpoint_url=URL]
 //! type=azblob,account_url=URL,name=CONTAINER[,prefix=P][,secret_access_key=…]
+//! type=gha[,scope=S][,url_v2=URL,token=…]      the cache of a repository at GitHub
 //! type=inline                   the image itself (to read: type=registry,ref=IMAGE)
 //! REF                           type=registry,ref=REF
 //! ```
 //!
-//! and, both ways, `mounts=ID` for cache mounts that travel too (repeatable, or with `;` between them); to write, `mode=min|max`, `compression=`, `compression-level=`, `force-compression=` and `ignore-error=`. Keys are better
+//! and, both ways, `timeout=` for one thing that is asked of it (for GitHub 10 minutes, else none), `mounts=ID` for cache mounts that travel too (repeatable, or with `;` between them); to write, `mode=min|max`, `compression=`, `compression-level=`, `force-compression=` and `ignore-error=`. Keys are better
 //! given in the environment, as other programs take them: a command line is there for all to see.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use rbuild_frontend::parse_duration;
 use rbuild_image::Reference;
-use rbuild_registry::{BucketKind, BucketOptions, Secret};
+use rbuild_registry::{ActionsOptions, BucketKind, BucketOptions, Secret};
 use rbuild_solver::images::CompressionConfig;
 use rbuild_solver::shared::ExportMode;
 use thiserror::Error;
 
 use crate::fields::{FieldError, Fields};
+
+/// As BuildKit has it.
+const ACTIONS_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// What is said of one shared cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub(crate) struct CacheSpec {
     pub(crate) compression: CompressionConfig,
     /// Whether nothing is said when it cannot be written.
     pub(crate) ignore_error: bool,
+    /// How long one thing that is asked of it may take, if there is a limit.
+    pub(crate) timeout: Option<Duration>,
     /// The cache mounts that travel too, by what a Dockerfile calls them.
     pub(crate) mounts: Vec<String>,
 }
@@ -44,6 +52,7 @@ pub(crate) enum CachePlace {
     Repository(Reference),
     Directory(PathBuf),
     Bucket(BucketOptions),
+    Actions(ActionsOptions),
     /// The image that is built; it is read as a repository.
     Inline,
 }
@@ -70,10 +79,12 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub(crate) enum ParseCacheError {
     #[error("cache `{0}` has no `type=`")]
     NoType(String),
-    #[error("unknown cache type `{0}` (expected registry, local, s3, gcs, azblob or inline)")]
+    #[error("unknown cache type `{0}` (expected registry, local, s3, gcs, azblob, gha or inline)")]
     UnknownType(String),
-    #[error("cache type `{0}` is not supported yet")]
-    Unsupported(String),
+    #[error(
+        "GitHub has shut off version 1 of its cache service; version 2 is at `url_v2=`, or $ACTIONS_RESULTS_URL"
+    )]
+    ActionsVersion,
     #[error("cache type `{kind}` needs `{key}=`")]
     Missing { kind: String, key: &'static str },
     #[error("an inline cache is read by the image's name: `type=registry,ref=IMAGE`")]
@@ -103,6 +114,7 @@ impl CacheSpec {
         while let Some(ids) = fields.take("mounts") {
             spec.mounts.extend(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned));
         }
+        spec.timeout = fields.parse("timeout", duration)?.or(spec.timeout);
         if direction == Direction::To {
             spec.mode = fields.parse("mode", mode)?.unwrap_or_default();
             spec.compression = fields.compression()?;
@@ -114,7 +126,8 @@ impl CacheSpec {
 
     fn of(place: CachePlace) -> Self {
         let (mode, compression) = (ExportMode::default(), CompressionConfig::default());
-        Self { place, mode, compression, ignore_error: false, mounts: Vec::new() }
+        let timeout = matches!(place, CachePlace::Actions(_)).then_some(ACTIONS_TIMEOUT);
+        Self { place, mode, compression, ignore_error: false, timeout, mounts: Vec::new() }
     }
 }
 
@@ -159,7 +172,7 @@ fn place(
         "azblob" => azure(fields, environment).map(CachePlace::Bucket),
         "inline" if direction == Direction::To => Ok(CachePlace::Inline),
         "inline" => Err(ParseCacheError::InlineFrom),
-        "gha" => Err(ParseCacheError::Unsupported(kind.to_owned())),
+        "gha" => actions(fields, environment).map(CachePlace::Actions),
         _ => Err(ParseCacheError::UnknownType(kind.to_owned())),
     }
 }
@@ -191,6 +204,29 @@ fn azure(fields: &mut Fields, environment: Environment<'_>) -> Result<BucketOpti
         endpoint: Some(url),
     };
     bucket(fields, "azblob", "name", kind)
+}
+
+/// What is not in the environment is missed once it is needed: the same command line is used outside of GitHub.
+fn actions(fields: &mut Fields, environment: Environment<'_>) -> Result<ActionsOptions, ParseCacheError> {
+    let url = fields.take("url_v2").or_else(|| environment("ACTIONS_RESULTS_URL"));
+    let first = fields.take("url").or_else(|| environment("ACTIONS_CACHE_URL"));
+    if fields.take("version").is_some_and(|version| version != "2") || (url.is_none() && first.is_some()) {
+        return Err(ParseCacheError::ActionsVersion);
+    }
+    // By these BuildKit asks GitHub what is there; here nobody has to.
+    for key in ["repository", "ghtoken"] {
+        fields.take(key);
+    }
+    let token = fields.take("token").or_else(|| environment("ACTIONS_RUNTIME_TOKEN"));
+    Ok(ActionsOptions {
+        url,
+        token: token.map(Secret::new),
+        scope: fields.take("scope").unwrap_or_else(|| "buildkit".to_owned()),
+    })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(parse_duration(text)?.try_into().ok()?))
 }
 
 fn bucket(
@@ -240,6 +276,12 @@ mod tests {
         assert_eq!((options.bucket.as_str(), options.prefix.as_str()), ("b", "p/q/"));
         let BucketKind::S3 { access_key_id, path_style, .. } = options.kind else { panic!("S3") };
         assert_eq!((access_key_id.as_deref(), path_style), (Some("from-environment"), true));
+        let spec =
+            parse("type=gha,url=http://1/,url_v2=http://2/,scope=a,timeout=90s,ghtoken=x", Direction::From);
+        let CacheSpec { place, timeout, .. } = spec.unwrap();
+        let CachePlace::Actions(actions) = place else { panic!("GitHub's") };
+        assert_eq!((actions.url.as_deref(), actions.scope.as_str()), (Some("http://2/"), "a"));
+        assert_eq!((actions.token, timeout), (None, Some(Duration::from_secs(90))));
     }
 
     #[test]
@@ -249,8 +291,15 @@ mod tests {
             ("type=registry", "cache type `registry` needs `ref=`"),
             ("type=local,src=/c", "cache type `local` needs `dest=`"),
             ("type=s3", "cache type `s3` needs `bucket=`"),
-            ("type=gha", "cache type `gha` is not supported yet"),
-            ("type=tape", "unknown cache type `tape` (expected registry, local, s3, gcs, azblob or inline)"),
+            (
+                "type=gha,url=http://a/",
+                "GitHub has shut off version 1 of its cache service; version 2 is at `url_v2=`, or $ACTIONS_RESULTS_URL",
+            ),
+            ("type=gha,timeout=soon", "cache key `timeout` cannot be `soon`"),
+            (
+                "type=tape",
+                "unknown cache type `tape` (expected registry, local, s3, gcs, azblob, gha or inline)",
+            ),
             ("type=registry,ref=a,mode=all", "cache key `mode` cannot be `all`"),
             ("type=registry,ref=a,foo=1", "cache type `registry` has no key `foo`"),
             ("A/B", "invalid cache reference `A/B`"),

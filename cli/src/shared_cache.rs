@@ -28,14 +28,16 @@ pub(crate) fn configured(direction: Direction) -> Result<Option<CacheSpec>, Fail
 ///
 /// # Errors
 /// When it cannot be what it is said to be.
-pub(crate) fn open(client: &Arc<Client>, place: &CachePlace) -> Result<RemoteStore, Failure> {
+pub(crate) fn open(client: &Arc<Client>, spec: &CacheSpec) -> Result<RemoteStore, Failure> {
     let client = Arc::clone(client);
-    let opened = match place {
+    let opened = match &spec.place {
         CachePlace::Repository(reference) => Ok(RemoteStore::repository(client, reference.clone())),
         CachePlace::Directory(path) => RemoteStore::directory(client, path),
         CachePlace::Bucket(options) => RemoteStore::bucket(client, options),
+        CachePlace::Actions(options) => RemoteStore::actions(client, options.clone()),
         CachePlace::Inline => return Err(Failure::caused_by(Kind::Input, &ParseCacheError::InlineFrom)),
     };
+    let opened = opened.map(|store| store.with_timeout(spec.timeout));
     opened.map_err(|error| Failure::caused_by(Kind::Input, &error))
 }
 

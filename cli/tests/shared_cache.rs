@@ -1,7 +1,10 @@
 //! Builds on several machines that share what they made: each machine a store of its own, the shared cache in a registry, a
 //! directory or an object store.
 
+mod azure;
 mod content;
+mod faulty_store;
+mod github;
 mod guarded;
 mod hostile;
 mod mounts;
@@ -14,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_registry::testing::{FakeRegistry, Fault, S3Server};
 
+use self::azure::Azurite;
 use crate::common::{Context, TestEnvironment};
 use crate::registry::Registry;
 
@@ -54,6 +58,7 @@ fn another(test: &mut TestEnvironment, name: &str) {
 struct Caches {
     registry: Registry,
     s3: S3Server,
+    azure: Azurite,
     directory: String,
 }
 
@@ -61,15 +66,16 @@ impl Caches {
     fn start(test: &TestEnvironment) -> Option<Self> {
         let directory = test.path("cache").to_str().unwrap().to_owned();
         let s3 = S3Server::start(&test.path("s3")).unwrap();
-        Some(Self { registry: Registry::start(test)?, s3, directory })
+        Some(Self { registry: Registry::start(test)?, s3, azure: Azurite::start(test)?, directory })
     }
 
     /// Each as `--cache-to` and as `--cache-from` take it.
-    fn words(&self) -> [(String, String); 3] {
+    fn words(&self) -> [(String, String); 4] {
         let same = |word: String| (word.clone(), word);
         [
             same(format!("type=registry,ref={}", self.registry.name("cache"))),
             same(self.s3.cache(&self.s3.name(), "team")),
+            same(self.azure.cache()),
             (format!("type=local,dest={}", self.directory), format!("type=local,src={}", self.directory)),
         ]
     }

@@ -44,7 +44,7 @@ impl Cache {
         if app.is_offline() && !spec.place.is_here() {
             return Err(Failure::new(Kind::Remote, "the shared cache was not asked: rbuild is offline"));
         }
-        let store = shared_cache::open(&Arc::new(app.impatient_client()?), &spec.place)?;
+        let store = shared_cache::open(&Arc::new(app.impatient_client()?), &spec)?;
         Ok(Self { store, trust: shared_cache::trust()?, cancel: app.cancel_on_interrupt()? })
     }
 

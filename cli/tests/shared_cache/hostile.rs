@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use rbuild_registry::testing::Fault;
 
@@ -15,9 +16,12 @@ const TOO_MUCH_BYTES: usize = (4 << 20) + 1;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-fn status(status: u16) -> Fault {
+pub(super) fn status(status: u16) -> Fault {
     Fault::Status(status, Vec::new(), String::new())
 }
+
+/// What one thing may take. What is slow costs this, and what is repeated in vain as well.
+pub(super) const LIMIT: &str = "timeout=500ms";
 
 fn document(media_type: &str, text: &str) -> Fault {
     Fault::Status(200, vec![("Content-Type", media_type.to_owned())], text.to_owned())
@@ -39,6 +43,8 @@ fn answers() -> Vec<(&'static str, Fault)> {
         ("a refusal", status(403)),
         ("tomorrow", later("86400")),
         ("nonsense", document(MANIFEST, "{\"schemaVersion\":")),
+        ("silence", Fault::Silence),
+        ("a drip", Fault::Drip(Duration::from_millis(20))),
     ]
 }
 
@@ -64,7 +70,7 @@ fn documents() -> Vec<(&'static str, Fault)> {
 
 /// Says what was wrong, once for each direction.
 #[track_caller]
-fn is_right_and_says_so_once(built: Outcome, name: &str) -> Outcome {
+pub(super) fn is_right_and_says_so_once(built: Outcome, name: &str) -> Outcome {
     let built = built.succeeds();
     for warning in ["was not used", "were not used", "was not written"] {
         assert!(built.stderr.matches(warning).count() <= 1, "{name}: {}", built.stderr);
@@ -84,7 +90,7 @@ fn what_a_cache_answers_is_right_or_is_not_used() {
         registry.forgive();
         registry.plan("GET", path, usize::MAX, fault);
         another(&mut test, &format!("reader {number}"));
-        let built = test.build(&context, &["-t", "app", "--cache-from", &cache]);
+        let built = test.build(&context, &["-t", "app", "--cache-from", &format!("{cache},{LIMIT}")]);
         let built = is_right_and_says_so_once(built, &name);
         assert!(!built.ran().is_empty(), "{name}: something was taken");
         assert_eq!(test.run("app", "cat /all"), "one\ntool\nfile\n", "{name}");

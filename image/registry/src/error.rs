@@ -227,6 +227,36 @@ pub enum Error {
         /// The place.
         place: String,
     },
+    /// GitHub's cache service is not known here.
+    #[error(
+        "`{variable}` is not known: GitHub gives it to actions, and a step that runs a command has to be given it by one"
+    )]
+    NotInActions {
+        /// The variable of the environment that has it.
+        variable: &'static str,
+    },
+    /// A place says no, and why.
+    #[error("`{place}` refuses it: {reason}")]
+    Refused {
+        /// The place.
+        place: String,
+        /// What it says, cut and cleaned.
+        reason: String,
+    },
+    /// One thing took longer than all of it may.
+    #[error("`{place}` took longer than {limit:?}")]
+    Late {
+        /// Who was asked.
+        place: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A place that does not say what it has.
+    #[error("`{place}` does not list what it has, and removes by itself what is not used")]
+    Unlisted {
+        /// The place.
+        place: String,
+    },
     /// A certificate or proxy of the options is unusable.
     #[error("failed to use the {what} of the settings")]
     Options {
@@ -458,12 +488,13 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The body of an error answer: the specification's form, or the `{"details": "…"}` of token servers.
+/// The body of an error answer: the specification's form, the `{"details": "…"}` of token servers, or the `{"msg": "…"}` of Twirp's.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ErrorBody {
     errors: Vec<ErrorEntry>,
     details: Option<String>,
+    msg: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -478,7 +509,7 @@ pub(crate) fn decode_body(body: &[u8]) -> (Option<ErrorCode>, Option<String>) {
     let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
     let (code, message) = match body.errors.into_iter().next() {
         Some(entry) => (Some(entry.code), entry.message),
-        None => (None, body.details),
+        None => (None, body.details.or(body.msg)),
     };
     let code = code.filter(|code| !code.is_empty()).map(|code| ErrorCode::from(code.as_str()));
     (code, message.map(|message| clean(&message)).filter(|message| !message.is_empty()))
@@ -510,6 +541,8 @@ mod tests {
             body(r#"{"details":"incorrect username"}"#),
             (None, Some("incorrect username".to_owned()))
         );
+        let twirp = r#"{"code":"unauthenticated","msg":"token is expired"}"#;
+        assert_eq!(body(twirp), (None, Some("token is expired".to_owned())));
         assert_eq!(body("<html>"), (None, None));
         assert_eq!(body(r#"{"errors":[]}"#), (None, None));
         let long = format!(r#"{{"errors":[{{"code":"X","message":"{}"}}]}}"#, "é".repeat(1000));

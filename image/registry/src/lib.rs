@@ -66,7 +66,7 @@ pub use http::{HttpFile, HttpOutcome, HttpRequest};
 pub use mirrors::Mirror;
 pub use options::{ClientOptions, HostTls, Proxies, Security, WarningSink};
 pub use push::PushOutcome;
-pub use remote_store::{BucketKind, BucketOptions, ListedBlob, RemoteStore};
+pub use remote_store::{ActionsOptions, BucketKind, BucketOptions, ListedBlob, RemoteStore};
 pub use resolve::{Resolved, ResolvedImage};
 
 use session::Session;

@@ -261,7 +261,7 @@ pub(crate) fn install_cryptography() {
     });
 }
 
-fn build_client(
+pub(crate) fn build_client(
     options: &ClientOptions,
     security: Security,
     tls: Option<&HostTls>,

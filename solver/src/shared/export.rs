@@ -104,17 +104,20 @@ impl Images {
         options: &ExportOptions<'_>,
         watch: Watch<'_>,
     ) -> Result<Exported, ImageError> {
-        let ExportOptions { to, now, .. } = *options;
-        let steps = steps_of(build);
+        let ExportOptions { to, now, caches, .. } = *options;
+        // Where requests are counted, nobody asks twice, and the place itself knows what is used.
+        let (read, steps): (Vec<_>, Vec<_>) =
+            steps_of(build).into_iter().partition(|step| to.is_metered() && caches.was_read(to, step.key));
         let names: Vec<_> = steps.iter().map(|step| DocumentName::Record(step.key)).collect();
-        let (mut lacking, mut stale, mut known) = (Vec::new(), Vec::new(), 0);
+        let (mut lacking, mut stale, mut known) = (Vec::new(), Vec::new(), read.len());
         for (step, document) in steps.iter().zip(to.documents(&texts(&names), watch.cancel)?) {
             let manifest = document.and_then(|bytes| Manifest::parse(&bytes).ok());
             match manifest.filter(|manifest| is_fit(manifest, step.key, options)) {
                 None => lacking.push(*step),
                 Some(manifest) => {
                     known += 1;
-                    stale.extend((used(&manifest) < day_of(now)).then(|| (step.key, used_at(manifest, now))));
+                    let is_stale = !to.is_metered() && used(&manifest) < day_of(now);
+                    stale.extend(is_stale.then(|| (step.key, used_at(manifest, now))));
                 }
             }
         }
@@ -231,12 +234,21 @@ impl Images {
         if records.is_empty() {
             return Ok(());
         }
-        self.push_bytes(options.to, EMPTY_TYPE.into(), EMPTY, watch)?;
-        let links = records.iter().filter_map(|record| Some((record.by_content?.names(), link(record.key))));
+        self.push_config(options.to, watch)?;
+        let linked = records.iter().filter(|_| !options.to.is_metered());
+        let links = linked.filter_map(|record| Some((record.by_content?.names(), link(record.key))));
         let links = links.flat_map(|(names, link)| names.map(|name| (name, link.clone())));
         put_documents(options, &links.collect::<Vec<_>>(), watch)?;
         let records = records.iter().map(|record| (DocumentName::Record(record.key), record.to_manifest()));
         put_documents(options, &records.collect::<Vec<_>>(), watch)
+    }
+
+    /// Sends the config that documents name, where somebody looks whether it is there.
+    pub(super) fn push_config(&self, to: &RemoteStore, watch: Watch<'_>) -> Result<(), ImageError> {
+        if to.reference().is_none() {
+            return Ok(());
+        }
+        self.push_bytes(to, EMPTY_TYPE.into(), EMPTY, watch)
     }
 
     /// Sends layers, each once, and says what they became.

@@ -76,6 +76,8 @@ struct SharedCache {
     unsigned: Mutex<HashSet<DocumentName>>,
     /// Records whose layers are not there, or not what they should be.
     damaged: Mutex<HashSet<CacheKey>>,
+    /// Records that were read and believed.
+    read: Mutex<HashSet<CacheKey>>,
     /// What is in the place of a document and is none.
     unreadable: Mutex<HashSet<DocumentName>>,
     /// What the image says that its reference names.
@@ -110,6 +112,7 @@ impl SharedCaches {
             failure: Mutex::default(),
             unsigned: Mutex::default(),
             damaged: Mutex::default(),
+            read: Mutex::default(),
             unreadable: Mutex::default(),
             inline: OnceLock::new(),
         };
@@ -156,6 +159,12 @@ impl SharedCaches {
         self.cache(store).is_some_and(|cache| lock(&cache.damaged).contains(&key))
     }
 
+    /// Whether a cache was found to have a record that can stay.
+    fn was_read(&self, store: &RemoteStore, key: CacheKey) -> bool {
+        self.cache(store).is_some_and(|cache| lock(&cache.read).contains(&key))
+            && !self.is_damaged(store, key)
+    }
+
     fn cache(&self, store: &RemoteStore) -> Option<&SharedCache> {
         let name = store.to_string();
         self.caches.iter().find(|cache| cache.store.to_string() == name)
@@ -193,6 +202,7 @@ impl SharedCaches {
             let names: Vec<_> = missing.iter().map(|index| DocumentName::Record(keys[*index])).collect();
             for (index, document) in missing.into_iter().zip(self.documents(cache, &names, cancel)) {
                 let record = document.and_then(|manifest| SharedRecord::read(&manifest, keys[index]));
+                lock(&cache.read).extend(record.is_some().then_some(keys[index]));
                 let record = record.or_else(|| self.inline(cache, keys[index], cancel));
                 let record = record.filter(|record| !lock(&cache.damaged).contains(&record.key));
                 found[index] = record.map(|record| (cache.store.clone(), record));
@@ -222,10 +232,15 @@ impl SharedCaches {
     /// Finds out of which ops the caches have results that a content key leads to.
     pub(crate) fn look_for_ops(&self, ops: &[OpDigest], cancel: &AtomicBool) {
         let names: Vec<_> = ops.iter().copied().map(DocumentName::Op).collect();
-        for cache in &self.caches {
+        for cache in self.with_links() {
             let found = self.documents(cache, &names, cancel).into_iter().zip(ops);
             lock(&self.ops).extend(found.filter_map(|(document, op)| document.map(|_| *op)));
         }
+    }
+
+    /// Those in which content keys lead to records. Where requests are counted, none do: it would take as many again.
+    fn with_links(&self) -> impl Iterator<Item = &SharedCache> {
+        self.caches.iter().filter(|cache| !cache.store.is_metered())
     }
 
     /// Whether a content key of this op may lead to something.
@@ -241,7 +256,7 @@ impl SharedCaches {
     ) -> Option<(RemoteStore, SharedRecord)> {
         let name = [DocumentName::Content(content_key)];
         let link = |cache| record::read_link(self.documents(cache, &name, cancel).pop()??.as_ref());
-        let keys: Vec<CacheKey> = self.caches.iter().filter_map(link).collect();
+        let keys: Vec<CacheKey> = self.with_links().filter_map(link).collect();
         let leads_back = |record: &SharedRecord| record.by_content.is_some_and(|by| by.key == content_key);
         self.lookup(&keys, cancel).into_iter().flatten().find(|(_, record)| leads_back(record))
     }

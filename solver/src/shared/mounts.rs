@@ -14,7 +14,7 @@ use rbuild_registry::{BlobUpload, RemoteStore};
 use super::record::{CREATED, STEP, artifact, used_at};
 use super::{DocumentName, ExportOptions, SharedCaches};
 use crate::cache_key::CacheKey;
-use crate::images::{EMPTY, EMPTY_TYPE, ImageError, Images, Watch, in_parallel, produced};
+use crate::images::{ImageError, Images, Watch, in_parallel, produced};
 use crate::local::cache_mount_key;
 
 const MOUNT_TYPE: &str = "application/vnd.rbuild.cache.mount.v1";
@@ -82,7 +82,7 @@ impl Images {
             known.extend(chunk_digest(layer).map(|digest| (digest, layer.clone())));
         }
         let (layers, exported) = self.push_chunks(produced(write), &mut known, options, watch)?;
-        self.push_bytes(options.to, EMPTY_TYPE.into(), EMPTY, watch)?;
+        self.push_config(options.to, watch)?;
         let mut manifest = artifact(MOUNT_TYPE, Default::default(), layers);
         manifest.annotations.insert(STEP.to_owned(), id.to_owned());
         manifest.annotations.insert(CREATED.to_owned(), options.now.to_string());

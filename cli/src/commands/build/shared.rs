@@ -61,7 +61,7 @@ impl Shared {
             to.retain(|spec| spec.place.is_here());
         }
         let client = Arc::new(app.impatient_client()?);
-        let store = |spec: &CacheSpec| shared_cache::open(&client, &spec.place);
+        let store = |spec: &CacheSpec| shared_cache::open(&client, spec);
         let opened = from.iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let (inline, to): (Vec<_>, Vec<_>) =
             to.into_iter().partition(|spec| spec.place == CachePlace::Inline);

@@ -40,7 +40,7 @@ const PARTS_AT_ONCE: usize = 4;
 const RETRIES: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a part may take to be sent: the HTTP client counts that as waiting for an answer. A slow line has some 70 kB a second.
-const PART_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const PART_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a download may break without having brought anything.
 const BREAKS_MAX: u32 = 3;
 
@@ -133,6 +133,11 @@ impl Bucket {
         Ok(Self { store, uploads, prefix: options.prefix.clone(), shown })
     }
 
+    /// A store whose objects have names of others' making, with one that has more patience.
+    pub(super) fn of(store: impl ObjectStore, uploads: impl ObjectStore, shown: String) -> Self {
+        Self { store: Arc::new(store), uploads: Arc::new(uploads), prefix: String::new(), shown }
+    }
+
     pub(super) fn path(&self, rest: &str) -> Path {
         Path::from(format!("{}{rest}", self.prefix))
     }
@@ -164,16 +169,21 @@ impl Bucket {
         if self.has_blob(digest).await? {
             return Ok(PushOutcome::AlreadyThere);
         }
-        let path = self.blob(digest);
-        let failed = self.failed("write", &path);
+        self.write(&self.blob(digest), upload, watch).await?;
+        Ok(PushOutcome::Uploaded)
+    }
+
+    /// Writes an object, which comes into being whole, and as its descriptor says.
+    pub(super) async fn write(&self, path: &Path, upload: &BlobUpload<'_>, watch: Watch<'_>) -> Result<()> {
+        let digest = upload.descriptor.digest;
+        let failed = self.failed("write", path);
         let mut source = Verified::new(upload)?;
         let first = source.next_part()?;
         if first.len() < PART_SIZE_BYTES {
             source.finish(digest)?;
-            self.uploads.put(&path, first.into()).await.map_err(failed)?;
-            return Ok(PushOutcome::Uploaded);
+            return self.uploads.put(path, first.into()).await.map(drop).map_err(failed);
         }
-        let parts = self.uploads.put_multipart(&path).await.map_err(&failed)?;
+        let parts = self.uploads.put_multipart(path).await.map_err(&failed)?;
         let mut writer = WriteMultipart::new_with_chunk_size(parts, PART_SIZE_BYTES);
         let mut part = first;
         // An object comes into being when its last part is announced, and that is done once all has been verified.
@@ -193,8 +203,7 @@ impl Bucket {
             writer.abort().await.ok();
             return Err(error);
         }
-        writer.finish().await.map_err(failed)?;
-        Ok(PushOutcome::Uploaded)
+        writer.finish().await.map(drop).map_err(failed)
     }
 
     pub(super) async fn fetch_blob(
@@ -203,12 +212,22 @@ impl Bucket {
         sink: &mut dyn Write,
         watch: Watch<'_>,
     ) -> Result<()> {
-        let path = self.blob(descriptor.digest);
+        self.read(&self.blob(descriptor.digest), descriptor, sink, watch).await
+    }
+
+    /// Writes an object to `sink`, however often it breaks off on the way.
+    pub(super) async fn read(
+        &self,
+        path: &Path,
+        descriptor: &Descriptor,
+        sink: &mut dyn Write,
+        watch: Watch<'_>,
+    ) -> Result<()> {
         let mut hasher = Hasher::default();
         let mut breaks = 0;
         while hasher.size_bytes() < descriptor.size_bytes {
             let before = hasher.size_bytes();
-            let attempt = self.fetch_rest(&path, descriptor, (&mut hasher, sink), watch).await;
+            let attempt = self.fetch_rest(path, descriptor, (&mut hasher, sink), watch).await;
             let Err(error) = attempt else { continue };
             breaks = if hasher.size_bytes() > before { 1 } else { breaks + 1 };
             if breaks > BREAKS_MAX || !matches!(error, Error::Object { .. }) || error.is_not_found() {
@@ -257,10 +276,14 @@ impl Bucket {
         Ok(())
     }
 
-    pub(super) async fn document(&self, name: &str, size_bytes_max: u64) -> Result<Option<Vec<u8>>> {
-        let path = self.document_path(name);
-        let failed = self.failed("read", &path);
-        let found = self.store.get(&path).await.map_err(&failed)?;
+    pub(super) async fn document(&self, name: &str, size_bytes_max: u64) -> Result<Vec<u8>> {
+        self.read_document(&self.document_path(name), size_bytes_max).await
+    }
+
+    /// A small object as it is.
+    pub(super) async fn read_document(&self, path: &Path, size_bytes_max: u64) -> Result<Vec<u8>> {
+        let failed = self.failed("read", path);
+        let found = self.store.get(path).await.map_err(&failed)?;
         let too_large = || Error::TooLarge {
             url: ShownUrl::object(format!("{path} of {}", self.shown)),
             limit_bytes: size_bytes_max,
@@ -273,7 +296,7 @@ impl Bucket {
                 return Err(too_large());
             }
         }
-        Ok(Some(document))
+        Ok(document)
     }
 
     pub(super) async fn put_document(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -315,8 +338,12 @@ impl<'a> Verified<'a> {
     }
 }
 
+pub(super) fn retry_config() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() }
+}
+
 fn build(options: &BucketOptions, http: HttpOptions) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let retry = retry_config();
     let bucket = &options.bucket;
     Ok(match &options.kind {
         BucketKind::S3 { region, endpoint, path_style, access_key_id, secret_access_key, session_token } => {

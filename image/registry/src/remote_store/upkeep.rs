@@ -8,7 +8,7 @@ use rbuild_image::Digest;
 
 use super::bucket::Bucket;
 use super::{Place, RemoteStore};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A blob as a listing tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +27,16 @@ impl RemoteStore {
     /// # Errors
     /// When the place does not tell.
     pub fn document_names(&self, cancel: &AtomicBool) -> Result<Vec<String>> {
-        match &self.place {
-            Place::Repository(reference) => match self.client.list_tags(reference, cancel) {
-                Err(error) if error.is_not_found() => Ok(Vec::new()),
-                tags => tags,
-            },
-            Place::Bucket(bucket) => self.client.block_on(cancel, bucket.document_names()),
-        }
+        self.run(cancel, async {
+            match &self.place {
+                Place::Repository(reference) => match self.session().list_tags(reference).await {
+                    Err(error) if error.is_not_found() => Ok(Vec::new()),
+                    tags => tags,
+                },
+                Place::Bucket(bucket) => bucket.document_names().await,
+                Place::Actions(_) => Err(self.unlisted()),
+            }
+        })
     }
 
     /// All blobs. `None` where nobody but the place itself may remove them: a registry collects its garbage.
@@ -43,7 +46,8 @@ impl RemoteStore {
     pub fn blobs(&self, cancel: &AtomicBool) -> Result<Option<Vec<ListedBlob>>> {
         match &self.place {
             Place::Repository(_) => Ok(None),
-            Place::Bucket(bucket) => self.client.block_on(cancel, bucket.blobs()).map(Some),
+            Place::Bucket(bucket) => self.run(cancel, bucket.blobs()).map(Some),
+            Place::Actions(_) => Err(self.unlisted()),
         }
     }
 
@@ -52,13 +56,15 @@ impl RemoteStore {
     /// # Errors
     /// When the place refuses, as registries do that were not told to allow it.
     pub fn remove_document(&self, name: &str, cancel: &AtomicBool) -> Result<()> {
-        match &self.place {
-            Place::Repository(reference) => {
-                let tagged = reference.with_tag(name);
-                self.client.block_on(cancel, self.client.session.delete_manifest(&tagged))
+        self.run(cancel, async {
+            match &self.place {
+                Place::Repository(reference) => {
+                    self.session().delete_manifest(&reference.with_tag(name)).await
+                }
+                Place::Bucket(bucket) => bucket.remove_document(name).await,
+                Place::Actions(_) => Err(self.unlisted()),
             }
-            Place::Bucket(bucket) => self.client.block_on(cancel, bucket.remove_document(name)),
-        }
+        })
     }
 
     /// Removes a blob of a place that lists its blobs; of another, nothing. One that is not there is gone already.
@@ -68,8 +74,13 @@ impl RemoteStore {
     pub fn remove_blob(&self, digest: Digest, cancel: &AtomicBool) -> Result<()> {
         match &self.place {
             Place::Repository(_) => Ok(()),
-            Place::Bucket(bucket) => self.client.block_on(cancel, bucket.remove_blob(digest)),
+            Place::Bucket(bucket) => self.run(cancel, bucket.remove_blob(digest)),
+            Place::Actions(_) => Err(self.unlisted()),
         }
+    }
+
+    fn unlisted(&self) -> Error {
+        Error::Unlisted { place: self.to_string() }
     }
 }
 

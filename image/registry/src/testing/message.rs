@@ -1,5 +1,6 @@
 //! HTTP/1.1 messages, as far as a test needs them: one request and one answer a connection.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,31 +45,54 @@ impl Request {
             path: words.next().unwrap_or_default(),
             ..Self::default()
         };
-        loop {
-            let line = line(stream)?;
-            let Some((name, value)) = line.split_once(':') else { break };
-            request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        request.body = request.read_body(stream)?;
+        request.headers = read_headers(stream)?;
+        request.body = read_body(stream, &request.headers, 0)?;
         Ok(request)
     }
 
-    fn read_body(&self, stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        if self.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let size = u64::from_str_radix(&line(stream)?, 16).unwrap_or(0);
-                stream.by_ref().take(size).read_to_end(&mut body)?;
-                line(stream)?;
-                if size == 0 {
-                    return Ok(body);
-                }
+    /// Sends it as it came, but for how its body is divided.
+    pub(super) fn send(&self, stream: &mut impl Write) -> io::Result<()> {
+        write!(stream, "{} {} HTTP/1.1\r\n", self.method, self.path)?;
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_of_connection(name)) {
+            write!(stream, "{name}: {value}\r\n")?;
+        }
+        write!(stream, "content-length: {}\r\nconnection: close\r\n\r\n", self.body.len())?;
+        stream.write_all(&self.body)
+    }
+}
+
+/// Names in lower case.
+fn read_headers(stream: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut headers = Vec::new();
+    loop {
+        let line = line(stream)?;
+        let Some((name, value)) = line.split_once(':') else { return Ok(headers) };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
+/// A body, which has `unsaid` bytes where no header says how many.
+fn read_body(stream: &mut impl BufRead, headers: &[(String, String)], unsaid: u64) -> io::Result<Vec<u8>> {
+    let header = |name| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let mut body = Vec::new();
+    if header("transfer-encoding") == Some("chunked") {
+        loop {
+            let size = u64::from_str_radix(&line(stream)?, 16).unwrap_or(0);
+            stream.by_ref().take(size).read_to_end(&mut body)?;
+            line(stream)?;
+            if size == 0 {
+                return Ok(body);
             }
         }
-        let size = self.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        stream.by_ref().take(size).read_to_end(&mut body)?;
-        Ok(body)
     }
+    let size = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(unsaid);
+    stream.by_ref().take(size).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+/// Whether a header is about the connection, or how the body is divided on it.
+fn is_of_connection(name: &str) -> bool {
+    matches!(name, "connection" | "content-length" | "transfer-encoding" | "keep-alive")
 }
 
 fn line(stream: &mut impl BufRead) -> io::Result<String> {
@@ -89,7 +113,7 @@ fn parameters(text: &str, name: &str) -> Vec<String> {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) headers: Vec<(Cow<'static, str>, String)>,
     pub(super) body: Vec<u8>,
 }
 
@@ -98,14 +122,31 @@ impl Answer {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(super) fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
     pub(super) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Reads what a server answered to a request of this method.
+    pub(super) fn read(stream: &mut impl BufRead, method: &str) -> io::Result<Self> {
+        let status = line(stream)?.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let headers = read_headers(stream)?;
+        let body = match (method, status) {
+            ("HEAD", _) => {
+                // Only its length is sent on.
+                let length = headers.iter().find(|(name, _)| name == "content-length");
+                vec![0; length.and_then(|(_, length)| length.parse().ok()).unwrap_or(0)]
+            }
+            (_, 204 | 304) => Vec::new(),
+            _ => read_body(stream, &headers, u64::MAX)?,
+        };
+        let headers = headers.into_iter().filter(|(name, _)| !is_of_connection(name));
+        Ok(headers.fold(Self::new(status).body(body), |answer, (name, value)| answer.header(name, value)))
     }
 
     /// An error in the form of the specification.
@@ -115,7 +156,8 @@ impl Answer {
 
     /// The part of the body that a `Range` asks for.
     pub(super) fn ranged(self, range: Option<&str>, fault: Option<&Fault>) -> Self {
-        let asked = range.filter(|_| !matches!(fault, Some(Fault::RangeIgnored)));
+        let is_whole = self.status == 200 && !matches!(fault, Some(Fault::RangeIgnored));
+        let asked = range.filter(|_| is_whole);
         let asked = asked.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
         let Some((start, last)) = asked.and_then(|(start, last)| Some((start.parse().ok()?, last))) else {
             return self;

@@ -1,30 +1,34 @@
-//! Servers in this process: a registry, which can be told to misbehave, and an object store.
+//! Servers in this process: a registry, GitHub's cache service, an object store, each of which can be told to misbehave.
 //!
 //! [`FakeRegistry`] listens on a port of the loopback interface, keeps repositories in memory, and speaks the
 //! distribution protocol, the token protocol and, below `/files/`, plain file serving: enough to pull, push and
-//! `ADD` against. A [`Fault`] is played for the next requests that fit its method and path. Every request is
+//! `ADD` against. It is a [`FaultyServer`]: a [`Fault`] is played for the next requests that fit its method and path. Every request is
 //! recorded, so that a test can say what should have gone over the wire.
 //!
-//! Threads and the standard library only: it shares no code with the client that it tests. [`S3Server`] is no fake, and a
+//! Threads and the standard library only: it shares no code with the client that it tests. [`S3Server`] is no fake, [`FaultyS3`] is one that
+//! misbehaves, and a
 //! [`Wire`] lies before any of them: it counts what goes over it, and breaks.
 
+mod actions;
 mod message;
 mod s3;
 mod serve;
+mod server;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rbuild_image::{Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Platform, Reference};
 
+pub use actions::FakeActions;
 pub use message::Request;
-pub use s3::S3Server;
+pub use s3::{FaultyS3, S3Server};
+pub use server::FaultyServer;
+use server::lock;
 pub use wire::{Moved, Wire};
 
 /// How the next fitting answer goes wrong.
@@ -89,14 +93,6 @@ pub struct ServedFile {
     pub last_modified: Option<String>,
 }
 
-#[derive(Debug)]
-struct Rule {
-    method: &'static str,
-    path_part: String,
-    times: usize,
-    fault: Fault,
-}
-
 #[derive(Debug, Default)]
 struct Repository {
     blobs: BTreeMap<String, Vec<u8>>,
@@ -116,8 +112,6 @@ struct State {
     repositories: BTreeMap<String, Repository>,
     uploads: HashMap<String, Vec<u8>>,
     files: HashMap<String, ServedFile>,
-    rules: Vec<Rule>,
-    requests: Vec<Request>,
     door: Door,
     tokens: HashMap<String, Token>,
     /// For names of uploads and tokens.
@@ -129,24 +123,21 @@ impl State {
         self.counter += 1;
         format!("{kind}-{}", self.counter)
     }
-
-    /// The fault for a request, if one is due.
-    fn due_fault(&mut self, request: &Request) -> Option<Fault> {
-        let fits = |rule: &&mut Rule| {
-            rule.times > 0 && rule.method == request.method && request.path.contains(&rule.path_part)
-        };
-        let rule = self.rules.iter_mut().find(fits)?;
-        rule.times -= 1;
-        Some(rule.fault.clone())
-    }
 }
 
 /// A registry in this process. Stops when dropped.
 #[derive(Debug)]
 pub struct FakeRegistry {
-    address: SocketAddr,
+    server: FaultyServer,
     state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
+}
+
+impl Deref for FakeRegistry {
+    type Target = FaultyServer;
+
+    fn deref(&self) -> &FaultyServer {
+        &self.server
+    }
 }
 
 impl FakeRegistry {
@@ -155,22 +146,11 @@ impl FakeRegistry {
     /// # Errors
     /// When there is no loopback interface to listen on.
     pub fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let (state, stop) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
-        let (served, stopped) = (Arc::clone(&state), Arc::clone(&stop));
-        thread::spawn(move || accept(&listener, &served, &stopped));
-        Ok(Self { address, state, stop })
-    }
-
-    /// `127.0.0.1:<port>`, its name in references.
-    pub fn name(&self) -> String {
-        self.address.to_string()
-    }
-
-    /// The address of a path.
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let state = Arc::<Mutex<State>>::default();
+        let served = Arc::clone(&state);
+        let server =
+            FaultyServer::start(move |request, host| serve::answer(&mut lock(&served), request, host))?;
+        Ok(Self { server, state })
     }
 
     /// A reference to something of this registry: `app:1`.
@@ -178,7 +158,7 @@ impl FakeRegistry {
     /// # Panics
     /// When `rest` cannot stand in a reference.
     pub fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.address).parse().expect("a test's reference is well-formed")
+        format!("{}/{rest}", self.name()).parse().expect("a test's reference is well-formed")
     }
 
     /// Puts a blob into a repository.
@@ -237,27 +217,6 @@ impl FakeRegistry {
         self.state().door = door;
     }
 
-    /// Plays a fault for the next `times` requests of this method whose path and query have this part.
-    pub fn plan(&self, method: &'static str, path_part: &str, times: usize, fault: Fault) {
-        self.state().rules.push(Rule { method, path_part: path_part.to_owned(), times, fault });
-    }
-
-    /// Plays no more faults.
-    pub fn forgive(&self) {
-        self.state().rules.clear();
-    }
-
-    /// All requests so far.
-    pub fn requests(&self) -> Vec<Request> {
-        self.state().requests.clone()
-    }
-
-    /// How many requests of this method had this part in their path and query.
-    pub fn count(&self, method: &str, path_part: &str) -> usize {
-        let fits = |request: &&Request| request.method == method && request.path.contains(path_part);
-        self.state().requests.iter().filter(fits).count()
-    }
-
     /// A blob, if the repository has it.
     pub fn blob(&self, repository: &str, digest: Digest) -> Option<Vec<u8>> {
         self.state().repositories.get(repository)?.blobs.get(&digest.to_string()).cloned()
@@ -273,28 +232,5 @@ impl FakeRegistry {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-}
-
-impl Drop for FakeRegistry {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        TcpStream::connect(self.address).ok();
-    }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, stop: &Arc<AtomicBool>) {
-    for stream in listener.incoming() {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let (state, stop) = (Arc::clone(state), Arc::clone(stop));
-        thread::spawn(move || serve::connection(stream, &state, &stop));
     }
 }

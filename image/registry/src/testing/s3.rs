@@ -1,7 +1,8 @@
 //! An object store in this process: the crate `s3s-fs`, which keeps objects in a directory, and checks signatures as Amazon does.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::path::Path;
 use std::thread;
 
@@ -13,6 +14,8 @@ use s3s_fs::FileSystem;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
+use super::message::{Answer, Request};
+use super::server::FaultyServer;
 use crate::{BucketKind, BucketOptions, Secret};
 
 /// The one bucket that it has.
@@ -98,5 +101,34 @@ async fn serve(listener: TcpListener, service: S3Service) -> io::Result<()> {
         let connection = http.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
         // A client that goes away is part of the tests.
         tokio::spawn(async move { connection.await.ok() });
+    }
+}
+
+/// A server before an S3 server that passes on what it is asked and what is answered, and plays faults. Stops when dropped.
+#[derive(Debug)]
+pub struct FaultyS3(FaultyServer);
+
+impl Deref for FaultyS3 {
+    type Target = FaultyServer;
+
+    fn deref(&self) -> &FaultyServer {
+        &self.0
+    }
+}
+
+impl FaultyS3 {
+    /// Starts one on a free port.
+    ///
+    /// # Errors
+    /// When there is no loopback interface to listen on.
+    pub fn before(server: &S3Server) -> io::Result<Self> {
+        let address = server.address;
+        let pass_on = move |request: &Request| {
+            let mut stream = TcpStream::connect(address)?;
+            request.send(&mut stream)?;
+            Answer::read(&mut BufReader::new(stream), &request.method)
+        };
+        let pass_on = move |request: &Request, _: &str| pass_on(request).unwrap_or_else(|_| Answer::new(502));
+        FaultyServer::start(pass_on).map(Self)
     }
 }

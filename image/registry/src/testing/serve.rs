@@ -1,61 +1,14 @@
 //! What the fake registry answers.
 
-use std::io::{self, BufReader};
-use std::net::TcpStream;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild_image::Digest;
 
 use super::message::{Answer, Request};
-use super::{Door, Fault, State, Token, lock};
+use super::{Door, State, Token};
 
-/// Serves one request.
-pub(super) fn connection(stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) {
-    // A client that goes away is part of the tests.
-    try_connection(stream, state, stop).ok();
-}
-
-fn try_connection(mut stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> io::Result<()> {
-    let mut request = Request::read(&mut BufReader::new(stream.try_clone()?))?;
-    let host = stream.local_addr()?.to_string();
-    let (fault, answer) = {
-        let mut state = lock(state);
-        state.requests.push(request.clone());
-        let fault = state.due_fault(&request);
-        if matches!(fault, Some(Fault::HalfLost)) {
-            request.body.truncate(request.body.len() / 2);
-        }
-        let answer = match &fault {
-            Some(Fault::Status(status, headers, body)) => {
-                Answer { headers: headers.clone(), ..Answer::new(*status).body(body.as_str()) }
-            }
-            Some(Fault::Redirect(to)) => Answer::new(307).header("Location", to),
-            fault => answer(&mut state, &request, &host).ranged(request.header("range"), fault.as_ref()),
-        };
-        (fault, answer)
-    };
-    let answer = match &fault {
-        Some(Fault::LostAnswer | Fault::HalfLost) => Answer::new(502),
-        Some(Fault::Headers(headers)) => {
-            headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value))
-        }
-        _ => answer,
-    };
-    if matches!(fault, Some(Fault::Silence)) {
-        while !stop.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        return Ok(());
-    }
-    answer.send(&mut stream, &request, (fault.as_ref(), stop))
-}
-
-fn answer(state: &mut State, request: &Request, host: &str) -> Answer {
+/// What it says to a request that came to this `host:port`.
+pub(super) fn answer(state: &mut State, request: &Request, host: &str) -> Answer {
     let path = request.path.split('?').next().unwrap_or_default();
     if path == "/token" {
         return token(state, request);
@@ -200,10 +153,9 @@ fn file(state: &State, request: &Request, name: &str) -> Answer {
     if same_tag("if-none-match") {
         return Answer::new(304);
     }
-    let mut answer = Answer::new(200).body(file.content.clone());
-    answer.headers.extend(file.etag.iter().map(|etag| ("ETag", etag.clone())));
-    answer.headers.extend(file.last_modified.iter().map(|date| ("Last-Modified", date.clone())));
-    answer
+    let answer = Answer::new(200).body(file.content.clone());
+    let answer = file.etag.iter().fold(answer, |answer, etag| answer.header("ETag", etag));
+    file.last_modified.iter().fold(answer, |answer, date| answer.header("Last-Modified", date))
 }
 
 fn json(value: &serde_json::Value) -> Answer {

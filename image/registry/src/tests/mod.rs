@@ -4,7 +4,7 @@ mod auth;
 mod http;
 mod pull;
 mod push;
-mod real;
+pub(crate) mod real;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -56,13 +56,13 @@ fn command(program: &str) -> Command {
 }
 
 /// What was started, or `None` and a line that says so; a failure where the tests must run.
-fn started<T>(result: io::Result<T>) -> Option<T> {
+pub(crate) fn started<T>(result: io::Result<T>) -> Option<T> {
     #[expect(clippy::disallowed_methods, reason = "the way to tell tests that they may not be skipped")]
     let required = std::env::var_os("RBUILD_TEST_REQUIRE_KERNEL").is_some_and(|value| value == "1");
     result
         .inspect_err(|error| {
             assert!(!required, "nothing to test against: {error}");
-            eprintln!("SKIPPED: `docker-registry` and `openssl` are needed to test against: {error}");
+            eprintln!("SKIPPED: there is nothing to test against: {error}");
         })
         .ok()
 }

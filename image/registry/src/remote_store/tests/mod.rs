@@ -1,30 +1,41 @@
+//! Places of all kinds: what holds for each, and what for one alone.
+
+mod actions;
+
 use std::io::{self, Read};
 
 use super::*;
-use crate::testing::{FakeRegistry, Fault, S3Server, Wire};
+use crate::testing::{FakeActions, FakeRegistry, Fault, S3Server, Wire};
 use crate::tests::{NEVER, client, content, registry, unwatched};
+use crate::{Anonymous, ClientOptions};
 
-/// A registry, a directory and an object store, and all three as places.
+/// A registry, a directory, an object store and GitHub's cache, and all of them as places.
 struct World {
     registry: FakeRegistry,
     directory: tempfile::TempDir,
     s3: S3Server,
+    actions: FakeActions,
 }
 
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let s3 = S3Server::start(&directory.path().join("s3")).unwrap();
-        Self { registry: registry(), directory, s3 }
+        Self { registry: registry(), directory, s3, actions: FakeActions::start().unwrap() }
     }
 
-    fn places(&self) -> [RemoteStore; 3] {
-        let client = Arc::new(client());
+    /// GitHub's cache comes last.
+    fn places(&self) -> [RemoteStore; 4] {
+        self.places_of(Arc::new(client()))
+    }
+
+    fn places_of(&self, client: Arc<Client>) -> [RemoteStore; 4] {
         let options = self.s3.options(&self.s3.name(), "team/");
         [
             RemoteStore::repository(Arc::clone(&client), self.registry.reference("cache")),
             RemoteStore::directory(Arc::clone(&client), &self.directory.path().join("place")).unwrap(),
-            RemoteStore::bucket(client, &options).unwrap(),
+            RemoteStore::bucket(Arc::clone(&client), &options).unwrap(),
+            RemoteStore::actions(client, actions::options(&self.actions)).unwrap(),
         ]
     }
 }
@@ -119,7 +130,7 @@ fn an_object_store_takes_nothing_without_a_name() {
 #[test]
 fn a_wrong_key_is_not_a_bucket_that_has_nothing() {
     let world = World::new();
-    let [_, _, right] = world.places();
+    let [_, _, right, _] = world.places();
     let wrong = |secret: &str| {
         let mut options = world.s3.options(&world.s3.name(), "team/");
         let BucketKind::S3 { secret_access_key, .. } = &mut options.kind else { panic!("S3") };
@@ -137,10 +148,10 @@ fn a_wrong_key_is_not_a_bucket_that_has_nothing() {
 #[test]
 fn what_is_there_is_listed_and_removed() {
     let world = World::new();
-    for place in world.places() {
+    for place in &world.places()[..3] {
         assert_eq!(place.document_names(&NEVER).unwrap(), [""; 0], "{place:?}");
         let blob = Descriptor::of(MediaType::OciLayer, &content(1000));
-        push(&place, &blob, &content(1000)).unwrap();
+        push(place, &blob, &content(1000)).unwrap();
         for number in 0..3 {
             place.put_document(&format!("key-{number}"), &manifest(number), &NEVER).unwrap();
         }
@@ -195,5 +206,67 @@ fn what_breaks_off_goes_on_and_leaves_nothing_half() {
         assert!(moved < 10_000_000, "{moved} bytes for what is fetched once, whatever breaks");
         wire.mend();
         place(&wire).remove_blob(blob.digest, &NEVER).unwrap();
+    }
+}
+
+/// As many as build machines a company has.
+const WRITERS: usize = 200;
+/// How many programs they are in; each has connections of its own.
+const CLIENTS: usize = 4;
+
+/// What a writer has to say of a key: of a length of its own, so that half of it and half of another's would show.
+fn said(writer: usize, name: &str) -> Vec<u8> {
+    let mut manifest = rbuild_image::Manifest::new(Descriptor::of(MediaType::OciConfig, b"{}"), Vec::new());
+    manifest.annotations.insert("name".to_owned(), name.to_owned());
+    manifest.annotations.insert("words".to_owned(), format!("{writer};").repeat(50 + 10 * writer));
+    manifest.to_bytes()
+}
+
+/// What a writer writes: what all do, what one in ten does, and its own.
+fn keys(writer: usize) -> [String; 3] {
+    ["all".to_owned(), format!("ten-{}", writer % 10), format!("own-{writer}")]
+}
+
+/// The layer of a key.
+fn layer(name: &str) -> (Descriptor, Vec<u8>) {
+    let bytes = name.repeat(300).into_bytes();
+    (Descriptor::of(MediaType::OciLayer, &bytes), bytes)
+}
+
+#[test]
+fn of_two_hundred_writers_none_loses_or_tears_what_another_wrote() {
+    let world = World::new();
+    // Two cores serve all of them, which takes a while.
+    let patient = || ClientOptions { read_timeout: Duration::from_secs(60), ..ClientOptions::default() };
+    let client = || Arc::new(Client::new(patient(), Arc::new(Anonymous)));
+    let clients: Vec<_> = (0..CLIENTS).map(|_| world.places_of(client())).collect();
+    for (kind, place) in world.places().iter().enumerate() {
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let place = &clients[writer % CLIENTS][kind];
+                scope.spawn(move || {
+                    for name in keys(writer) {
+                        let (layer, bytes) = layer(&name);
+                        push(place, &layer, &bytes).unwrap();
+                        place.put_document(&name, &said(writer, &name), &NEVER).unwrap();
+                    }
+                });
+            }
+        });
+        all_is_there(place);
+    }
+}
+
+/// Every key has what one of its writers said of it, and its layer.
+#[track_caller]
+fn all_is_there(place: &RemoteStore) {
+    let mut all: Vec<String> = (0..WRITERS).flat_map(keys).collect();
+    all.sort();
+    all.dedup();
+    for (name, document) in all.iter().zip(place.documents(&all, &NEVER).unwrap()) {
+        let document = document.unwrap_or_else(|| panic!("{place:?}: {name} is lost"));
+        let mut writers = (0..WRITERS).filter(|writer| keys(*writer).contains(name));
+        assert!(writers.any(|writer| said(writer, name) == document), "{place:?}: {name} is torn");
+        place.fetch_blob(&layer(name).0, &mut io::sink(), unwatched()).unwrap();
     }
 }
