@@ -6,16 +6,21 @@
 //!
 //! A large blob is fetched in ranges, several at a time over connections of their own, as many as other blobs leave free: a server,
 //! or the way to it, often gives one connection less than it has. The sink is given them in their order.
+//!
+//! What comes is read while the sink is written to: of what waits in the system, the server sends the end a second time.
 
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rbuild_image::{Descriptor, Digest, Hasher, Reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Url};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::session::{Session, Target};
 use crate::transport::{Answer, Call};
@@ -28,6 +33,8 @@ const THE_RANGE: &str = "the range that was asked for";
 pub const RANGES_MIN: u64 = 4;
 /// How many ranges of one blob are fetched at a time.
 const RANGES_AT_ONCE: usize = 4;
+/// How many pieces of a body, of some hundred kilobytes at most, wait for the sink.
+const CHUNKS_AHEAD: usize = 8;
 
 impl Session {
     pub(crate) async fn fetch_blob(
@@ -135,29 +142,47 @@ impl Session {
         expected_bytes: u64,
     ) -> Result<Vec<u8>> {
         let call = || ranged(Call::new(Method::GET, url.clone()), &range, expected_bytes);
-        let mut answer = self.request(target, &[200, 206], call).await?;
-        let cut = || Error::Cut { url: ShownUrl::of(url), received_bytes: range.start };
+        let answer = self.request(target, &[200, 206], call).await?;
         if answer.status().as_u16() == 200 {
             // It serves no ranges any more: the next attempt finds out.
-            return Err(cut());
+            return Err(Error::Cut { url: ShownUrl::of(url), received_bytes: range.start });
         }
         if answer.text(&CONTENT_RANGE).and_then(range_start) != Some(range.start) {
             return Err(Error::Protocol { url: ShownUrl::of(url), missing: THE_RANGE });
         }
-        let limit_bytes = range.end - range.start;
-        let mut part = Vec::with_capacity(usize::try_from(limit_bytes).unwrap_or(0));
-        let mut pace = answer.pace();
-        while let Some(chunk) = answer.chunk().await? {
-            part.extend_from_slice(&chunk);
-            if part.len() as u64 > limit_bytes {
-                return Err(Error::TooLarge { url: ShownUrl::of(url), limit_bytes });
-            }
-            if pace.is_too_slow(chunk.len() as u64) {
-                return Err(Error::Stalled { url: ShownUrl::of(url), received_bytes: range.start });
-            }
-        }
-        if part.len() as u64 == limit_bytes { Ok(part) } else { Err(cut()) }
+        let mut reading = JoinSet::new();
+        reading.spawn(whole(answer, range, ShownUrl::of(url)));
+        reading.join_next().await.and_then(Result::ok).unwrap_or(Err(Error::Cancelled))
     }
+}
+
+/// Reads a body on while what came of it is written.
+async fn read_ahead(mut answer: Answer, sender: mpsc::Sender<Result<Bytes>>) {
+    while let Some(chunk) = answer.chunk().await.transpose() {
+        let is_last = chunk.is_err();
+        // A receiver that is gone wants no more.
+        if sender.send(chunk).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// The body of an answer that is this range.
+async fn whole(mut answer: Answer, range: Range<u64>, url: ShownUrl) -> Result<Vec<u8>> {
+    let limit_bytes = range.end - range.start;
+    let mut part = Vec::with_capacity(usize::try_from(limit_bytes).unwrap_or(0));
+    let mut pace = answer.pace();
+    while let Some(chunk) = answer.chunk().await? {
+        part.extend_from_slice(&chunk);
+        if part.len() as u64 > limit_bytes {
+            return Err(Error::TooLarge { url, limit_bytes });
+        }
+        if pace.is_too_slow(chunk.len() as u64) {
+            return Err(Error::Stalled { url, received_bytes: range.start });
+        }
+    }
+    let is_whole = part.len() as u64 == limit_bytes;
+    if is_whole { Ok(part) } else { Err(Error::Cut { url, received_bytes: range.start }) }
 }
 
 fn blob_url(target: &Target, descriptor: &Descriptor) -> Result<Url> {
@@ -215,11 +240,15 @@ impl<'a> Received<'a> {
     }
 
     /// Passes on what is new in a `200` or `206`, to the end of its body. Gives the size of the whole, if the server says it.
-    pub(crate) async fn take(&mut self, mut answer: Answer) -> Result<Option<u64>> {
+    pub(crate) async fn take(&mut self, answer: Answer) -> Result<Option<u64>> {
         let mut skip = self.overlap(&answer)?;
         let total = answer.text(&CONTENT_RANGE).and_then(range_total);
         let mut pace = answer.pace();
-        while let Some(chunk) = answer.chunk().await? {
+        let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let mut reading = JoinSet::new();
+        reading.spawn(read_ahead(answer, sender));
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk?;
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             let fresh = &chunk[usize::try_from(known).unwrap_or(chunk.len())..];

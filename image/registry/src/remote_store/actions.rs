@@ -26,7 +26,6 @@ use object_store::{ClientOptions as HttpOptions, azure::MicrosoftAzureBuilder};
 use rbuild_image::{Descriptor, Digest, MediaType};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, PART_TIMEOUT, retry_config};
@@ -230,14 +229,14 @@ impl Actions {
             }
             number = number.saturating_add(1 + chance(NUMBERS_AMONG << attempt));
         }
-        Err(self.refused(format!("all names like `{name}` were given away")))
+        Err(self.refused(&format!("all names like `{name}` were given away")))
     }
 
     /// The address to write an entry to; `None` where its name was given away.
     async fn create(&self, session: &Session, key: &str) -> Result<Option<String>> {
         match self.ask(session, "CreateCacheEntry", &self.question(key)).await {
             Ok(answer) if answer.ok => Ok(Some(answer.signed_upload_url)),
-            Ok(answer) if !answer.message.is_empty() => Err(self.refused(clean(&answer.message))),
+            Ok(answer) if !answer.message.is_empty() => Err(self.refused(&answer.message)),
             Err(error) if error.status() != Some(409) => Err(error),
             Ok(_) | Err(_) => Ok(None),
         }
@@ -255,10 +254,11 @@ impl Actions {
         let size_bytes = Some(upload.descriptor.size_bytes.to_string());
         let question = Question { size_bytes, ..self.question(&entry.key) };
         let answer = self.ask(session, "FinalizeCacheEntryUpload", &question).await?;
-        if answer.ok { Ok(()) } else { Err(self.refused(clean(&answer.message))) }
+        if answer.ok { Ok(()) } else { Err(self.refused(&answer.message)) }
     }
 
-    fn refused(&self, reason: String) -> Error {
+    fn refused(&self, reason: &str) -> Error {
+        let reason = if reason.is_empty() { "it does not say why".to_owned() } else { clean(reason) };
         Error::Refused { place: self.to_string(), reason }
     }
 
@@ -283,7 +283,9 @@ impl Actions {
             let answer = session.transport.send(call).await?.expect(&[200]).await?;
             read_document(answer, &ShownUrl::of(&url), ANSWER_SIZE_BYTES_MAX).await
         };
-        parse(&session.transport.retry(attempt).await?, &url)
+        let body = session.transport.retry(attempt).await?;
+        let missing = "an answer of the cache service";
+        serde_json::from_slice(&body).map_err(|_| Error::Protocol { url: ShownUrl::of(&url), missing })
     }
 
     /// What is at a signed address, as the one object of a store.
@@ -313,11 +315,6 @@ impl Actions {
         };
         Ok((Bucket::of(store(read)?, store(write)?, self.to_string()), path))
     }
-}
-
-fn parse<A: DeserializeOwned>(body: &[u8], url: &Url) -> Result<A> {
-    let missing = "an answer of the cache service";
-    serde_json::from_slice(body).map_err(|_| Error::Protocol { url: ShownUrl::of(url), missing })
 }
 
 /// A number that nobody else is likely to choose.
