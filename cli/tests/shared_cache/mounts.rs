@@ -1,7 +1,8 @@
 //! Cache mounts that travel with a shared cache.
 
-use super::{Caches, another, machine};
-use rbuild_registry::testing::Wire;
+use rbuild_registry::testing::{S3Server, Wire};
+
+use super::{another, machine};
 
 /// Some 12 MB that do not shrink, in files of which `number` is one.
 fn dockerfile(base: &str, number: usize) -> String {
@@ -15,10 +16,10 @@ fn dockerfile(base: &str, number: usize) -> String {
 #[test]
 fn a_changed_cache_mount_costs_its_difference() {
     let Some((mut test, context, base)) = machine() else { return };
-    let Some(caches) = Caches::start(&test) else { return };
+    let s3 = S3Server::start(&test.path("s3")).unwrap();
     let base = format!("{}/base", base.name());
-    let wire = Wire::to(&caches.s3.name()).unwrap();
-    let cache = caches.s3.cache(&wire.name(), "team") + ",mounts=pip";
+    let wire = Wire::to(&s3.name()).unwrap();
+    let cache = s3.cache(&wire.name(), "team") + ",mounts=pip";
     let mut seen = String::new();
     for (number, least, most) in [(0, 12_000_000, 20_000_000), (1, 100, 3_000_000)] {
         context.dockerfile(&dockerfile(&base, number));
@@ -39,7 +40,7 @@ fn a_changed_cache_mount_costs_its_difference() {
     test.build(&context, &["-t", "app", "--cache-from", &cache]).succeeds();
     assert_ne!(test.run("app", "cat /sum"), seen);
     let listed =
-        test.rbuild(&["cache", "ls", "--from", &caches.s3.cache(&wire.name(), "team")]).outcome().succeeds();
+        test.rbuild(&["cache", "ls", "--from", &s3.cache(&wire.name(), "team")]).outcome().succeeds();
     assert!(listed.stdout.lines().any(|line| line.ends_with("pip")), "{}", listed.stdout);
 }
 

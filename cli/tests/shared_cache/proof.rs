@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rbuild_image::KeyHasher;
 use rbuild_registry::testing::{FakeRegistry, S3Server, Wire};
 
-use super::{Caches, another, machine};
+use super::{another, machine};
 use crate::common::{Context, TestEnvironment, say};
 use crate::registry::Registry;
 
@@ -96,9 +96,9 @@ const CHECK: &str = "sha256sum -c /one.sum /two.sum >/dev/null && cat /last";
 #[test]
 fn a_cached_push_from_a_fresh_machine_moves_no_layer() {
     let Some((mut test, _, base)) = machine() else { return };
-    let Some(caches) = Caches::start(&test) else { return };
+    let Some(registry) = Registry::start(&test) else { return };
     let context = large(&test, &base);
-    let wire = Wire::to(&caches.registry.host).unwrap();
+    let wire = Wire::to(&registry.host).unwrap();
     let (cache, name) =
         (format!("type=registry,ref={}/cache", wire.name()), format!("{}/app:1", wire.name()));
     test.build(&context, &["-t", &name, "--push", "--cache-to", &format!("{cache},mode=max")]).succeeds();
