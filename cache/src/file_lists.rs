@@ -32,18 +32,17 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_file_list(&self, digest: &[u8; 32], list: impl FnOnce() -> Vec<u8>) -> Result<()> {
+    pub fn keep_file_list(&self, digest: &[u8; 32], list: &[u8]) -> Result<()> {
         let path = self.file_list(digest);
         if path.exists() {
             return Ok(());
         }
-        let list = list();
         let directory = self.0.layout.directory("file-lists");
         let key_path = directory.join(format!("{KEY_PREFIX}{}", usize::BITS - list.len().leading_zeros()));
-        if let Some(bytes) = self.difference(&list, &key_path).at("compress", &path)? {
+        if let Some(bytes) = self.difference(list, &key_path).at("compress", &path)? {
             return Ok(write_whole(&path, &bytes)?);
         }
-        write_whole(&path, &zstd::encode_all(list.as_slice(), ZSTD_LEVEL).at("compress", &path)?)?;
+        write_whole(&path, &zstd::encode_all(list, ZSTD_LEVEL).at("compress", &path)?)?;
         Ok(write_whole(&key_path, digest)?)
     }
 
@@ -55,6 +54,11 @@ impl Store {
         let frame = difference::encode(list, &key)?;
         let is_little = frame.len() <= list.len() / DIFFERENCE_PART;
         Ok(is_little.then(|| [MAGIC.as_slice(), &digest, &frame].concat()))
+    }
+
+    /// Whether there is a list for a digest.
+    pub fn has_file_list(&self, digest: &[u8; 32]) -> bool {
+        self.file_list(digest).exists()
     }
 
     /// The list for a digest, if it is there.
@@ -156,8 +160,10 @@ mod tests {
     fn a_list_stays_as_long_as_a_result_names_it() {
         let store = TestStore::new();
         let (digest, key) = ([7; 32], CacheKey([1; 32]));
-        store.keep_file_list(&digest, || b"list".to_vec()).unwrap();
-        store.keep_file_list(&digest, || panic!("a list is made once")).unwrap();
+        assert!(!store.has_file_list(&digest));
+        store.keep_file_list(&digest, b"list").unwrap();
+        store.keep_file_list(&digest, b"not the list: it is made once").unwrap();
+        assert!(store.has_file_list(&digest));
         store.records().insert(&NewRecord { key, file_lists: &[digest], ..NewRecord::default() }).unwrap();
         let read = || store.read_file_list(&digest).unwrap();
         store.prune(&[]).unwrap();
@@ -177,7 +183,7 @@ mod tests {
         let changed = [&list(0)[..4000], b"changed!", &list(0)[4008..]].concat();
         let lists = [(1, list(0)), (2, changed), (3, list(9000))];
         for (digest, list) in &lists {
-            store.keep_file_list(&[*digest; 32], || list.clone()).unwrap();
+            store.keep_file_list(&[*digest; 32], list).unwrap();
         }
         let size = |digest: u8| std::fs::metadata(store.file_list(&[digest; 32])).unwrap().len();
         assert!(size(1) > 7000 && size(2) < 200 && size(3) > 7000);

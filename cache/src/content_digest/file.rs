@@ -22,7 +22,7 @@ use crate::root_dir::xattr::{self, Xattrs};
 use crate::snapshot::{KnownDirectory, KnownLayers};
 
 /// How many files of a directory make a unit of work.
-const GROUP_FILES: usize = 64;
+const GROUP_FILES: usize = 256;
 
 /// The buffer through which contents are read; each thread of the pool has one.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -111,10 +111,11 @@ pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> 
         .par_iter()
         .map(|(index, files)| look_at_group(walk, &walk.dirs[*index], files, layers))
         .collect::<Result<_, _>>()?;
-    let mut in_dirs: Vec<Vec<Looked>> =
-        walk.dirs.iter().map(|dir| Vec::with_capacity(dir.listing.files.len())).collect();
+    let mut in_dirs: Vec<Vec<Looked>> = walk.dirs.iter().map(|_| Vec::new()).collect();
     for ((index, _), group) in groups.iter().zip(looked) {
-        in_dirs[*index].extend(group);
+        let dir = &mut in_dirs[*index];
+        // Most directories are one group.
+        if dir.is_empty() { *dir = group } else { dir.extend(group) }
     }
     let tops = tops.par_iter().map(|top| look_at_top(walk, top)).collect::<Result<_, _>>()?;
     Ok(AllLooked { in_dirs, tops })
@@ -265,8 +266,9 @@ fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered>
         News::Some => Fingerprint::of(&file.stat).is_settled(now_ns),
         News::Unfit => false,
     };
-    let unseen =
-        listing.remembered.iter().filter(|file| listing.passed_over.binary_search(&file.name).is_ok());
+    let is_passed_over =
+        |file: &&Remembered| listing.passed_over.binary_search_by(|(name, _)| name.cmp(&file.name)).is_ok();
+    let unseen = listing.remembered.iter().filter(is_passed_over);
     let kept = looked.iter().filter(|file| file.news == News::None).count() + unseen.clone().count();
     let is_new = looked.iter().any(|file| file.news == News::Some && is_fit(file));
     if !is_new && kept == listing.remembered.len() {

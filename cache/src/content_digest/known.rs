@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
 
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 
 use super::file::Looked;
 use super::stat_cache::{DirectoryId, Fingerprint, Remembered, StatCache, decode};
+use super::walk::Listing;
 use super::{Blake3, Seen, TreeOwner};
 
 /// What is known of a build context.
@@ -31,9 +32,9 @@ pub struct KnownFiles<'a>(Files<'a>);
 
 #[derive(Debug)]
 enum Files<'a> {
-    /// Sorted by name.
+    /// What was listed, and what the files that count are.
     Seen {
-        names: &'a [OsString],
+        listing: &'a Listing,
         looked: &'a [Looked],
     },
     Remembered(Vec<Remembered>),
@@ -67,16 +68,25 @@ impl<'a> KnownFiles<'a> {
         Self(Files::Remembered(Vec::new()))
     }
 
-    /// What was seen, sorted by name.
-    pub(super) const fn seen(names: &'a [OsString], looked: &'a [Looked]) -> Self {
-        Self(Files::Seen { names, looked })
+    /// What was seen.
+    pub(super) const fn seen(listing: &'a Listing, looked: &'a [Looked]) -> Self {
+        Self(Files::Seen { listing, looked })
+    }
+
+    /// What is in the directory, and what it is, if that was seen by this build.
+    pub fn names(&self) -> Option<Vec<(OsString, FileType)>> {
+        let Files::Seen { listing, looked } = &self.0 else { return None };
+        let kind = |file: &Looked| FileType::from_raw_mode(file.stat.st_mode);
+        let files = listing.files.iter().zip(*looked).map(|(name, file)| (name.as_os_str(), kind(file)));
+        Some(files.chain(listing.others()).map(|(name, kind)| (name.to_owned(), kind)).collect())
     }
 
     /// What is known of the file of this name.
     pub fn file(&self, name: &OsStr) -> Option<KnownFile<'_>> {
         let file = match &self.0 {
-            Files::Seen { names, looked } => {
-                File::Seen(&looked[names.binary_search_by(|known| known.as_os_str().cmp(name)).ok()?])
+            Files::Seen { listing, looked } => {
+                let at = listing.files.binary_search_by(|known| known.as_os_str().cmp(name)).ok()?;
+                File::Seen(&looked[at])
             }
             Files::Remembered(files) => {
                 let at = files.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok()?;

@@ -33,7 +33,7 @@ use thiserror::Error;
 
 pub use self::known::{KnownContext, KnownFile, KnownFiles};
 pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
-pub use self::seen::Seen;
+pub use self::seen::{Seen, SeenGroup};
 pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
 pub use self::tree::content_of;
 pub(crate) use self::tree::digest_of_tree;
@@ -169,11 +169,9 @@ pub struct TreeDigest {
     pub read_bytes: u64,
 }
 
-/// A file that counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What counts of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeEntry {
-    /// [`Selected::name`] and the path below it.
-    pub path: PathBuf,
     /// Its type.
     pub kind: FileType,
     /// Permission bits.

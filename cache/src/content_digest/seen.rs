@@ -1,6 +1,7 @@
 //! What a digest was made of, file by file: for those who want to know what differs, or look at the same files next.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
@@ -20,6 +21,17 @@ pub struct Seen {
     tops: Vec<SeenTop>,
     /// Which of the directories each is.
     places: HashMap<DirectoryId, usize>,
+}
+
+/// What counts of a directory: itself, perhaps, and the files in it that are no directories.
+#[derive(Debug)]
+pub struct SeenGroup<'a> {
+    /// [`Selected::name`] and the path below it.
+    pub path: PathBuf,
+    /// What is at that path, if it counts.
+    pub own: Option<TreeEntry>,
+    /// By name, sorted.
+    pub files: Vec<(&'a OsStr, TreeEntry)>,
 }
 
 /// A selected path, with what its entries' paths begin with.
@@ -59,33 +71,30 @@ impl Seen {
         let Dir { listing, .. } = &self.dirs[at];
         let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);
         let is_same = times(stat) == times(&listing.stat);
-        is_same.then(|| KnownFiles::seen(&listing.files, &self.looked.in_dirs[at]))
+        is_same.then(|| KnownFiles::seen(listing, &self.looked.in_dirs[at]))
     }
 
-    /// Every file that counts.
-    pub fn entries(&self) -> Vec<TreeEntry> {
-        let mut entries = Vec::new();
-        let counted = self.counted();
-        let labels = self.labels();
-        for (index, dir) in self.dirs.iter().enumerate().filter(|(index, _)| counted[*index]) {
-            let path = labels[index].join(&dir.below);
-            for (name, file) in dir.listing.files.iter().zip(&self.looked.in_dirs[index]) {
-                entries.push(file_entry(path.join(name), file));
+    /// Every file that counts, by directory.
+    pub fn groups(&self) -> impl Iterator<Item = SeenGroup<'_>> {
+        let (counted, labels) = (self.counted(), self.labels());
+        let dirs = self.dirs.iter().zip(&self.looked.in_dirs).enumerate();
+        let inner = dirs.filter(move |(index, _)| counted[*index]).map(move |(index, (dir, looked))| {
+            let files = dir.listing.files.iter().zip(looked);
+            SeenGroup {
+                path: labels[index].join(&dir.below),
+                own: dir.parent.map(|_| self.directory_entry(dir)),
+                files: files.map(|(name, file)| (name.as_os_str(), file_entry(file))).collect(),
             }
-            if dir.parent.is_some() {
-                entries.push(self.directory_entry(path, dir));
-            }
-        }
-        for (SeenTop { top, name, contents_only }, looked) in self.tops.iter().zip(&self.looked.tops) {
-            match (top, looked) {
-                (Top::Directory(index), _) if !contents_only => {
-                    entries.push(self.directory_entry(name.clone(), &self.dirs[*index]));
-                }
-                (Top::File(_), Some(file)) => entries.push(file_entry(name.clone(), file)),
-                _ => {}
-            }
-        }
-        entries
+        });
+        let tops = self.tops.iter().zip(&self.looked.tops).filter_map(|(top, looked)| {
+            let own = match (&top.top, looked) {
+                (Top::Directory(index), _) if !top.contents_only => self.directory_entry(&self.dirs[*index]),
+                (Top::File(_), Some(file)) => file_entry(file),
+                _ => return None,
+            };
+            Some(SeenGroup { path: top.name.clone(), own: Some(own), files: Vec::new() })
+        });
+        inner.chain(tops)
     }
 
     /// Which directories count.
@@ -117,18 +126,18 @@ impl Seen {
         labels
     }
 
-    fn directory_entry(&self, path: PathBuf, dir: &Dir) -> TreeEntry {
+    fn directory_entry(&self, dir: &Dir) -> TreeEntry {
         let substance = Substance { content: None, xattrs: dir.listing.xattrs };
-        entry(path, Facts::of(&dir.listing.stat, self.owner), substance)
+        entry(Facts::of(&dir.listing.stat, self.owner), substance)
     }
 }
 
-fn file_entry(path: PathBuf, file: &Looked) -> TreeEntry {
-    entry(path, file.facts, file.substance)
+fn file_entry(file: &Looked) -> TreeEntry {
+    entry(file.facts, file.substance)
 }
 
-fn entry(path: PathBuf, facts: Facts, substance: Substance) -> TreeEntry {
+fn entry(facts: Facts, substance: Substance) -> TreeEntry {
     let Facts { kind, mode, uid, gid, size_bytes, device } = facts;
     let Substance { content, xattrs } = substance;
-    TreeEntry { path, kind, mode, uid, gid, size_bytes, device, content, xattrs }
+    TreeEntry { kind, mode, uid, gid, size_bytes, device, content, xattrs }
 }

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -186,6 +187,17 @@ fn a_selection_cannot_leave_its_root() {
     }
 }
 
+/// What was seen, by path.
+fn entries(seen: &Seen) -> Vec<(PathBuf, TreeEntry)> {
+    let all = seen.groups().flat_map(|SeenGroup { path, own, files }| {
+        let files = files.into_iter().map(|(name, entry)| (path.join(name), entry)).collect::<Vec<_>>();
+        own.map(|entry| (path, entry)).into_iter().chain(files)
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
 #[test]
 fn filters_choose() {
     let dir = tree();
@@ -204,8 +216,7 @@ fn filters_choose() {
     let root = RootDir::open(dir.path()).unwrap();
     let wanted = options(&pool, TreeOwner::Zero);
     let (digest, seen) = look_at_tree(&root, &[selected], &wanted).unwrap();
-    let mut paths: Vec<_> = seen.entries().into_iter().map(|entry| entry.path).collect();
-    paths.sort();
+    let paths: Vec<_> = entries(&seen).into_iter().map(|(path, _)| path).collect();
     assert_eq!(paths, ["README", "src", "src/deep", "src/deep/data"].map(PathBuf::from));
     assert_eq!((digest.files, digest.size_bytes), (4, 11));
     assert!(!asked.lock().unwrap().iter().any(|(path, _)| path == Path::new("src/deep/data")));
@@ -217,16 +228,43 @@ fn filters_choose() {
 }
 
 #[test]
+fn what_was_seen_of_a_directory_is_all_that_is_in_it() {
+    let dir = tree();
+    let choose = |path: &Path, _: bool| match path.to_str().unwrap() {
+        "src" => Verdict::Take,
+        "src/main.rs" => Verdict::Skip,
+        _ => Verdict::SkipTree,
+    };
+    let selected = Selected { filter: Some(&choose), ..Selected::tree(Path::new("")) };
+    let root = RootDir::open(dir.path()).unwrap();
+    let (_, seen) = look_at_tree(&root, &[selected], &options(&pool(), TreeOwner::Zero)).unwrap();
+    for path in ["", "src"] {
+        let fd = root.open_dir(Path::new(path)).unwrap();
+        let stat = rustix::fs::fstat(&fd).unwrap();
+        let sorted = |mut names: Vec<(OsString, FileType)>| {
+            names.sort_by(|a, b| a.0.cmp(&b.0));
+            names
+        };
+        let listed = sorted(crate::root_dir::list(fd.as_fd()).unwrap());
+        assert_eq!(sorted(seen.directory(&stat).unwrap().names().unwrap()), listed, "in `{path}`");
+        fs::write(dir.path().join(path).join("new"), "").unwrap();
+        let stat = rustix::fs::fstat(&fd).unwrap();
+        assert!(seen.directory(&stat).is_none(), "a directory that has changed was not seen");
+    }
+}
+
+#[test]
 fn entries_tell_what_was_digested() {
     let dir = tree();
     let pool = pool();
     let wanted = options(&pool, TreeOwner::Zero);
     let selected = [Selected { name: Path::new("top"), ..Selected::tree(Path::new("src")) }];
-    let mut entries =
-        look_at_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap().1.entries();
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
-    assert_eq!(paths, ["top", "top/deep", "top/deep/data", "top/main.rs"]);
+    let (_, seen) = look_at_tree(&RootDir::open(dir.path()).unwrap(), &selected, &wanted).unwrap();
+    let (paths, entries): (Vec<_>, Vec<_>) = entries(&seen).into_iter().unzip();
+    assert_eq!(
+        paths.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
+        ["top", "top/deep", "top/deep/data", "top/main.rs"]
+    );
     let data = &entries[2];
     assert_eq!((data.kind, data.uid, data.size_bytes), (FileType::RegularFile, 0, 4));
     assert_eq!(data.content, Some(*blake3::hash(b"data").as_bytes()));

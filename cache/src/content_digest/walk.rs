@@ -41,20 +41,24 @@ pub(super) struct Dir {
 }
 
 /// What was found in a directory.
+#[derive(Debug)]
 pub(super) struct Listing {
     pub(super) stat: Stat,
     pub(super) xattrs: Option<Blake3>,
     pub(super) opaque: bool,
     /// Names that count and are no directories, sorted.
     pub(super) files: Vec<OsString>,
-    /// Names that count or hold something that may, sorted.
+    /// Names of directories that count or hold something that may, sorted.
     subdirs: Vec<Subdir>,
+    /// Names of directories that do not.
+    skipped: Vec<OsString>,
     /// What is remembered of its files, sorted by name.
     pub(super) remembered: Vec<Remembered>,
-    /// Names that do not count now and are remembered all the same.
-    pub(super) passed_over: Vec<OsString>,
+    /// Names of what is no directory, does not count now and is remembered all the same; sorted.
+    pub(super) passed_over: Vec<(OsString, FileType)>,
 }
 
+#[derive(Debug)]
 struct Subdir {
     name: OsString,
     verdict: Verdict,
@@ -127,11 +131,9 @@ impl Walk<'_> {
     fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
         let listings: Result<Vec<Listing>, Error> = tasks.par_iter().map(|task| self.listing(task)).collect();
         let mut next = Vec::new();
-        for (task, mut listing) in tasks.into_iter().zip(listings?) {
+        for (task, listing) in tasks.into_iter().zip(listings?) {
             let here = self.dirs.len();
-            for subdir in std::mem::take(&mut listing.subdirs) {
-                next.push(task.child(here, &subdir));
-            }
+            next.extend(listing.subdirs.iter().map(|subdir| task.child(here, subdir)));
             let Task { path, below, parent, wanted, .. } = task;
             self.dirs.push(Dir { path, below, parent, wanted, listing });
         }
@@ -157,8 +159,8 @@ impl Walk<'_> {
         let id = DirectoryId::of(&stat);
         let row = self.options.memory.and_then(|memory| memory.cache.get(id));
         let remembered = row.and_then(|row| decode(&row, self.options.owner)).unwrap_or_default();
-        let (files, subdirs, passed_over) = (Vec::new(), Vec::new(), Vec::new());
-        let mut listing = Listing { stat, xattrs, opaque, files, subdirs, remembered, passed_over };
+        let (files, subdirs, skipped, passed_over) = Default::default();
+        let mut listing = Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, passed_over };
         let mut names = list(dir.as_fd()).at("list", path)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (name, kind) in names {
@@ -172,11 +174,18 @@ impl Walk<'_> {
 impl Listing {
     fn add(&mut self, name: OsString, kind: FileType, verdict: Verdict) {
         match (kind, verdict) {
-            (FileType::Directory, Verdict::SkipTree) => {}
+            (FileType::Directory, Verdict::SkipTree) => self.skipped.push(name),
             (FileType::Directory, verdict) => self.subdirs.push(Subdir { name, verdict }),
             (_, Verdict::Take | Verdict::TakeTree) => self.files.push(name),
-            (_, Verdict::Skip | Verdict::SkipTree) => self.passed_over.push(name),
+            (_, Verdict::Skip | Verdict::SkipTree) => self.passed_over.push((name, kind)),
         }
+    }
+
+    /// All names but those of files that count, and what they are.
+    pub(super) fn others(&self) -> impl Iterator<Item = (&OsStr, FileType)> {
+        let directories = self.subdirs.iter().map(|subdir| &subdir.name).chain(&self.skipped);
+        let directories = directories.map(|name| (name.as_os_str(), FileType::Directory));
+        directories.chain(self.passed_over.iter().map(|(name, kind)| (name.as_os_str(), *kind)))
     }
 }
 

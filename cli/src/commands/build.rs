@@ -137,15 +137,15 @@ fn build(
     let definition = definition(&lowered, settings.attestations.scans(&lowered, &resolver)?)?;
     let executor = Executor::new(ExecutorOptions::default())
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-    let pool = app.pool()?;
     recorder.define(&definition);
     let history = History { project: project(settings, input), build: recorder.build().cloned() };
     let shared = Shared::open(app, settings)?;
     let worker = LocalWorkerOptions {
         shared: Arc::clone(&shared.from),
+        makes_images: output::makes_images(settings, &lowered),
         ..worker_options(app, settings, &input.trees, remote.pins(), history)
     };
-    let worker = LocalWorker::new(images, &executor, pool, worker);
+    let worker = LocalWorker::new(images, &executor, app.pool()?, worker);
     let options = SolveOptions { jobs: settings.jobs, entitlements: settings.steps.entitlements };
     let names = output::names(settings);
     let result_need = if shared.is_inline { Need::Files } else { need(settings, &lowered, images, &names) };
@@ -162,6 +162,7 @@ fn build(
         }
         failure::without_network(blame.solve(*error), worker.network_lack(), settings)
     })?;
+    worker.finish();
     let found = solved.outputs.split_off(lowered.len());
     let empty = || Tree::Here(Snapshot::empty());
     let trees = solved.outputs.iter().map(|output| output.clone().unwrap_or_else(empty));
@@ -182,8 +183,7 @@ fn build(
     // The result is out; what later builds find it by under other inputs is still to be noted. Without it they run more.
     drop(record_content_keys(&definition, &worker, &solved.unkeyed, cancel));
     let warnings = warnings + &shared.export(app, &finished, blame.progress, cancel);
-    let network = failure::network_warning(worker.network_lack(), settings);
-    Ok(warnings + &network)
+    Ok(warnings + &failure::network_warning(worker.network_lack(), settings))
 }
 
 /// The graph of the results, and then of their scans.
@@ -245,6 +245,7 @@ fn worker_options(
     LocalWorkerOptions {
         keep_failed: settings.shell_on_error,
         shared: Default::default(),
+        makes_images: false,
         history,
         contexts: trees.contexts.clone(),
         layouts: trees.layouts.clone(),

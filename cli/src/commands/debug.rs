@@ -34,6 +34,7 @@ pub(crate) fn run(app: &App, args: &DebugArgs) -> Result<u8, Failure> {
         .map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
     let contexts = found.document.contexts.iter();
     let options = LocalWorkerOptions {
+        makes_images: false,
         shared: Default::default(),
         contexts: contexts
             .map(|(name, path)| (name.clone(), LocalContext::directory(path.clone())))

@@ -136,6 +136,14 @@ impl Definition {
     pub fn targets(&self) -> &[Option<Edge>] {
         &self.targets
     }
+
+    /// An output, and all that it lies on, down to what lies on nothing.
+    pub fn stack(&self, top: Edge) -> impl Iterator<Item = Edge> {
+        std::iter::successors(Some(top), |edge| {
+            let vertex = self.vertex(edge.vertex);
+            vertex.inputs.get(vertex.op.base(edge.output)?.index()).copied()
+        })
+    }
 }
 
 fn check(id: VertexId, vertex: &Vertex) -> Result<(), DefinitionError> {
@@ -181,7 +189,7 @@ fn check(id: VertexId, vertex: &Vertex) -> Result<(), DefinitionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LocalSource, MergeOp, Meta, SourceOp};
+    use crate::{FileAction, FileOp, FileStep, LocalSource, MergeOp, Meta, OutputIndex, RmAction, SourceOp};
 
     fn vertex(op: Op, inputs: &[u32]) -> Vertex {
         let inputs = inputs.iter().map(|id| VertexId(*id).into()).collect();
@@ -228,5 +236,32 @@ mod tests {
         assert_eq!(joined.vertices(), [source(), on("linux/amd64"), on("linux/arm64")]);
         let of_vertex = |id: u32| Some(VertexId(id).into());
         assert_eq!(joined.targets(), [of_vertex(1), None, of_vertex(2), None, of_vertex(1), None]);
+    }
+
+    #[test]
+    fn an_output_lies_on_what_it_was_made_of() {
+        let rm = |base: FileInput, output: Option<u32>| FileStep {
+            base,
+            action: FileAction::Rm(RmAction {
+                path: "/".to_owned(),
+                allow_not_found: true,
+                allow_wildcard: false,
+            }),
+            output: output.map(OutputIndex),
+        };
+        let steps = vec![
+            rm(FileInput::Input(InputIndex(1)), None),
+            rm(FileInput::Step(0), Some(0)),
+            rm(FileInput::Scratch, Some(1)),
+        ];
+        let file = vertex(Op::File(FileOp { steps }), &[0, 1]);
+        let vertices = vec![source(), merge(0, &[0]), file, merge(0, &[2])];
+        let definition = Definition::new(vertices, Vec::new()).unwrap();
+        let stack = |id: u32, output: u32| {
+            let top = Edge { vertex: VertexId(id), output: OutputIndex(output) };
+            definition.stack(top).map(|edge| edge.vertex.0).collect::<Vec<_>>()
+        };
+        assert_eq!(stack(3, 0), [3, 2, 1, 0]);
+        assert_eq!(stack(2, 1), [2], "the second output was begun with nothing");
     }
 }

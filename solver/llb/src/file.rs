@@ -11,6 +11,20 @@ pub struct FileOp {
     pub steps: Vec<FileStep>,
 }
 
+impl FileOp {
+    /// See [`Op::base`](crate::Op::base).
+    pub(crate) fn base(&self, output: OutputIndex) -> Option<InputIndex> {
+        let mut step = self.steps.iter().find(|step| step.output == Some(output))?;
+        loop {
+            match step.base {
+                FileInput::Scratch => return None,
+                FileInput::Input(input) => return Some(input),
+                FileInput::Step(earlier) => step = self.steps.get(earlier as usize)?,
+            }
+        }
+    }
+}
+
 /// One action, what it works on, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStep {

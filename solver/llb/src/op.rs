@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileOp, InputIndex, Mount, SourceOp};
+use crate::{FileOp, InputIndex, Mount, OutputIndex, SourceOp};
 
 /// What a vertex does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,18 @@ pub enum Op {
     Merge(MergeOp),
     /// Takes what one tree has over another.
     Diff(DiffOp),
+}
+
+impl Op {
+    /// The input on top of whose layers an output lies; `None` where it lies on nothing.
+    pub fn base(&self, output: OutputIndex) -> Option<InputIndex> {
+        match self {
+            Self::Exec(exec) => exec.mounts.iter().find(|mount| mount.output == Some(output))?.input,
+            Self::File(file) => file.base(output),
+            Self::Merge(merge) => merge.inputs.first().copied().flatten(),
+            Self::Source(_) | Self::Diff(_) => None,
+        }
+    }
 }
 
 /// Runs a process in a container.

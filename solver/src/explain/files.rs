@@ -1,5 +1,7 @@
 //! Lists of files, kept beside content digests, and what differs between two.
 
+use std::cmp::Ordering;
+
 use rbuild_cache::root_dir::FileType;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +14,7 @@ const DIGEST_BYTES: usize = 8;
 type Short = [u8; DIGEST_BYTES];
 
 /// A file that counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileEntry {
     /// Its type, permission bits and size.
     kind: u8,
@@ -22,9 +24,9 @@ pub struct FileEntry {
     attributes: Option<Short>,
 }
 
-/// The files that a step is given, sorted by path.
+/// The files that a step is given, sorted by path: as the bytes that are kept, of which each entry is taken when it is looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileList(Vec<(String, FileEntry)>);
+pub struct FileList(Vec<u8>);
 
 /// How the files of a step changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +131,13 @@ impl FromIterator<(String, FileEntry)> for FileList {
         let mut files: Vec<_> = entries.into_iter().collect();
         files.sort_by(|a, b| a.0.cmp(&b.0));
         files.dedup_by(|a, b| a.0 == b.0);
-        Self(files)
+        let mut bytes = Vec::new();
+        for (path, entry) in &files {
+            bytes.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend(path.as_bytes());
+            entry.encode(&mut bytes);
+        }
+        Self(bytes)
     }
 }
 
@@ -137,51 +145,57 @@ impl FileList {
     /// What differs from an earlier list.
     pub fn changes_since(&self, before: &Self) -> FileChanges {
         let mut changes = FileChanges::default();
-        let (mut old, mut new) = (&before.0[..], &self.0[..]);
+        let (mut old, mut new) = (before.entries().peekable(), self.entries().peekable());
         loop {
-            match (old.first(), new.first()) {
-                (Some((path, _)), head) if head.is_none_or(|(new, _)| path < new) => {
-                    changes.removed.push(|| path.clone());
-                    old = &old[1..];
+            let order = match (old.peek(), new.peek()) {
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return changes,
+            };
+            let was = old.next_if(|_| order.is_le());
+            let is = new.next_if(|_| order.is_ge());
+            match (was, is) {
+                (Some((_, was)), Some((path, is))) if is != was => {
+                    let what = || is.changes_since(&was);
+                    changes.changed.push(|| FileChange { path: path.to_owned(), what: what() });
                 }
-                (head, Some((path, _))) if head.is_none_or(|(old, _)| path < old) => {
-                    changes.added.push(|| path.clone());
-                    new = &new[1..];
-                }
-                (Some((_, was)), Some((path, is))) => {
-                    if is != was {
-                        let change = || FileChange { path: path.clone(), what: is.changes_since(was) };
-                        changes.changed.push(change);
-                    }
-                    (old, new) = (&old[1..], &new[1..]);
-                }
-                _ => return changes,
+                (Some((path, _)), None) => changes.removed.push(|| path.to_owned()),
+                (None, Some((path, _))) => changes.added.push(|| path.to_owned()),
+                _ => {}
             }
         }
     }
 
+    fn entries(&self) -> impl Iterator<Item = (&str, FileEntry)> {
+        let mut bytes = &self.0[..];
+        // Nothing was taken in that does not end in an entry.
+        std::iter::from_fn(move || next_entry(&mut bytes))
+    }
+
     /// As bytes, to be kept.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (path, entry) in &self.0 {
-            bytes.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
-            bytes.extend(path.as_bytes());
-            entry.encode(&mut bytes);
-        }
-        bytes
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// From bytes that were kept; `None` when they are damaged.
-    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let mut files = Vec::new();
-        while !bytes.is_empty() {
-            let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
-            let (path, rest) = bytes.split_at_checked(length)?;
-            bytes = rest;
-            files.push((str::from_utf8(path).ok()?.to_owned(), FileEntry::decode(&mut bytes)?));
+    pub fn decode(bytes: Vec<u8>) -> Option<Self> {
+        let (mut rest, mut last) = (&bytes[..], None);
+        while !rest.is_empty() {
+            let (path, _) = next_entry(&mut rest)?;
+            if last.replace(path).is_some_and(|last| last >= path) {
+                return None;
+            }
         }
-        files.is_sorted_by(|a, b| a.0 < b.0).then_some(Self(files))
+        Some(Self(bytes))
     }
+}
+
+fn next_entry<'b>(bytes: &mut &'b [u8]) -> Option<(&'b str, FileEntry)> {
+    let length = u32::from_le_bytes(take(bytes)?) as usize;
+    let (path, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((str::from_utf8(path).ok()?, FileEntry::decode(bytes)?))
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {

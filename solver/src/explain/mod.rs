@@ -20,7 +20,7 @@ mod op;
 mod words;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_image::Platform;
 use rbuild_llb::{Meta, Op, SourceOp, Vertex, without_credentials};
@@ -148,12 +148,15 @@ pub trait Memory {
     /// What a key was made of.
     fn recorded(&self, key: CacheKey) -> Option<Recorded>;
     /// The files behind the content digest of a local source.
-    fn files(&self, digest: ContentDigest) -> Option<FileList>;
+    fn files(&self, digest: ContentDigest) -> Option<Arc<FileList>>;
 }
 
 /// Finds causes. Keeps those of pairs of inputs: in a chain of steps, each is asked about the one before.
 #[derive(Debug, Default)]
-pub struct Explainer(Mutex<HashMap<(CacheKey, CacheKey), Cause>>);
+pub struct Explainer {
+    steps: Mutex<HashMap<(CacheKey, CacheKey), Cause>>,
+    files: Mutex<HashMap<(ContentDigest, ContentDigest), FileChanges>>,
+}
 
 impl Explainer {
     /// Why a step that was not found by its key has to run.
@@ -172,7 +175,7 @@ impl Explainer {
             }
             let cause = match (now_input, before_input) {
                 (Contribution::Content(now), Contribution::Content(before)) => {
-                    Some(Cause::Files(changes(memory, *now, *before)))
+                    Some(Cause::Files(self.changes(memory, *now, *before)))
                 }
                 (Contribution::Identity(_), Contribution::Identity(_)) => Some(op::source(now, before)),
                 (Contribution::Definition { key: now, .. }, Contribution::Definition { key: before, .. })
@@ -189,7 +192,7 @@ impl Explainer {
     }
 
     fn earlier(&self, memory: &impl Memory, now: CacheKey, before: CacheKey) -> Cause {
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cause) = known().get(&(now, before)) {
             return cause.clone();
         }
@@ -207,12 +210,18 @@ impl Explainer {
         known().insert((now, before), cause.clone());
         cause
     }
-}
 
-fn changes(memory: &impl Memory, now: ContentDigest, before: ContentDigest) -> FileChanges {
-    match (memory.files(now), memory.files(before)) {
-        (Some(now), Some(before)) => now.changes_since(&before),
-        _ => FileChanges::default(),
+    fn changes(&self, memory: &impl Memory, now: ContentDigest, before: ContentDigest) -> FileChanges {
+        let known = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changes) = known().get(&(now, before)) {
+            return changes.clone();
+        }
+        let changes = match (memory.files(now), memory.files(before)) {
+            (Some(now), Some(before)) => now.changes_since(&before),
+            _ => FileChanges::default(),
+        };
+        known().insert((now, before), changes.clone());
+        changes
     }
 }
 

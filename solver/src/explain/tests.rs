@@ -1,6 +1,8 @@
 //! One cause a row: a change to a step, and what is said of it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rbuild_cache::content_digest::TreeEntry;
 use rbuild_cache::root_dir::FileType;
@@ -21,6 +23,7 @@ struct Fake {
     nearest: Option<Recorded>,
     recorded: HashMap<CacheKey, Recorded>,
     files: HashMap<[u8; 32], FileList>,
+    files_asked: Cell<usize>,
 }
 
 impl Memory for Fake {
@@ -32,8 +35,9 @@ impl Memory for Fake {
         self.recorded.get(&key).cloned()
     }
 
-    fn files(&self, digest: ContentDigest) -> Option<FileList> {
-        self.files.get(&digest.0).cloned()
+    fn files(&self, digest: ContentDigest) -> Option<Arc<FileList>> {
+        self.files_asked.set(self.files_asked.get() + 1);
+        self.files.get(&digest.0).cloned().map(Arc::new)
     }
 }
 
@@ -158,7 +162,6 @@ fn every_field_of_a_copy_is_told() {
 
 fn entry(mode: u32, content: u8) -> FileEntry {
     FileEntry::new(&TreeEntry {
-        path: "".into(),
         kind: FileType::RegularFile,
         mode,
         uid: 0,
@@ -173,7 +176,7 @@ fn entry(mode: u32, content: u8) -> FileEntry {
 fn list(files: &[(&str, u32, u8)]) -> FileList {
     let of = |(path, mode, content): &(&str, u32, u8)| ((*path).to_owned(), entry(*mode, *content));
     let list: FileList = files.iter().map(of).collect();
-    assert_eq!(FileList::decode(&list.encode()), Some(list.clone()));
+    assert_eq!(FileList::decode(list.as_bytes().to_vec()), Some(list.clone()));
     list
 }
 
@@ -190,6 +193,9 @@ fn files_are_told_by_what_became_of_them() {
         ..Fake::default()
     };
     let said = |memory: &Fake| words(&Explainer::default().causes(memory, "", &of(2)));
+    let explainer = Explainer::default();
+    let twice = [(); 2].map(|()| words(&explainer.causes(&memory, "", &of(2))));
+    assert_eq!((twice[0] == twice[1], memory.files_asked.get()), (true, 2), "two lists are compared once");
     assert_eq!(
         said(&memory),
         "2 files changed: run.sh (mode 0644 -> 0755), src/a.c (content); 1 added: new; 1 removed: old"
@@ -201,6 +207,18 @@ fn files_are_told_by_what_became_of_them() {
     let changes = list(&many).changes_since(&FileList::default());
     assert_eq!((changes.added.count, changes.added.named.len()), (30, 20));
     assert!(changes.to_string().ends_with(", 19, …"), "{changes}");
+}
+
+#[test]
+fn a_damaged_list_is_none() {
+    let bytes = list(&[("a", 0o644, 1), ("b", 0o644, 1)]).as_bytes().to_vec();
+    let half = bytes.len() / 2;
+    let rows =
+        [bytes[..half - 1].to_vec(), [&bytes[half..], &bytes[..half]].concat(), [&bytes[..half]; 2].concat()];
+    assert_eq!(rows.map(FileList::decode), [None, None, None], "cut off; not sorted; twice");
+    let mut spoiled = bytes;
+    spoiled[4] = 0xff;
+    assert_eq!(FileList::decode(spoiled), None, "no path");
 }
 
 fn source(source: SourceOp, identity: u8) -> Recipe {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use rbuild_cache::Snapshot;
 use rbuild_cache::content_digest::{
-    DigestOptions, KnownContext, Memory, Seen, Selected, TreeOwner, Verdict, look_at_tree,
+    DigestOptions, KnownContext, Memory, Seen, SeenGroup, Selected, TreeOwner, Verdict, look_at_tree,
 };
 use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::{CopySelection, Patterns};
@@ -83,8 +83,7 @@ impl LocalWorker<'_> {
         }
         let digest = hasher.finish();
         if source.kind == SourceKind::Context {
-            // Without it, a later build cannot say which files changed.
-            drop(self.store().keep_file_list(&digest, || file_list(&looks).encode()));
+            self.keep_file_list(digest, || file_list(&looks));
             self.remember_seen(looks);
         }
         Ok(ContentDigest(digest))
@@ -152,9 +151,17 @@ struct Look {
 }
 
 fn file_list(looks: &[Look]) -> FileList {
-    let entries =
-        looks.iter().flat_map(|look| look.seen.entries().into_iter().map(move |entry| (look, entry)));
-    entries.map(|(look, entry)| (look.shown(&entry.path), FileEntry::new(&entry))).collect()
+    let groups = looks.iter().flat_map(|look| look.seen.groups().map(move |group| (look, group)));
+    groups.flat_map(|(look, group)| entries(look, group)).collect()
+}
+
+fn entries(look: &Look, group: SeenGroup<'_>) -> impl Iterator<Item = (String, FileEntry)> {
+    let path = look.shown(&group.path);
+    let inside = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let files =
+        group.files.into_iter().map(move |(name, file)| (inside.clone() + &name.to_string_lossy(), file));
+    let all = group.own.map(|own| (path, own)).into_iter().chain(files);
+    all.map(|(path, entry)| (path, FileEntry::new(&entry)))
 }
 
 impl Look {

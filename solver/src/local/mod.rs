@@ -8,8 +8,10 @@
 //! * `exec`: a process on an active snapshot, and `mounts`, what it sees; `ssh_relay` is its way to an agent;
 //! * `file`: copies and the like;
 //! * `merge`, `diff`: stacks of layers;
+//! * `aside`: what no step waits for;
 //! * `shared`: what other machines made, fetched when a step is given it.
 
+mod aside;
 mod content;
 mod diff;
 mod error;
@@ -24,7 +26,7 @@ mod shell;
 mod source;
 mod ssh_relay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -39,6 +41,7 @@ use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
+use aside::Aside;
 pub use error::{StepEnd, StepError, WorkerError};
 pub use exec::StepLimits;
 pub use mounts::{cache_mount_key, make_stubs};
@@ -49,7 +52,7 @@ pub use source::{GitError, GitOptions, HttpError, Pins};
 use crate::build::MissReason;
 use crate::cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdentity};
 use crate::cache_map::Selection;
-use crate::explain::{Cause, Explainer, FirstCause, Recipe};
+use crate::explain::{Cause, Explainer, FileList, FirstCause, Recipe};
 use crate::images::Images;
 use crate::secrets::Secrets;
 use crate::shared::{SharedCaches, Tree};
@@ -87,6 +90,8 @@ pub struct LocalWorkerOptions {
     pub git: GitOptions,
     /// Whether the file system of a step that fails is kept, for [`LocalWorker::shell`].
     pub keep_failed: bool,
+    /// Whether results become images, with layers as they are: these are described while the build goes on.
+    pub makes_images: bool,
     /// Under what the build is remembered.
     pub history: History,
     /// What other machines made.
@@ -133,6 +138,9 @@ impl LocalContext {
     }
 }
 
+/// Lists of files, by the digest of all of them.
+type FileLists = Mutex<HashMap<[u8; 32], Arc<FileList>>>;
+
 /// Runs the steps of a build on this machine.
 #[derive(Debug)]
 pub struct LocalWorker<'a> {
@@ -143,6 +151,9 @@ pub struct LocalWorker<'a> {
     explainer: Explainer,
     /// What was seen of contexts lately, for keys.
     seen: Mutex<Vec<Arc<Seen>>>,
+    /// The lists of files that are being kept.
+    file_lists: FileLists,
+    aside: Aside,
 }
 
 impl<'a> LocalWorker<'a> {
@@ -153,7 +164,8 @@ impl<'a> LocalWorker<'a> {
         pool: &'a ThreadPool,
         options: LocalWorkerOptions,
     ) -> Self {
-        Self { images, executor, pool, options, explainer: Explainer::default(), seen: Mutex::default() }
+        let (explainer, seen, file_lists, aside) = Default::default();
+        Self { images, executor, pool, options, explainer, seen, file_lists, aside }
     }
 
     /// Why steps that wanted a network of their own had none.
@@ -335,6 +347,7 @@ impl Worker for LocalWorker<'_> {
             origin: origin.as_ref(),
             is_source: matches!(vertex.op, Op::Source(_)),
         })?;
+        self.describe_ahead(record.vertex, &outputs);
         Ok(())
     }
 
@@ -361,7 +374,8 @@ impl Worker for LocalWorker<'_> {
             MissReason::IgnoreCache => vec![Cause::NoCache],
             MissReason::InputIgnoredCache { input } => vec![ignored_cache(vertex, input)],
             MissReason::NoRecord | MissReason::InputsChanged => {
-                let memory = recipe::Recipes { store: self.store(), project: &self.options.history.project };
+                let (store, project) = (self.store(), &self.options.history.project);
+                let memory = recipe::Recipes { store, project, file_lists: &self.file_lists };
                 let recipe = Recipe::of(vertex.vertex(), trace);
                 self.explainer.causes(&memory, &vertex.vertex().meta.name, &recipe)
             }

@@ -1,9 +1,11 @@
 //! What keys were made of, as it is kept in the store.
 
+use std::sync::{Arc, PoisonError};
+
 use rbuild_cache::{Likeness, RecordedTrace, Store};
 use rbuild_llb::{Op, Vertex};
 
-use super::stored;
+use super::{FileLists, stored};
 use crate::cache_key::{CacheKey, ContentDigest, KeyTrace};
 use crate::explain::{FileList, Memory, Recipe, Recorded};
 
@@ -16,6 +18,7 @@ pub(super) fn encode(vertex: &Vertex, trace: &KeyTrace) -> Vec<u8> {
 pub(super) struct Recipes<'a> {
     pub(super) store: &'a Store,
     pub(super) project: &'a str,
+    pub(super) file_lists: &'a FileLists,
 }
 
 impl Memory for Recipes<'_> {
@@ -35,8 +38,11 @@ impl Memory for Recipes<'_> {
         decode(self.store.records().trace(stored(key)).ok()??)
     }
 
-    fn files(&self, digest: ContentDigest) -> Option<FileList> {
-        FileList::decode(&self.store.read_file_list(&digest.0).ok()??)
+    fn files(&self, digest: ContentDigest) -> Option<Arc<FileList>> {
+        let of_this_build =
+            self.file_lists.lock().unwrap_or_else(PoisonError::into_inner).get(&digest.0).cloned();
+        let kept = || FileList::decode(self.store.read_file_list(&digest.0).ok()??).map(Arc::new);
+        of_this_build.or_else(kept)
     }
 }
 

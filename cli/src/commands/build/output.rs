@@ -89,9 +89,8 @@ pub(crate) fn write(
 ) -> Result<(), Failure> {
     let images = app.images()?;
     let names = names(settings);
-    let in_store = !names.is_empty() || settings.quiet || settings.iidfile.is_some() || wants_image(settings);
-    let needs_image = in_store || settings.metadata_file.is_some() || settings.outputs.iter().any(is_archive);
-    let target = if needs_image {
+    let in_store = is_kept(settings);
+    let target = if needs_image(settings) {
         Some(task(progress, "exporting to image", || target(app, settings, built))?)
     } else {
         None
@@ -114,6 +113,25 @@ pub(crate) fn write(
     target.map_or(Ok(()), |target| report(settings, built, &target, warnings))
 }
 
+/// Whether the store keeps an image.
+fn is_kept(settings: &Settings) -> bool {
+    let is_asked_for = |output: &OutputSpec| matches!(output, OutputSpec::Image { .. });
+    !names(settings).is_empty()
+        || settings.quiet
+        || settings.iidfile.is_some()
+        || settings.outputs.iter().any(is_asked_for)
+}
+
+fn needs_image(settings: &Settings) -> bool {
+    is_kept(settings) || settings.metadata_file.is_some() || settings.outputs.iter().any(is_archive)
+}
+
+/// Whether the layers that steps make are those of images.
+pub(super) fn makes_images(settings: &Settings, lowered: &[Lowered]) -> bool {
+    let is_dated = lowered.iter().any(|lowered| epoch(settings, lowered).is_some());
+    needs_image(settings) && !settings.squash && !(is_dated && settings.rewrites_timestamps())
+}
+
 /// All names of the result.
 pub(super) fn names(settings: &Settings) -> Vec<Reference> {
     let more = settings.outputs.iter().flat_map(|output| match output {
@@ -121,10 +139,6 @@ pub(super) fn names(settings: &Settings) -> Vec<Reference> {
         _ => &[],
     });
     settings.names.iter().chain(more).cloned().collect()
-}
-
-fn wants_image(settings: &Settings) -> bool {
-    settings.outputs.iter().any(|output| matches!(output, OutputSpec::Image { .. }))
 }
 
 const fn is_archive(output: &OutputSpec) -> bool {
@@ -156,7 +170,7 @@ fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, F
     let Built { lowered, tree, inline_cache, .. } = built;
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
-    let epoch = epoch(settings, built);
+    let epoch = epoch(settings, lowered);
     let layers_kept = built.layers_inherited();
     let clamp = epoch.map(|mtime_max| MtimeClamp { layers_kept, mtime_max });
     let clamp = clamp.filter(|_| settings.rewrites_timestamps());
@@ -175,8 +189,8 @@ fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, F
 }
 
 /// `SOURCE_DATE_EPOCH`, wherever it was set.
-fn epoch(settings: &Settings, built: &Built) -> Option<i64> {
-    settings.source_date_epoch.or(built.lowered.source_date_epoch)
+fn epoch(settings: &Settings, lowered: &Lowered) -> Option<i64> {
+    settings.source_date_epoch.or(lowered.source_date_epoch)
 }
 
 /// Sends the result to the registry of each of its names.
@@ -217,7 +231,7 @@ fn write_one(
     };
     let with_trees = |write: &dyn Fn(Trees<'_>) -> Result<(), Failure>| {
         let directories = directories(images, built)?;
-        write(Trees { trees: &directories, mtime: epoch(settings, &built[0]) })
+        write(Trees { trees: &directories, mtime: epoch(settings, &built[0].lowered) })
     };
     match output {
         OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(()),

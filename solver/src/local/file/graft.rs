@@ -177,8 +177,9 @@ impl Planner<'_> {
             Some(context) => context.files(&fstat(&dir).at("read the attributes of", &task.path)?),
             None => KnownFiles::none(),
         };
+        let names = known.names().map_or_else(|| list(dir.as_fd()), Ok).at("list", &task.path)?;
         let (mut found, open) = (Vec::new(), OpenDir { path: &task.path, fd: dir.as_fd(), known });
-        for (name, kind) in list(dir.as_fd()).at("list", &task.path)? {
+        for (name, kind) in names {
             let (taken, level) = if kind.is_dir() {
                 match self.filter.decide(&task.level, &task.path, &name) {
                     Decision::Prune => continue,
