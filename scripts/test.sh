@@ -4,7 +4,7 @@
 #
 #   scripts/test.sh
 #
-# As root it installs what the tests need from Debian's packages and makes the user `rbuild-test` with ranges of
+# As root it installs what the tests need from Debian's packages and npm's, and makes the user `rbuild-test` with ranges of
 # subordinate ids. As another user it says what is missing. Ends with one line of totals.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -6,11 +6,14 @@
 //   node client.mjs read KEY VERSION FILE          the entry that begins so, into this file
 //
 // Prints the id or the key of the entry; fails where there is none.
+import { webcrypto } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+// Debian 12's node, 18, has this under its own name only.
+globalThis.crypto ??= webcrypto;
 // Where `npm install --global` puts things: beside node, or where Debian's npm does. To ask npm takes half a second.
 const roots = [resolve(process.execPath, '../../lib/node_modules'), '/usr/local/lib/node_modules'];
 const cache = `${roots.find((root) => existsSync(`${root}/@actions/cache`)) ?? roots[0]}/@actions/cache/lib/`;
