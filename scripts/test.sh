@@ -4,6 +4,8 @@
 #
 #   scripts/test.sh
 #
+# RBUILD_TEST_ALL_FORMS=1 runs all of conformance with layers as deltas, and it and the crashes with layers as directories, too.
+#
 # As root it installs what the tests need from Debian's packages and npm's, and makes the user `rbuild-test` with ranges of
 # subordinate ids. As another user it says what is missing. Ends with one line of totals.
 set -euo pipefail
@@ -20,9 +22,11 @@ single_tests=(conformance:: archives:: disk_commands:: images_command:: build_co
 tree_tests=(conformance:: crash::fail_points crash::full_disk crash::kills crash::many crash::damage::a_log archives::
     build_command::caching build_command::contexts build_command::squash build_command::storage build_command::trees
     registry::)
-# What builds more than once: what differs is told from the time before.
-delta_tests=(crash:: build_command::caching build_command::contexts build_command::deltas build_command::squash
-    build_command::storage)
+# What builds more than once: what differs is told from the time before. Each case of conformance is built with other files before.
+delta_tests=(crash:: conformance::stages conformance::workdir build_command::caching build_command::contexts
+    build_command::deltas build_command::squash build_command::storage)
+all_forms=${RBUILD_TEST_ALL_FORMS:-}
+[[ -z $all_forms ]] || delta_tests+=(conformance::)
 
 export RBUILD_TEST_REQUIRE_KERNEL=1
 export INSTA_UPDATE=no
@@ -171,6 +175,10 @@ if ((EUID == 0)); then
     run_tests_in_form tree "${tree_tests[@]}" 2>&1 | tee -a "$log" || status=1
     say "tests with layers as deltas"
     run_tests_in_form delta "${delta_tests[@]}" 2>&1 | tee -a "$log" || status=1
+    if [[ -n $all_forms ]]; then
+        say "tests with layers as directories"
+        run_tests_in_form directory conformance:: crash:: 2>&1 | tee -a "$log" || status=1
+    fi
     make_test_user
     say "tests as $test_user"
     run_tests_rootless "$test_user" 2>&1 | tee -a "$log" || status=1

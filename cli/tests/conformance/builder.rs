@@ -117,7 +117,8 @@ impl Builders {
         let changed: Vec<Changed> =
             directories(context).iter().filter_map(|path| Changed::in_directory(path)).collect();
         self.rbuild(context, arguments);
-        changed.into_iter().for_each(Changed::restore);
+        // The other way round: two names may be one file's.
+        changed.into_iter().rev().for_each(Changed::restore);
     }
 
     /// Builds with BuildKit, where there is one.
