@@ -19,7 +19,6 @@ use rbuild_llb::pattern::{CopySelection, Patterns};
 use rbuild_llb::{CopyAction, FileInput, Op, SourceOp};
 
 use super::file::{CopySource, FileError, SourceKind, find_sources};
-use super::file_op::root_of;
 use super::{LocalWorker, WorkerError};
 use crate::cache_key::ContentDigest;
 use crate::cache_map::{SelectedPath, Selection};
@@ -39,7 +38,7 @@ impl LocalWorker<'_> {
         match selection {
             Selection::Whole => Ok(ContentDigest(self.store().content_digest(snapshot, self.pool)?)),
             Selection::Paths(paths) => {
-                let root = root_of(self.store().view(snapshot)?);
+                let root = self.view(snapshot)?;
                 let layers = self.store().known_layers(snapshot);
                 let source =
                     CopySource { root: &root, kind: SourceKind::Tree, exclude: None, layers: Some(&layers) };

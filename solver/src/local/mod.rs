@@ -29,7 +29,7 @@ mod ssh_relay;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::ThreadPool;
 use rbuild_cache::content_digest::Seen;
@@ -154,7 +154,13 @@ pub struct LocalWorker<'a> {
     /// The lists of files that are being kept.
     file_lists: FileLists,
     aside: Aside,
+    /// What snapshots were looked at lately, the latest last.
+    views: Mutex<Vec<(Snapshot, RootDir)>>,
 }
+
+/// How many views of snapshots are kept: a stage that is copied from is looked at for a key and for the copy, and the kernel keeps what it
+/// has found there with the mount.
+const VIEWS_MAX: usize = 4;
 
 impl<'a> LocalWorker<'a> {
     /// A worker on the store behind `images`; heavy work on many files is done on `pool`.
@@ -164,8 +170,8 @@ impl<'a> LocalWorker<'a> {
         pool: &'a ThreadPool,
         options: LocalWorkerOptions,
     ) -> Self {
-        let (explainer, seen, file_lists, aside) = Default::default();
-        Self { images, executor, pool, options, explainer, seen, file_lists, aside }
+        let (explainer, seen, file_lists, aside, views) = Default::default();
+        Self { images, executor, pool, options, explainer, seen, file_lists, aside, views }
     }
 
     /// Why steps that wanted a network of their own had none.
@@ -202,6 +208,19 @@ impl<'a> LocalWorker<'a> {
             Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
             Input::Local(vertex) => self.digest_local(vertex, selection, cx),
         }
+    }
+
+    /// The tree of a snapshot.
+    fn view(&self, snapshot: &Snapshot) -> Result<RootDir, WorkerError> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, root)) = views.iter().find(|(known, _)| known == snapshot) {
+            return Ok(root.try_clone()?);
+        }
+        let root = file_op::root_of(self.store().view(snapshot)?);
+        views.push((snapshot.clone(), root.try_clone()?));
+        let forgotten = views.len().saturating_sub(VIEWS_MAX);
+        views.drain(..forgotten);
+        Ok(root)
     }
 
     const fn store(&self) -> &Store {
