@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rusqlite::{OptionalExtension as _, Transaction};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown};
+use rustix::fs::{Mode, OFlags};
 
 use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
@@ -19,14 +19,12 @@ use super::settle::{Written, this_boot};
 use super::{LayerId, OverlayXattrs, Trees};
 use crate::content_digest::Blake3;
 use crate::db::Failure;
-use crate::layer::{self, Mtimes};
 use crate::prune::ledger;
 use crate::root_dir::{At as _, proc_path};
-use crate::tree::archive::Scope;
 use crate::tree::grow::{Grown, Pack, PackId};
 use crate::tree::pack::read_key_image;
-use crate::tree::{self, Attributes, InodeId, Tree, erofs, stored};
-use crate::{Error, Result, Store, piped};
+use crate::tree::{Attributes, Tree, erofs, stored};
+use crate::{Error, Result, Store};
 
 /// In which form copies of directories become layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -149,9 +147,6 @@ impl Store {
                 let path = self.0.layout.layer(layer);
                 if path.is_dir() { ShownLayer::Itself(path) } else { return Err(Error::LayerMissing(layer)) }
             }
-            Kept::Image { .. } if self.0.options.trees == Trees::Plain => {
-                ShownLayer::Copy(self.copy_tree(layer)?)
-            }
             Kept::Image { digest, packs } => {
                 let packs = self.open_packs(layer, packs)?;
                 let image = self.image(layer, digest, &packs)?;
@@ -195,27 +190,6 @@ impl Store {
         let tree = Arc::new(tree);
         remember(&self.0.images.known, layer, Arc::clone(&tree));
         Ok(tree)
-    }
-
-    /// Makes a directory of a tree where nothing can be mounted, by way of an archive. Times are whole seconds then, as in all
-    /// archives.
-    fn copy_tree(&self, layer: LayerId) -> Result<ViewedTree> {
-        let (tree, packs) = self.read_tree(layer)?;
-        let packs: Vec<&File> = packs.iter().collect();
-        let failed = |source| Error::Archive { layer, source };
-        ViewedTree::make(self, |to| {
-            let (archived, applied) = piped(
-                |writer| tree::archive::write(&tree, &packs, Scope::Everything, Mtimes::Keep, writer),
-                |reader| layer::apply(reader, to, &self.apply_options(&[])).map(drop),
-            )
-            .map_err(|error| failed(layer::Error::Write(error)))?;
-            // A reader that failed breaks the writer's pipe: it is the cause.
-            applied.and(archived).map_err(failed)?;
-            let Attributes { mode, uid, gid, .. } = tree.inode(InodeId::ROOT).attributes;
-            let to = to.open_dir("/")?;
-            fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("change the owner of", "/")?;
-            Ok(fchmod(&to, Mode::from_raw_mode(mode)).at("set the mode of", "/")?)
-        })
     }
 
     fn read_image(&self, layer: LayerId, packs: &[File]) -> Result<Vec<u8>> {

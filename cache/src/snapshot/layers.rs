@@ -20,7 +20,6 @@ use crate::layer::merged::Merged;
 use crate::layer::{self, compression::Decoder};
 use crate::lease::seconds;
 use crate::root_dir::RootDir;
-use crate::tree::archive::Scope;
 use crate::{Error, Result, Store, tree};
 
 /// How much is hashed at once, how many such pieces may wait, and what one write adds to a piece at most.
@@ -263,9 +262,9 @@ impl Store {
     ) -> Option<Result<Archive, layer::Error>> {
         let grown = self.take_grown(layer)?;
         let packs: Vec<&File> = grown.packs.iter().map(|pack| &pack.file).collect();
-        let scope = Scope::Layer(Merged { layers: lowers, xattrs: self.xattrs() });
+        let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
         let (written, writer) =
-            hash_aside(|out| tree::archive::write(&grown.tree, &packs, scope, mtimes(mtime_max), out));
+            hash_aside(|out| tree::archive::diff(&grown.tree, &packs, lowers, mtimes(mtime_max), out));
         Some(written.map(|()| hashed(writer, mtime_max)))
     }
 

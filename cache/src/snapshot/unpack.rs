@@ -83,7 +83,7 @@ impl Store {
         self.layer_form() == LayerForm::Tree && self.tree_support().is_ok()
     }
 
-    pub(super) fn apply_options<'a>(&self, lowers: &'a [RootDir]) -> ApplyOptions<'a> {
+    fn apply_options<'a>(&self, lowers: &'a [RootDir]) -> ApplyOptions<'a> {
         ApplyOptions { lowers, owners: self.0.options.owners, ..ApplyOptions::layer(self.xattrs()) }
     }
 

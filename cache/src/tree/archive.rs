@@ -16,59 +16,25 @@ use crate::layer::archive::{LAYER_ATTRIBUTE, mark_entry, write_error};
 use crate::layer::merged::Merged;
 use crate::layer::tar::{Attribute, TarEntry, TarKind, TarWriter};
 use crate::layer::whiteout::{OPAQUE_NAME, WHITEOUT_PREFIX};
-use crate::layer::{Error, Mtimes, is_welcome};
+use crate::layer::{Error, Mtimes};
 use crate::root_dir::{At as _, FileType};
 
 /// How much is read at once where small files lie one behind the other, and what is small.
 const AHEAD_BYTES: u64 = 256 * 1024;
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// What of a tree is in an archive of it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Scope<'a> {
-    /// What is in the archive of a layer that stands on these: of marks, those that mean something there.
-    Layer(Merged<'a>),
-    /// All that an archive can hold.
-    Everything,
-}
-
-impl Scope<'_> {
-    /// Whether there may be a directory below, for an opaque one to hide.
-    fn has_dir(self, path: &Path) -> Result<bool, Error> {
-        match self {
-            Self::Layer(lowers) => Ok(lowers.has_dir(path)?),
-            Self::Everything => Ok(true),
-        }
-    }
-
-    /// Whether there may be something below, for a whiteout to hide.
-    fn shows(self, path: &Path) -> Result<bool, Error> {
-        match self {
-            Self::Layer(lowers) => Ok(lowers.lookup(path)?.is_some()),
-            Self::Everything => Ok(true),
-        }
-    }
-
-    fn takes(self, attribute: &[u8]) -> bool {
-        match self {
-            Self::Layer(_) => attribute == LAYER_ATTRIBUTE,
-            Self::Everything => is_welcome(attribute),
-        }
-    }
-}
-
-/// Writes a tree, whose contents are in `packs`, as an archive.
-pub(crate) fn write(
+/// Writes a tree, whose contents are in `packs` and which stands on `lowers`, as an archive.
+pub(crate) fn diff(
     tree: &Tree,
     packs: &[&File],
-    scope: Scope<'_>,
+    lowers: Merged<'_>,
     mtimes: Mtimes,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let (names, _) = tree.count_names();
     let tar = TarWriter::new(out);
     let contents = Contents { packs, pack: 0, at: 0, bytes: Vec::new() };
-    let mut archiver = Archiver { tree, contents, scope, mtimes, tar, names, firsts: HashMap::new() };
+    let mut archiver = Archiver { tree, contents, lowers, mtimes, tar, names, firsts: HashMap::new() };
     archiver.directory(InodeId::ROOT, &Spot { path: Path::new(""), hides: false })?;
     archiver.tar.finish().map(drop).map_err(|error| write_error(error, Path::new("/")))
 }
@@ -76,7 +42,7 @@ pub(crate) fn write(
 struct Archiver<'a, 'w> {
     tree: &'a Tree,
     contents: Contents<'a>,
-    scope: Scope<'a>,
+    lowers: Merged<'a>,
     mtimes: Mtimes,
     tar: TarWriter<&'w mut dyn Write>,
     /// How many names each inode has.
@@ -109,7 +75,7 @@ impl Archiver<'_, '_> {
 
     /// Whether this directory hides one that the lower layers show. The root of a layer never does.
     fn is_opaque(&self, id: InodeId, path: &Path) -> Result<bool, Error> {
-        Ok(id != InodeId::ROOT && self.tree.inode(id).is_opaque() && self.scope.has_dir(path)?)
+        Ok(id != InodeId::ROOT && self.tree.inode(id).is_opaque() && self.lowers.has_dir(path)?)
     }
 
     /// The names in the archive, in their order; a mark is no file.
@@ -126,7 +92,7 @@ impl Archiver<'_, '_> {
         for (name, child) in entries {
             if !self.tree.inode(*child).is_whiteout() {
                 items.push((name.clone(), Some(*child)));
-            } else if !spot.hides && self.scope.shows(&spot.path.join(name))? {
+            } else if !spot.hides && self.lowers.lookup(&spot.path.join(name))?.is_some() {
                 let mark = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());
                 items.push((mark, None));
             }
@@ -147,7 +113,7 @@ impl Archiver<'_, '_> {
             self.firsts.insert(id, name.to_vec());
         }
         let wanted = |(name, value): (&std::ffi::CString, &Vec<u8>)| {
-            self.scope.takes(name.to_bytes()).then(|| (name.to_bytes().to_vec(), value.clone()))
+            (name.to_bytes() == LAYER_ATTRIBUTE).then(|| (name.to_bytes().to_vec(), value.clone()))
         };
         let xattrs: Vec<Attribute> = inode.attributes.xattrs.iter().filter_map(wanted).collect();
         let Some(kind) = kind_of(inode) else { return Ok(()) };

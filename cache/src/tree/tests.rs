@@ -11,7 +11,7 @@ use crate::content_digest::{DigestOptions, Selected, TreeOwner, content_of, dige
 use crate::prune::PrunePolicy;
 use crate::root_dir::RootDir;
 use crate::testing::{OPTIONS, path_of, pool, problems, read};
-use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions, Trees};
+use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
 
 /// A store on a disk: in memory, images cannot be mounted.
 struct DiskStore {
@@ -213,33 +213,6 @@ fn kernel_many_files_of_trees_are_digested_without_a_look_into_them() {
     let root = RootDir::from_fd(view.into());
     let digest = digest_tree(&root, &[Selected::tree(Path::new("app"))], &options).unwrap();
     assert_eq!((digest.files, digest.read_bytes), (101, 0));
-}
-
-#[test]
-fn kernel_a_tree_is_copied_where_nothing_is_mounted() {
-    let test = DiskStore::new();
-    require_trees!(test);
-    let below = test.commit(&Snapshot::empty(), &FILES, |_| {});
-    let snapshot = test.commit(&below, &[("c", "three")], |upper| {
-        crate::layer::make_whiteout(
-            File::open(upper.join("app")).unwrap().as_fd(),
-            "a".as_ref(),
-            OverlayXattrs::Trusted,
-        )
-        .unwrap();
-        fs::set_permissions(upper, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-    });
-    let expected = test.store.describe_layers(&snapshot, None).unwrap();
-    let options = StoreOptions { trees: Trees::Plain, ..OPTIONS };
-    let plain = Store::open(test.store.root(), &options).unwrap();
-    let view = plain.view(&snapshot).unwrap();
-    for (name, content) in [("a", None), ("b", Some("two")), ("c", Some("three")), ("empty", Some(""))] {
-        assert_eq!(read(&view, &format!("app/{name}")).as_deref(), content, "{name}");
-    }
-    let (app, root) = (fs::metadata(path_of(&view).join("app/b")), fs::metadata(path_of(&view)));
-    assert_eq!((app.unwrap().uid(), root.unwrap().mode() & 0o7777), (7, 0o711));
-    assert_eq!(plain.describe_layers(&snapshot, None).unwrap(), expected);
-    assert_eq!(problems(&plain), Vec::<Problem>::new());
 }
 
 #[test]
