@@ -127,6 +127,15 @@ pub(crate) fn path_of(root: &MountedRoot) -> PathBuf {
     crate::root_dir::proc_path(root)
 }
 
+/// Runs one step: mounts, lets `step` change the tree, commits.
+pub(crate) fn run(store: &Store, parent: &Snapshot, step: impl FnOnce(&Path)) -> Snapshot {
+    let active = store.prepare(parent).unwrap();
+    let root = active.mount(None).unwrap();
+    step(&path_of(&root));
+    drop(root);
+    active.commit().unwrap()
+}
+
 /// Whether overlays can be mounted here. If not, says so, and fails where the machine was said to be able to.
 pub(crate) fn overlay_works() -> bool {
     let test = TestStore::new();

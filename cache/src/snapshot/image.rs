@@ -171,21 +171,15 @@ impl Store {
         if *blake3::hash(&image).as_bytes() == digest { Ok(image) } else { Err(Error::ImageDamaged(layer)) }
     }
 
-    /// A layer's tree and its packs.
-    fn read_tree(&self, layer: LayerId) -> Result<(Tree, Vec<File>)> {
-        let Kept::Image { digest, packs } = self.kept(layer)? else { return Err(Error::LayerMissing(layer)) };
-        let packs = self.open_packs(layer, packs)?;
-        let tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
-        Ok((tree, packs))
-    }
-
-    /// The same, with what the packs say of contents.
+    /// A layer's tree, with what its packs say of contents.
     pub(super) fn known_tree(&self, layer: LayerId) -> Result<Arc<Tree>> {
         let known = self.0.images.known.lock().unwrap_or_else(PoisonError::into_inner).get(&layer).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
-        let (mut tree, packs) = self.read_tree(layer)?;
+        let Kept::Image { digest, packs } = self.kept(layer)? else { return Err(Error::LayerMissing(layer)) };
+        let packs = self.open_packs(layer, packs)?;
+        let mut tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
         tree.note_digests(&packs)?;
         let tree = Arc::new(tree);
         remember(&self.0.images.known, layer, Arc::clone(&tree));

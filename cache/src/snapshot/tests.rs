@@ -5,19 +5,10 @@ use std::path::Path;
 use super::*;
 use crate::layer::{self, ArchiveOptions};
 use crate::root_dir::RootDir;
-use crate::testing::{NOW, TestStore, commit_file, path_of, read, require_overlay};
+use crate::testing::{NOW, TestStore, commit_file, path_of, read, require_overlay, run};
 
 fn is_empty(store: &TestStore, directory: &str) -> bool {
     fs::read_dir(store.root().join(directory)).unwrap().next().is_none()
-}
-
-/// Runs one step: mounts, lets `step` change the tree, commits.
-fn run(store: &Store, parent: &Snapshot, step: impl FnOnce(&Path)) -> Snapshot {
-    let active = store.prepare(parent).unwrap();
-    let root = active.mount(None).unwrap();
-    step(&path_of(&root));
-    drop(root);
-    active.commit().unwrap()
 }
 
 fn names(path: &Path) -> Vec<String> {

@@ -10,7 +10,7 @@ use super::*;
 use crate::content_digest::{DigestOptions, Selected, TreeOwner, content_of, digest_tree};
 use crate::prune::PrunePolicy;
 use crate::root_dir::RootDir;
-use crate::testing::{OPTIONS, path_of, pool, problems, read};
+use crate::testing::{OPTIONS, path_of, pool, problems, read, run};
 use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
 
 /// A store on a disk: in memory, images cannot be mounted.
@@ -125,15 +125,6 @@ fn kernel_a_tree_is_read_as_what_it_was_made_of() {
     }
 }
 
-/// Makes a layer of what is done to a mount.
-fn changed(store: &Store, parent: &Snapshot, change: impl FnOnce(&Path)) -> Snapshot {
-    let active = store.prepare(parent).unwrap();
-    let mount = active.mount(None).unwrap();
-    change(&path_of(&mount));
-    drop(mount);
-    active.commit().unwrap()
-}
-
 /// Writes a file that has the attributes of those in trees.
 fn write_alike(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
@@ -168,13 +159,13 @@ fn kernel_what_files_of_trees_hold_is_known_where_they_are_shown() {
     let test = DiskStore::new();
     require_trees!(test);
     let tree = test.commit(&Snapshot::empty(), &FILES, |_| {});
-    let over = changed(&test.store, &tree, |root| {
+    let over = run(&test.store, &tree, |root| {
         fs::remove_file(root.join("app/twin")).unwrap();
         fs::write(root.join("app/new"), "new").unwrap();
         write_alike(&root.join("app/b"), "TWO");
     });
     let again = test.commit(&over, &[("late", "late"), ("new", "three")], |_| {});
-    let replaced = changed(&test.store, &again, |root| {
+    let replaced = run(&test.store, &again, |root| {
         fs::remove_dir_all(root.join("app")).unwrap();
         fs::create_dir(root.join("app")).unwrap();
         write_alike(&root.join("app/a"), "ONE");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
 use rbuild_cache::Snapshot;
-use rbuild_llb::OutputIndex;
+use rbuild_llb::{Op, OutputIndex};
 
 use super::LocalWorker;
 use crate::explain::FileList;
@@ -78,9 +78,10 @@ impl LocalWorker<'_> {
         self.aside.wait();
     }
 
-    /// Describes a part of a result: to hash a layer takes about as long as to make it, and needs nothing of what comes after.
+    /// Describes what a copy made of a result, and what it lies on: to hash a layer takes about as long as to copy it, and needs nothing of
+    /// what comes after. Not after every command: there may be a thousand, each on top of all others.
     pub(super) fn describe_ahead(&self, vertex: VertexRef<'_>, outputs: &[Snapshot]) {
-        if !self.options.makes_images {
+        if !self.options.makes_images || !matches!(vertex.vertex().op, Op::File(_)) {
             return;
         }
         let output = output_in_results(vertex).and_then(|output| outputs.get(output.0 as usize));
