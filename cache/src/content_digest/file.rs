@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinka
 use rustix::io::{Errno, read};
 
 use super::fold::{Facts, whiteout_digest};
-use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Substance, encode};
+use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Row, Substance, encode};
 use super::tree::substance_of;
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner};
@@ -39,9 +39,8 @@ const FOREIGN_NAMESPACES: [&[u8]; 2] = [b"security.", b"system."];
 /// A file that was looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
-    pub(super) facts: Facts,
     pub(super) substance: Substance,
-    /// The digest of all that.
+    /// The digest of that and its attributes.
     pub(super) digest: Blake3,
     /// How many bytes were read to know.
     pub(super) read_bytes: u64,
@@ -72,16 +71,14 @@ struct Learnt {
 /// What is known of the files of a directory.
 #[derive(Default)]
 struct Known<'a> {
-    /// Sorted by name.
-    remembered: &'a [Remembered],
+    remembered: Option<&'a Row>,
     in_layers: Option<KnownDirectory<'a>>,
 }
 
 impl Known<'_> {
     /// What a file with these attributes is known to be.
     fn substance(&self, name: &OsStr, stat: &Stat) -> Option<Substance> {
-        let at = self.remembered.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok();
-        let remembered = at.map(|at| &self.remembered[at]);
+        let remembered = self.remembered.and_then(|row| row.file(name));
         let remembered = remembered.filter(|file| file.fingerprint == Fingerprint::of(stat));
         let in_layers = || substance_of(self.in_layers.as_ref()?.file(name)?, stat);
         remembered.map(|file| file.substance).or_else(in_layers)
@@ -131,12 +128,15 @@ fn look_at_group(
         return Err(Error::Cancelled);
     }
     let fd = walk.root.open_dir(&dir.path)?;
-    let known =
-        Known { remembered: &dir.listing.remembered, in_layers: layers.map(|it| it.directory(&dir.path)) };
-    let look = |name: &OsString| {
-        look_at(walk, fd.as_fd(), name, &known).at_name("read", &dir.path, name).map_err(Error::from)
+    let known = Known {
+        remembered: Some(&dir.listing.remembered),
+        in_layers: layers.map(|it| it.directory(&dir.path)),
     };
-    files.iter().map(look).collect()
+    let mut looked = Vec::with_capacity(files.len());
+    for name in files {
+        looked.push(look_at(walk, fd.as_fd(), name, &known).at_name("read", &dir.path, name)?);
+    }
+    Ok(looked)
 }
 
 fn look_at_top(walk: &Walk<'_>, top: &Top) -> Result<Option<Looked>, Error> {
@@ -159,7 +159,7 @@ fn look_at(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, known: &Known<'_>
     let Learnt { stat, substance, read_bytes, news } = learnt;
     let facts = Facts::of(&stat, walk.options.owner);
     let digest = if whiteout { whiteout_digest() } else { facts.digest(substance.content, substance.xattrs) };
-    Ok(Looked { facts, substance, digest, read_bytes, stat, news })
+    Ok(Looked { substance, digest, read_bytes, stat, news })
 }
 
 fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Result<Learnt, Errno> {
@@ -259,25 +259,26 @@ pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(Dir
 }
 
 /// What is to be remembered of a directory; `None` if that is what is remembered already.
-fn remember(dir: &Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered>> {
+fn remember<'a>(dir: &'a Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered<'a>>> {
     let listing = &dir.listing;
     let is_fit = |file: &Looked| match file.news {
         News::None => true,
         News::Some => Fingerprint::of(&file.stat).is_settled(now_ns),
         News::Unfit => false,
     };
-    let is_passed_over =
-        |file: &&Remembered| listing.passed_over.binary_search_by(|(name, _)| name.cmp(&file.name)).is_ok();
-    let unseen = listing.remembered.iter().filter(is_passed_over);
+    let is_passed_over = |file: &Remembered<'_>| {
+        listing.passed_over.binary_search_by(|(name, _)| name.as_os_str().cmp(file.name)).is_ok()
+    };
+    let unseen = listing.remembered.files().filter(is_passed_over);
     let kept = looked.iter().filter(|file| file.news == News::None).count() + unseen.clone().count();
     let is_new = looked.iter().any(|file| file.news == News::Some && is_fit(file));
     if !is_new && kept == listing.remembered.len() {
         return None;
     }
     let seen = listing.files.iter().zip(looked).filter(|(_, file)| is_fit(file)).map(|(name, file)| {
-        Remembered { name: name.clone(), fingerprint: Fingerprint::of(&file.stat), substance: file.substance }
+        Remembered { name, fingerprint: Fingerprint::of(&file.stat), substance: file.substance }
     });
-    let mut files: Vec<Remembered> = seen.chain(unseen.cloned()).collect();
-    files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let mut files: Vec<Remembered<'_>> = seen.chain(unseen).collect();
+    files.sort_unstable_by_key(|file| file.name);
     Some(files)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use rbuild_image::KeyHasher;
 use rustix::fs::{FileType, Stat};
 
@@ -29,8 +30,10 @@ pub(super) fn fold(
         files: 0,
         size_bytes: 0,
     };
-    for index in (0..walk.dirs.len()).rev() {
-        fold.directory(index);
+    for level in walk.levels.iter().rev() {
+        let digested: Vec<Option<Digested>> =
+            level.clone().into_par_iter().map(|index| fold.directory(index)).collect();
+        level.clone().zip(digested).for_each(|(index, digested)| fold.note(index, digested));
     }
     let mut hasher = KeyHasher::new(SELECTION_DOMAIN);
     hasher.number(tops.len() as u64);
@@ -39,7 +42,7 @@ pub(super) fn fold(
         match (top, top_looked) {
             (Top::Directory(index), _) => fold.feed_top_directory(&mut hasher, *index, selected),
             (Top::File(_), Some(file)) => {
-                fold.add(file.facts);
+                fold.add(&Facts::of(&file.stat, walk.options.owner));
                 hasher.number(1u64).bytes(&file.digest);
             }
             (Top::File(_), None) => {}
@@ -51,7 +54,7 @@ pub(super) fn fold(
 struct Fold<'a> {
     walk: &'a Walk<'a>,
     looked: &'a AllLooked,
-    /// For each directory, those in it that count, with their digests; last first.
+    /// For each directory, those in it that count, with their digests.
     children: Vec<Vec<(usize, Blake3)>>,
     /// For each directory that counts, the digest of what is in it.
     digests: Vec<Option<Blake3>>,
@@ -59,35 +62,49 @@ struct Fold<'a> {
     size_bytes: u64,
 }
 
+/// What there is to say of a directory that counts.
+struct Digested {
+    /// The digest of what is in it.
+    content: Blake3,
+    /// The digest of itself.
+    own: Blake3,
+    /// The sizes of the files in it, together.
+    size_bytes: u64,
+}
+
 impl Fold<'_> {
-    /// Digests a directory all of whose subdirectories have been.
-    fn directory(&mut self, index: usize) {
+    /// Digests a directory all of whose subdirectories have been; `None` if it does not count.
+    fn directory(&self, index: usize) -> Option<Digested> {
         let dir = &self.walk.dirs[index];
-        let subdirs = std::mem::take(&mut self.children[index]);
-        let looked = &self.looked.in_dirs[index];
+        let (subdirs, looked) = (&self.children[index], &self.looked.in_dirs[index]);
         if !counts(dir, !subdirs.is_empty(), looked) {
-            return;
+            return None;
         }
-        let mut entries: Vec<(&[u8], Blake3)> = Vec::with_capacity(subdirs.len() + looked.len());
-        for (subdir, digest) in subdirs {
-            entries.push((name_of(&self.walk.dirs[subdir]), digest));
-        }
-        for (name, file) in dir.listing.files.iter().zip(looked) {
-            entries.push((name.as_encoded_bytes(), file.digest));
-            self.add(file.facts);
-        }
-        entries.sort_unstable();
+        let subdirs = subdirs.iter().map(|(subdir, digest)| (name_of(&self.walk.dirs[*subdir]), digest));
+        let files = dir.listing.files.iter().zip(looked);
+        let files = files.map(|(name, file)| (name.as_encoded_bytes(), &file.digest));
+        let mut entries: Vec<(&[u8], &Blake3)> = subdirs.chain(files).collect();
+        // Of two parts, each of which is sorted.
+        entries.sort_by_key(|(name, _)| *name);
         let mut hasher = KeyHasher::new(DIRECTORY_DOMAIN);
         hasher.number(dir.listing.opaque);
         hasher.list(&entries, |hasher, (name, digest)| {
-            hasher.bytes(name).bytes(digest);
+            hasher.bytes(name).bytes(*digest);
         });
-        let content = hasher.finish();
+        let (content, owner) = (hasher.finish(), self.walk.options.owner);
+        let own = Facts::of(&dir.listing.stat, owner).digest(Some(content), dir.listing.xattrs);
+        let size_bytes = looked.iter().map(|file| Facts::of(&file.stat, owner).size_bytes).sum();
+        Some(Digested { content, own, size_bytes })
+    }
+
+    fn note(&mut self, index: usize, digested: Option<Digested>) {
+        let Some(Digested { content, own, size_bytes }) = digested else { return };
         self.digests[index] = Some(content);
-        if let Some(parent) = dir.parent {
-            let facts = Facts::of(&dir.listing.stat, self.walk.options.owner);
-            self.children[parent].push((index, facts.digest(Some(content), dir.listing.xattrs)));
-            self.add(facts);
+        self.files += self.looked.in_dirs[index].len() as u64;
+        self.size_bytes += size_bytes;
+        if let Some(parent) = self.walk.dirs[index].parent {
+            self.children[parent].push((index, own));
+            self.files += 1;
         }
     }
 
@@ -100,10 +117,10 @@ impl Fold<'_> {
         let listing = &self.walk.dirs[index].listing;
         let facts = Facts::of(&listing.stat, self.walk.options.owner);
         hasher.number(1u64).bytes(&facts.digest(content, listing.xattrs));
-        self.add(facts);
+        self.add(&facts);
     }
 
-    fn add(&mut self, facts: Facts) {
+    fn add(&mut self, facts: &Facts) {
         self.files += 1;
         self.size_bytes += facts.size_bytes;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Stat};
 
 use super::file::Looked;
-use super::stat_cache::{DirectoryId, Fingerprint, Remembered, StatCache, decode};
+use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Row, StatCache};
 use super::walk::Listing;
 use super::{Blake3, Seen, TreeOwner};
 
@@ -37,7 +37,7 @@ enum Files<'a> {
         listing: &'a Listing,
         looked: &'a [Looked],
     },
-    Remembered(Vec<Remembered>),
+    Remembered(Row),
 }
 
 /// What is known of one file.
@@ -47,7 +47,7 @@ pub struct KnownFile<'a>(File<'a>);
 #[derive(Debug)]
 enum File<'a> {
     Seen(&'a Looked),
-    Remembered(&'a Remembered),
+    Remembered(Remembered<'a>),
 }
 
 impl KnownContext<'_> {
@@ -56,7 +56,7 @@ impl KnownContext<'_> {
         let seen = self.seen.iter().rev().find_map(|seen| seen.directory(directory));
         seen.unwrap_or_else(|| {
             let row = self.cache.get(DirectoryId::of(directory));
-            let remembered = row.and_then(|row| decode(&row, TreeOwner::Zero));
+            let remembered = row.and_then(|row| Row::decode(row, TreeOwner::Zero));
             KnownFiles(Files::Remembered(remembered.unwrap_or_default()))
         })
     }
@@ -64,8 +64,8 @@ impl KnownContext<'_> {
 
 impl<'a> KnownFiles<'a> {
     /// Nothing.
-    pub const fn none() -> Self {
-        Self(Files::Remembered(Vec::new()))
+    pub fn none() -> Self {
+        Self(Files::Remembered(Row::default()))
     }
 
     /// What was seen.
@@ -73,12 +73,15 @@ impl<'a> KnownFiles<'a> {
         Self(Files::Seen { listing, looked })
     }
 
-    /// What is in the directory, and what it is, if that was seen by this build.
-    pub fn names(&self) -> Option<Vec<(OsString, FileType)>> {
+    /// What is in the directory, and what is known of that, if it was seen by this build.
+    pub fn all(&self) -> Option<Vec<(OsString, FileType, Option<KnownFile<'_>>)>> {
         let Files::Seen { listing, looked } = &self.0 else { return None };
-        let kind = |file: &Looked| FileType::from_raw_mode(file.stat.st_mode);
-        let files = listing.files.iter().zip(*looked).map(|(name, file)| (name.as_os_str(), kind(file)));
-        Some(files.chain(listing.others()).map(|(name, kind)| (name.to_owned(), kind)).collect())
+        let files = listing.files.iter().zip(*looked).map(|(name, file)| {
+            let kind = FileType::from_raw_mode(file.stat.st_mode);
+            (name.to_owned(), kind, Some(KnownFile(File::Seen(file))))
+        });
+        let others = listing.others().map(|(name, kind)| (name.to_owned(), kind, None));
+        Some(files.chain(others).collect())
     }
 
     /// What is known of the file of this name.
@@ -88,10 +91,7 @@ impl<'a> KnownFiles<'a> {
                 let at = listing.files.binary_search_by(|known| known.as_os_str().cmp(name)).ok()?;
                 File::Seen(&looked[at])
             }
-            Files::Remembered(files) => {
-                let at = files.binary_search_by(|file| file.name.as_os_str().cmp(name)).ok()?;
-                File::Remembered(&files[at])
-            }
+            Files::Remembered(row) => File::Remembered(row.file(name)?),
         };
         Some(KnownFile(file))
     }

@@ -233,7 +233,7 @@ fn digest(
     marks: Option<OverlayXattrs>,
 ) -> Result<(TreeDigest, Seen), Error> {
     options.pool.install(|| {
-        let mut walk = Walk { root, options, marks, dirs: Vec::new() };
+        let mut walk = Walk::new(root, options, marks);
         let tops = walk.run(selected)?;
         let looked = file::look(&walk, &tops, selected)?;
         if let Some(memory) = options.memory {

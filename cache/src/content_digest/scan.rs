@@ -37,7 +37,7 @@ pub(crate) fn scan_layer(
     options: &DigestOptions<'_>,
 ) -> Result<Option<LayerScan>, Error> {
     options.pool.install(|| {
-        let mut walk = Walk { root: layer, options, marks: Some(xattrs), dirs: Vec::new() };
+        let mut walk = Walk::new(layer, options, Some(xattrs));
         let selected = [Selected::tree(Path::new(""))];
         let tops = walk.run(&selected)?;
         let looked = file::look(&walk, &tops, &selected)?;
@@ -63,9 +63,9 @@ pub(crate) fn scan_layer(
 
 impl LayerEntry {
     fn of_file(file: &Looked) -> Self {
-        let Looked { facts, stat, substance, .. } = file;
+        let Looked { stat, substance, .. } = file;
         Self {
-            facts: *facts,
+            facts: Facts::of(stat, TreeOwner::Keep),
             mtime_ns: mtime_ns(stat.st_mtime, stat.st_mtime_nsec as u32),
             content: substance.content,
             xattrs: substance.xattrs,

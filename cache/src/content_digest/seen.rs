@@ -9,7 +9,7 @@ use rustix::fs::Stat;
 use super::file::{AllLooked, Looked};
 use super::fold::{Facts, counts};
 use super::known::KnownFiles;
-use super::stat_cache::{DirectoryId, Substance};
+use super::stat_cache::{DirectoryId, Row, Substance};
 use super::walk::{Dir, Top, Walk};
 use super::{Selected, TreeEntry, TreeOwner};
 
@@ -48,13 +48,20 @@ impl std::fmt::Debug for Seen {
 }
 
 impl Seen {
-    pub(super) fn new(walk: Walk<'_>, tops: Vec<Top>, looked: AllLooked, selected: &[Selected<'_>]) -> Self {
+    pub(super) fn new(
+        mut walk: Walk<'_>,
+        tops: Vec<Top>,
+        looked: AllLooked,
+        selected: &[Selected<'_>],
+    ) -> Self {
         let top = |(top, selected): (Top, &Selected<'_>)| SeenTop {
             top,
             name: selected.name.to_owned(),
             contents_only: selected.contents_only,
         };
         let tops = tops.into_iter().zip(selected).map(top).collect();
+        // What was remembered has been compared with what is there.
+        walk.dirs.iter_mut().for_each(|dir| dir.listing.remembered = Row::default());
         let places = walk.dirs.iter().enumerate();
         let places = places.map(|(at, dir)| (DirectoryId::of(&dir.listing.stat), at)).collect();
         Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops, places }
@@ -83,13 +90,13 @@ impl Seen {
             SeenGroup {
                 path: labels[index].join(&dir.below),
                 own: dir.parent.map(|_| self.directory_entry(dir)),
-                files: files.map(|(name, file)| (name.as_os_str(), file_entry(file))).collect(),
+                files: files.map(|(name, file)| (name.as_os_str(), self.file_entry(file))).collect(),
             }
         });
         let tops = self.tops.iter().zip(&self.looked.tops).filter_map(|(top, looked)| {
             let own = match (&top.top, looked) {
                 (Top::Directory(index), _) if !top.contents_only => self.directory_entry(&self.dirs[*index]),
-                (Top::File(_), Some(file)) => file_entry(file),
+                (Top::File(_), Some(file)) => self.file_entry(file),
                 _ => return None,
             };
             Some(SeenGroup { path: top.name.clone(), own: Some(own), files: Vec::new() })
@@ -128,16 +135,16 @@ impl Seen {
 
     fn directory_entry(&self, dir: &Dir) -> TreeEntry {
         let substance = Substance { content: None, xattrs: dir.listing.xattrs };
-        entry(Facts::of(&dir.listing.stat, self.owner), substance)
+        self.entry(&dir.listing.stat, substance)
     }
-}
 
-fn file_entry(file: &Looked) -> TreeEntry {
-    entry(file.facts, file.substance)
-}
+    fn file_entry(&self, file: &Looked) -> TreeEntry {
+        self.entry(&file.stat, file.substance)
+    }
 
-fn entry(facts: Facts, substance: Substance) -> TreeEntry {
-    let Facts { kind, mode, uid, gid, size_bytes, device } = facts;
-    let Substance { content, xattrs } = substance;
-    TreeEntry { kind, mode, uid, gid, size_bytes, device, content, xattrs }
+    fn entry(&self, stat: &Stat, substance: Substance) -> TreeEntry {
+        let Facts { kind, mode, uid, gid, size_bytes, device } = Facts::of(stat, self.owner);
+        let Substance { content, xattrs } = substance;
+        TreeEntry { kind, mode, uid, gid, size_bytes, device, content, xattrs }
+    }
 }

@@ -8,9 +8,9 @@
 //! until the kernel writes the page back. Nobody who looks at times, git included, sees that sooner.)
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
 use rustix::fs::Stat;
@@ -108,9 +108,9 @@ pub(super) struct Substance {
 }
 
 /// What is remembered of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Remembered {
-    pub(super) name: OsString,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Remembered<'a> {
+    pub(super) name: &'a OsStr,
     pub(super) fingerprint: Fingerprint,
     pub(super) substance: Substance,
 }
@@ -133,8 +133,59 @@ impl Fingerprint {
     }
 }
 
+/// What is remembered of the files of a directory: a row, of which each file is taken when it is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    bytes: Vec<u8>,
+    /// Where in it each file begins, sorted by name.
+    starts: Vec<u32>,
+}
+
+impl Row {
+    /// Takes a row; `None` if it is none of this version and for this owner, or damaged.
+    pub(super) fn decode(bytes: Vec<u8>, owner: TreeOwner) -> Option<Self> {
+        let mut rest = Bytes(&bytes);
+        if rest.array()? != [VERSION, owner as u8] {
+            return None;
+        }
+        let (mut starts, mut last) = (Vec::new(), None);
+        while !rest.0.is_empty() {
+            starts.push(u32::try_from(bytes.len() - rest.0.len()).ok()?);
+            let name = rest.remembered()?.name;
+            if last.replace(name).is_some_and(|last| last >= name) {
+                return None;
+            }
+        }
+        Some(Self { bytes, starts })
+    }
+
+    /// How many files there are.
+    pub(super) const fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// All files, sorted by name.
+    pub(super) fn files(&self) -> impl Iterator<Item = Remembered<'_>> + Clone {
+        self.starts.iter().filter_map(|start| self.file_at(*start))
+    }
+
+    /// The file of this name.
+    pub(super) fn file(&self, name: &OsStr) -> Option<Remembered<'_>> {
+        let at = self.starts.binary_search_by(|start| self.name_at(*start).cmp(&Some(name))).ok()?;
+        self.file_at(self.starts[at])
+    }
+
+    fn name_at(&self, start: u32) -> Option<&OsStr> {
+        Bytes(self.bytes.get(start as usize..)?).name()
+    }
+
+    fn file_at(&self, start: u32) -> Option<Remembered<'_>> {
+        Bytes(self.bytes.get(start as usize..)?).remembered()
+    }
+}
+
 /// Puts what is remembered of a directory, sorted by name, into a row. What attributes count depends on the owner.
-pub(super) fn encode(files: &[Remembered], owner: TreeOwner) -> Vec<u8> {
+pub(super) fn encode(files: &[Remembered<'_>], owner: TreeOwner) -> Vec<u8> {
     let mut row = vec![VERSION, owner as u8];
     for file in files {
         let name = file.name.as_bytes();
@@ -156,29 +207,6 @@ pub(super) fn encode(files: &[Remembered], owner: TreeOwner) -> Vec<u8> {
     row
 }
 
-/// Takes a row apart; `None` if it is none of this version and for this owner, or damaged.
-pub(super) fn decode(row: &[u8], owner: TreeOwner) -> Option<Vec<Remembered>> {
-    let mut rest = Bytes(row);
-    if rest.array()? != [VERSION, owner as u8] {
-        return None;
-    }
-    let mut files = Vec::new();
-    while !rest.0.is_empty() {
-        let [length] = rest.array()?;
-        let name = OsString::from_vec(rest.take(usize::from(length))?.to_vec());
-        let fingerprint = Fingerprint {
-            inode: u64::from_le_bytes(rest.array()?),
-            mode: u32::from_le_bytes(rest.array()?),
-            size: u64::from_le_bytes(rest.array()?),
-            mtime_ns: i128::from_le_bytes(rest.array()?),
-            ctime_ns: i128::from_le_bytes(rest.array()?),
-        };
-        let substance = Substance { content: rest.digest()?, xattrs: rest.digest()? };
-        files.push(Remembered { name, fingerprint, substance });
-    }
-    files.is_sorted_by(|a, b| a.name < b.name).then_some(files)
-}
-
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -190,6 +218,24 @@ impl<'a> Bytes<'a> {
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
+    }
+
+    fn name(&mut self) -> Option<&'a OsStr> {
+        let [length] = self.array()?;
+        self.take(usize::from(length)).map(OsStr::from_bytes)
+    }
+
+    fn remembered(&mut self) -> Option<Remembered<'a>> {
+        let name = self.name()?;
+        let fingerprint = Fingerprint {
+            inode: u64::from_le_bytes(self.array()?),
+            mode: u32::from_le_bytes(self.array()?),
+            size: u64::from_le_bytes(self.array()?),
+            mtime_ns: i128::from_le_bytes(self.array()?),
+            ctime_ns: i128::from_le_bytes(self.array()?),
+        };
+        let substance = Substance { content: self.digest()?, xattrs: self.digest()? };
+        Some(Remembered { name, fingerprint, substance })
     }
 
     fn digest(&mut self) -> Option<Option<Blake3>> {

@@ -4,6 +4,7 @@
 //! outlives the listing of its directory, so neither depth nor width of a tree is a danger.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use rayon::prelude::*;
 use rustix::fs::{FileType, Stat, fstat};
 
 use super::file::attributes_digest;
-use super::stat_cache::{DirectoryId, Remembered, decode};
+use super::stat_cache::{DirectoryId, Row};
 use super::{Blake3, DigestOptions, Error, Filter, Selected, TREE_DEPTH_MAX, Verdict};
 use crate::layer::OverlayXattrs;
 use crate::layer::whiteout::is_opaque;
@@ -25,6 +26,8 @@ pub(super) struct Walk<'a> {
     /// The form of the marks that count, if the tree is a layer.
     pub(super) marks: Option<OverlayXattrs>,
     pub(super) dirs: Vec<Dir>,
+    /// Which of them are of one level, from the top.
+    pub(super) levels: Vec<Range<usize>>,
 }
 
 /// A directory.
@@ -52,8 +55,8 @@ pub(super) struct Listing {
     subdirs: Vec<Subdir>,
     /// Names of directories that do not.
     skipped: Vec<OsString>,
-    /// What is remembered of its files, sorted by name.
-    pub(super) remembered: Vec<Remembered>,
+    /// What is remembered of its files.
+    pub(super) remembered: Row,
     /// Names of what is no directory, does not count now and is remembered all the same; sorted.
     pub(super) passed_over: Vec<(OsString, FileType)>,
 }
@@ -83,7 +86,15 @@ struct Task<'a> {
     filter: Option<Filter<'a>>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(super) const fn new(
+        root: &'a RootDir,
+        options: &'a DigestOptions<'a>,
+        marks: Option<OverlayXattrs>,
+    ) -> Self {
+        Self { root, options, marks, dirs: Vec::new(), levels: Vec::new() }
+    }
+
     /// Finds all directories. Returns what the selected paths are.
     pub(super) fn run(&mut self, selected: &[Selected<'_>]) -> Result<Vec<Top>, Error> {
         let (mut tops, mut level) = (Vec::new(), Vec::new());
@@ -131,6 +142,7 @@ impl Walk<'_> {
     fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
         let listings: Result<Vec<Listing>, Error> = tasks.par_iter().map(|task| self.listing(task)).collect();
         let mut next = Vec::new();
+        self.levels.push(self.dirs.len()..self.dirs.len() + tasks.len());
         for (task, listing) in tasks.into_iter().zip(listings?) {
             let here = self.dirs.len();
             next.extend(listing.subdirs.iter().map(|subdir| task.child(here, subdir)));
@@ -158,7 +170,7 @@ impl Walk<'_> {
         };
         let id = DirectoryId::of(&stat);
         let row = self.options.memory.and_then(|memory| memory.cache.get(id));
-        let remembered = row.and_then(|row| decode(&row, self.options.owner)).unwrap_or_default();
+        let remembered = row.and_then(|row| Row::decode(row, self.options.owner)).unwrap_or_default();
         let (files, subdirs, skipped, passed_over) = Default::default();
         let mut listing = Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, passed_over };
         let mut names = list(dir.as_fd()).at("list", path)?;
