@@ -8,6 +8,9 @@ use zstd::zstd_safe::CParameter;
 const WINDOW_LOG_MAX: u32 = 27;
 const WINDOW_LOG_MIN: u32 = 10;
 
+/// What is compared at once.
+const PIECE_BYTES: usize = 4096;
+
 /// What comes before the lengths of what both have in common at their ends. Without it all is a frame, as it first was.
 const MAGIC: &[u8; 4] = b"ends";
 
@@ -15,9 +18,11 @@ const MAGIC: &[u8; 4] = b"ends";
 ///
 /// What is equal at both ends is not looked at again, which is all but the whole where little has changed.
 pub(crate) fn encode(bytes: &[u8], key: &[u8]) -> io::Result<Vec<u8>> {
-    let before = common(bytes.iter(), key.iter());
+    let before = common(bytes.chunks_exact(PIECE_BYTES), key.chunks_exact(PIECE_BYTES)) * PIECE_BYTES;
+    let before = before + common(bytes[before..].iter(), key[before..].iter());
     let (bytes, key) = (&bytes[before..], &key[before..]);
-    let after = common(bytes.iter().rev(), key.iter().rev());
+    let after = common(bytes.rchunks_exact(PIECE_BYTES), key.rchunks_exact(PIECE_BYTES)) * PIECE_BYTES;
+    let after = after + common(ending(bytes, after), ending(key, after));
     let (bytes, key) = (&bytes[..bytes.len() - after], &key[..key.len() - after]);
     let mut encoder = zstd::Encoder::with_ref_prefix(Vec::new(), zstd::DEFAULT_COMPRESSION_LEVEL, key)?;
     let window_log = usize::BITS - (bytes.len() + key.len()).leading_zeros();
@@ -52,8 +57,13 @@ fn split(bytes: &[u8]) -> Option<(usize, usize, &[u8])> {
 }
 
 /// How many items both begin with.
-fn common<'a>(a: impl Iterator<Item = &'a u8>, b: impl Iterator<Item = &'a u8>) -> usize {
+fn common<T: PartialEq>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T>) -> usize {
     a.zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The bytes before the last `after`, the last first.
+fn ending(bytes: &[u8], after: usize) -> impl Iterator<Item = &u8> {
+    bytes[..bytes.len() - after].iter().rev()
 }
 
 #[cfg(test)]

@@ -209,10 +209,10 @@ impl ActiveSnapshot {
     ///
     /// # Errors
     /// When a file cannot be read, or the disk is full.
-    pub fn graft(&mut self, path: &Path, tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
+    pub fn graft(&mut self, path: &Path, mut tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
         let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
         debug_assert!(graft.is_none(), "a layer takes one tree");
-        let packs = Packs::choose(store, directory, Some(&tree))?;
+        let packs = Packs::choose(store, directory, &mut tree, pool)?;
         *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
         Ok(())
     }
@@ -233,7 +233,7 @@ impl ActiveSnapshot {
         options: &ApplyOptions<'_>,
     ) -> Result<Result<(PackedTree, Applied), layer::Error>> {
         let ActiveDirectory { store, path, .. } = &self.directory;
-        let packs = Packs::choose(store, path, None)?;
+        let packs = Packs::newest(store, path)?;
         let planter = Planter::new(options, &packs, Time::of_nanoseconds(store.stamp()));
         let applied = layer::apply_to(tar, planter, options).map(|(planter, applied)| {
             let (tree, implied) = planter.finish();

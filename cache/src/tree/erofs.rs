@@ -144,7 +144,8 @@ impl<'a> Writer<'a> {
         let here = [(OsStr::new("."), id), (OsStr::new(".."), self.parents[id.index()])];
         let mut all: Vec<(&OsStr, InodeId)> =
             here.into_iter().chain(entries.iter().map(|(name, id)| (name.as_os_str(), *id))).collect();
-        all.sort_unstable_by_key(|(name, _)| name.as_bytes());
+        // All but the first two are sorted.
+        all.sort_by_key(|(name, _)| name.as_bytes());
         let mut out = Vec::new();
         let mut rest = &all[..];
         while !rest.is_empty() {
@@ -164,7 +165,8 @@ impl<'a> Writer<'a> {
     }
 
     fn write(self) -> Result<Vec<u8>, ImageError> {
-        let mut out = vec![0; SUPERBLOCK_OFFSET];
+        let mut out = Vec::with_capacity(self.data_block as usize * self.block() + self.data.len());
+        out.resize(SUPERBLOCK_OFFSET, 0);
         self.put_superblock(&mut out)?;
         for (start, count) in &self.packs {
             let at = out.len();
@@ -203,20 +205,20 @@ impl<'a> Writer<'a> {
 
     fn put_inode(&self, out: &mut Vec<u8>, id: InodeId, inode: &Inode) {
         let Attributes { mode, uid, gid, mtime, .. } = &inode.attributes;
-        let xattrs = self.xattrs.get(&id).map_or(&[][..], Vec::as_slice);
-        let at = out.len();
-        out.resize(at + INODE_BYTES, 0);
-        put(out, at, INODE_FORMAT_EXTENDED_PLAIN.to_le_bytes());
-        put(out, at + 2, attribute_units(xattrs).to_le_bytes());
-        put(out, at + 4, ((inode.file_type().as_raw_mode() | mode) as u16).to_le_bytes());
-        put(out, at + 8, self.size_of(id, inode).to_le_bytes());
-        put(out, at + 16, self.where_of(id, inode).to_le_bytes());
-        put(out, at + 24, uid.to_le_bytes());
-        put(out, at + 28, gid.to_le_bytes());
-        put(out, at + 32, mtime.seconds.to_le_bytes());
-        put(out, at + 40, mtime.nanoseconds.to_le_bytes());
-        put(out, at + 44, self.names[id.index()].to_le_bytes());
-        out.extend(xattrs);
+        let xattrs = encoded(&self.xattrs, id);
+        let mut bytes = [0; INODE_BYTES];
+        put(&mut bytes, 0, INODE_FORMAT_EXTENDED_PLAIN.to_le_bytes());
+        put(&mut bytes, 2, attribute_units(xattrs).to_le_bytes());
+        put(&mut bytes, 4, ((inode.file_type().as_raw_mode() | mode) as u16).to_le_bytes());
+        put(&mut bytes, 8, self.size_of(id, inode).to_le_bytes());
+        put(&mut bytes, 16, self.where_of(id, inode).to_le_bytes());
+        put(&mut bytes, 24, uid.to_le_bytes());
+        put(&mut bytes, 28, gid.to_le_bytes());
+        put(&mut bytes, 32, mtime.seconds.to_le_bytes());
+        put(&mut bytes, 40, mtime.nanoseconds.to_le_bytes());
+        put(&mut bytes, 44, self.names[id.index()].to_le_bytes());
+        out.extend_from_slice(&bytes);
+        out.extend_from_slice(xattrs);
     }
 
     fn size_of(&self, id: InodeId, inode: &Inode) -> u64 {
@@ -262,9 +264,14 @@ fn place_inodes(tree: &Tree, xattrs: &HashMap<InodeId, Vec<u8>>) -> (Vec<u64>, u
     let (mut slots, mut at) = (Vec::new(), 0);
     for (id, _) in tree.inodes() {
         slots.push((at / SLOT_BYTES) as u64);
-        at = round_up(at + INODE_BYTES + xattrs.get(&id).map_or(0, Vec::len), SLOT_BYTES);
+        at = round_up(at + INODE_BYTES + encoded(xattrs, id).len(), SLOT_BYTES);
     }
     (slots, at)
+}
+
+/// The attributes of an inode. Most trees have none.
+fn encoded(xattrs: &HashMap<InodeId, Vec<u8>>, id: InodeId) -> &[u8] {
+    if xattrs.is_empty() { &[] } else { xattrs.get(&id).map_or(&[], Vec::as_slice) }
 }
 
 fn encode_all_attributes(tree: &Tree) -> Result<HashMap<InodeId, Vec<u8>>, ImageError> {

@@ -4,7 +4,6 @@
 //! that have the most of it: what the others have is written again, so that a thousand builds that each changed one file do
 //! not leave layers with a thousand packs.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write as _};
@@ -19,9 +18,9 @@ use rusqlite::OptionalExtension as _;
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::erofs::{BLOCK_BYTES, image};
-use super::pack::{PackWriter, Packed, read_index, read_key_image};
-use super::{Attributes, Content, InodeId, Kind, Place, Tree, absorb, stored};
-use crate::by_digest::ByDigest;
+use super::pack::{PackWriter, Packed, each_in_index, read_key_image};
+use super::{Attributes, Content, Inode, InodeId, Kind, Place, Tree, absorb, stored};
+use crate::by_digest::{ByDigest, DigestTable};
 use crate::content_digest::{Blake3, content_digest, digest_of_tree};
 use crate::layer;
 use crate::layer::reader::{Part, TarReader};
@@ -58,7 +57,7 @@ pub(crate) struct Graft {
 /// A tree whose contents are all in packs, without a place.
 #[derive(Debug)]
 pub struct PackedTree {
-    packs: Packs,
+    packs: Box<Packs>,
     tree: Tree,
 }
 
@@ -110,7 +109,7 @@ pub(crate) struct Packs {
     new: PackWriter,
     new_path: PathBuf,
     /// What is in all packs, and which of the layer's packs each of these is, if it is one.
-    contents: ByDigest<(usize, u64)>,
+    contents: DigestTable<Place>,
     numbers: Vec<Option<u16>>,
     /// What is in the new one.
     fresh: Mutex<ByDigest<Place>>,
@@ -127,11 +126,21 @@ struct Settled {
 /// What is known of the contents of all packs, the newest first.
 struct Inventory {
     packs: Vec<Pack>,
-    contents: ByDigest<(usize, u64)>,
+    contents: DigestTable<Place>,
+}
+
+impl Inventory {
+    /// Notes where a content is, if it need not be read.
+    fn place(&self, content: &mut Content) {
+        match content.size_bytes {
+            0 => content.digest = Some(*blake3::hash(b"").as_bytes()),
+            _ => content.place = content.digest.and_then(|digest| self.contents.get(&digest).copied()),
+        }
+    }
 }
 
 impl Graft {
-    /// Puts the contents of a tree into packs that were chosen for it.
+    /// Puts the contents of a tree that have no place yet into packs that were chosen for it.
     pub(crate) fn new(
         packs: Packs,
         path: &Path,
@@ -153,7 +162,7 @@ impl Graft {
     /// Gives a tree its place.
     pub(crate) fn at(place: Placement, packed: PackedTree) -> Self {
         let PackedTree { packs, tree } = packed;
-        Self { place, tree, packs }
+        Self { place, tree, packs: *packs }
     }
 
     /// Joins it with what else is in the layer, in `upper`, and writes the image.
@@ -175,14 +184,15 @@ impl Graft {
         let packs = packs.settle(&mut whole)?;
         let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
         let path = directory.join("image");
-        let image_bytes = image(&whole, &blocks).map_err(Error::Image)?;
-        let (image_digest, content_digest) = thread::scope(|scope| {
+        let (image_bytes, image_digest, content_digest) = thread::scope(|scope| {
             let content_digest = scope.spawn(|| digest_of_tree(&whole));
+            let image_bytes = image(&whole, &blocks).map_err(Error::Image)?;
             let stored = packs.finish(&image_bytes)?;
             File::create_new(&path).and_then(|mut file| file.write_all(&stored)).at("write", &path)?;
+            let image_digest = *blake3::hash(&image_bytes).as_bytes();
             let content_digest =
                 content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, Error>((*blake3::hash(&image_bytes).as_bytes(), content_digest))
+            Ok::<_, Error>((image_bytes, image_digest, content_digest))
         })?;
         Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, image_bytes, content_digest })
     }
@@ -190,8 +200,8 @@ impl Graft {
 
 impl PackedTree {
     /// `packs` are those that the contents of the tree are in.
-    pub(crate) const fn new(packs: Packs, tree: Tree) -> Self {
-        Self { packs, tree }
+    pub(crate) fn new(packs: Packs, tree: Tree) -> Self {
+        Self { packs: Box::new(packs), tree }
     }
 
     /// What it holds.
@@ -206,10 +216,10 @@ struct Group<'t> {
     files: Vec<(&'t OsStr, InodeId)>,
 }
 
-/// All regular files. Of several names of one, one counts.
+/// All regular files whose contents have no place yet. Of several names of one, one counts.
 fn groups(tree: &Tree) -> Vec<Group<'_>> {
-    let (mut groups, mut linked) = (Vec::new(), HashSet::new());
-    let (names, _) = tree.count_names();
+    let (mut groups, mut is_named) = (Vec::new(), vec![false; tree.len()]);
+    let mut is_new = |id: InodeId| !std::mem::replace(&mut is_named[id.index()], true);
     let mut todo = vec![(PathBuf::new(), InodeId::ROOT)];
     while let Some((path, id)) = todo.pop() {
         let mut files = Vec::new();
@@ -217,7 +227,7 @@ fn groups(tree: &Tree) -> Vec<Group<'_>> {
         for (name, child) in tree.entries(id).into_iter().flatten().rev() {
             match &tree.inode(*child).kind {
                 Kind::Directory(_) => todo.push((path.join(name), *child)),
-                Kind::File(_) if names[child.index()] < 2 || linked.insert(*child) => {
+                Kind::File(content) if !content.is_placed() && is_new(*child) => {
                     files.push((name.as_os_str(), *child));
                 }
                 _ => {}
@@ -248,7 +258,8 @@ impl Group<'_> {
         let (mut placed, mut directory) = (Vec::with_capacity(self.files.len()), None);
         for (name, id) in &self.files {
             let Kind::File(content) = &tree.inode(*id).kind else { continue };
-            if let Some(content) = packs.known(content) {
+            let known = content.digest.and_then(|digest| packs.find(content.size_bytes, digest));
+            if let Some(content) = known {
                 placed.push((*id, content));
                 continue;
             }
@@ -265,18 +276,33 @@ impl Group<'_> {
 }
 
 impl Packs {
-    /// Opens the packs that have the most of a tree's contents; the newest for one that is not known yet. `directory` is where a new one is
-    /// made.
-    pub(crate) fn choose(store: &Store, directory: &Path, tree: Option<&Tree>) -> Result<Self> {
+    /// Opens the newest packs. `directory` is where a new one is made.
+    pub(crate) fn newest(store: &Store, directory: &Path) -> Result<Self> {
         let inventory = store.inventory()?;
-        let mut counts = vec![0_usize; inventory.packs.len()];
-        for (_, inode) in tree.into_iter().flat_map(Tree::inodes) {
-            if let Kind::File(Content { digest: Some(digest), .. }) = &inode.kind
-                && let Some((pack, _)) = inventory.contents.get(digest)
-            {
-                counts[*pack] += 1;
-            }
-        }
+        let counts = vec![0; inventory.packs.len()];
+        Self::open(store, directory, inventory, &counts)
+    }
+
+    /// Opens the packs that have the most of a tree's contents, and gives these their places.
+    pub(crate) fn choose(
+        store: &Store,
+        directory: &Path,
+        tree: &mut Tree,
+        pool: &ThreadPool,
+    ) -> Result<Self> {
+        let inventory = store.inventory()?;
+        let find = |content: &mut Content| inventory.place(content);
+        pool.install(|| tree.inodes.par_iter_mut().filter_map(Inode::content_mut).for_each(find));
+        let mut counts = vec![0; inventory.packs.len()];
+        tree.places().for_each(|place| counts[usize::from(place.pack)] += 1);
+        let packs = Self::open(store, directory, inventory, &counts)?;
+        tree.contents_mut()
+            .for_each(|content| content.place = content.place.and_then(|at| packs.open_place(at)));
+        Ok(packs)
+    }
+
+    /// Opens those packs that have most, by these numbers.
+    fn open(store: &Store, directory: &Path, inventory: Inventory, counts: &[usize]) -> Result<Self> {
         let mut order: Vec<usize> = (0..counts.len()).collect();
         order.sort_by_key(|pack| std::cmp::Reverse(counts[*pack]));
         order.truncate(PACKS_MAX);
@@ -291,14 +317,6 @@ impl Packs {
         let (contents, new_path) = (inventory.contents, directory.join("pack"));
         let new = PackWriter::create(new_path.clone())?;
         Ok(Self { known, new, new_path, contents, numbers, fresh: Mutex::default() })
-    }
-
-    /// A content that need not be read.
-    fn known(&self, content: &Content) -> Option<Content> {
-        if content.size_bytes == 0 {
-            return Some(Content { digest: Some(*blake3::hash(b"").as_bytes()), ..*content });
-        }
-        self.find(content.size_bytes, content.digest?)
     }
 
     /// Takes in the content of an archive's entry.
@@ -333,10 +351,13 @@ impl Packs {
     }
 
     fn place_of(&self, digest: &Blake3) -> Option<Place> {
-        let known = self.contents.get(digest).and_then(|(at, offset_bytes)| {
-            Some(Place { pack: self.numbers[*at]?, offset_bytes: *offset_bytes })
-        });
+        let known = self.contents.get(digest).and_then(|place| self.open_place(*place));
         known.or_else(|| self.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied())
+    }
+
+    /// A place in all packs as one in those of the layer.
+    fn open_place(&self, place: Place) -> Option<Place> {
+        Some(Place { pack: self.numbers[usize::from(place.pack)]?, ..place })
     }
 
     /// Takes in what a file holds. `is_new` says that nothing has the digest that the file is thought to have.
@@ -443,26 +464,24 @@ impl Store {
             let rows = statement.query_map((), |row| Ok((Written::of_row(row)?, row.get(3)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
-        let mut inventory = Inventory { packs: Vec::new(), contents: ByDigest::default() };
+        let (mut packs, mut contents) = (Vec::new(), Vec::new());
         for (written, blocks) in rows {
             let path = self.0.layout.pack(written.pack);
             let Ok(file) = File::open(&path) else { continue };
-            let Ok(index) = read_index(&file, &path) else { continue };
+            let Ok(index) = each_in_index(&file) else { continue };
             if !self.is_settled(&written, &file)? {
                 continue;
             }
-            let pack = inventory.packs.len();
-            inventory.contents.reserve(index.len());
+            let Ok(pack) = u16::try_from(packs.len()) else { break };
+            let place = |Packed { digest, offset_bytes, .. }| (digest, Place { pack, offset_bytes });
+            contents.extend(index.map(place));
             let id = PackId::Known(written.pack);
-            inventory.packs.push(Pack { id, blocks: blocks.cast_unsigned(), file });
-            for Packed { digest, offset_bytes, .. } in index {
-                inventory.contents.entry(digest).or_insert((pack, offset_bytes));
-            }
-            if inventory.contents.len() > KNOWN_MAX {
+            packs.push(Pack { id, blocks: blocks.cast_unsigned(), file });
+            if contents.len() > KNOWN_MAX {
                 break;
             }
         }
-        Ok(inventory)
+        Ok(Inventory { packs, contents: DigestTable::new(contents) })
     }
 
     /// Stamps a pack as used: from here on it is out of prune's reach. False if it was pruned.

@@ -141,6 +141,19 @@ impl Tree {
         id
     }
 
+    /// Makes room for so many more inodes.
+    pub fn reserve(&mut self, inodes: usize) {
+        self.inodes.reserve(inodes);
+    }
+
+    /// Gives a directory its entries, in the place of those that it has.
+    ///
+    /// # Panics
+    /// When that is no directory.
+    pub fn fill(&mut self, directory: InodeId, entries: Entries) {
+        *self.entries_mut(directory) = entries;
+    }
+
     /// Gives an inode a name in a directory, in the place of what has it.
     ///
     /// # Panics
@@ -158,10 +171,7 @@ impl Tree {
     }
 
     fn entries_mut(&mut self, directory: InodeId) -> &mut Entries {
-        match &mut self.inode_mut(directory).kind {
-            Kind::Directory(entries) => entries,
-            kind => panic!("names are given in directories, not in {kind:?}"),
-        }
+        self.inode_mut(directory).entries_mut().expect("names are given in directories")
     }
 
     /// The directory at a path of plain names.
@@ -186,12 +196,14 @@ impl Tree {
         self.inodes.iter().map(Inode::size_bytes).sum()
     }
 
+    /// The contents of all regular files, to be changed.
+    fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.inodes.iter_mut().filter_map(Inode::content_mut)
+    }
+
     /// The places of all contents, to be changed.
     fn places(&mut self) -> impl Iterator<Item = &mut Place> {
-        self.inodes.iter_mut().filter_map(|inode| match &mut inode.kind {
-            Kind::File(content) => content.place.as_mut(),
-            _ => None,
-        })
+        self.contents_mut().filter_map(|content| content.place.as_mut())
     }
 
     /// How many names each inode has, as `st_nlink` counts them, and which directory each directory is in.
@@ -217,21 +229,24 @@ impl Tree {
     ///
     /// # Panics
     /// When that is no directory.
-    pub fn graft(&mut self, directory: InodeId, other: Self) {
-        let before = u32::try_from(self.len()).expect("memory ends before the numbers do");
-        let moved = |id: InodeId| InodeId(id.0 + before);
-        for mut inode in other.inodes {
-            if let Kind::Directory(entries) = &mut inode.kind {
-                entries.values_mut().for_each(|child| *child = moved(*child));
-            }
-            self.add(inode);
+    pub fn graft(&mut self, directory: InodeId, mut other: Self) {
+        // What is grafted keeps its numbers: it is the larger part. Its root goes.
+        let after = u32::try_from(other.len() - 1).expect("memory ends before the numbers do");
+        let moved = |id: InodeId| if id == InodeId::ROOT { id } else { InodeId(id.0 + after) };
+        let grafted = std::mem::take(other.entries_mut(InodeId::ROOT));
+        let mut own = std::mem::replace(&mut self.inodes, other.inodes);
+        for entries in own.iter_mut().filter_map(Inode::entries_mut) {
+            entries.values_mut().for_each(|child| *child = moved(*child));
         }
-        self.merge(directory, moved(InodeId::ROOT));
+        let mut own = own.into_iter();
+        self.inodes.splice(..1, own.next());
+        self.inodes.extend(own);
+        self.merge(moved(directory), grafted);
     }
 
-    /// Moves what is in one directory to another. What has no name afterwards is not seen.
-    fn merge(&mut self, into: InodeId, from: InodeId) {
-        for (name, child) in std::mem::take(self.entries_mut(from)) {
+    /// Moves entries of a directory to another one. What has no name afterwards is not seen.
+    fn merge(&mut self, into: InodeId, entries: Entries) {
+        for (name, child) in entries {
             let is_directory = |id: &InodeId| self.entries(*id).is_some();
             let there = self.entries(into).and_then(|entries| entries.get(&name)).copied();
             match there.filter(|there| is_directory(there) && is_directory(&child)) {
@@ -239,7 +254,8 @@ impl Tree {
                     let marks = std::mem::take(&mut self.inode_mut(there).attributes.xattrs);
                     let attributes = self.inode(child).attributes.clone();
                     self.inode_mut(there).attributes = Attributes { xattrs: marks, ..attributes };
-                    self.merge(there, child);
+                    let below = std::mem::take(self.entries_mut(child));
+                    self.merge(there, below);
                 }
                 None => {
                     if is_directory(&child) && there.is_some_and(|there| self.inode(there).is_whiteout()) {
@@ -268,7 +284,7 @@ impl Tree {
 
     /// Takes all names from a directory that loses its own, and from those in it.
     fn clear(&mut self, id: InodeId) {
-        let Kind::Directory(entries) = &mut self.inode_mut(id).kind else { return };
+        let Some(entries) = self.inode_mut(id).entries_mut() else { return };
         std::mem::take(entries).into_values().for_each(|child| self.clear(child));
     }
 
@@ -283,8 +299,7 @@ impl Tree {
         };
         let indexes =
             packs.iter().map(index).collect::<Result<Vec<HashMap<(u64, u64), Blake3>>, PathError>>()?;
-        for inode in &mut self.inodes {
-            let Kind::File(content) = &mut inode.kind else { continue };
+        for content in self.contents_mut() {
             content.digest = match content.place {
                 None => Some(*blake3::hash(b"").as_bytes()),
                 Some(Place { pack, offset_bytes }) => {
@@ -354,6 +369,13 @@ impl Attributes {
     }
 }
 
+impl Content {
+    /// Whether it is in a pack, or nothing.
+    const fn is_placed(&self) -> bool {
+        self.size_bytes == 0 || self.place.is_some()
+    }
+}
+
 impl Inode {
     /// Whether it says that its name is removed, in either form.
     pub fn is_whiteout(&self) -> bool {
@@ -369,6 +391,20 @@ impl Inode {
     /// Whether this directory hides what lower layers hold in it.
     pub fn is_opaque(&self) -> bool {
         self.attributes.xattrs.get(OverlayXattrs::Trusted.opaque()).is_some_and(|value| value == b"y")
+    }
+
+    const fn entries_mut(&mut self) -> Option<&mut Entries> {
+        match &mut self.kind {
+            Kind::Directory(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    const fn content_mut(&mut self) -> Option<&mut Content> {
+        match &mut self.kind {
+            Kind::File(content) => Some(content),
+            _ => None,
+        }
     }
 
     const fn size_bytes(&self) -> u64 {

@@ -194,7 +194,12 @@ impl Appending<'_> {
 /// # Errors
 /// When it cannot be read, or is damaged.
 pub fn read_index(file: &File, path: &Path) -> Result<Vec<Packed>, PathError> {
-    index_of(file).at("read the index of", path)
+    index_of(file).map(Iterator::collect).at("read the index of", path)
+}
+
+/// The same, one after the other.
+pub(crate) fn each_in_index(file: &File) -> io::Result<impl ExactSizeIterator<Item = Packed>> {
+    index_of(file)
 }
 
 /// Whether all contents of a pack are what their digests say.
@@ -212,7 +217,8 @@ pub(crate) fn is_whole(file: &File) -> bool {
         }
         *hasher.finalize().as_bytes() == entry.digest
     };
-    index_of(file).is_ok_and(|mut index| {
+    index_of(file).is_ok_and(|index| {
+        let mut index: Vec<Packed> = index.collect();
         index.sort_unstable_by_key(|entry| entry.offset_bytes);
         index.iter().all(&mut is_there)
     })
@@ -225,18 +231,21 @@ pub(crate) fn read_key_image(file: &File) -> io::Result<Vec<u8>> {
     if compressed.is_empty() { Err(damaged()) } else { zstd::decode_all(&compressed[..]) }
 }
 
-fn index_of(file: &File) -> io::Result<Vec<Packed>> {
+fn index_of(file: &File) -> io::Result<impl ExactSizeIterator<Item = Packed>> {
     let footer = Footer::read(file)?;
     let bytes = read_range(file, footer.index_at, footer.index_bytes)?;
     if *blake3::hash(&bytes).as_bytes() != footer.index_digest {
         return Err(damaged());
     }
-    let entry = |bytes: &[u8]| Packed {
-        digest: array(&bytes[..32]),
-        offset_bytes: u64::from_le_bytes(array(&bytes[32..40])),
-        size_bytes: u64::from_le_bytes(array(&bytes[40..])),
-    };
-    Ok(bytes.chunks_exact(ENTRY_BYTES).map(entry).collect())
+    let count = bytes.len() / ENTRY_BYTES;
+    Ok((0..count).map(move |number| {
+        let entry = &bytes[number * ENTRY_BYTES..][..ENTRY_BYTES];
+        Packed {
+            digest: array(&entry[..32]),
+            offset_bytes: u64::from_le_bytes(array(&entry[32..40])),
+            size_bytes: u64::from_le_bytes(array(&entry[40..])),
+        }
+    }))
 }
 
 /// Where the parts of a pack are.

@@ -5,16 +5,18 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rbuild_cache::KnownLayers;
 use rbuild_cache::content_digest::{KnownFile, KnownFiles, content_of};
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
-use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list, xattr};
+use rbuild_cache::root_dir::xattr::{self, Xattrs};
+use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list};
 use rbuild_cache::tree::{self, Content, Entries, Inode, InodeId, Kind, Tree};
-use rbuild_cache::{KnownDirectory, KnownLayers};
 use rustix::fs::{AtFlags, Timespec, UTIME_NOW, fstat, futimens, readlinkat, statat};
 
 use super::attributes::{CAPABILITY, Changes, modified_at};
@@ -39,18 +41,14 @@ pub(super) fn plan(
     when: &When<'_>,
 ) -> Result<Option<Tree>, FileError> {
     let root = source.root.subroot(base)?;
-    let mut planner = Planner { run, changes, filter, root: &root, nodes: Vec::new() };
     let stat = fstat(&root).at("read the attributes of", "")?;
-    planner.nodes.push(Node {
-        parent: 0,
-        name: OsString::new(),
-        stat,
-        what: What::Directory { taken: true },
-    });
-    let mut level = vec![Task { at: 0, path: PathBuf::new(), level: filter.top() }];
+    let top = Dir { parent: 0, path: PathBuf::new(), stat, taken: true, nodes: Vec::new(), below: 0..0 };
+    let keeps_stats = source.layers.is_some();
+    let mut planner = Planner { run, changes, filter, root: &root, keeps_stats, dirs: vec![top], count: 1 };
+    let mut level = vec![Task { at: 0, level: filter.top() }];
     for _ in 0..=TREE_DEPTH_MAX {
         level = planner.level(level)?;
-        let is_worth_it = planner.nodes.len() > when.files_min.max(1);
+        let is_worth_it = planner.count > when.files_min.max(1);
         if is_worth_it && !(when.is_possible)() {
             return Ok(None);
         }
@@ -64,7 +62,7 @@ pub(super) fn plan(
             return Ok(Some(planner.finish()));
         }
     }
-    Err(FileError::TooDeep { path: level.swap_remove(0).path })
+    Err(FileError::TooDeep { path: std::mem::take(&mut planner.dirs[level[0].at].path) })
 }
 
 /// Whether a tree can be laid over a directory: wherever both have a name, both have a directory there or neither has, and such a directory
@@ -107,36 +105,40 @@ struct Planner<'a> {
     changes: &'a Changes,
     filter: &'a Filter<'a>,
     root: &'a RootDir,
-    /// Each directory before what is in it.
-    nodes: Vec<Node>,
+    /// Whether what is copied has layers to be asked.
+    keeps_stats: bool,
+    /// Each before those in it.
+    dirs: Vec<Dir>,
+    /// How much of all types there is.
+    count: usize,
 }
 
-/// Something that is copied.
-struct Node {
+/// A directory that is copied.
+struct Dir {
     /// The directory that it is in, by its place.
     parent: usize,
-    name: OsString,
+    /// From the top.
+    path: PathBuf,
     stat: Stat,
-    what: What,
+    /// Whether it is asked for; else it is made when something is put into it.
+    taken: bool,
+    /// What is in it but directories.
+    nodes: Vec<Node>,
+    /// The places of the directories in it.
+    below: Range<usize>,
 }
 
-enum What {
-    /// A directory; one that is not asked for is made when something is put into it.
-    Directory {
-        taken: bool,
-    },
-    File {
-        digest: Option<[u8; 32]>,
-        capability: Option<Vec<u8>>,
-    },
-    Link(Vec<u8>),
-    Special(FileType),
+/// Something else that is copied.
+struct Node {
+    name: OsString,
+    inode: Inode,
+    /// What it had, where that is asked for again: by its layers, or because it has several names.
+    stat: Option<Box<Stat>>,
 }
 
-/// A directory to be listed.
+/// A directory to be listed, by its place.
 struct Task {
     at: usize,
-    path: PathBuf,
     level: Level,
 }
 
@@ -144,11 +146,22 @@ struct Task {
 struct OpenDir<'a> {
     path: &'a Path,
     fd: BorrowedFd<'a>,
-    known: KnownFiles<'a>,
 }
 
-/// What was found in one, with the lists for what is below.
-type Found = Vec<(Node, Option<Level>)>;
+/// What was found in a directory.
+#[derive(Default)]
+struct Found {
+    nodes: Vec<Node>,
+    subdirs: Vec<Subdir>,
+}
+
+/// A directory in it, with the lists for what is below.
+struct Subdir {
+    name: OsString,
+    stat: Stat,
+    taken: bool,
+    level: Level,
+}
 
 impl Planner<'_> {
     /// Lists the directories of a level, and returns those of the next.
@@ -158,41 +171,44 @@ impl Planner<'_> {
         let found: Vec<Found> =
             pool.install(|| tasks.par_iter().map(|task| this.entries(task)).collect::<Result<_, _>>())?;
         let mut next = Vec::new();
-        for (task, found) in tasks.into_iter().zip(found) {
-            for (node, level) in found {
-                if let Some(level) = level {
-                    let path = task.path.join(&node.name);
-                    next.push(Task { at: self.nodes.len(), path, level });
-                }
-                self.nodes.push(node);
+        for (Task { at: parent, .. }, Found { nodes, subdirs }) in tasks.into_iter().zip(found) {
+            self.count += nodes.len() + subdirs.len();
+            self.dirs[parent].nodes = nodes;
+            let first = self.dirs.len();
+            for Subdir { name, stat, taken, level } in subdirs {
+                let path = self.dirs[parent].path.join(name);
+                next.push(Task { at: self.dirs.len(), level });
+                self.dirs.push(Dir { parent, path, stat, taken, nodes: Vec::new(), below: 0..0 });
             }
+            self.dirs[parent].below = first..self.dirs.len();
         }
         Ok(next)
     }
 
     fn entries(&self, task: &Task) -> Result<Found, FileError> {
         self.run.check_cancelled()?;
-        let dir = self.root.open_dir(&task.path)?;
+        let path = self.dirs[task.at].path.as_path();
+        let dir = self.root.open_dir(path)?;
         let known = match self.run.options.known.filter(|_| self.changes.kind == SourceKind::Context) {
-            Some(context) => context.files(&fstat(&dir).at("read the attributes of", &task.path)?),
+            Some(context) => context.files(&fstat(&dir).at("read the attributes of", path)?),
             None => KnownFiles::none(),
         };
-        let names = known.names().map_or_else(|| list(dir.as_fd()), Ok).at("list", &task.path)?;
-        let (mut found, open) = (Vec::new(), OpenDir { path: &task.path, fd: dir.as_fd(), known });
-        for (name, kind) in names {
+        let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
+        for (name, kind, file) in all(&open, &known)? {
             let (taken, level) = if kind.is_dir() {
-                match self.filter.decide(&task.level, &task.path, &name) {
+                match self.filter.decide(&task.level, path, &name) {
                     Decision::Prune => continue,
-                    Decision::Pass(level) => (false, Some(level)),
-                    Decision::Take(level) => (true, Some(level)),
+                    Decision::Pass(level) => (false, level),
+                    Decision::Take(level) => (true, level),
                 }
-            } else if self.filter.takes(&task.level, &task.path, &name) {
-                (true, None)
             } else {
+                if self.filter.takes(&task.level, path, &name) {
+                    found.nodes.push(self.node(&open, name, file)?);
+                }
                 continue;
             };
-            let node = self.node(&open, task.at, name, taken)?;
-            found.push((node, level));
+            let stat = open.stat(&name)?;
+            found.subdirs.push(Subdir { name, stat, taken, level });
         }
         Ok(found)
     }
@@ -200,102 +216,144 @@ impl Planner<'_> {
     fn node(
         &self,
         open: &OpenDir<'_>,
-        parent: usize,
         name: OsString,
-        taken: bool,
+        known: Option<KnownFile<'_>>,
     ) -> Result<Node, FileError> {
-        let (dir, known) = (open.fd, open.known.file(&name));
-        let stat = known.as_ref().and_then(KnownFile::stat);
-        let stat = stat.map_or_else(|| statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW), Ok);
-        let stat = stat.at_name("read the attributes of", open.path, &name)?;
-        let is_context = self.changes.kind == SourceKind::Context;
-        let what = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => What::Directory { taken },
-            FileType::RegularFile => What::File {
-                digest: known.and_then(|known| known.digest(&stat)),
-                capability: if is_context { None } else { capability(open, &name)? },
-            },
-            FileType::Symlink => {
-                let target = readlinkat(dir, &name, Vec::new()).at_name("read the link", open.path, &name)?;
-                What::Link(target.into_bytes())
+        let stat = known.as_ref().and_then(KnownFile::stat).map_or_else(|| open.stat(&name), Ok)?;
+        let kind = self.kind(open, &name, &stat, known)?;
+        let mut attributes = self.attributes(&stat);
+        match kind {
+            // Links have no mode of their own.
+            Kind::Symlink(_) => attributes.mode = 0o777,
+            Kind::File(_) if self.changes.kind == SourceKind::Tree => {
+                let capability = capability(open, &name)?;
+                attributes.xattrs =
+                    capability.map(|value| (CAPABILITY.to_owned(), value)).into_iter().collect();
             }
-            FileType::Socket if is_context => What::File { digest: None, capability: None },
-            FileType::Unknown => return Err(FileError::UnknownKind { path: open.path.join(&name) }),
-            kind => What::Special(kind),
-        };
-        Ok(Node { parent, name, stat, what })
+            _ => {}
+        }
+        let stat = (self.keeps_stats || stat.st_nlink > 1).then(|| Box::new(stat));
+        Ok(Node { name, inode: Inode { attributes, kind }, stat })
+    }
+
+    fn kind(
+        &self,
+        open: &OpenDir<'_>,
+        name: &OsStr,
+        stat: &Stat,
+        known: Option<KnownFile<'_>>,
+    ) -> Result<Kind, FileError> {
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Directory(Entries::new()),
+            FileType::RegularFile => Kind::File(Content {
+                size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+                digest: known.and_then(|known| known.digest(stat)),
+                place: None,
+            }),
+            FileType::Symlink => {
+                let target =
+                    readlinkat(open.fd, name, Vec::new()).at_name("read the link", open.path, name)?;
+                Kind::Symlink(target.into_bytes())
+            }
+            FileType::Socket if self.changes.kind == SourceKind::Context => {
+                Kind::File(Content { size_bytes: 0, digest: None, place: None })
+            }
+            FileType::Unknown => return Err(FileError::UnknownKind { path: open.path.join(name) }),
+            kind => Kind::Special(kind, stat.st_rdev),
+        })
+    }
+
+    fn attributes(&self, stat: &Stat) -> tree::Attributes {
+        let given = self.changes.attributes(stat);
+        let mtime =
+            Time { seconds: given.time.tv_sec, nanoseconds: u32::try_from(given.time.tv_nsec).unwrap_or(0) };
+        tree::Attributes {
+            mode: given.mode,
+            uid: given.ids.uid,
+            gid: given.ids.gid,
+            mtime,
+            xattrs: Xattrs::new(),
+        }
     }
 
     /// Notes what files hold of which the layers say it. `base` is the directory that is copied.
     fn ask_layers(&mut self, layers: &KnownLayers, base: &Path) {
-        let mut paths: HashMap<usize, PathBuf> = HashMap::from([(0, base.to_owned())]);
-        let mut last: Option<(usize, KnownDirectory<'_>)> = None;
-        for at in 1..self.nodes.len() {
-            let Node { parent, name, stat, what } = &mut self.nodes[at];
-            let Some(directory) = paths.get(parent) else { continue };
-            match what {
-                What::Directory { .. } => drop(paths.insert(at, directory.join(&*name))),
-                What::File { digest, .. } => {
-                    let (_, here) = match last.take().filter(|(of, _)| of == parent) {
-                        Some(same) => last.insert(same),
-                        None => last.insert((*parent, layers.directory(directory))),
-                    };
-                    *digest = here.file(name).and_then(|inode| content_of(inode, stat));
+        let ask = |dir: &mut Dir| {
+            let here = layers.directory(&base.join(&dir.path));
+            for Node { name, inode, stat } in &mut dir.nodes {
+                if let (Kind::File(content), Some(stat)) = (&mut inode.kind, stat) {
+                    content.digest = here.file(name).and_then(|inode| content_of(inode, stat));
                 }
-                What::Link(_) | What::Special(_) => {}
             }
-        }
+        };
+        let dirs = self.dirs.par_iter_mut().filter(|dir| !dir.nodes.is_empty());
+        self.run.options.pool.install(|| dirs.for_each(ask));
     }
 
     /// Makes a tree of what is taken.
     fn finish(mut self) -> Tree {
         let kept = self.kept();
         let mut tree = Tree::new(tree::Attributes::default());
-        let (mut ids, mut links) = (vec![InodeId::ROOT; self.nodes.len()], HashMap::new());
-        let nodes = std::mem::take(&mut self.nodes);
-        for (at, node) in nodes.into_iter().enumerate().skip(1).filter(|(at, _)| kept[*at]) {
-            let several = matches!(node.what, What::File { .. }) && node.stat.st_nlink > 1;
-            let inode = (node.stat.st_dev, node.stat.st_ino);
-            let first = links.get(&inode).filter(|_| several).copied();
-            let Node { parent, name, stat, what } = node;
-            let id = first.unwrap_or_else(|| tree.add(self.inode(&stat, what)));
-            if several {
-                links.insert(inode, id);
+        tree.reserve(self.count);
+        let (mut ids, mut links) = (vec![InodeId::ROOT; self.dirs.len()], HashMap::new());
+        for at in (0..self.dirs.len()).filter(|at| kept[*at]) {
+            let (nodes, below) = (std::mem::take(&mut self.dirs[at].nodes), self.dirs[at].below.clone());
+            let mut entries = Vec::with_capacity(nodes.len() + below.len());
+            entries.extend(nodes.into_iter().map(|node| add(node, &mut tree, &mut links)));
+            for below in below.filter(|below| kept[*below]) {
+                let Dir { path, stat, .. } = &self.dirs[below];
+                let (attributes, kind) = (self.attributes(stat), Kind::Directory(Entries::new()));
+                ids[below] = tree.add(Inode { attributes, kind });
+                entries.push((path.file_name().unwrap_or_default().to_owned(), ids[below]));
             }
-            ids[at] = id;
-            tree.name(ids[parent], name, id);
+            tree.fill(ids[at], entries.into_iter().collect());
         }
         tree
     }
 
-    /// Which nodes are in the tree: not the directories that nobody asked for and that nothing is in.
+    /// Which directories are in the tree: not those that nobody asked for and that nothing is in.
     fn kept(&self) -> Vec<bool> {
-        let mut kept = vec![false; self.nodes.len()];
-        for (at, node) in self.nodes.iter().enumerate().rev() {
-            kept[at] |= !matches!(node.what, What::Directory { taken: false });
-            kept[node.parent] |= kept[at];
+        let mut kept = vec![false; self.dirs.len()];
+        for (at, dir) in self.dirs.iter().enumerate().rev() {
+            kept[at] |= dir.taken || !dir.nodes.is_empty();
+            kept[dir.parent] |= kept[at];
         }
         kept
     }
+}
 
-    fn inode(&self, stat: &Stat, what: What) -> Inode {
-        let given = self.changes.attributes(stat);
-        let mtime =
-            Time { seconds: given.time.tv_sec, nanoseconds: u32::try_from(given.time.tv_nsec).unwrap_or(0) };
-        let is_regular = FileType::from_raw_mode(stat.st_mode).is_file();
-        let size_bytes = if is_regular { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-        let (kind, mode, capability) = match what {
-            What::Directory { .. } => (Kind::Directory(Entries::new()), given.mode, None),
-            What::File { digest, capability } => {
-                (Kind::File(Content { size_bytes, digest, place: None }), given.mode, capability)
-            }
-            // Links have no mode of their own.
-            What::Link(target) => (Kind::Symlink(target), 0o777, None),
-            What::Special(kind) => (Kind::Special(kind, stat.st_rdev), given.mode, None),
-        };
-        let xattrs = capability.map(|value| (CAPABILITY.to_owned(), value)).into_iter().collect();
-        let attributes = tree::Attributes { mode, uid: given.ids.uid, gid: given.ids.gid, mtime, xattrs };
-        Inode { attributes, kind }
+/// Adds something to a tree, unless it is another name of what was added. Returns its entry.
+fn add(node: Node, tree: &mut Tree, links: &mut HashMap<(u64, u64), InodeId>) -> (OsString, InodeId) {
+    let Node { name, inode, stat } = node;
+    let several = stat.filter(|stat| stat.st_nlink > 1 && matches!(inode.kind, Kind::File(_)));
+    let id = match several {
+        Some(stat) => *links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| tree.add(inode)),
+        None => tree.add(inode),
+    };
+    (name, id)
+}
+
+/// What is in a directory, and what is known of that.
+fn all<'k>(
+    open: &OpenDir<'_>,
+    known: &'k KnownFiles<'_>,
+) -> Result<Vec<(OsString, FileType, Option<KnownFile<'k>>)>, FileError> {
+    if let Some(all) = known.all() {
+        return Ok(all);
+    }
+    let names = list(open.fd).at("list", open.path)?.into_iter();
+    Ok(names
+        .map(|(name, kind)| {
+            let file = known.file(&name);
+            (name, kind, file)
+        })
+        .collect())
+}
+
+impl OpenDir<'_> {
+    fn stat(&self, name: &OsStr) -> Result<Stat, FileError> {
+        let stat = statat(self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        Ok(stat.at_name("read the attributes of", self.path, name)?)
     }
 }
 
