@@ -10,7 +10,8 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, Scope};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use rbuild_llb::{InputIndex, VertexId};
@@ -19,6 +20,7 @@ use crate::build::{MissReason, SolveOptions, Solved};
 use crate::cache_key::{self, CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::{InputRequest, Selection};
 use crate::error::SolveError;
+use crate::explain::Cause;
 use crate::graph::Graph;
 use crate::progress::{Event, EventSink, NoEvents};
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
@@ -243,9 +245,17 @@ impl<'a, W: Worker> Desk<'a, W> {
         }
         let inputs: Vec<Input<'_, W::Output>> = step.inputs.iter().map(|input| self.input(input)).collect();
         let vertex = self.vertex(step.vertex);
-        let causes = self.worker.explain(vertex, &step.trace, reason);
-        cx.emit(Event::Explained { vertex: step.vertex, causes });
-        let outputs = self.worker.run(vertex, &inputs, &cx)?;
+        let outputs = thread::scope(|scope| {
+            let explain = || self.worker.explain(vertex, &step.trace, reason);
+            let events = ExplainedFirst {
+                vertex: step.vertex,
+                causes: Mutex::new(Some(scope.spawn(explain))),
+                events: self.events,
+            };
+            let outputs = self.worker.run(vertex, &inputs, &Context { events: &events, ..cx });
+            events.explain();
+            outputs
+        })?;
         self.worker.record(NewRecord {
             key: step.key,
             vertex,
@@ -295,6 +305,30 @@ impl<'a, W: Worker> Desk<'a, W> {
 
     fn context(&self, vertex: VertexId) -> Context<'_> {
         Context { cancel: &self.stop, events: self.events, vertex }
+    }
+}
+
+/// Events of a step, before which comes why it runs. That is found out while it runs; who has something to say waits for it.
+struct ExplainedFirst<'a, 'scope> {
+    vertex: VertexId,
+    causes: Mutex<Option<ScopedJoinHandle<'scope, Vec<Cause>>>>,
+    events: &'a dyn EventSink,
+}
+
+impl ExplainedFirst<'_, '_> {
+    fn explain(&self) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = causes.take().map(ScopedJoinHandle::join) {
+            let causes = found.unwrap_or_else(|payload| panic::resume_unwind(payload));
+            self.events.emit(Event::Explained { vertex: self.vertex, causes });
+        }
+    }
+}
+
+impl EventSink for ExplainedFirst<'_, '_> {
+    fn emit(&self, event: Event) {
+        self.explain();
+        self.events.emit(event);
     }
 }
 

@@ -128,16 +128,26 @@ impl FileEntry {
 impl FromIterator<(String, FileEntry)> for FileList {
     /// Of several entries with one path, one counts.
     fn from_iter<I: IntoIterator<Item = (String, FileEntry)>>(entries: I) -> Self {
-        let mut files: Vec<_> = entries.into_iter().collect();
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        files.dedup_by(|a, b| a.0 == b.0);
-        let mut bytes = Vec::new();
-        for (path, entry) in &files {
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for (path, entry) in entries {
+            starts.push(bytes.len());
             bytes.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
             bytes.extend(path.as_bytes());
             entry.encode(&mut bytes);
         }
-        Self(bytes)
+        let path_at = |start: usize| next_path(&mut &bytes[start..]);
+        if starts.is_sorted_by(|a, b| path_at(*a) < path_at(*b)) {
+            return Self(bytes);
+        }
+        starts.sort_by(|a, b| path_at(*a).cmp(&path_at(*b)));
+        starts.dedup_by(|a, b| path_at(*a) == path_at(*b));
+        let mut sorted = Vec::with_capacity(bytes.len());
+        for start in starts {
+            let mut rest = &bytes[start..];
+            let _read = next_entry(&mut rest);
+            sorted.extend_from_slice(&bytes[start..bytes.len() - rest.len()]);
+        }
+        Self(sorted)
     }
 }
 
@@ -192,10 +202,15 @@ impl FileList {
 }
 
 fn next_entry<'b>(bytes: &mut &'b [u8]) -> Option<(&'b str, FileEntry)> {
+    let path = next_path(bytes)?;
+    Some((str::from_utf8(path).ok()?, FileEntry::decode(bytes)?))
+}
+
+fn next_path<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
     let length = u32::from_le_bytes(take(bytes)?) as usize;
     let (path, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
-    Some((str::from_utf8(path).ok()?, FileEntry::decode(bytes)?))
+    Some(path)
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {

@@ -13,7 +13,8 @@
 //! | what a source is pinned to | [`Cause::BaseImage`], [`Cause::Source`] |
 //! | an input | [`Cause::EarlierStep`] |
 //!
-//! Nothing here decides anything: a store that cannot be read explains less, and builds all the same.
+//! Nothing here decides anything: a store that cannot be read explains less, and builds all the same. So a step begins at once, and
+//! is explained beside; what it says waits for that.
 
 mod files;
 mod op;

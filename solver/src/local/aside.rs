@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
 use rbuild_cache::Snapshot;
@@ -16,6 +16,9 @@ use crate::explain::FileList;
 use crate::worker::VertexRef;
 
 type Errand = Box<dyn FnOnce() + Send>;
+
+/// A list of files, made by whoever wants it first.
+pub(super) type LateFileList = LazyLock<Arc<FileList>, Box<dyn FnOnce() -> Arc<FileList> + Send>>;
 
 /// Errands, run on a pool. Clones share them.
 #[derive(Clone, Default)]
@@ -92,11 +95,12 @@ impl LocalWorker<'_> {
     }
 
     /// Keeps what a step was given, so that a later build can say which files changed.
-    pub(super) fn keep_file_list(&self, digest: [u8; 32], list: impl FnOnce() -> FileList) {
+    pub(super) fn keep_file_list(&self, digest: [u8; 32], list: impl FnOnce() -> FileList + Send + 'static) {
         if self.store().has_file_list(&digest) {
             return;
         }
-        let (list, store) = (Arc::new(list()), self.store().clone());
+        let list: Arc<LateFileList> = Arc::new(LazyLock::new(Box::new(|| Arc::new(list()))));
+        let store = self.store().clone();
         self.file_lists.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Arc::clone(&list));
         self.aside.add(self.pool, move || drop(store.keep_file_list(&digest, list.as_bytes())));
     }

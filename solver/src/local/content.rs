@@ -82,17 +82,17 @@ impl LocalWorker<'_> {
         }
         let digest = hasher.finish();
         if source.kind == SourceKind::Context {
-            self.keep_file_list(digest, || file_list(&looks));
-            self.remember_seen(looks);
+            self.remember_seen(&looks);
+            self.keep_file_list(digest, move || file_list(&looks));
         }
         Ok(ContentDigest(digest))
     }
 
     /// Keeps what was seen for the step that takes it, where it pays: a tree is made of it without looking again.
-    fn remember_seen(&self, looks: Vec<Look>) {
-        let looks = looks.into_iter().map(|look| look.seen).filter(|seen| self.is_planned(seen.files()));
+    fn remember_seen(&self, looks: &[Look]) {
+        let looks = looks.iter().map(|look| &look.seen).filter(|seen| self.is_planned(seen.files()));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(looks.map(Arc::new));
+        seen.extend(looks.cloned());
         let forgotten = seen.len().saturating_sub(SEEN_MAX);
         seen.drain(..forgotten);
     }
@@ -137,7 +137,7 @@ impl LocalWorker<'_> {
         };
         let (digested, seen) = look_at_tree(source.root, &selected, &options)?;
         let places = selected.iter().map(|it| (it.path.to_owned(), it.name.to_owned())).collect();
-        looks.push(Look { places, seen });
+        looks.push(Look { places, seen: Arc::new(seen) });
         Ok(digested.digest)
     }
 }
@@ -146,7 +146,7 @@ impl LocalWorker<'_> {
 struct Look {
     /// Where each thing is in its tree, and what its entries' paths begin with.
     places: Vec<(PathBuf, PathBuf)>,
-    seen: Seen,
+    seen: Arc<Seen>,
 }
 
 fn file_list(looks: &[Look]) -> FileList {
@@ -157,8 +157,10 @@ fn file_list(looks: &[Look]) -> FileList {
 fn entries(look: &Look, group: SeenGroup<'_>) -> impl Iterator<Item = (String, FileEntry)> {
     let path = look.shown(&group.path);
     let inside = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let files =
-        group.files.into_iter().map(move |(name, file)| (inside.clone() + &name.to_string_lossy(), file));
+    let files = group.files.into_iter().map(move |(name, file)| {
+        let path = [inside.as_str(), &*name.to_string_lossy()].concat();
+        (path, file)
+    });
     let all = group.own.map(|own| (path, own)).into_iter().chain(files);
     all.map(|(path, entry)| (path, FileEntry::new(&entry)))
 }

@@ -41,7 +41,7 @@ use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
-use aside::Aside;
+use aside::{Aside, LateFileList};
 pub use error::{StepEnd, StepError, WorkerError};
 pub use exec::StepLimits;
 pub use mounts::{cache_mount_key, make_stubs};
@@ -52,7 +52,7 @@ pub use source::{GitError, GitOptions, HttpError, Pins};
 use crate::build::MissReason;
 use crate::cache_key::{CacheKey, ContentDigest, Contribution, KeyTrace, SourceIdentity};
 use crate::cache_map::Selection;
-use crate::explain::{Cause, Explainer, FileList, FirstCause, Recipe};
+use crate::explain::{Cause, Explainer, FirstCause, Recipe};
 use crate::images::Images;
 use crate::secrets::Secrets;
 use crate::shared::{SharedCaches, Tree};
@@ -139,7 +139,7 @@ impl LocalContext {
 }
 
 /// Lists of files, by the digest of all of them.
-type FileLists = Mutex<HashMap<[u8; 32], Arc<FileList>>>;
+type FileLists = Mutex<HashMap<[u8; 32], Arc<LateFileList>>>;
 
 /// Runs the steps of a build on this machine.
 #[derive(Debug)]

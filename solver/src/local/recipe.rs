@@ -39,8 +39,8 @@ impl Memory for Recipes<'_> {
     }
 
     fn files(&self, digest: ContentDigest) -> Option<Arc<FileList>> {
-        let of_this_build =
-            self.file_lists.lock().unwrap_or_else(PoisonError::into_inner).get(&digest.0).cloned();
+        let late = self.file_lists.lock().unwrap_or_else(PoisonError::into_inner).get(&digest.0).cloned();
+        let of_this_build = late.map(|late| Arc::clone(&**late));
         let kept = || FileList::decode(self.store.read_file_list(&digest.0).ok()??).map(Arc::new);
         of_this_build.or_else(kept)
     }
