@@ -194,7 +194,9 @@ impl Planner<'_> {
             None => KnownFiles::none(),
         };
         let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
-        for (name, kind, file) in all(&open, &known)? {
+        let all = all(&open, &known)?;
+        found.nodes.reserve(all.len());
+        for (name, kind, file) in all {
             let (taken, level) = if kind.is_dir() {
                 match self.filter.decide(&task.level, path, &name) {
                     Decision::Prune => continue,
