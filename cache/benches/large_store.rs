@@ -36,6 +36,7 @@ fn open(root: &Path) -> Store {
         owners: Owners::Keep,
         trees: Trees::Mounted,
         layers: LayerForm::Auto,
+        part_size_bytes: rbuild_cache::layer::PART_SIZE_BYTES,
         now,
     };
     Store::open(root, &options).unwrap()

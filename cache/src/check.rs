@@ -224,7 +224,7 @@ impl Store {
         // What has another config is no image of a file system: nothing is unpacked of it.
         let Ok(config) = ImageConfig::parse(&bytes) else { return Ok(None) };
         let diff_ids = &config.rootfs.diff_ids;
-        let there = self.chain_layers(diff_ids)?.len();
+        let (there, _) = self.chain_layers(diff_ids)?;
         let rest = diff_ids.iter().zip(&manifest.layers).skip(there);
         for (diff_id, layer) in rest {
             let blobs = self.blobs_of(*diff_id)?;

@@ -8,8 +8,8 @@
 //! # Versions
 //!
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
-//! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk. Who
-//! changes
+//! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk,
+//! version 7 archives in parts. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -31,7 +31,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -57,6 +57,16 @@ ALTER TABLE layer ADD COLUMN base INTEGER REFERENCES layer(id);
 CREATE INDEX layer_by_base ON layer(base) WHERE base IS NOT NULL;
 ",
     "ALTER TABLE pack ADD COLUMN boot TEXT",
+    "
+ALTER TABLE layer_archive ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layer_archive ADD COLUMN part_size_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layer_archive ADD COLUMN continues INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layer_archive ADD COLUMN entries BLOB;
+DROP INDEX layer_archive_of_layer;
+CREATE UNIQUE INDEX layer_archive_of_layer
+    ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'), part);
+CREATE INDEX layer_archive_by_entries ON layer_archive(entries) WHERE entries IS NOT NULL;
+",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -125,10 +135,18 @@ CREATE TABLE layer_archive (
     mtime_max INTEGER,
     -- Whether it was made of the directory, and so can be made again; one that came may differ in its bytes.
     made INTEGER NOT NULL
-) STRICT;
+    -- Which of the tars that a layer stands for together.
+    , part INTEGER NOT NULL DEFAULT 0,
+    -- What size of parts it was cut to when it was made; 0: it was not.
+    part_size_bytes INTEGER NOT NULL DEFAULT 0,
+    -- Whether one step has made it and the one below it.
+    continues INTEGER NOT NULL DEFAULT 0,
+    -- The digest of its entries, with digests of contents in their place.
+    entries BLOB) STRICT;
 CREATE UNIQUE INDEX layer_archive_of_layer
-    ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'));
+    ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'), part);
 CREATE INDEX layer_archive_by_diff_id ON layer_archive(diff_id);
+CREATE INDEX layer_archive_by_entries ON layer_archive(entries) WHERE entries IS NOT NULL;
 
 -- Compressed forms of layers, as they came or were made.
 CREATE TABLE layer_blob (

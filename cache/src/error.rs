@@ -108,6 +108,9 @@ pub enum Error {
     /// A layer that has to be there is not.
     #[error("layer {0} is not in the store")]
     LayerMissing(LayerId),
+    /// No layer of a snapshot is known to have such an archive.
+    #[error("no layer is known to have the archive `{}`", .0.0)]
+    ArchiveUnknown(DiffId),
     /// A snapshot that has to be there is not.
     #[error("snapshot {0} is not in the store")]
     SnapshotMissing(SnapshotId),

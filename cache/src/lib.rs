@@ -118,7 +118,7 @@ pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{
     ActiveSnapshot, Addition, Delta, Durability, KnownDirectory, KnownLayers, LayerForm, LayerId, LayerInfo,
-    MountedRoot, MtimeClamp, OverlayXattrs, PlainTree, Snapshot, SnapshotId, Trees, UnpackedLayer,
+    LayerTar, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree, Snapshot, SnapshotId, Trees, UnpackedLayer,
 };
 pub use stat_cache::StatCacheTable;
 pub use store::{Store, StoreOptions};

@@ -29,6 +29,9 @@ pub struct StoreOptions {
     pub trees: Trees,
     /// In which form copies of directories become layers.
     pub layers: LayerForm,
+    /// Into how large parts the archive of a layer is cut, at first and at least ([`layer::PART_SIZE_BYTES`](crate::layer::PART_SIZE_BYTES)
+    /// is a good size); zero: it is not.
+    pub part_size_bytes: u64,
     /// The clock, Unix nanoseconds: when things were made and last used. Must not differ between processes on one store.
     pub now: fn() -> i64,
 }

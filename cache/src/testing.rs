@@ -83,6 +83,7 @@ pub(crate) const OPTIONS: StoreOptions = StoreOptions {
     owners: Owners::Keep,
     trees: Trees::Mounted,
     layers: LayerForm::Auto,
+    part_size_bytes: crate::layer::PART_SIZE_BYTES,
     now: tick,
 };
 

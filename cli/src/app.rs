@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::ThreadPool;
 use rbuild_cache::fail_point::Failing;
-use rbuild_cache::layer::Owners;
+use rbuild_cache::layer::{Owners, PART_SIZE_BYTES};
 use rbuild_cache::{LayerForm, OverlayXattrs, Store, StoreOptions, Trees};
 use rbuild_executor::Networks;
 use rbuild_executor::rootless::{Isolation, Privilege};
+use rbuild_frontend::parse_size_bytes;
 use rbuild_registry::{Client, ClientOptions, Credential, CredentialSource, Proxies, Secret};
 use rbuild_solver::images::Images;
 use rbuild_solver::local::GitOptions;
@@ -61,6 +62,7 @@ pub(crate) struct App {
     single_id: bool,
     trees: Trees,
     layers: Option<LayersArg>,
+    part_size: Option<String>,
     offline: bool,
     cancel: Arc<AtomicBool>,
     images: OnceLock<Images>,
@@ -81,6 +83,7 @@ impl App {
             single_id,
             trees: if is_chroot { Trees::Plain } else { Trees::Mounted },
             layers: global.layers,
+            part_size: global.part_size.clone(),
             offline: global.offline,
             cancel: Arc::default(),
             images: OnceLock::new(),
@@ -123,7 +126,9 @@ impl App {
         let xattrs = if self.in_user_namespace { OverlayXattrs::User } else { OverlayXattrs::Trusted };
         let owners = if self.single_id { Owners::Squash } else { Owners::Keep };
         let layers = layer_form(self.layers)?;
-        let options = StoreOptions { xattrs, owners, trees: self.trees, layers, now: unix_now_ns };
+        let part_size_bytes = part_size_bytes(self.part_size.as_deref())?;
+        let options =
+            StoreOptions { xattrs, owners, trees: self.trees, layers, part_size_bytes, now: unix_now_ns };
         let store = Store::open(&self.root, &options).map_err(|error| {
             Failure::from(error).hint("`--root DIR` or RBUILD_ROOT names another place for the store")
         })?;
@@ -330,6 +335,16 @@ fn layer_form(given: Option<LayersArg>) -> Result<LayerForm, Failure> {
         Some(LayersArg::Delta) => LayerForm::Delta,
         Some(LayersArg::Tree) => LayerForm::Tree,
     })
+}
+
+/// Into parts of what size archives are cut: what the command line, the environment or the config file says.
+fn part_size_bytes(given: Option<&str>) -> Result<u64, Failure> {
+    match given.or(config()?.store.part_size.as_deref()) {
+        None => Ok(PART_SIZE_BYTES),
+        Some(text) => parse_size_bytes(text).ok_or_else(|| {
+            Failure::new(Kind::Input, format!("invalid part size `{text}` (expected 64m, or 0)"))
+        }),
+    }
 }
 
 pub(crate) fn credential_files() -> CredentialFiles {

@@ -70,6 +70,9 @@ pub(crate) struct GlobalArgs {
     /// In which form copies of directories are kept [default: trees of many files, where the kernel mounts them, else directories].
     #[arg(long, global = true, hide = true, value_enum, value_name = "FORM", env = "RBUILD_LAYERS")]
     pub(crate) layers: Option<LayersArg>,
+    /// Into parts of what size the archive of a large layer is cut, 0 for not at all [default: 64m].
+    #[arg(long, global = true, hide = true, value_name = "SIZE", env = "RBUILD_PART_SIZE")]
+    pub(crate) part_size: Option<String>,
 }
 
 /// In which form copies of directories are kept: what they are in an image does not depend on it.

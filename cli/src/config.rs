@@ -65,6 +65,9 @@ pub(crate) struct SecurityConfig {
 pub(crate) struct StoreConfig {
     /// In which form copies of directories are kept.
     pub(crate) layers: Option<LayersArg>,
+    /// Into parts of what size the archives of large layers are cut, 0 for not at all.
+    #[serde(rename = "part-size")]
+    pub(crate) part_size: Option<String>,
 }
 
 /// What holds for the cache.

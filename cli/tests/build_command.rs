@@ -13,6 +13,7 @@ mod instructions;
 mod interruption;
 mod mistakes;
 mod options;
+mod parts;
 mod platforms;
 mod secrets;
 mod sources;

@@ -17,7 +17,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, major, minor, ope
 
 use super::error::Error;
 use super::merged::Merged;
-use super::tar::{Attribute, TarEntry, TarKind, TarWriteError, TarWriter};
+use super::parts::Entries;
+use super::tar::{Attribute, BLOCK_BYTES, TarEntry, TarKind, TarWriteError, TarWriter};
 use super::whiteout::{OPAQUE_NAME, OverlayXattrs, WHITEOUT_PREFIX, is_opaque, is_whiteout};
 use crate::root_dir::{At, PathError, RootDir, list, xattr};
 
@@ -86,7 +87,18 @@ pub fn diff(
     options: &ArchiveOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<ArchiveStats, Error> {
-    Archiver::new(out, options, Some(Merged { layers: lowers, xattrs })).run(&[(PathBuf::new(), upper)])
+    let lowers = Merged { layers: lowers, xattrs };
+    in_one(out, |tar| diff_into(upper, lowers, options, tar))
+}
+
+/// The same, given to whoever takes entries, who has to end the archive.
+pub(crate) fn diff_into(
+    upper: &RootDir,
+    lowers: Merged<'_>,
+    options: &ArchiveOptions<'_>,
+    out: &mut dyn Entries,
+) -> Result<ArchiveStats, Error> {
+    Archiver::new(out, options, Some(lowers)).run(&[(PathBuf::new(), upper)])
 }
 
 /// Writes a whole tree as one tar. No name and no kind of file has a special meaning.
@@ -104,7 +116,7 @@ pub fn export_all(
     options: &ArchiveOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<ArchiveStats, Error> {
-    Archiver::new(out, options, None).run(roots)
+    in_one(out, |tar| Archiver::new(tar, options, None).run(roots))
 }
 
 /// Writes what is at a path as one tar, under another name: a directory with all that is in it, or anything else. A symbolic link at
@@ -120,14 +132,28 @@ pub fn export_as(
     let stat =
         statat(&parent.dir, &parent.name, AtFlags::SYMLINK_NOFOLLOW).at("read the attributes of", path)?;
     let dir = parent.dir.as_fd();
-    let mut archiver = Archiver::new(out, options, None);
-    let place = Place { fd: dir, path: Path::new(""), depth: 0, hides: false };
-    archiver.file(&place, &Subject { dir, name: &parent.name, path: name, stat: &stat })?;
-    archiver.finish()
+    in_one(out, |tar| {
+        let mut archiver = Archiver::new(tar, options, None);
+        let place = Place { fd: dir, path: Path::new(""), depth: 0, hides: false };
+        archiver.file(&place, &Subject { dir, name: &parent.name, path: name, stat: &stat })?;
+        Ok(archiver.stats)
+    })
+}
+
+/// Writes one archive.
+fn in_one(
+    out: &mut dyn Write,
+    write: impl FnOnce(&mut dyn Entries) -> Result<ArchiveStats, Error>,
+) -> Result<ArchiveStats, Error> {
+    let mut tar = TarWriter::new(out);
+    let stats = write(&mut tar)?;
+    let size_bytes = tar.size_bytes() + 2 * BLOCK_BYTES as u64;
+    tar.finish().map_err(|error| write_error(error, Path::new("/")))?;
+    Ok(ArchiveStats { size_bytes, ..stats })
 }
 
 struct Archiver<'a> {
-    tar: TarWriter<&'a mut dyn Write>,
+    out: &'a mut dyn Entries,
     options: &'a ArchiveOptions<'a>,
     /// The layers beneath, when whiteouts are to be understood.
     lowers: Option<Merged<'a>>,
@@ -172,9 +198,8 @@ impl Subject<'_> {
 }
 
 impl<'a> Archiver<'a> {
-    fn new(out: &'a mut dyn Write, options: &'a ArchiveOptions<'a>, lowers: Option<Merged<'a>>) -> Self {
-        let (first_names, stats) = (HashMap::new(), ArchiveStats::default());
-        Self { tar: TarWriter::new(out), options, lowers, first_names, stats }
+    fn new(out: &'a mut dyn Entries, options: &'a ArchiveOptions<'a>, lowers: Option<Merged<'a>>) -> Self {
+        Self { out, options, lowers, first_names: HashMap::new(), stats: ArchiveStats::default() }
     }
 
     fn run(mut self, roots: &[(PathBuf, &RootDir)]) -> Result<ArchiveStats, Error> {
@@ -187,12 +212,6 @@ impl<'a> Archiver<'a> {
             }
             self.directory(&Place { fd: fd.as_fd(), path, depth: 0, hides: false })?;
         }
-        self.finish()
-    }
-
-    fn finish(mut self) -> Result<ArchiveStats, Error> {
-        self.stats.size_bytes = self.tar.size_bytes() + 2 * 512;
-        self.tar.finish().map_err(|error| write_error(error, Path::new("/")))?;
         Ok(self.stats)
     }
 
@@ -254,13 +273,14 @@ impl<'a> Archiver<'a> {
 
     fn mark(&mut self, path: &Path) -> Result<(), Error> {
         self.stats.entries += 1;
-        self.tar.entry(&mark_entry(path.as_os_str().as_bytes())).map_err(|error| write_error(error, path))
+        let taken = self.out.entry(&mark_entry(path.as_os_str().as_bytes()), 1);
+        taken.map(drop).map_err(|error| write_error(error, path))
     }
 
     fn file(&mut self, place: &Place<'_>, file: &Subject<'_>) -> Result<(), Error> {
         let inode = (file.stat.st_dev, file.stat.st_ino);
         let kind = FileType::from_raw_mode(file.stat.st_mode);
-        if kind != FileType::Directory && file.stat.st_nlink > 1 {
+        if !matches!(kind, FileType::Directory | FileType::Socket) && file.stat.st_nlink > 1 {
             if let Some(first) = self.first_names.get(&inode) {
                 let target = first.clone();
                 return self.simple(file, TarKind::HardLink { target: &target }, &[]);
@@ -304,17 +324,24 @@ impl<'a> Archiver<'a> {
         if size_bytes == 0 {
             return self.simple(file, kind, xattrs);
         }
-        let content = File::from(file.open(OFlags::NONBLOCK)?);
-        self.stats.entries += 1;
+        if self.put(file, kind, xattrs)? {
+            let mut content = File::from(file.open(OFlags::NONBLOCK)?);
+            self.out.content(&mut content, size_bytes).map_err(|error| write_error(error, file.path))?;
+        }
         self.stats.content_bytes += size_bytes;
-        let entry = self.entry_of(file, kind, xattrs);
-        self.tar.entry_with(&entry, content).map_err(|error| write_error(error, file.path))
+        Ok(())
     }
 
     fn simple(&mut self, file: &Subject<'_>, kind: TarKind<'_>, xattrs: &[Attribute]) -> Result<(), Error> {
+        self.put(file, kind, xattrs).map(drop)
+    }
+
+    /// Gives an entry away; whether its content has to follow.
+    fn put(&mut self, file: &Subject<'_>, kind: TarKind<'_>, xattrs: &[Attribute]) -> Result<bool, Error> {
         self.stats.entries += 1;
         let entry = self.entry_of(file, kind, xattrs);
-        self.tar.entry(&entry).map_err(|error| write_error(error, file.path))
+        let names = if kind == TarKind::Directory { 1 } else { file.stat.st_nlink };
+        self.out.entry(&entry, names).map_err(|error| write_error(error, file.path))
     }
 
     fn entry_of<'e>(&self, file: &Subject<'e>, kind: TarKind<'e>, xattrs: &'e [Attribute]) -> TarEntry<'e> {
@@ -372,5 +399,6 @@ pub(crate) fn write_error(error: TarWriteError, path: &Path) -> Error {
         TarWriteError::Write(source) => Error::Write(source),
         TarWriteError::Read(source) => Error::Path(read(source)),
         TarWriteError::ContentTooShort => Error::Shrank { path: PathBuf::from(path) },
+        TarWriteError::NoMore => Error::Cancelled,
     }
 }

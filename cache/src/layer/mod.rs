@@ -4,6 +4,7 @@
 //! empty directory, is that directory again. [`export`] is for whole trees.
 //!
 //! * [`tar`] writes archives whose bytes depend on nothing but what is archived.
+//! * `parts` cuts the archive of a large layer.
 //! * [`whiteout`] is the one place that knows how deletions are written.
 //! * [`compression`] recognises, reads and makes the compressed forms.
 //! * [`reader`] reads archives, which come from strangers; `apply` says what is refused, limited and repaired.
@@ -14,6 +15,7 @@ pub mod compression;
 mod error;
 pub(crate) mod merged;
 mod parents;
+pub(crate) mod parts;
 mod read_ahead;
 pub mod reader;
 pub mod tar;
@@ -31,6 +33,7 @@ pub use archive::{
 };
 pub use error::{Error, Refusal};
 pub use parents::copy_directory_attributes;
+pub use parts::PART_SIZE_BYTES;
 pub use whiteout::OverlayXattrs;
 pub(crate) use whiteout::{make_opaque, make_whiteout};
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 /// The unit of a tar archive.
-const BLOCK_BYTES: usize = 512;
+pub(crate) const BLOCK_BYTES: usize = 512;
 const NAME_BYTES_MAX: usize = 100;
 const PREFIX_BYTES_MAX: usize = 155;
 /// The buffer through which contents are copied.
@@ -88,6 +88,8 @@ pub enum TarWriteError {
     Read(io::Error),
     /// The content ended before its announced size.
     ContentTooShort,
+    /// Who takes the archive has what it wants of it.
+    NoMore,
 }
 
 /// Writes entries in the order they are given.
@@ -115,22 +117,42 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Writes an entry, and of `content` as many bytes as the entry's size says.
-    pub fn entry_with(&mut self, entry: &TarEntry<'_>, content: impl Read) -> Result<(), TarWriteError> {
-        let fields = Fields::of(entry);
-        if !fields.records.is_empty() {
-            self.records(entry, &fields.records)?;
-        }
-        self.put(&fields.block)?;
+    pub fn entry_with(&mut self, entry: &TarEntry<'_>, mut content: impl Read) -> Result<(), TarWriteError> {
+        self.header(entry)?;
         match entry.kind {
-            TarKind::File { size_bytes } => self.content(content, size_bytes),
+            TarKind::File { size_bytes } => self.content(&mut content, size_bytes),
             _ => Ok(()),
         }
     }
 
+    /// Writes what comes before an entry's content.
+    pub(super) fn header(&mut self, entry: &TarEntry<'_>) -> Result<(), TarWriteError> {
+        let fields = Fields::of(entry);
+        if !fields.records.is_empty() {
+            self.records(entry, &fields.records)?;
+        }
+        self.put(&fields.block)
+    }
+
     /// Writes the end of the archive and returns the output, which is not flushed.
     pub fn finish(mut self) -> Result<W, TarWriteError> {
-        self.put(&[0; 2 * BLOCK_BYTES])?;
+        self.end()?;
         Ok(self.out)
+    }
+
+    /// Writes the end of an archive. What is written after it is another one.
+    pub(super) fn end(&mut self) -> Result<(), TarWriteError> {
+        self.put(&[0; 2 * BLOCK_BYTES])
+    }
+
+    /// The output.
+    pub(super) const fn output(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// The output of an archive that is not ended.
+    pub(super) fn into_output(self) -> W {
+        self.out
     }
 
     fn records(&mut self, entry: &TarEntry<'_>, records: &Records) -> Result<(), TarWriteError> {
@@ -152,7 +174,8 @@ impl<W: Write> TarWriter<W> {
         self.pad(body.len() as u64)
     }
 
-    fn content(&mut self, mut content: impl Read, size_bytes: u64) -> Result<(), TarWriteError> {
+    /// Writes the content of the entry whose header was written last.
+    pub(super) fn content(&mut self, content: &mut dyn Read, size_bytes: u64) -> Result<(), TarWriteError> {
         self.buffer.resize(COPY_BUFFER_BYTES, 0);
         let mut left = size_bytes;
         while left > 0 {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use rayon::ThreadPool;
 use rusqlite::Transaction;
 
 use super::delta::Delta;
-use super::layers::{Archive, insert_archive};
+use super::layers::{Archive, insert_archives};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::plain::{Baseline, PlainTree};
 use super::{LayerId, Snapshot, Trees, insert_snapshot};
@@ -298,7 +299,7 @@ impl ActiveSnapshot {
         let created = created.map_or(stamp, stamp_of);
         let snapshot = store.0.db.write("commit a layer", |db| {
             let layer = insert_layer(db, created, grown.as_ref(), base)?;
-            archive.map_or(Ok(()), |archive| insert_archive(db, layer, archive))?;
+            insert_archives(db, layer, archive.map_or(&[], slice::from_ref))?;
             let packs = grown.as_ref().map_or(&[][..], |grown| &grown.packs);
             store.insert_packs(db, layer, packs, stamp)?;
             let from = grown.as_ref().map_or(&*upper, |grown| &grown.image);

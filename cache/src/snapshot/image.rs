@@ -191,7 +191,7 @@ impl Store {
         let stored = fs::read(&path).at("read", &path)?;
         let key = |number| {
             let pack = packs.get(usize::from(number)).ok_or(io::ErrorKind::InvalidData)?;
-            read_key_image(pack)
+            read_key_image(pack, 0)
         };
         match stored::read(&stored, key) {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(error).at("read", &path)?,

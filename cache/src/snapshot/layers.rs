@@ -5,49 +5,53 @@
 //! to leave as it came, one of its [blobs](Store::blobs_of) is used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc;
-use std::thread;
 
 use rayon::prelude::*;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, HashingWriter};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::hash::{HowMade, OnePart};
 use super::{LayerId, Snapshot};
+use crate::content_digest::Blake3;
 use crate::db::Failure;
-use crate::layer::merged::Merged;
 use crate::layer::{self, compression::Decoder};
 use crate::lease::seconds;
 use crate::root_dir::RootDir;
-use crate::{Error, Result, Store, tree};
-
-/// How much is hashed at once, how many such pieces may wait, and what one write adds to a piece at most.
-const CHUNK_BYTES: usize = 1 << 20;
-const CHUNKS_AHEAD: usize = 4;
-const COPY_BYTES_MAX: usize = 256 * 1024;
+use crate::{Error, Result, Store};
 
 /// What is known of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerInfo {
     /// Which layer.
     pub id: LayerId,
-    /// The size of its archive in bytes, once one was made.
-    pub tar_size_bytes: Option<u64>,
     /// When it was made, Unix seconds.
     pub created: i64,
+}
+
+/// A tar that a layer leaves as, or one of them: a large layer is several in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerTar {
+    /// Which layer of the snapshot it is of, counted from the bottom.
+    pub layer: usize,
+    /// Its digest.
+    pub diff_id: DiffId,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether one step has made it and the one below it.
+    pub continues: bool,
 }
 
 /// Clamps modification times in the archives of the upper layers of a stack: those that a build has put on its base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MtimeClamp {
-    /// How many layers, counted from the bottom, stay as they are.
+    /// How many layers of the snapshot, counted from the bottom, stay as they are.
     pub layers_kept: usize,
     /// The latest time in the others, Unix seconds (`SOURCE_DATE_EPOCH`).
     pub mtime_max: i64,
 }
 
-/// A tar that a layer is known to stand for.
+/// A tar that a layer is known to stand for, or one of those that it stands for together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Archive {
     pub(super) diff_id: DiffId,
@@ -57,6 +61,12 @@ pub(super) struct Archive {
     pub(super) mtime_max: Option<i64>,
     /// Whether it was made of the layer's directory, and so can be made again.
     pub(super) made: bool,
+    /// What size of parts it was cut to, if it was.
+    pub(super) part_size_bytes: u64,
+    /// See [`LayerTar`].
+    pub(super) continues: bool,
+    /// The digest of its entries, which is known before its own is.
+    pub(super) entries: Option<Blake3>,
 }
 
 impl Store {
@@ -65,14 +75,10 @@ impl Store {
     /// # Errors
     /// When the metadata cannot be read, or a layer has been pruned.
     pub fn layer_infos(&self, snapshot: &Snapshot) -> Result<Vec<LayerInfo>> {
-        let sql = "SELECT created, (SELECT max(size_bytes) FROM layer_archive WHERE layer = id) FROM layer WHERE id = ?1";
+        let sql = "SELECT created FROM layer WHERE id = ?1";
         self.0.db.read("read about layers", |db| {
             let info = |id: &LayerId| {
-                let read = |row: &Row<'_>| {
-                    let size: Option<i64> = row.get(1)?;
-                    let tar_size_bytes = size.and_then(|size| u64::try_from(size).ok());
-                    Ok(LayerInfo { id: *id, tar_size_bytes, created: seconds(row.get(0)?) })
-                };
+                let read = |row: &Row<'_>| Ok(LayerInfo { id: *id, created: seconds(row.get(0)?) });
                 let row = db.prepare_cached(sql)?.query_row([id.0], read).optional()?;
                 row.ok_or_else(|| Failure::from(Error::LayerMissing(*id)))
             };
@@ -97,82 +103,107 @@ impl Store {
         })
     }
 
-    /// The diff-ids and archive sizes in bytes of a snapshot's layers, bottom first. Those that are not known are computed,
-    /// in parallel on the current rayon pool, and remembered.
+    /// The tars of a snapshot's layers, bottom first. Those that are not known are computed, in parallel on the current rayon pool,
+    /// and remembered.
     ///
     /// # Errors
     /// When a layer has been pruned, or cannot be read.
-    pub fn describe_layers(
-        &self,
-        snapshot: &Snapshot,
-        clamp: Option<MtimeClamp>,
-    ) -> Result<Vec<(DiffId, u64)>> {
-        let described = |archive: &Archive| (archive.diff_id, archive.size_bytes);
+    pub fn describe_layers(&self, snapshot: &Snapshot, clamp: Option<MtimeClamp>) -> Result<Vec<LayerTar>> {
         let known = self.known_archives(snapshot, clamp)?;
-        if let Some(known) = known.iter().map(|archive| archive.as_ref().map(described)).collect() {
-            return Ok(known);
+        if known.iter().all(|archives| !archives.is_empty()) {
+            return Ok(tars(&known));
         }
         let stack = self.open_stack(snapshot)?;
         let archives = known
-            .par_iter()
+            .into_par_iter()
             .enumerate()
-            .map(|(index, known)| match known {
-                Some(archive) => Ok(*archive),
-                None => {
-                    let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
-                    let grown = self.hash_grown(layer, &stack[stack.len() - index..], mtime_max);
-                    grown.unwrap_or_else(|| self.hash(&stack, index, mtime_max)).map_err(failed(layer))
+            .map(|(index, known)| {
+                if !known.is_empty() {
+                    return Ok(known);
+                }
+                let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
+                let how = HowMade { mtime_max, part_size_bytes: self.0.options.part_size_bytes };
+                match self.hash_grown(layer, &stack[stack.len() - index..], how)? {
+                    Some(archives) => Ok(archives),
+                    None => self.hash(&stack, index, how).map_err(failed(layer)),
                 }
             })
             .collect::<Result<Vec<_>>>()?;
         self.record_archives(snapshot, &archives)?;
-        Ok(archives.iter().map(described).collect())
+        Ok(tars(&archives))
     }
 
-    /// For each layer of a snapshot the archive that it stands for in its place, if that is known: what is below has to be.
+    /// Notes that what has made the layers with these archives has made the ones below them, too: they came from where that is known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_continuing(&self, diff_ids: &[DiffId]) -> Result<()> {
+        if diff_ids.is_empty() {
+            return Ok(());
+        }
+        self.0.db.write("record what layers go on with", |db| {
+            let sql = "UPDATE layer_archive SET continues = 1 WHERE diff_id = ?1 AND NOT continues";
+            let mut note = db.prepare_cached(sql)?;
+            diff_ids.iter().try_for_each(|diff_id| note.execute([diff_id.0.as_bytes()]).map(drop))?;
+            Ok(())
+        })
+    }
+
+    /// For each layer of a snapshot the archives that it stands for in its place, if they are known: what is below has to be.
     pub(super) fn known_archives(
         &self,
         snapshot: &Snapshot,
         clamp: Option<MtimeClamp>,
-    ) -> Result<Vec<Option<Archive>>> {
+    ) -> Result<Vec<Vec<Archive>>> {
         self.0.db.read("read about layers", |db| {
             let mut below = Some(None);
             let mut known = Vec::with_capacity(snapshot.layers.len());
             for (index, layer) in snapshot.layers.iter().enumerate() {
-                let archive = find_archive(db, *layer, below.map(base_bytes), mtime_max(clamp, index))?;
-                below =
-                    below.zip(archive).map(|(below, archive)| Some(ChainId::extend(below, archive.diff_id)));
-                known.push(archive);
+                let archives = find_archives(db, *layer, below.map(base_bytes), mtime_max(clamp, index))?;
+                below = below.filter(|_| !archives.is_empty()).map(|below| chain_on(below, &archives));
+                known.push(archives);
             }
             Ok(known)
         })
     }
 
-    /// Writes an archive of one layer of a snapshot, counted from the bottom: the one that `diff_id` is the digest of, which
-    /// the layer came as or was [described](Self::describe_layers) by.
+    /// Of how many layers of a snapshot the lowest tars of an image of it are.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn layers_of_tars(&self, snapshot: &Snapshot, tars: usize) -> Result<usize> {
+        // Times do not say where an archive is cut, so any that is known tells.
+        let sql = "SELECT coalesce(max(part), 0) + 1 FROM layer_archive WHERE layer = ?1";
+        self.0.db.read("count archives", |db| {
+            let (mut counted, mut layers): (u32, usize) = (0, 0);
+            for layer in &*snapshot.layers {
+                counted += db.prepare_cached(sql)?.query_row([layer.0], |row| row.get::<_, u32>(0))?;
+                if counted as usize > tars {
+                    break;
+                }
+                layers += 1;
+            }
+            Ok(layers)
+        })
+    }
+
+    /// Writes a tar of a snapshot's layers: one that `diff_id` is the digest of, which a layer came as or was
+    /// [described](Self::describe_layers) by.
     ///
     /// # Errors
     /// When the layer has been pruned or cannot be read, or `writer` fails. [`Error::DiffIdMismatch`] when the layer came as an
     /// archive that cannot be reproduced, and none of its blobs is in the store; what was written then is of no use.
-    ///
-    /// # Panics
-    /// When the snapshot has no such layer.
-    pub fn write_layer(
-        &self,
-        snapshot: &Snapshot,
-        index: usize,
-        diff_id: DiffId,
-        writer: &mut dyn Write,
-    ) -> Result<()> {
+    pub fn write_layer(&self, snapshot: &Snapshot, diff_id: DiffId, writer: &mut dyn Write) -> Result<()> {
+        let made = self.0.db.read("read about a layer", |db| how_made(db, snapshot, diff_id))?;
+        let Made { index, part, how } = made;
         let layer = snapshot.layers[index];
         if self.write_layer_from_blob(layer, diff_id, writer)? {
             return Ok(());
         }
-        let mtime_max = self.0.db.read("read about a layer", |db| Ok(mtime_max_of(db, layer, diff_id)?))?;
-        let mut writer = HashingWriter::new(writer);
         let stack = self.open_stack(snapshot)?;
-        self.archive(&stack, index, mtime_max, &mut writer).map_err(failed(layer))?;
-        let found = DiffId(writer.finish().0);
+        let sink = OnePart::new(part as usize, HashingWriter::new(writer));
+        let sink = self.archive_parts(&stack, index, how, sink).map_err(failed(layer))?;
+        let found = DiffId(sink.finish().finish().0);
         if found == diff_id { Ok(()) } else { Err(Error::DiffIdMismatch { expected: diff_id, found }) }
     }
 
@@ -206,33 +237,35 @@ impl Store {
         Ok((found == diff_ids.len()).then_some(snapshot))
     }
 
-    /// How many layers of a stack are there, counted from the bottom without a gap, and the snapshot that they make.
+    /// How many tars of a stack the layers that are here stand for, counted from the bottom without a gap, and the snapshot that these make.
     ///
     /// # Errors
     /// When the metadata cannot be read.
     pub fn longest_chain(&self, diff_ids: &[DiffId]) -> Result<(usize, Snapshot)> {
-        let layers = self.chain_layers(diff_ids)?;
-        Ok((layers.len(), self.stack(&layers)?))
+        let (found, layers) = self.chain_layers(diff_ids)?;
+        Ok((found, self.stack(&layers)?))
     }
 
-    /// The layers of a stack given by diff-id that are there, counted from the bottom without a gap.
-    pub(crate) fn chain_layers(&self, diff_ids: &[DiffId]) -> Result<Vec<LayerId>> {
+    /// The layers of a stack given by diff-id that are there, counted from the bottom without a gap, and how many of its tars
+    /// they stand for.
+    pub(crate) fn chain_layers(&self, diff_ids: &[DiffId]) -> Result<(usize, Vec<LayerId>)> {
         let chains = ChainId::of_stack(diff_ids);
         self.0.db.read("look up a stack of layers", |db| {
-            let mut layers = Vec::new();
-            for (at, diff_id) in diff_ids.iter().enumerate() {
-                let base = base_bytes(at.checked_sub(1).map(|below| chains[below]));
-                let Some(layer) = find_layer(db, *diff_id, Some(base))? else { break };
+            let (mut found, mut layers) = (0, Vec::new());
+            while found < diff_ids.len() {
+                let base = base_bytes(found.checked_sub(1).map(|below| chains[below]));
+                let Some((layer, count)) = find_layer(db, &diff_ids[found..], Some(base))? else { break };
+                found += count;
                 layers.push(layer);
             }
-            Ok(layers)
+            Ok((found, layers))
         })
     }
 
     /// The chain id of a snapshot whose layers' diff-ids are all known.
     pub(super) fn chain_id(&self, snapshot: &Snapshot) -> Result<Option<ChainId>> {
         let diff_ids: Vec<DiffId> =
-            self.describe_layers(snapshot, None)?.into_iter().map(|(diff_id, _)| diff_id).collect();
+            self.describe_layers(snapshot, None)?.into_iter().map(|tar| tar.diff_id).collect();
         Ok(ChainId::of_stack(&diff_ids).last().copied())
     }
 
@@ -242,53 +275,16 @@ impl Store {
         snapshot.layers.iter().rev().map(open).collect()
     }
 
-    pub(super) fn hash(
-        &self,
-        stack: &[RootDir],
-        index: usize,
-        mtime_max: Option<i64>,
-    ) -> Result<Archive, layer::Error> {
-        let mut writer = HashingWriter::new(io::sink());
-        self.archive(stack, index, mtime_max, &mut writer)?;
-        Ok(hashed(writer, mtime_max))
-    }
-
-    /// The same of a layer that this handle has just made of a tree; `None` if it has not.
-    fn hash_grown(
-        &self,
-        layer: LayerId,
-        lowers: &[RootDir],
-        mtime_max: Option<i64>,
-    ) -> Option<Result<Archive, layer::Error>> {
-        let grown = self.take_grown(layer)?;
-        let packs: Vec<&File> = grown.packs.iter().map(|pack| &pack.file).collect();
-        let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
-        let (written, writer) =
-            hash_aside(|out| tree::archive::diff(&grown.tree, &packs, lowers, mtimes(mtime_max), out));
-        Some(written.map(|()| hashed(writer, mtime_max)))
-    }
-
-    /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
-    pub(super) fn archive(
-        &self,
-        stack: &[RootDir],
-        index: usize,
-        mtime_max: Option<i64>,
-        writer: &mut dyn Write,
-    ) -> Result<(), layer::Error> {
-        let at = stack.len() - 1 - index;
-        let options = layer::ArchiveOptions { mtimes: mtimes(mtime_max), cancel: None };
-        layer::diff(&stack[at], &stack[at + 1..], self.xattrs(), &options, writer).map(drop)
-    }
-
     /// Remembers what was computed. A layer that was written here leaves out of its archive what has no effect on what is
     /// below it, so its directory stands for that archive only there. What was known before stays as it is.
-    fn record_archives(&self, snapshot: &Snapshot, archives: &[Archive]) -> Result<()> {
+    fn record_archives(&self, snapshot: &Snapshot, all: &[Vec<Archive>]) -> Result<()> {
         self.0.db.write("record diff-ids", |db| {
             let mut below = None;
-            for (layer, archive) in snapshot.layers.iter().zip(archives) {
-                insert_archive(db, *layer, &Archive { base: Some(base_bytes(below)), ..*archive })?;
-                below = Some(ChainId::extend(below, archive.diff_id));
+            for (layer, archives) in snapshot.layers.iter().zip(all) {
+                let base = Some(base_bytes(below));
+                let on_it: Vec<Archive> = archives.iter().map(|it| Archive { base, ..*it }).collect();
+                insert_archives(db, *layer, &on_it)?;
+                below = chain_on(below, archives);
             }
             Ok(())
         })
@@ -307,71 +303,24 @@ impl Store {
     }
 }
 
-fn mtimes(max: Option<i64>) -> layer::Mtimes {
-    max.map_or(layer::Mtimes::Keep, layer::Mtimes::AtMost)
+/// The tars of a stack, bottom first.
+fn tars(all: &[Vec<Archive>]) -> Vec<LayerTar> {
+    let of_layer = |(layer, archives): (usize, &Vec<Archive>)| {
+        let tar = move |archive: &Archive| {
+            let Archive { diff_id, size_bytes, continues, .. } = *archive;
+            LayerTar { layer, diff_id, size_bytes, continues }
+        };
+        archives.iter().map(tar).collect::<Vec<_>>()
+    };
+    all.iter().enumerate().flat_map(of_layer).collect()
 }
 
-/// Hashes what is written, on another thread than the one that writes it.
-fn hash_aside<T>(write: impl FnOnce(&mut dyn Write) -> T) -> (T, HashingWriter<io::Sink>) {
-    let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
-    let (back, used) = mpsc::channel();
-    thread::scope(|scope| {
-        let hasher = scope.spawn(move || {
-            let mut writer = HashingWriter::new(io::sink());
-            for chunk in receiver {
-                drop(writer.write_all(&chunk));
-                // Nobody wants it any longer when the other side has ended.
-                drop(back.send(chunk));
-            }
-            writer
-        });
-        let mut chunks = Chunks { sender, used, chunk: Vec::new() };
-        let written = write(&mut chunks);
-        chunks.send();
-        drop(chunks);
-        (written, hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+/// The chain id of a stack with more on top.
+fn chain_on(below: Option<ChainId>, archives: &[Archive]) -> Option<ChainId> {
+    archives.iter().fold(below, |below, archive| Some(ChainId::extend(below, archive.diff_id)))
 }
 
-/// Hands on what is written in large pieces.
-struct Chunks {
-    sender: mpsc::SyncSender<Vec<u8>>,
-    /// Those that were hashed.
-    used: mpsc::Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-}
-
-impl Chunks {
-    fn send(&mut self) {
-        let new = |_| Vec::with_capacity(CHUNK_BYTES + COPY_BYTES_MAX);
-        let mut next = self.used.try_recv().unwrap_or_else(new);
-        next.clear();
-        // The other side ends with this one.
-        drop(self.sender.send(std::mem::replace(&mut self.chunk, next)));
-    }
-}
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.chunk.extend_from_slice(bytes);
-        if self.chunk.len() >= CHUNK_BYTES {
-            self.send();
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What was written as an archive. Where it stands is said when all of the stack is known.
-fn hashed(writer: HashingWriter<io::Sink>, mtime_max: Option<i64>) -> Archive {
-    let (digest, size_bytes, _) = writer.finish();
-    Archive { diff_id: DiffId(digest), size_bytes, base: None, mtime_max, made: true }
-}
-
-fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {
+pub(super) fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {
     move |source| Error::Archive { layer, source }
 }
 
@@ -385,62 +334,144 @@ pub(super) fn base_bytes(base: Option<ChainId>) -> [u8; 32] {
     base.map_or([0; 32], |base| *base.0.as_bytes())
 }
 
-/// A layer with this archive that can stand on anything, or on `base` (see [`base_bytes`]).
+/// A layer that stands for the first of these archives, or for the first few, on anything or on `base` (see [`base_bytes`]), and for how
+/// many: of several, one for the most.
 pub(super) fn find_layer(
     db: &Connection,
-    diff_id: DiffId,
+    diff_ids: &[DiffId],
     base: Option<[u8; 32]>,
-) -> rusqlite::Result<Option<LayerId>> {
-    let sql = "SELECT layer FROM layer_archive WHERE diff_id = ?1 AND (base IS NULL OR base = ?2)
-        ORDER BY layer LIMIT 1";
-    db.prepare_cached(sql)?
-        .query_row(params![diff_id.0.as_bytes(), base], |row| row.get(0).map(LayerId))
-        .optional()
+) -> Result<Option<(LayerId, usize)>, Failure> {
+    let Some(first) = diff_ids.first() else { return Ok(None) };
+    let sql = "SELECT layer, base, mtime_max FROM layer_archive
+        WHERE diff_id = ?1 AND part = 0 AND (base IS NULL OR base = ?2) ORDER BY layer DESC";
+    let mut statement = db.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok((LayerId(row.get(0)?), row.get(1)?, row.get(2)?));
+    let mut found: Option<(LayerId, usize)> = None;
+    for row in statement.query_map(params![first.0.as_bytes(), base], read)? {
+        let (layer, base, mtime_max) = row?;
+        let archives = archives_on(db, layer, base, mtime_max)?;
+        let has_all =
+            archives.iter().map(|archive| Some(archive.diff_id)).eq(first_of(diff_ids, archives.len()));
+        if has_all && found.is_none_or(|(_, most)| archives.len() >= most) {
+            found = Some((layer, archives.len()));
+        }
+    }
+    Ok(found)
 }
 
-/// The archive that a layer stands for on anything, or on `base`.
-fn find_archive(
+/// So many of the first, as far as there are any.
+fn first_of(diff_ids: &[DiffId], count: usize) -> impl Iterator<Item = Option<DiffId>> {
+    (0..count).map(|at| diff_ids.get(at).copied())
+}
+
+/// The archives that a layer stands for on anything, or on `base`.
+fn find_archives(
     db: &Connection,
     layer: LayerId,
     base: Option<[u8; 32]>,
     mtime_max: Option<i64>,
-) -> Result<Option<Archive>, Failure> {
-    let sql = "SELECT diff_id, size_bytes, base, made FROM layer_archive
-        WHERE layer = ?1 AND (base IS NULL OR base = ?2) AND mtime_max IS ?3 LIMIT 1";
+) -> Result<Vec<Archive>, Failure> {
+    let on_anything = archives_on(db, layer, None, mtime_max)?;
+    if base.is_none() || !on_anything.is_empty() {
+        return Ok(on_anything);
+    }
+    archives_on(db, layer, base, mtime_max)
+}
+
+/// The archives that were noted for a layer with this very base.
+fn archives_on(
+    db: &Connection,
+    layer: LayerId,
+    base: Option<[u8; 32]>,
+    mtime_max: Option<i64>,
+) -> Result<Vec<Archive>, Failure> {
+    let sql = "SELECT diff_id, size_bytes, made, part_size_bytes, continues, entries FROM layer_archive
+        WHERE layer = ?1 AND base IS ?2 AND mtime_max IS ?3 ORDER BY part";
     let read = |row: &Row<'_>| {
         Ok(Archive {
             diff_id: DiffId(Digest::from_bytes(row.get(0)?)),
-            size_bytes: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
-            base: row.get(2)?,
+            size_bytes: unsigned(row.get(1)?),
+            base,
             mtime_max,
-            made: row.get(3)?,
+            made: row.get(2)?,
+            part_size_bytes: unsigned(row.get(3)?),
+            continues: row.get(4)?,
+            entries: row.get(5)?,
         })
     };
-    Ok(db.prepare_cached(sql)?.query_row(params![layer.0, base, mtime_max], read).optional()?)
+    let mut statement = db.prepare_cached(sql)?;
+    Ok(statement.query_map(params![layer.0, base, mtime_max], read)?.collect::<Result<_, _>>()?)
 }
 
-/// What modification times were clamped to in an archive of a layer.
-fn mtime_max_of(db: &Connection, layer: LayerId, diff_id: DiffId) -> rusqlite::Result<Option<i64>> {
-    let sql = "SELECT mtime_max FROM layer_archive WHERE layer = ?1 AND diff_id = ?2 LIMIT 1";
-    let found = db.prepare_cached(sql)?.query_row(params![layer.0, diff_id.0.as_bytes()], |row| row.get(0));
-    Ok(found.optional()?.flatten())
+/// How an archive of a layer was made.
+struct Made {
+    /// Of which layer of a snapshot.
+    index: usize,
+    part: u32,
+    how: HowMade,
 }
 
-/// Remembers an archive of a layer, unless one is known for the same place and clamp.
-pub(super) fn insert_archive(db: &Connection, layer: LayerId, archive: &Archive) -> Result<(), Failure> {
-    let sql = "INSERT OR IGNORE INTO layer_archive (layer, diff_id, size_bytes, base, mtime_max, made)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let size_bytes = i64::try_from(archive.size_bytes).unwrap_or(i64::MAX);
-    let row = params![
-        layer.0,
-        archive.diff_id.0.as_bytes(),
-        size_bytes,
-        archive.base,
-        archive.mtime_max,
-        archive.made
-    ];
-    db.prepare_cached(sql)?.execute(row)?;
+fn how_made(db: &Connection, snapshot: &Snapshot, diff_id: DiffId) -> Result<Made, Failure> {
+    let sql = "SELECT part, mtime_max, part_size_bytes FROM layer_archive
+        WHERE layer = ?1 AND diff_id = ?2 ORDER BY made DESC LIMIT 1";
+    let mut statement = db.prepare_cached(sql)?;
+    for (index, layer) in snapshot.layers.iter().enumerate() {
+        let read = |row: &Row<'_>| {
+            let how = HowMade { mtime_max: row.get(1)?, part_size_bytes: unsigned(row.get(2)?) };
+            Ok(Made { index, part: row.get(0)?, how })
+        };
+        if let Some(made) = statement.query_row(params![layer.0, diff_id.0.as_bytes()], read).optional()? {
+            return Ok(made);
+        }
+    }
+    Err(Error::ArchiveUnknown(diff_id).into())
+}
+
+/// Remembers the archives of a layer, unless some are known for the same place and clamp.
+pub(super) fn insert_archives(db: &Connection, layer: LayerId, archives: &[Archive]) -> Result<(), Failure> {
+    let Some(Archive { base, mtime_max, .. }) = archives.first() else { return Ok(()) };
+    if !archives_on(db, layer, *base, *mtime_max)?.is_empty() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO layer_archive
+        (layer, part, diff_id, size_bytes, base, mtime_max, made, part_size_bytes, continues, entries)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let mut insert = db.prepare_cached(sql)?;
+    for (part, archive) in (0_i64..).zip(archives) {
+        let Archive { diff_id, size_bytes, base, mtime_max, made, part_size_bytes, continues, entries } =
+            archive;
+        let (diff_id, size_bytes) = (diff_id.0.as_bytes(), size_bytes.cast_signed());
+        let part_size_bytes = part_size_bytes.cast_signed();
+        insert.execute(params![
+            layer.0,
+            part,
+            diff_id,
+            size_bytes,
+            base,
+            mtime_max,
+            made,
+            part_size_bytes,
+            continues,
+            entries
+        ])?;
+    }
     Ok(())
+}
+
+/// The archives that are known of these entries.
+pub(super) fn archives_of_entries(
+    db: &Connection,
+    entries: &[Blake3],
+) -> Result<Vec<Option<(DiffId, u64)>>, Failure> {
+    let sql = "SELECT diff_id, size_bytes FROM layer_archive WHERE entries = ?1 LIMIT 1";
+    let mut statement = db.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok((DiffId(Digest::from_bytes(row.get(0)?)), unsigned(row.get(1)?)));
+    let known = entries.iter().map(|entries| statement.query_row([entries], read).optional());
+    Ok(known.collect::<Result<_, _>>()?)
+}
+
+fn unsigned(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
 }
 
 fn blobs_of(db: &Connection, diff_id: DiffId) -> Result<Vec<Descriptor>, Failure> {

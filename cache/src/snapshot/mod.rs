@@ -19,6 +19,7 @@ mod container;
 mod content;
 mod delta;
 mod flatten;
+mod hash;
 mod image;
 mod known;
 mod layers;
@@ -41,7 +42,7 @@ pub(crate) use self::image::Images;
 pub(crate) use self::image::Kept;
 pub use self::image::LayerForm;
 pub use self::known::{KnownDirectory, KnownLayers};
-pub use self::layers::{LayerInfo, MtimeClamp};
+pub use self::layers::{LayerInfo, LayerTar, MtimeClamp};
 pub use self::overlay::MountedRoot;
 #[cfg(test)]
 pub(crate) use self::overlay::mount_image;

@@ -231,16 +231,15 @@ fn layers_are_described_once_and_written_as_described() {
     let first = commit_file(&store, &Snapshot::empty(), "a", "1");
     let second = commit_file(&store, &first, "b", "2");
     let info = &store.layer_infos(&second).unwrap()[1];
-    assert_eq!(info.tar_size_bytes, None);
     assert_eq!(info.created, NOW);
     let described = store.describe_layers(&second, None).unwrap();
     assert_eq!(store.second_handle().describe_layers(&second, None).unwrap(), described);
-    for (index, (diff_id, size_bytes)) in described.iter().enumerate() {
+    for LayerTar { diff_id, size_bytes, .. } in &described {
         let mut tar = Vec::new();
-        store.write_layer(&second, index, *diff_id, &mut tar).unwrap();
+        store.write_layer(&second, *diff_id, &mut tar).unwrap();
         assert_eq!((rbuild_image::Digest::of(&tar), tar.len() as u64), (diff_id.0, *size_bytes));
     }
-    let diff_ids: Vec<_> = described.iter().map(|(diff_id, _)| *diff_id).collect();
+    let diff_ids: Vec<_> = described.iter().map(|tar| tar.diff_id).collect();
     assert_eq!(store.snapshot_of_chain(&diff_ids).unwrap(), Some(second));
     assert_eq!(store.longest_chain(&[diff_ids[0], diff_ids[0]]).unwrap(), (1, first));
     // On nothing, the second layer is another matter.
@@ -248,10 +247,55 @@ fn layers_are_described_once_and_written_as_described() {
 }
 
 #[test]
+fn kernel_a_large_layer_leaves_as_parts_and_they_show_the_same() {
+    require_overlay!();
+    let options = crate::StoreOptions { part_size_bytes: 4096, ..crate::testing::OPTIONS };
+    let (source, target) = (TestStore::with(&options), TestStore::new());
+    let base = commit_file(&source, &Snapshot::empty(), "base", "1");
+    let active = source.prepare(&base).unwrap();
+    for directory in ["app", "app/private", "app/private/deep"] {
+        fs::create_dir(active.upper().join(directory)).unwrap();
+        for name in 0..12 {
+            fs::write(active.upper().join(directory).join(format!("f{name}")), vec![b'x'; 900]).unwrap();
+        }
+    }
+    fs::set_permissions(active.upper().join("app/private"), fs::Permissions::from_mode(0o1710)).unwrap();
+    let top = commit_file(&source, &active.commit().unwrap(), "top", "1");
+    let tars = source.describe_layers(&top, None).unwrap();
+    let parts = tars.iter().filter(|tar| tar.layer == 1).count();
+    assert!(parts > 3 && tars.len() == parts + 2, "{tars:?}");
+    assert_eq!(
+        [0, 1, 2, parts, parts + 1, parts + 2].map(|tars| source.layers_of_tars(&top, tars).unwrap()),
+        [0, 1, 1, 1, 2, 3]
+    );
+    let diff_ids: Vec<_> = tars.iter().map(|tar| tar.diff_id).collect();
+    assert_eq!(source.snapshot_of_chain(&diff_ids).unwrap(), Some(top.clone()));
+    for missing in 1..=parts {
+        let (found, snapshot) = source.longest_chain(&diff_ids[..parts + 1 - missing]).unwrap();
+        assert_eq!((found, &snapshot), (1, &base), "a layer is there as a whole or not at all");
+    }
+    let mut there = Snapshot::empty();
+    for LayerTar { diff_id, .. } in &tars {
+        let mut tar = Vec::new();
+        source.second_handle().write_layer(&top, *diff_id, &mut tar).unwrap();
+        there = target.apply_layer(&there, Some(*diff_id), None, &mut &tar[..]).unwrap();
+    }
+    assert_eq!(there.layers.len(), tars.len());
+    let digest = |store: &Store, snapshot: &Snapshot| {
+        let view = store.view(snapshot).unwrap();
+        let mode = fs::metadata(path_of(&view).join("app/private")).unwrap().mode() & 0o7777;
+        (mode, store.digest_directory(&path_of(&view), &crate::testing::pool()).unwrap())
+    };
+    assert_eq!(digest(&target, &there), digest(&source, &top));
+    assert_eq!(digest(&target, &there).0, 0o1710);
+    assert_eq!(crate::testing::problems(&source), []);
+}
+
+#[test]
 fn an_archive_becomes_a_layer_and_is_shared() {
     let (source, target) = (TestStore::new(), TestStore::new());
     let origin = commit_file(&source, &Snapshot::empty(), "a", "1");
-    let (diff_id, _) = source.describe_layers(&origin, None).unwrap()[0];
+    let diff_id = source.describe_layers(&origin, None).unwrap()[0].diff_id;
     let mut tar = Vec::new();
     write_layer(&source, &origin, &mut tar);
 
@@ -312,8 +356,8 @@ fn another_archive_than_announced_is_refused() {
 
 /// The archive of a snapshot's lowest layer.
 fn write_layer(store: &Store, snapshot: &Snapshot, tar: &mut Vec<u8>) {
-    let (diff_id, _) = store.describe_layers(snapshot, None).unwrap()[0];
-    store.write_layer(snapshot, 0, diff_id, tar).unwrap();
+    let diff_id = store.describe_layers(snapshot, None).unwrap()[0].diff_id;
+    store.write_layer(snapshot, diff_id, tar).unwrap();
 }
 
 #[test]
@@ -329,9 +373,9 @@ fn a_clamped_archive_is_another_one_of_the_same_layer() {
     assert_eq!(store.describe_layers(&top, None).unwrap(), plain);
     for described in [plain, clamped] {
         let mut tar = Vec::new();
-        store.write_layer(&top, 1, described[1].0, &mut tar).unwrap();
-        assert_eq!(rbuild_image::Digest::of(&tar), described[1].0.0);
-        let diff_ids: Vec<_> = described.iter().map(|(diff_id, _)| *diff_id).collect();
+        store.write_layer(&top, described[1].diff_id, &mut tar).unwrap();
+        assert_eq!(rbuild_image::Digest::of(&tar), described[1].diff_id.0);
+        let diff_ids: Vec<_> = described.iter().map(|tar| tar.diff_id).collect();
         assert_eq!(store.snapshot_of_chain(&diff_ids).unwrap(), Some(top.clone()));
     }
 }

@@ -158,6 +158,9 @@ impl Store {
             base,
             mtime_max: None,
             made: false,
+            part_size_bytes: 0,
+            continues: false,
+            entries: None,
         };
         let snapshot = unpacked.active.commit_as(Some(&archive), unpacked.created)?;
         self.record_blobs(unpacked.diff_id, blob)?;
@@ -170,8 +173,8 @@ impl Store {
 
     /// The snapshot of `parent` and a known layer on top; `None` when the store has none that fits.
     fn extend(&self, parent: &Snapshot, diff_id: DiffId, base: Option<[u8; 32]>) -> Result<Option<Snapshot>> {
-        let found = self.0.db.read("look up a layer", |db| Ok(find_layer(db, diff_id, base)?))?;
-        let Some(layer) = found else { return Ok(None) };
+        let found = self.0.db.read("look up a layer", |db| find_layer(db, &[diff_id], base))?;
+        let Some((layer, _)) = found else { return Ok(None) };
         let mut layers = parent.layers.to_vec();
         layers.push(layer);
         match self.stack(&layers) {

@@ -10,6 +10,8 @@ use rayon::ThreadPool;
 use rbuild_image::{DiffId, Digest};
 use rusqlite::OptionalExtension as _;
 
+use super::hash::HowMade;
+use super::layers::Archive;
 use super::{LayerId, MtimeClamp, Snapshot};
 use crate::content_digest::Blake3;
 use crate::db::unpack;
@@ -101,22 +103,25 @@ impl Store {
         wanted: &HashSet<LayerId>,
     ) -> Result<Vec<(LayerId, LayerState)>> {
         let known = self.known_archives(snapshot, clamp)?;
-        let places = snapshot.layers.iter().zip(known).enumerate();
-        let places = places.filter_map(|(index, (layer, archive))| Some((index, *layer, archive?)));
-        places
-            .filter(|(_, layer, archive)| archive.made && wanted.contains(layer))
-            .map(|(index, layer, archive)| {
-                let found = self.hash(&self.open_stack(snapshot)?, index, archive.mtime_max);
-                let found = found.map_err(|source| Error::Archive { layer, source })?;
-                Ok((layer, state(found.diff_id == archive.diff_id)))
-            })
-            .collect()
+        let is_wanted = |layer: &LayerId, first: &Archive| first.made && wanted.contains(layer);
+        let mut states = Vec::new();
+        for (index, (layer, archives)) in snapshot.layers.iter().zip(known).enumerate() {
+            let Some(first) = archives.first().filter(|first| is_wanted(layer, first)) else { continue };
+            let Archive { mtime_max, part_size_bytes, .. } = *first;
+            let how = HowMade { mtime_max, part_size_bytes };
+            let found = self.hash(&self.open_stack(snapshot)?, index, how);
+            let found = found.map_err(|source| Error::Archive { layer: *layer, source })?;
+            let diff_ids = |archives: &[Archive]| archives.iter().map(|it| it.diff_id).collect::<Vec<_>>();
+            states.push((*layer, state(diff_ids(&found) == diff_ids(&archives))));
+        }
+        Ok(states)
     }
 
     /// The layers that archives were made of, with what modification times were clamped to.
     fn made_archives(&self) -> Result<Vec<(LayerId, Option<i64>)>> {
         self.0.db.read("list archives", |db| {
-            let mut statement = db.prepare_cached("SELECT layer, mtime_max FROM layer_archive WHERE made")?;
+            let mut statement =
+                db.prepare_cached("SELECT layer, mtime_max FROM layer_archive WHERE made AND part = 0")?;
             let rows = statement.query_map((), |row| Ok((LayerId(row.get(0)?), row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

@@ -1,154 +1,181 @@
 //! A tree as the tar of an OCI layer: byte for byte the one that [`layer::diff`](crate::layer::diff) makes of it where it is mounted,
 //! without mounting it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use super::{Entries, Inode, InodeId, Kind, Place, Tree};
+use super::{Content, Entries, Inode, InodeId, Kind, Place, Tree};
 use crate::layer::archive::{LAYER_ATTRIBUTE, mark_entry, write_error};
 use crate::layer::merged::Merged;
-use crate::layer::tar::{Attribute, TarEntry, TarKind, TarWriter};
+use crate::layer::parts::Entries as Taker;
+use crate::layer::tar::{Attribute, BLOCK_BYTES, TarEntry, TarKind};
 use crate::layer::whiteout::{OPAQUE_NAME, WHITEOUT_PREFIX};
-use crate::layer::{Error, Mtimes};
+use crate::layer::{Error, Mtimes, bytes_path};
 use crate::root_dir::{At as _, FileType};
 
 /// How much is read at once where small files lie one behind the other, and what is small.
 const AHEAD_BYTES: u64 = 256 * 1024;
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Writes a tree, whose contents are in `packs` and which stands on `lowers`, as an archive.
-pub(crate) fn diff(
-    tree: &Tree,
-    packs: &[&File],
-    lowers: Merged<'_>,
-    mtimes: Mtimes,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let (names, _) = tree.count_names();
-    let tar = TarWriter::new(out);
-    let contents = Contents { packs, pack: 0, at: 0, bytes: Vec::new() };
-    let mut archiver = Archiver { tree, contents, lowers, mtimes, tar, names, firsts: HashMap::new() };
-    archiver.directory(InodeId::ROOT, &Spot { path: Path::new(""), hides: false })?;
-    archiver.tar.finish().map(drop).map_err(|error| write_error(error, Path::new("/")))
-}
-
-struct Archiver<'a, 'w> {
+/// A tree to be archived, which stands on `lowers`.
+pub(crate) struct ArchivedTree<'a> {
     tree: &'a Tree,
-    contents: Contents<'a>,
-    lowers: Merged<'a>,
-    mtimes: Mtimes,
-    tar: TarWriter<&'w mut dyn Write>,
     /// How many names each inode has.
     names: Vec<u32>,
+    packs: Vec<&'a File>,
+    lowers: Merged<'a>,
+    mtimes: Mtimes,
+}
+
+impl<'a> ArchivedTree<'a> {
+    /// Of a tree whose contents are in `packs`.
+    pub(crate) fn new(tree: &'a Tree, packs: Vec<&'a File>, lowers: Merged<'a>, mtimes: Mtimes) -> Self {
+        let (names, _) = tree.count_names();
+        Self { tree, names, packs, lowers, mtimes }
+    }
+
+    /// Gives its entries to whoever takes them, who has to end the archive.
+    pub(crate) fn give(&self, out: &mut dyn Taker) -> Result<(), Error> {
+        let contents = Contents { packs: &self.packs, pack: 0, at: 0, bytes: Vec::new() };
+        Archiver { of: self, contents, out, firsts: HashMap::new(), path: Vec::new() }
+            .directory(InodeId::ROOT, false)
+    }
+
+    /// What its archive takes at least.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.tree.inodes().map(|(_, inode)| BLOCK_BYTES as u64 + inode.size_bytes()).sum()
+    }
+
+    /// Whether the digests of all contents are known.
+    pub(crate) fn has_digests(&self) -> bool {
+        let lacks = |inode: &Inode| matches!(&inode.kind, Kind::File(content) if content.digest.is_none());
+        !self.tree.inodes().any(|(_, inode)| lacks(inode))
+    }
+}
+
+/// A name in a directory of the archive, and what has it; a mark is no file.
+type Item<'e> = (Cow<'e, OsStr>, Option<InodeId>);
+
+struct Archiver<'a> {
+    of: &'a ArchivedTree<'a>,
+    contents: Contents<'a>,
+    out: &'a mut dyn Taker,
     /// The first path of every inode that has several.
     firsts: HashMap<InodeId, Vec<u8>>,
+    /// Where it is.
+    path: Vec<u8>,
 }
 
-/// A directory being archived.
-struct Spot<'p> {
-    path: &'p Path,
-    /// Whether an opaque directory above hides all that is beneath anyway.
-    hides: bool,
-}
-
-impl Archiver<'_, '_> {
-    fn directory(&mut self, id: InodeId, spot: &Spot<'_>) -> Result<(), Error> {
-        let Some(entries) = self.tree.entries(id) else { return Ok(()) };
-        let opaque = self.is_opaque(id, spot.path)?;
-        let spot = Spot { hides: spot.hides || opaque, ..*spot };
-        for (name, child) in self.items(entries, &spot, opaque)? {
-            let path = spot.path.join(&name);
-            match child {
-                None => self.put(&mark_entry(path.as_os_str().as_bytes()), &path)?,
-                Some(child) => self.file(child, &path, spot.hides)?,
+impl Archiver<'_> {
+    fn directory(&mut self, id: InodeId, hides: bool) -> Result<(), Error> {
+        let Some(entries) = self.of.tree.entries(id) else { return Ok(()) };
+        let opaque = self.is_opaque(id)?;
+        let hides = hides || opaque;
+        for (name, child) in self.items(entries, hides, opaque)? {
+            let directory_length = self.path.len();
+            if directory_length > 0 {
+                self.path.push(b'/');
             }
+            self.path.extend(name.as_bytes());
+            match child {
+                None => self.mark()?,
+                Some(child) => self.file(child, hides)?,
+            }
+            self.path.truncate(directory_length);
         }
         Ok(())
     }
 
     /// Whether this directory hides one that the lower layers show. The root of a layer never does.
-    fn is_opaque(&self, id: InodeId, path: &Path) -> Result<bool, Error> {
-        Ok(id != InodeId::ROOT && self.tree.inode(id).is_opaque() && self.lowers.has_dir(path)?)
+    fn is_opaque(&self, id: InodeId) -> Result<bool, Error> {
+        let opaque = id != InodeId::ROOT && self.of.tree.inode(id).is_opaque();
+        Ok(opaque && self.of.lowers.has_dir(bytes_path(&self.path))?)
     }
 
-    /// The names in the archive, in their order; a mark is no file.
-    fn items(
-        &self,
-        entries: &Entries,
-        spot: &Spot<'_>,
-        opaque: bool,
-    ) -> Result<Vec<(OsString, Option<InodeId>)>, Error> {
-        let mut items: Vec<(OsString, Option<InodeId>)> = Vec::with_capacity(entries.len());
+    /// The names in the archive, in their order.
+    fn items<'e>(&self, entries: &'e Entries, hides: bool, opaque: bool) -> Result<Vec<Item<'e>>, Error> {
+        let mut items: Vec<Item<'e>> = Vec::with_capacity(entries.len());
         if opaque {
-            items.push((OPAQUE_NAME.into(), None));
+            items.push((OsStr::new(OPAQUE_NAME).into(), None));
         }
         for (name, child) in entries {
-            if !self.tree.inode(*child).is_whiteout() {
-                items.push((name.clone(), Some(*child)));
-            } else if !spot.hides && self.lowers.lookup(&spot.path.join(name))?.is_some() {
+            if !self.of.tree.inode(*child).is_whiteout() {
+                items.push((name.as_os_str().into(), Some(*child)));
+            } else if !hides && self.of.lowers.lookup(&bytes_path(&self.path).join(name))?.is_some() {
                 let mark = OsString::from_vec([WHITEOUT_PREFIX.as_bytes(), name.as_bytes()].concat());
-                items.push((mark, None));
+                items.push((mark.into(), None));
             }
         }
         items.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(items)
     }
 
-    fn file(&mut self, id: InodeId, path: &Path, hides: bool) -> Result<(), Error> {
-        let tree = self.tree;
-        let (inode, name) = (tree.inode(id), path.as_os_str().as_bytes());
-        let is_directory = matches!(inode.kind, Kind::Directory(_));
-        if !is_directory && self.names[id.index()] > 1 {
-            if let Some(first) = self.firsts.get(&id) {
-                let target = first.clone();
-                return self.put(&self.entry(inode, name, TarKind::HardLink { target: &target }, &[]), path);
+    fn mark(&mut self) -> Result<(), Error> {
+        let taken = self.out.entry(&mark_entry(&self.path), 1);
+        taken.map(drop).map_err(|error| write_error(error, bytes_path(&self.path)))
+    }
+
+    fn file(&mut self, id: InodeId, hides: bool) -> Result<(), Error> {
+        let inode = self.of.tree.inode(id);
+        let Some(kind) = kind_of(inode) else { return Ok(()) };
+        let names = if kind == TarKind::Directory { 1 } else { u64::from(self.of.names[id.index()]) };
+        if names > 1 {
+            if let Some(first) = self.firsts.get(&id).cloned() {
+                return self.put(inode, TarKind::HardLink { target: &first }, &[], names).map(drop);
             }
-            self.firsts.insert(id, name.to_vec());
+            self.firsts.insert(id, self.path.clone());
         }
-        let wanted = |(name, value): (&std::ffi::CString, &Vec<u8>)| {
+        let wanted = |(name, value): (&CString, &Vec<u8>)| {
             (name.to_bytes() == LAYER_ATTRIBUTE).then(|| (name.to_bytes().to_vec(), value.clone()))
         };
         let xattrs: Vec<Attribute> = inode.attributes.xattrs.iter().filter_map(wanted).collect();
-        let Some(kind) = kind_of(inode) else { return Ok(()) };
-        let entry = self.entry(inode, name, kind, &xattrs);
-        if let Kind::File(content) = &inode.kind
-            && let Some(place) = content.place
-        {
-            let content = self.contents.open(place, content.size_bytes).at("read", path)?;
-            return self.tar.entry_with(&entry, content).map_err(|error| write_error(error, path));
+        let follows = self.put(inode, kind, &xattrs, names)?;
+        match &inode.kind {
+            Kind::Directory(_) => self.directory(id, hides),
+            Kind::File(content) => self.content(content, follows),
+            _ => Ok(()),
         }
-        self.put(&entry, path)?;
-        if is_directory { self.directory(id, &Spot { path, hides }) } else { Ok(()) }
     }
 
-    fn put(&mut self, entry: &TarEntry<'_>, path: &Path) -> Result<(), Error> {
-        self.tar.entry(entry).map_err(|error| write_error(error, path))
+    fn content(&mut self, content: &Content, follows: bool) -> Result<(), Error> {
+        let Content { size_bytes, digest, place } = content;
+        let taken = match (place, digest) {
+            (Some(place), _) if follows => {
+                let content = self.contents.open(*place, *size_bytes);
+                self.out.content(&mut content.at("read", bytes_path(&self.path))?, *size_bytes)
+            }
+            (Some(_), Some(digest)) if !follows => self.out.digest(digest),
+            _ => Ok(()),
+        };
+        taken.map_err(|error| write_error(error, bytes_path(&self.path)))
     }
 
-    fn entry<'e>(
-        &self,
+    /// Gives the entry of the current path away; whether its content has to follow.
+    fn put(
+        &mut self,
         inode: &Inode,
-        path: &'e [u8],
-        kind: TarKind<'e>,
-        xattrs: &'e [Attribute],
-    ) -> TarEntry<'e> {
+        kind: TarKind<'_>,
+        xattrs: &[Attribute],
+        names: u64,
+    ) -> Result<bool, Error> {
         let attributes = &inode.attributes;
-        TarEntry {
-            path,
+        let entry = TarEntry {
+            path: &self.path,
             kind,
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,
-            mtime: self.mtimes.of(attributes.mtime.seconds),
+            mtime: self.of.mtimes.of(attributes.mtime.seconds),
             xattrs,
-        }
+        };
+        self.out.entry(&entry, names).map_err(|error| write_error(error, bytes_path(&self.path)))
     }
 }
 

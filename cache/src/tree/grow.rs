@@ -448,7 +448,8 @@ impl Settled {
     /// The image as what differs from the key image of the pack with the most contents, if that is little.
     fn difference(&self, image: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let known = self.used.iter().zip(0..).filter(|(pack, _)| matches!(pack.id, PackId::Known(_)));
-        let key_of = |(pack, number): (&Pack, u16)| Some((number, read_key_image(&pack.file).ok()?));
+        let key_of =
+            |(pack, number): (&Pack, u16)| Some((number, read_key_image(&pack.file, image.len()).ok()?));
         let Some((number, key)) = known.filter_map(key_of).next() else { return Ok(None) };
         let difference = stored::different(image, number, &key)?;
         Ok(Some(difference).filter(|bytes| bytes.len() <= key.len() / DIFFERENCE_PART))

@@ -224,11 +224,16 @@ pub(crate) fn is_whole(file: &File) -> bool {
     })
 }
 
-/// The key image of a pack; an error if it has none.
-pub(crate) fn read_key_image(file: &File) -> io::Result<Vec<u8>> {
+/// The key image of a pack, which may be expected to have about so many bytes; an error if it has none.
+pub(crate) fn read_key_image(file: &File, expected_bytes: usize) -> io::Result<Vec<u8>> {
     let footer = Footer::read(file)?;
     let compressed = read_range(file, footer.key_at, footer.index_at - footer.key_at)?;
-    if compressed.is_empty() { Err(damaged()) } else { zstd::decode_all(&compressed[..]) }
+    if compressed.is_empty() {
+        return Err(damaged());
+    }
+    // In one piece it takes half of the time, if there is room.
+    let in_one = zstd::bulk::decompress(&compressed, expected_bytes + expected_bytes / 8);
+    in_one.or_else(|_| zstd::decode_all(&compressed[..]))
 }
 
 fn index_of(file: &File) -> io::Result<impl ExactSizeIterator<Item = Packed>> {

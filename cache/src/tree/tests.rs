@@ -4,14 +4,12 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rbuild_image::DiffId;
-
 use super::*;
 use crate::content_digest::{DigestOptions, Selected, TreeOwner, content_of, digest_tree};
 use crate::prune::PrunePolicy;
 use crate::root_dir::RootDir;
 use crate::testing::{OPTIONS, path_of, pool, problems, read, run};
-use crate::{LayerForm, Problem, Snapshot, Store, StoreOptions};
+use crate::{LayerForm, LayerTar, Problem, Snapshot, Store, StoreOptions};
 
 /// A store on a disk: in memory, images cannot be mounted.
 struct DiskStore {
@@ -21,13 +19,17 @@ struct DiskStore {
 
 impl DiskStore {
     fn new() -> Self {
+        Self::with(&OPTIONS)
+    }
+
+    fn with(options: &StoreOptions) -> Self {
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        Self { store: open(&directory.path().join("store")), directory }
+        Self { store: open(&directory.path().join("store"), options), directory }
     }
 
     /// Another handle, as another process would have.
     fn again(&self) -> Store {
-        open(self.store.root())
+        open(self.store.root(), &OPTIONS)
     }
 
     /// Files to copy from, by name, and the tree of them.
@@ -79,8 +81,8 @@ impl DiskStore {
     }
 }
 
-fn open(root: &Path) -> Store {
-    Store::open(root, &StoreOptions { layers: LayerForm::Tree, ..OPTIONS }).unwrap()
+fn open(root: &Path, options: &StoreOptions) -> Store {
+    Store::open(root, &StoreOptions { layers: LayerForm::Tree, ..*options }).unwrap()
 }
 
 /// Leaves a test where layers cannot be images.
@@ -250,14 +252,43 @@ fn kernel_what_is_said_of_a_tree_is_what_is_found_in_its_mount() {
     };
     let snapshot = test.commit(&base, &FILES, prepare);
     let described = test.store.describe_layers(&snapshot, None).unwrap();
-    let (diff_id, size_bytes): (DiffId, u64) = described[1];
+    let LayerTar { diff_id, size_bytes, .. } = described[1];
     // Without what is remembered, of the mount; fails if the digest is another.
     let mut tar = Vec::new();
-    test.again().write_layer(&snapshot, 1, diff_id, &mut tar).unwrap();
+    test.again().write_layer(&snapshot, diff_id, &mut tar).unwrap();
     assert_eq!(tar.len() as u64, size_bytes);
     let text = String::from_utf8_lossy(&tar);
     assert!(text.contains(".wh.gone") && !text.contains(".wh.never") && !text.contains(".wh..wh..opq"));
     assert_eq!(problems(&test.store), []);
+}
+
+#[test]
+fn kernel_a_part_of_a_tree_that_did_not_change_is_not_hashed_again() {
+    let test = DiskStore::with(&StoreOptions { part_size_bytes: 4096, ..OPTIONS });
+    require_trees!(test);
+    let named: Vec<(String, String)> = (0..60).map(|at| (format!("f{at:02}"), format!("{at:900}"))).collect();
+    let mut files: Vec<(&str, &str)> =
+        named.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let snapshot = test.commit(&Snapshot::empty(), &files, |_| {});
+    let tars = test.store.describe_layers(&snapshot, None).unwrap();
+    assert!(tars.len() > 5, "{tars:?}");
+    assert!(tars.iter().enumerate().all(|(at, tar)| tar.layer == 0 && tar.continues == (at > 0)));
+    // What another handle makes of the mount is the same.
+    for LayerTar { diff_id, size_bytes, .. } in &tars {
+        let mut tar = Vec::new();
+        test.again().write_layer(&snapshot, *diff_id, &mut tar).unwrap();
+        assert_eq!(tar.len() as u64, *size_bytes);
+    }
+    assert_eq!(problems(&test.store), []);
+    // Whoever reads what did not change finds something else.
+    File::options().write(true).open(&test.packs()[0]).unwrap().write_all_at(&[0; 2048], 0).unwrap();
+    let other = format!("{:900}", "other");
+    files[59].1 = &other;
+    let changed = test.commit(&Snapshot::empty(), &files, |_| {});
+    let others = test.store.describe_layers(&changed, None).unwrap();
+    assert_eq!(others.len(), tars.len());
+    let differ: Vec<usize> = (0..tars.len()).filter(|at| tars[*at].diff_id != others[*at].diff_id).collect();
+    assert_eq!(differ, [tars.len() - 2], "the last has directories");
 }
 
 #[test]

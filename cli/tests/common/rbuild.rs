@@ -31,6 +31,8 @@ impl Rbuild {
         command.env("HTTPS_PROXY", "http://127.0.0.1:1");
         // All tests with layers of one form: `RBUILD_LAYERS=tree cargo nextest run`.
         command.envs(std::env::var_os("RBUILD_LAYERS").map(|form| ("RBUILD_LAYERS", form)));
+        // And with layers that leave in parts of some size.
+        command.envs(std::env::var_os("RBUILD_PART_SIZE").map(|size| ("RBUILD_PART_SIZE", size)));
         command.arg("--root").arg(store).args(arguments);
         Self { command, stdin: Vec::new() }
     }

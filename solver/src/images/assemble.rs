@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_cache::{MtimeClamp, Snapshot};
+use rbuild_cache::{LayerTar, MtimeClamp, Snapshot};
 use rbuild_image::{Descriptor, DiffId, History, ImageConfig, Manifest, MediaType, Reference, RootFs};
 
 use super::compress::plain_descriptor;
@@ -26,16 +26,17 @@ impl Images {
             Tree::Here(snapshot) => snapshot,
             Tree::Elsewhere(tree) => return Ok(tree.layers().iter().map(DescribedLayer::from).collect()),
         };
-        let created = self.store.layer_infos(snapshot)?.into_iter().map(|layer| layer.created);
-        let described = self.store.describe_layers(snapshot, clamp)?;
-        let layer = |((diff_id, size_bytes), created)| {
+        let infos = self.store.layer_infos(snapshot)?;
+        let described = |tar: LayerTar| {
+            let LayerTar { layer, diff_id, size_bytes, continues } = tar;
             let descriptor = self.kept_blob(diff_id, size_bytes)?;
-            Ok(DescribedLayer { diff_id, descriptor, created })
+            Ok(DescribedLayer { diff_id, descriptor, created: infos[layer].created, continues })
         };
-        described.into_iter().zip(created).map(layer).collect()
+        self.store.describe_layers(snapshot, clamp)?.into_iter().map(described).collect()
     }
 
-    /// Makes the documents of an image of these layers, bottom first, and stores them. It has no name yet.
+    /// Makes the documents of an image of these layers, bottom first, and stores them. It has no name yet. A step that left several has as
+    /// many entries in the history.
     ///
     /// # Errors
     /// When the store fails.
@@ -45,6 +46,7 @@ impl Images {
         layers: &[DescribedLayer],
         options: &AssembleOptions,
     ) -> Result<StoredImage, ImageError> {
+        repeat_entries(&mut config.history, layers);
         let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         config.rootfs = RootFs { diff_ids, ..config.rootfs };
         let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
@@ -78,6 +80,7 @@ impl Images {
     /// by the layer before it. So an image that is built again from the cache is the same image.
     pub fn date_history(config: &mut ImageConfig, dating: &Dating<'_>) {
         let layers = dating.layers;
+        repeat_entries(&mut config.history, layers);
         let mut layers = layers.iter().rev().map(|layer| (dating.rfc3339)(layer.created));
         let own = config.history.get_mut(dating.inherited..).unwrap_or_default();
         for entry in own.iter_mut().rev().filter(|entry| !entry.empty_layer) {
@@ -124,11 +127,37 @@ pub struct DescribedLayer {
     pub descriptor: Descriptor,
     /// When it was made, Unix seconds.
     pub created: i64,
+    /// Whether the step that made it has made the one below it, too.
+    pub continues: bool,
 }
 
 impl From<&SharedLayer> for DescribedLayer {
     fn from(layer: &SharedLayer) -> Self {
-        Self { diff_id: layer.diff_id, descriptor: layer.blob.clone(), created: layer.created }
+        Self {
+            diff_id: layer.diff_id,
+            descriptor: layer.blob.clone(),
+            created: layer.created,
+            continues: layer.continues,
+        }
+    }
+}
+
+/// Repeats the entries of steps that left several layers, so that there is one for each. Those of a base image are complete: what is
+/// missing is so at the end.
+fn repeat_entries(history: &mut Vec<History>, layers: &[DescribedLayer]) {
+    let mut missing = layers.len().saturating_sub(history.iter().filter(|entry| !entry.empty_layer).count());
+    let mut layers = layers.iter().rev();
+    for at in (0..history.len()).rev() {
+        if missing == 0 {
+            return;
+        }
+        if history[at].empty_layer {
+            continue;
+        }
+        let others = layers.by_ref().take_while(|layer| layer.continues).count().min(missing);
+        missing -= others;
+        let entry = history[at].clone();
+        history.splice(at..at, std::iter::repeat_n(entry, others));
     }
 }
 
@@ -152,4 +181,53 @@ pub struct Dating<'a> {
     pub now: &'a str,
     /// Unix seconds as RFC 3339.
     pub rfc3339: fn(i64) -> String,
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_image::Digest;
+
+    use super::*;
+
+    fn layers(continues: &[bool]) -> Vec<DescribedLayer> {
+        let layer = |continues: &bool| {
+            let diff_id = DiffId(Digest::of("x"));
+            DescribedLayer {
+                diff_id,
+                descriptor: plain_descriptor(diff_id, 1),
+                created: 0,
+                continues: *continues,
+            }
+        };
+        continues.iter().map(layer).collect()
+    }
+
+    fn history(text: &str) -> Vec<History> {
+        let entry = |name: char| History {
+            created_by: Some(name.to_string()),
+            empty_layer: name.is_ascii_lowercase(),
+            ..History::default()
+        };
+        text.chars().map(entry).collect()
+    }
+
+    #[test]
+    fn each_layer_has_an_entry_of_the_step_that_made_it() {
+        let (yes, no) = (true, false);
+        for (before, continues, after) in [
+            ("AB", &[no, no][..], "AB"),
+            ("aAbBc", &[no, no], "aAbBc"),
+            ("A", &[no, yes, yes], "AAA"),
+            ("aAbBcCd", &[no, no, yes, no], "aAbBBcCd"),
+            ("aAbBcCd", &[no, yes, no, no, yes, yes], "aAAbBcCCCd"),
+            // The base image's own are there.
+            ("AAAeB", &[no, yes, yes, no, yes], "AAAeBB"),
+            ("AAA", &[no, yes, yes], "AAA"),
+        ] {
+            let mut found = history(before);
+            repeat_entries(&mut found, &layers(continues));
+            let found: String = found.iter().filter_map(|entry| entry.created_by.clone()).collect();
+            assert_eq!(found, after, "{before} {continues:?}");
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use rbuild_cache::Snapshot;
 use rbuild_cache::layer::LAYER_SIZE_BYTES_MAX;
 use rbuild_cache::layer::compression::{Encoder, Encoding};
+use rbuild_cache::{LayerTar, Snapshot};
 use rbuild_image::{Descriptor, DiffId, Digest, MediaType};
 
 use super::produced::produced;
@@ -114,9 +114,7 @@ pub(super) enum Blob {
     Layer {
         /// The image's snapshot.
         snapshot: Snapshot,
-        /// Which of its layers, from the bottom.
-        index: usize,
-        /// Which of that layer's tars.
+        /// Which of the tars of its layers.
         diff_id: DiffId,
     },
 }
@@ -132,7 +130,7 @@ impl Images {
         let snapshot = self.snapshot(image)?;
         match (diff_id, snapshot) {
             (Some(diff_id), Some(snapshot)) if diff_id.0 == digest => {
-                Ok(Blob::Layer { snapshot, index, diff_id: *diff_id })
+                Ok(Blob::Layer { snapshot, diff_id: *diff_id })
             }
             _ => Err(ImageError::MissingLayer { digest }),
         }
@@ -146,9 +144,7 @@ impl Images {
                 let mut file = self.store.content().open(*digest)?.ok_or(missing)?;
                 io::copy(&mut file, out).map_err(ImageError::io("copy", format!("blob `{digest}`")))?;
             }
-            Blob::Layer { snapshot, index, diff_id } => {
-                self.store.write_layer(snapshot, *index, *diff_id, out)?;
-            }
+            Blob::Layer { snapshot, diff_id } => self.store.write_layer(snapshot, *diff_id, out)?,
         }
         Ok(())
     }
@@ -161,18 +157,21 @@ impl Images {
     ) -> Result<LeavingLayer, ImageError> {
         let diff_id = image.config.rootfs.diff_ids[index];
         let snapshot = self.snapshot(image)?;
-        let tar = snapshot.map(|snapshot| Blob::Layer { snapshot, index, diff_id });
+        let tar = snapshot.map(|snapshot| Blob::Layer { snapshot, diff_id });
         Ok(LeavingLayer { diff_id, descriptor: image.manifest.layers[index].clone(), tar })
     }
 
-    /// The layers of a snapshot as they leave, bottom first.
-    pub(crate) fn leaving_layers(&self, snapshot: &Snapshot) -> Result<Vec<LeavingLayer>, ImageError> {
-        let described = self.store.describe_layers(snapshot, None)?;
-        let layer = |(index, (diff_id, size_bytes))| {
-            let tar = Some(Blob::Layer { snapshot: snapshot.clone(), index, diff_id });
-            Ok(LeavingLayer { diff_id, descriptor: self.kept_blob(diff_id, size_bytes)?, tar })
+    /// The layers of a snapshot as they leave, bottom first, with what is known of each.
+    pub(crate) fn leaving_layers(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(LeavingLayer, LayerTar)>, ImageError> {
+        let layer = |known: LayerTar| {
+            let LayerTar { diff_id, size_bytes, .. } = known;
+            let tar = Some(Blob::Layer { snapshot: snapshot.clone(), diff_id });
+            Ok((LeavingLayer { diff_id, descriptor: self.kept_blob(diff_id, size_bytes)?, tar }, known))
         };
-        described.into_iter().enumerate().map(layer).collect()
+        self.store.describe_layers(snapshot, None)?.into_iter().map(layer).collect()
     }
 
     /// What becomes of a layer when it leaves.

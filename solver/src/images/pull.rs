@@ -27,6 +27,8 @@ pub(crate) struct PackedLayer {
     pub(crate) diff_id: DiffId,
     /// When it was made, Unix seconds, where that is known.
     pub(crate) created: Option<i64>,
+    /// Whether it is known that the step that made it has made the one below it, too.
+    pub(crate) continues: bool,
 }
 
 /// Writes a layer's blob, from wherever it is.
@@ -91,7 +93,10 @@ impl Images {
     ) -> Result<Snapshot, ImageError> {
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
         let (present, below) = self.store.longest_chain(&diff_ids)?;
-        self.fetch_and_unpack(&layers[present..], below, fetch, watch)
+        let snapshot = self.fetch_and_unpack(&layers[present..], below, fetch, watch)?;
+        let continuing = layers.iter().filter(|layer| layer.continues).map(|layer| layer.diff_id);
+        self.store.note_continuing(&continuing.collect::<Vec<_>>())?;
+        Ok(snapshot)
     }
 
     /// Fetches and unpacks layers side by side, and puts them on top of one another in order as they come in.
@@ -299,6 +304,7 @@ pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<Packed
         blob: blob.clone(),
         diff_id: *diff_id,
         created: None,
+        continues: false,
     };
     Ok(layers.iter().zip(diff_ids).map(packed).collect())
 }

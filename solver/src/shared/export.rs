@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rbuild_cache::{Record, Snapshot};
+use rbuild_cache::{LayerTar, Record, Snapshot};
 use rbuild_image::{Descriptor, DiffId, Manifest};
 use rbuild_llb::{Definition, Op, OpDigest};
 use rbuild_registry::RemoteStore;
@@ -90,6 +90,7 @@ impl Lacking {
 struct Placed {
     leaving: LeavingLayer,
     created: i64,
+    continues: bool,
 }
 
 impl Images {
@@ -191,7 +192,7 @@ impl Images {
     fn layers_of_results(&self, build: &Finished<'_>) -> Result<Vec<Vec<DiffId>>, ImageError> {
         let layers = |tree: &&Tree| match tree {
             Tree::Here(snapshot) => {
-                Ok(self.leaving_layers(snapshot)?.iter().map(|layer| layer.diff_id).collect())
+                Ok(self.leaving_layers(snapshot)?.iter().map(|(layer, _)| layer.diff_id).collect())
             }
             Tree::Elsewhere(tree) => Ok(tree.layers().iter().map(|layer| layer.diff_id).collect()),
         };
@@ -213,6 +214,7 @@ impl Images {
             diff_id: layer.leaving.diff_id,
             blob: blobs[&layer.leaving.diff_id].clone(),
             created: layer.created,
+            continues: layer.continues,
         };
         let document = |(lacking, outputs): (&Lacking, &Vec<Vec<Placed>>)| SharedRecord {
             key: lacking.step.key,
@@ -271,9 +273,11 @@ impl Images {
     /// The layers of a snapshot as they leave, bottom first.
     fn placed(&self, snapshot: &Snapshot) -> Result<Vec<Placed>, ImageError> {
         let infos = self.store().layer_infos(snapshot)?;
-        let leaving = self.leaving_layers(snapshot)?;
-        let placed = |(leaving, created)| Placed { leaving, created };
-        Ok(leaving.into_iter().zip(infos.into_iter().map(|info| info.created)).map(placed).collect())
+        let placed = |(leaving, LayerTar { layer, continues, .. })| {
+            let created = infos[layer].created;
+            Placed { leaving, created, continues }
+        };
+        Ok(self.leaving_layers(snapshot)?.into_iter().map(placed).collect())
     }
 }
 

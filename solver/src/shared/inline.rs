@@ -23,6 +23,9 @@ pub const INLINE: &str = "dev.rbuild.cache.inline";
 struct Inline {
     /// When each layer was made, Unix seconds, bottom first.
     created: Vec<i64>,
+    /// Which of them are of the same step as the one below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    continues: Vec<usize>,
     steps: Vec<InlineStep>,
 }
 
@@ -40,7 +43,10 @@ impl Images {
     /// # Errors
     /// When the store cannot be read.
     pub fn inline_cache(&self, build: &Finished<'_>, result: &Snapshot) -> Result<String, ImageError> {
-        let created = self.store().layer_infos(result)?.into_iter().map(|info| info.created).collect();
+        let infos = self.store().layer_infos(result)?;
+        let tars = self.store().describe_layers(result, None)?;
+        let created = tars.iter().map(|tar| infos[tar.layer].created).collect();
+        let continues = (0..tars.len()).filter(|at| tars[*at].continues).collect();
         let keys: Vec<CacheKey> = steps_of(build).iter().map(|step| step.key).collect();
         let stored: Vec<_> = keys.iter().map(|key| rbuild_cache::CacheKey(key.0)).collect();
         let step = |(key, record): (&CacheKey, Option<Record>)| {
@@ -50,11 +56,12 @@ impl Images {
             leads_to_it.then(|| InlineStep {
                 key: key.to_string(),
                 step: description,
-                layers: output.layers.len(),
+                layers: tars.iter().filter(|tar| tar.layer < output.layers.len()).count(),
             })
         };
         let steps = keys.iter().zip(self.store().records().lookup_many(&stored)?).filter_map(step).collect();
-        Ok(serde_json::to_string(&Inline { created, steps }).expect("numbers and strings are always JSON"))
+        Ok(serde_json::to_string(&Inline { created, continues, steps })
+            .expect("numbers and strings are always JSON"))
     }
 }
 
@@ -72,12 +79,13 @@ fn records(said: Inline, layers: &[Descriptor], diff_ids: &[DiffId]) -> HashMap<
     if layers.len() != diff_ids.len() || layers.len() != said.created.len() {
         return HashMap::new();
     }
-    let layer = |((blob, diff_id), created): ((&Descriptor, &DiffId), &i64)| SharedLayer {
+    let layer = |(at, (blob, diff_id)): (usize, (&Descriptor, &DiffId))| SharedLayer {
         diff_id: *diff_id,
         blob: Descriptor::new(blob.media_type.clone(), blob.digest, blob.size_bytes),
-        created: *created,
+        created: said.created[at],
+        continues: said.continues.contains(&at),
     };
-    let layers: Vec<SharedLayer> = layers.iter().zip(diff_ids).zip(&said.created).map(layer).collect();
+    let layers: Vec<SharedLayer> = layers.iter().zip(diff_ids).enumerate().map(layer).collect();
     let record = |step: InlineStep| {
         let (key, outputs) = (parse_key(&step.key)?, vec![layers.get(..step.layers)?.to_vec()]);
         Some((key, SharedRecord { key, description: step.step, outputs, by_content: None }))
@@ -97,6 +105,7 @@ mod tests {
         let diff_ids = [b"c", b"d"].map(|bytes| DiffId(Digest::of(bytes)));
         let said = |created: &[i64], key: &str, layers| Inline {
             created: created.to_vec(),
+            continues: vec![1],
             steps: vec![InlineStep { key: key.to_owned(), step: "RUN true".to_owned(), layers }],
         };
         let key = CacheKey([7; 32]);

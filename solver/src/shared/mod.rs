@@ -383,6 +383,7 @@ impl RemoteTree {
             blob: layer.blob.clone(),
             diff_id: layer.diff_id,
             created: Some(layer.created),
+            continues: layer.continues,
         };
         record.outputs[output].iter().map(packed).collect()
     }

@@ -34,6 +34,8 @@ pub(super) const USED: &str = "dev.rbuild.cache.used";
 const DIFF_ID: &str = "dev.rbuild.diff-id";
 /// Unix seconds.
 pub(super) const CREATED: &str = "dev.rbuild.created";
+/// Of a layer that is of the same step as the one below it.
+const CONTINUES: &str = "dev.rbuild.continues";
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// What a step gave, as the shared cache has it.
@@ -80,6 +82,8 @@ pub(crate) struct SharedLayer {
     pub(crate) blob: Descriptor,
     /// When it was made, Unix seconds.
     pub(crate) created: i64,
+    /// Whether the step that made it has made the one below it, too.
+    pub(crate) continues: bool,
 }
 
 impl SharedRecord {
@@ -172,10 +176,13 @@ pub(super) fn made(manifest: &Manifest) -> i64 {
 
 impl SharedLayer {
     fn descriptor(&self) -> Descriptor {
-        let annotations = BTreeMap::from([
+        let mut annotations = BTreeMap::from([
             (DIFF_ID.to_owned(), self.diff_id.0.to_string()),
             (CREATED.to_owned(), self.created.to_string()),
         ]);
+        if self.continues {
+            annotations.insert(CONTINUES.to_owned(), true.to_string());
+        }
         Descriptor { annotations, ..self.blob.clone() }
     }
 
@@ -184,7 +191,8 @@ impl SharedLayer {
         let created = descriptor.annotations.get(CREATED)?.parse().ok()?;
         let Descriptor { media_type, digest: blob, size_bytes, .. } = descriptor;
         let blob = Descriptor::new(media_type.clone(), *blob, *size_bytes);
-        Some(Self { diff_id: DiffId(digest), blob, created })
+        let continues = descriptor.annotations.contains_key(CONTINUES);
+        Some(Self { diff_id: DiffId(digest), blob, created, continues })
     }
 }
 
@@ -197,6 +205,7 @@ mod tests {
             diff_id: DiffId(Digest::of(name)),
             blob: Descriptor::of(MediaType::OciLayerGzip, name.repeat(2).as_bytes()),
             created: 1_700_000_000,
+            continues: name == "b",
         }
     }
 

@@ -106,7 +106,7 @@ fn kernel_a_layer_that_is_told_from_another_is_whole() {
     let tar = |snapshot: &Snapshot, at: usize| {
         let described = test.describe_layers(snapshot, None).unwrap();
         let mut tar = Vec::new();
-        test.write_layer(snapshot, at, described[at].0, &mut tar).unwrap();
+        test.write_layer(snapshot, described[at].diff_id, &mut tar).unwrap();
         tar
     };
     assert!(

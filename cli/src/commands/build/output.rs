@@ -47,10 +47,14 @@ impl Built {
         &self.lowered.config.platform
     }
 
-    /// How many of the layers are the base image's.
-    fn layers_inherited(&self) -> usize {
+    /// How many layers of the result are the base image's.
+    fn layers_inherited(&self, store: &Store) -> Result<usize, Failure> {
         let inherited = self.lowered.config.history.iter().take(self.lowered.history_inherited);
-        inherited.filter(|entry| !entry.empty_layer).count()
+        let tars = inherited.filter(|entry| !entry.empty_layer).count();
+        Ok(match &self.tree {
+            Tree::Here(snapshot) => store.layers_of_tars(snapshot, tars)?,
+            Tree::Elsewhere(_) => tars,
+        })
     }
 
     /// Lets the image say which steps lead to it.
@@ -62,7 +66,7 @@ impl Built {
 
     /// Makes one layer of what the build added. The history keeps its steps, now without layers of their own, and says so.
     pub(crate) fn squash(&mut self, store: &Store, created: &str) -> Result<(), Failure> {
-        let kept = self.layers_inherited();
+        let kept = self.layers_inherited(store)?;
         let Tree::Here(snapshot) = &self.tree else { return Ok(()) };
         if snapshot.layers.len() <= kept + 1 {
             return Ok(());
@@ -171,9 +175,12 @@ fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, F
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
     let epoch = epoch(settings, lowered);
-    let layers_kept = built.layers_inherited();
-    let clamp = epoch.map(|mtime_max| MtimeClamp { layers_kept, mtime_max });
-    let clamp = clamp.filter(|_| settings.rewrites_timestamps());
+    let clamp = match epoch.filter(|_| settings.rewrites_timestamps()) {
+        Some(mtime_max) => {
+            Some(MtimeClamp { layers_kept: built.layers_inherited(images.store())?, mtime_max })
+        }
+        None => None,
+    };
     let layers = app.pool()?.install(|| images.describe(tree, clamp))?;
     if epoch.is_none() {
         let dating = Dating { layers: &layers, inherited, now: &settings.created, rfc3339 };

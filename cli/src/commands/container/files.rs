@@ -66,7 +66,9 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
     let mut config = match images.find(&spec.image_id) {
         // An image that was removed has left its layers and its config to the container, and no history.
         Err(ImageError::NotFound { .. }) => {
-            let history = vec![History::default(); layers.len() - usize::from(is_changed)];
+            let continuing = layers.iter().rev().take_while(|layer| layer.continues).count();
+            let own = if is_changed { 1 + continuing } else { 0 };
+            let history = vec![History::default(); layers.len() - own];
             ImageConfig { history, ..ImageConfig::new(Platform::host()) }
         }
         base => images.open(&base?.target, &Platform::host())?.config,

@@ -134,6 +134,7 @@ impl Monitor {
             trees: Trees::Mounted,
             // It reads layers, and makes none.
             layers: LayerForm::default(),
+            part_size_bytes: rbuild_cache::layer::PART_SIZE_BYTES,
             now: clock.now_ns,
         };
         let containers = Containers::new(Store::open(&launch.root, &options)?);
