@@ -48,11 +48,9 @@ impl LocalWorker<'_> {
         snapshot: Snapshot,
         limit: Option<u32>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
-        let kept = limit.map_or(snapshot.layers.len(), |limit| limit as usize);
-        match snapshot.layers.get(..kept) {
-            Some(layers) if layers.len() < snapshot.layers.len() => Ok(vec![self.store().stack(layers)?]),
-            _ => Ok(vec![snapshot]),
-        }
+        let Some(limit) = limit else { return Ok(vec![snapshot]) };
+        let kept = self.store().layers_of_tars(&snapshot, limit as usize)?;
+        Ok(vec![self.store().stack(&snapshot.layers[..kept])?])
     }
 }
 
