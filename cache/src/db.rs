@@ -80,8 +80,8 @@ const SWITCH_TRIES_MAX: u32 = 1_000;
 /// How long to wait between.
 const SWITCH_PAUSE: Duration = Duration::from_millis(5);
 
-/// A log up to this size is left for the next handle to read, which costs it less than a millisecond.
-const LOG_KEPT_BYTES_MAX: u64 = 512 * 1024;
+/// A log up to this size is left for the next handle to read, which costs it about a millisecond. A first build writes some 600 kB.
+const LOG_KEPT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Compiled statements kept for reuse: more than there are in this crate.
 const STATEMENTS_KEPT: usize = 64;
