@@ -13,6 +13,8 @@
 
 use std::io::{self, Read, Write};
 
+use rbuild_image::KeyHasher;
+
 use super::tar::{Attribute, BLOCK_BYTES, TarEntry, TarKind, TarWriteError, TarWriter};
 use super::whiteout::WHITEOUT_PREFIX;
 
@@ -24,6 +26,8 @@ const PARTS_OF_ONE_SIZE: usize = 16;
 const NAMES_TO_AN_END: u8 = 64;
 /// How many times its size a part has when any name ends it.
 const SIZE_FACTOR_MAX: u64 = 2;
+/// What digests of parts are made of.
+const PART_DOMAIN: &str = "rbuild.part.v1";
 
 /// Takes the entries of an archive, in its order.
 pub(crate) trait Entries {
@@ -55,8 +59,8 @@ impl<W: Write> Entries for TarWriter<W> {
 pub(crate) enum Taking {
     /// Nothing.
     Nothing,
-    /// What its archive is made of, with digests in the place of contents.
-    Digests,
+    /// One digest, of what its archive is made of: of contents, their digests.
+    Digest,
     /// Its archive.
     All,
     /// Nothing, nor of any after it.
@@ -64,9 +68,11 @@ pub(crate) enum Taking {
 }
 
 /// Takes parts, one after the other.
-pub(crate) trait PartSink: Write {
-    /// What is taken of the next part. What is written from here on is of that.
+pub(crate) trait PartSink {
+    /// What is taken of the next part. What is put from here on is of that.
     fn begin(&mut self, part: usize) -> Taking;
+    /// Takes what it wants of a part.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// Cuts an archive.
@@ -82,8 +88,8 @@ pub(crate) struct Parts<S> {
     directories: Vec<Directory>,
     /// Those that were cut.
     cut: Vec<Directory>,
-    /// A buffer.
-    fields: Vec<u8>,
+    /// Of what this part holds, where its digest is wanted.
+    digest: KeyHasher,
 }
 
 /// A sink and what it takes.
@@ -117,7 +123,7 @@ impl<S: PartSink> Parts<S> {
             names_open: 0,
             directories: Vec::new(),
             cut: Vec::new(),
-            fields: Vec::new(),
+            digest: KeyHasher::new(PART_DOMAIN),
         }
     }
 
@@ -133,16 +139,21 @@ impl<S: PartSink> Parts<S> {
         for directory in &cut {
             self.take(&directory.entry())?;
         }
-        if self.tar.output().taking == Taking::All {
-            self.tar.end()?;
-        }
+        self.end_part()?;
         Ok(self.tar.into_output().sink)
     }
 
-    fn begin_next(&mut self) -> Result<(), TarWriteError> {
-        if self.tar.output().taking == Taking::All {
-            self.tar.end()?;
+    fn end_part(&mut self) -> Result<(), TarWriteError> {
+        match self.tar.output().taking {
+            Taking::All => self.tar.end(),
+            Taking::Digest => self.tar.output().sink.put(&self.digest.finish()).map_err(TarWriteError::Write),
+            Taking::Nothing | Taking::NoMore => Ok(()),
         }
+    }
+
+    fn begin_next(&mut self) -> Result<(), TarWriteError> {
+        self.end_part()?;
+        self.digest = KeyHasher::new(PART_DOMAIN);
         (self.part, self.part_bytes) = (self.part + 1, 0);
         let part = self.part;
         let gate = self.tar.output();
@@ -173,10 +184,9 @@ impl<S: PartSink> Parts<S> {
     fn take(&mut self, entry: &TarEntry<'_>) -> Result<(), TarWriteError> {
         match self.tar.output().taking {
             Taking::All => self.tar.header(entry),
-            Taking::Digests => {
-                self.fields.clear();
-                put_fields(entry, &mut self.fields);
-                self.tar.output().sink.write_all(&self.fields).map_err(TarWriteError::Write)
+            Taking::Digest => {
+                feed(&mut self.digest, entry);
+                Ok(())
             }
             Taking::Nothing | Taking::NoMore => Ok(()),
         }
@@ -218,11 +228,10 @@ impl<S: PartSink> Entries for Parts<S> {
     }
 
     fn digest(&mut self, digest: &[u8; 32]) -> Result<(), TarWriteError> {
-        let Gate { sink, taking } = self.tar.output();
-        match taking {
-            Taking::Digests => sink.write_all(digest).map_err(TarWriteError::Write),
-            Taking::Nothing | Taking::All | Taking::NoMore => Ok(()),
+        if self.tar.output().taking == Taking::Digest {
+            self.digest.bytes(digest);
         }
+        Ok(())
     }
 }
 
@@ -250,36 +259,30 @@ impl Directory {
 
 impl<S: PartSink> Write for Gate<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink.write(bytes)
+        self.sink.put(bytes).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        Ok(())
     }
 }
 
-/// All that says what an entry is in the archive, so that entries which differ have fields that do.
-fn put_fields(entry: &TarEntry<'_>, fields: &mut Vec<u8>) {
+/// Feeds all that says what an entry is in the archive.
+fn feed(hasher: &mut KeyHasher, entry: &TarEntry<'_>) {
     let TarEntry { path, kind, mode, uid, gid, mtime, xattrs } = entry;
-    let (tag, number, text): (u8, u64, &[u8]) = match *kind {
-        TarKind::File { size_bytes } => (0, size_bytes, b""),
-        TarKind::Directory => (1, 0, b""),
-        TarKind::Symlink { target } => (2, 0, target),
-        TarKind::HardLink { target } => (3, 0, target),
-        TarKind::CharDevice { major, minor } => (4, u64::from(major) << 32 | u64::from(minor), b""),
-        TarKind::BlockDevice { major, minor } => (5, u64::from(major) << 32 | u64::from(minor), b""),
-        TarKind::Fifo => (6, 0, b""),
+    match *kind {
+        TarKind::File { size_bytes } => hasher.number(0u64).number(size_bytes),
+        TarKind::Directory => hasher.number(1u64),
+        TarKind::Symlink { target } => hasher.number(2u64).bytes(target),
+        TarKind::HardLink { target } => hasher.number(3u64).bytes(target),
+        TarKind::CharDevice { major, minor } => hasher.number(4u64).number(major).number(minor),
+        TarKind::BlockDevice { major, minor } => hasher.number(5u64).number(major).number(minor),
+        TarKind::Fifo => hasher.number(6u64),
     };
-    fields.push(tag);
-    [*mode, *uid, *gid].iter().for_each(|number| fields.extend(number.to_le_bytes()));
-    fields.extend(mtime.to_le_bytes());
-    fields.extend(number.to_le_bytes());
-    fields.extend((xattrs.len() as u64).to_le_bytes());
-    let attributes = xattrs.iter().flat_map(|(name, value)| [name.as_slice(), value]);
-    for text in [*path, text].into_iter().chain(attributes) {
-        fields.extend((text.len() as u64).to_le_bytes());
-        fields.extend(text);
-    }
+    hasher.bytes(path).number(*mode).number(*uid).number(*gid).signed(*mtime);
+    hasher.list(xattrs, |hasher, (name, value)| {
+        hasher.bytes(name).bytes(value);
+    });
 }
 
 /// Whether a name ends the part before it.

@@ -38,13 +38,8 @@ impl Store {
         index: usize,
         how: HowMade,
     ) -> Result<Vec<Archive>, layer::Error> {
-        let sink = self.archive_parts(stack, index, how, Hashes::default())?;
-        Ok(sink
-            .finish()
-            .into_iter()
-            .enumerate()
-            .map(|(part, hashed)| how.archive(part, hashed, None))
-            .collect())
+        let hashed = self.archive_parts(stack, index, how, Hashes::default())?.finish();
+        Ok(how.archives(hashed, &[]))
     }
 
     /// The same of a layer that this handle has just made of a tree; `None` if it has not.
@@ -62,29 +57,16 @@ impl Store {
         let entries =
             if source.has_parts() { source.digest_entries().map_err(failed(layer))? } else { Vec::new() };
         let known = self.0.db.read("look up archives", |db| archives_of_entries(db, &entries))?;
-        let hashed = if !known.is_empty() && known.iter().all(Option::is_some) {
-            known.into_iter().flatten().collect()
-        } else {
-            source.hash_aside(known).map_err(failed(layer))?
-        };
-        let archive = |(part, hashed)| how.archive(part, hashed, entries.get(part).copied());
-        Ok(Some(hashed.into_iter().enumerate().map(archive).collect()))
+        let is_known = !known.is_empty() && known.iter().all(Option::is_some);
+        let new = if is_known { Vec::new() } else { source.hash_aside(&known).map_err(failed(layer))? };
+        let mut new = new.into_iter();
+        let mut hashed: Vec<Hashed> =
+            known.into_iter().filter_map(|known| known.or_else(|| new.next())).collect();
+        hashed.extend(new);
+        Ok(Some(how.archives(hashed, &entries)))
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
-    pub(super) fn archive(
-        &self,
-        stack: &[RootDir],
-        index: usize,
-        mtime_max: Option<i64>,
-        writer: &mut dyn Write,
-    ) -> Result<(), layer::Error> {
-        let at = stack.len() - 1 - index;
-        let options = ArchiveOptions { mtimes: mtimes(mtime_max), cancel: None };
-        layer::diff(&stack[at], &stack[at + 1..], self.xattrs(), &options, writer).map(drop)
-    }
-
-    /// The same, in parts.
     pub(super) fn archive_parts<S: PartSink>(
         &self,
         stack: &[RootDir],
@@ -112,21 +94,24 @@ pub(super) struct HowMade {
 }
 
 impl HowMade {
-    /// One of them. Where its layer stands is said when all of the stack is known.
-    const fn archive(self, part: usize, hashed: Hashed, entries: Option<Blake3>) -> Archive {
-        let (diff_id, size_bytes) = hashed;
+    /// In one, with the times that are there.
+    pub(super) const PLAIN: Self = Self { mtime_max: None, part_size_bytes: 0 };
+
+    /// The archives of a layer, with the digests of their entries as far as they are known. Where it stands is said when all of the
+    /// stack is known.
+    fn archives(self, hashed: Vec<Hashed>, entries: &[Blake3]) -> Vec<Archive> {
         let Self { mtime_max, part_size_bytes } = self;
-        let continues = part > 0;
-        Archive {
+        let archive = |(part, (diff_id, size_bytes))| Archive {
             diff_id,
             size_bytes,
             base: None,
             mtime_max,
             made: true,
             part_size_bytes,
-            continues,
-            entries,
-        }
+            continues: part > 0,
+            entries: entries.get(part).copied(),
+        };
+        hashed.into_iter().enumerate().map(archive).collect()
     }
 }
 
@@ -151,12 +136,11 @@ impl GrownSource<'_> {
 
     /// The digests of what its parts hold.
     fn digest_entries(&self) -> Result<Vec<Blake3>, layer::Error> {
-        let digests = self.write(EntryDigests::default())?;
-        Ok(digests.0.into_iter().map(|hasher| *hasher.finalize().as_bytes()).collect())
+        Ok(self.write(EntryDigests::default())?.0.as_chunks().0.to_vec())
     }
 
-    /// Hashes the parts that are not known, on another thread than the one that writes them.
-    fn hash_aside(&self, known: Vec<Option<Hashed>>) -> Result<Vec<Hashed>, layer::Error> {
+    /// Hashes the parts that are not known by their number, on another thread than the one that writes them.
+    fn hash_aside(&self, known: &[Option<Hashed>]) -> Result<Vec<Hashed>, layer::Error> {
         let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
         let (back, used) = mpsc::channel();
         thread::scope(|scope| {
@@ -164,9 +148,9 @@ impl GrownSource<'_> {
                 let mut hashes = Hashes::default();
                 for message in receiver {
                     match message {
-                        Message::Begin => drop(hashes.begin(0)),
+                        Message::Begin => hashes.begin_next(),
                         Message::Bytes(bytes) => {
-                            drop(hashes.write_all(&bytes));
+                            hashes.update(&bytes);
                             // Nobody wants it any longer when the other side has ended.
                             drop(back.send(bytes));
                         }
@@ -174,11 +158,10 @@ impl GrownSource<'_> {
                 }
                 hashes.finish()
             });
-            let chunks = self.write(Chunks { sender, used, chunk: Vec::new(), known, parts: Vec::new() });
-            let parts = chunks.map(Chunks::finish);
+            let written = self.write(Chunks { sender, used, chunk: Vec::new(), known });
+            let written = written.map(Chunks::finish);
             let hashed = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let mut hashed = hashed.into_iter();
-            Ok(parts?.into_iter().filter_map(|known| known.or_else(|| hashed.next())).collect())
+            written.map(|()| hashed)
         })
     }
 }
@@ -196,6 +179,17 @@ fn mtimes(max: Option<i64>) -> Mtimes {
 struct Hashes(Vec<HashingWriter<io::Sink>>);
 
 impl Hashes {
+    fn begin_next(&mut self) {
+        self.0.push(HashingWriter::new(io::sink()));
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        if let Some(last) = self.0.last_mut() {
+            // Nothing fails that is written nowhere.
+            drop(last.write_all(bytes));
+        }
+    }
+
     fn finish(self) -> Vec<Hashed> {
         let hashed = |writer: HashingWriter<io::Sink>| {
             let (digest, size_bytes, _) = writer.finish();
@@ -207,41 +201,27 @@ impl Hashes {
 
 impl PartSink for Hashes {
     fn begin(&mut self, _: usize) -> Taking {
-        self.0.push(HashingWriter::new(io::sink()));
+        self.begin_next();
         Taking::All
     }
-}
 
-impl Write for Hashes {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.last_mut().map_or(Ok(bytes.len()), |last| last.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.update(bytes);
         Ok(())
     }
 }
 
-/// Digests every part, with the digests of contents in their place.
+/// The digests of all parts, one after the other.
 #[derive(Default)]
-struct EntryDigests(Vec<blake3::Hasher>);
+struct EntryDigests(Vec<u8>);
 
 impl PartSink for EntryDigests {
     fn begin(&mut self, _: usize) -> Taking {
-        self.0.push(blake3::Hasher::new());
-        Taking::Digests
-    }
-}
-
-impl Write for EntryDigests {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(last) = self.0.last_mut() {
-            last.update(bytes);
-        }
-        Ok(bytes.len())
+        Taking::Digest
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn put(&mut self, digest: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(digest);
         Ok(())
     }
 }
@@ -270,15 +250,9 @@ impl<W: Write> PartSink for OnePart<W> {
             Ordering::Greater => Taking::NoMore,
         }
     }
-}
 
-impl<W: Write> Write for OnePart<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)
     }
 }
 
@@ -288,19 +262,17 @@ enum Message {
     Bytes(Vec<u8>),
 }
 
-/// Hands on what is written in large pieces, but for parts that are known.
-struct Chunks {
+/// Hands on what is put in large pieces, but for parts that are known.
+struct Chunks<'a> {
     sender: mpsc::SyncSender<Message>,
     /// Those that were hashed.
     used: mpsc::Receiver<Vec<u8>>,
     chunk: Vec<u8>,
     /// What is known of parts, by their number.
-    known: Vec<Option<Hashed>>,
-    /// The parts that have begun, with what is known of each.
-    parts: Vec<Option<Hashed>>,
+    known: &'a [Option<Hashed>],
 }
 
-impl Chunks {
+impl Chunks<'_> {
     fn send(&mut self) {
         let new = |_| Vec::with_capacity(CHUNK_BYTES + COPY_BYTES_MAX);
         let mut next = self.used.try_recv().unwrap_or_else(new);
@@ -309,36 +281,26 @@ impl Chunks {
         drop(self.sender.send(Message::Bytes(std::mem::replace(&mut self.chunk, next))));
     }
 
-    /// The parts, with what is known of each.
-    fn finish(mut self) -> Vec<Option<Hashed>> {
+    fn finish(mut self) {
         self.send();
-        self.parts
     }
 }
 
-impl PartSink for Chunks {
+impl PartSink for Chunks<'_> {
     fn begin(&mut self, part: usize) -> Taking {
-        let known = self.known.get(part).copied().flatten();
-        self.parts.push(known);
-        if known.is_some() {
+        if self.known.get(part).is_some_and(Option::is_some) {
             return Taking::Nothing;
         }
         self.send();
         drop(self.sender.send(Message::Begin));
         Taking::All
     }
-}
 
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.chunk.extend_from_slice(bytes);
         if self.chunk.len() >= CHUNK_BYTES {
             self.send();
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -350,18 +350,12 @@ pub(super) fn find_layer(
     for row in statement.query_map(params![first.0.as_bytes(), base], read)? {
         let (layer, base, mtime_max) = row?;
         let archives = archives_on(db, layer, base, mtime_max)?;
-        let has_all =
-            archives.iter().map(|archive| Some(archive.diff_id)).eq(first_of(diff_ids, archives.len()));
-        if has_all && found.is_none_or(|(_, most)| archives.len() >= most) {
-            found = Some((layer, archives.len()));
+        let own: Vec<DiffId> = archives.iter().map(|archive| archive.diff_id).collect();
+        if diff_ids.starts_with(&own) && found.is_none_or(|(_, most)| own.len() >= most) {
+            found = Some((layer, own.len()));
         }
     }
     Ok(found)
-}
-
-/// So many of the first, as far as there are any.
-fn first_of(diff_ids: &[DiffId], count: usize) -> impl Iterator<Item = Option<DiffId>> {
-    (0..count).map(|at| diff_ids.get(at).copied())
 }
 
 /// The archives that a layer stands for on anything, or on `base`.

@@ -3,6 +3,7 @@
 //! Each is carried out, as an archive would be, in a mount of what stays: overlayfs itself then writes the one layer that makes
 //! the same of it, whiteouts and all.
 
+use super::hash::{HowMade, OnePart};
 use super::{LayerId, Snapshot};
 use crate::layer::{self, ApplyOptions, Form};
 use crate::root_dir::RootDir;
@@ -55,7 +56,7 @@ impl Store {
         form: Form,
     ) -> Result<(), layer::Error> {
         let (archived, applied) = piped(
-            |writer| self.archive(stack, index, None, writer),
+            |writer| self.archive_parts(stack, index, HowMade::PLAIN, OnePart::new(0, writer)).map(drop),
             |reader| layer::apply(reader, tree, &ApplyOptions::onto_tree(form)).map(drop),
         )
         .map_err(layer::Error::Write)?;

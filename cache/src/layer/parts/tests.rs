@@ -16,17 +16,11 @@ impl PartSink for Collected {
     fn begin(&mut self, part: usize) -> Taking {
         assert_eq!(part, self.parts.len());
         self.parts.push(Vec::new());
-        if self.digests { Taking::Digests } else { Taking::All }
+        if self.digests { Taking::Digest } else { Taking::All }
     }
-}
 
-impl Write for Collected {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.parts.last_mut().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
