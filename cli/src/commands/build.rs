@@ -173,7 +173,7 @@ fn build(
     let results: Vec<&Tree> = solved.outputs.iter().flatten().collect();
     let finished = Finished { definition: &definition, vertices: &solved.vertices, results: &results };
     if shared.is_inline {
-        built.iter_mut().try_for_each(|built| built.remember_steps(images, &finished))?;
+        built.iter_mut().try_for_each(|built| built.remember_steps(app, settings, &finished))?;
     }
     attestation::add_scans(&mut built, &found, images)?;
     let (invocation_id, started_ms) = recorder.invocation();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use rbuild_cache::{Record, Snapshot};
+use rbuild_cache::{MtimeClamp, Record, Snapshot};
 use rbuild_image::{Descriptor, DiffId, ImageConfig};
 use rbuild_registry::ResolvedImage;
 use serde::{Deserialize, Serialize};
@@ -38,13 +38,19 @@ struct InlineStep {
 }
 
 impl Images {
-    /// What the annotation of a result says: which of a build's steps lead to it.
+    /// What the annotation of a result says: which of a build's steps lead to it. The clamp is the one that the image is described with,
+    /// so that nothing is hashed for this alone.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn inline_cache(&self, build: &Finished<'_>, result: &Snapshot) -> Result<String, ImageError> {
+    pub fn inline_cache(
+        &self,
+        build: &Finished<'_>,
+        result: &Snapshot,
+        clamp: Option<MtimeClamp>,
+    ) -> Result<String, ImageError> {
         let infos = self.store().layer_infos(result)?;
-        let tars = self.store().describe_layers(result, None)?;
+        let tars = self.store().describe_layers(result, clamp)?;
         let created = tars.iter().map(|tar| infos[tar.layer].created).collect();
         let continues = (0..tars.len()).filter(|at| tars[*at].continues).collect();
         let keys: Vec<CacheKey> = steps_of(build).iter().map(|step| step.key).collect();

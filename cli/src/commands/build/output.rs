@@ -58,10 +58,23 @@ impl Built {
     }
 
     /// Lets the image say which steps lead to it.
-    pub(crate) fn remember_steps(&mut self, images: &Images, build: &Finished<'_>) -> Result<(), Failure> {
-        let Tree::Here(snapshot) = &self.tree else { return Ok(()) };
-        self.inline_cache = Some(images.inline_cache(build, snapshot)?);
+    pub(crate) fn remember_steps(
+        &mut self,
+        app: &App,
+        settings: &Settings,
+        build: &Finished<'_>,
+    ) -> Result<(), Failure> {
+        let (images, Tree::Here(snapshot)) = (app.images()?, &self.tree) else { return Ok(()) };
+        let clamp = self.clamp(settings, images.store())?;
+        self.inline_cache = Some(app.pool()?.install(|| images.inline_cache(build, snapshot, clamp))?);
         Ok(())
+    }
+
+    /// What times the layers that the build added leave with.
+    fn clamp(&self, settings: &Settings, store: &Store) -> Result<Option<MtimeClamp>, Failure> {
+        let epoch = epoch(settings, &self.lowered).filter(|_| settings.rewrites_timestamps());
+        let clamp = |mtime_max| Ok(MtimeClamp { layers_kept: self.layers_inherited(store)?, mtime_max });
+        epoch.map(clamp).transpose()
     }
 
     /// Makes one layer of what the build added. The history keeps its steps, now without layers of their own, and says so.
@@ -175,12 +188,7 @@ fn image(app: &App, settings: &Settings, built: &Built) -> Result<StoredImage, F
     let mut config = lowered.config.clone();
     let inherited = lowered.history_inherited;
     let epoch = epoch(settings, lowered);
-    let clamp = match epoch.filter(|_| settings.rewrites_timestamps()) {
-        Some(mtime_max) => {
-            Some(MtimeClamp { layers_kept: built.layers_inherited(images.store())?, mtime_max })
-        }
-        None => None,
-    };
+    let clamp = built.clamp(settings, images.store())?;
     let layers = app.pool()?.install(|| images.describe(tree, clamp))?;
     if epoch.is_none() {
         let dating = Dating { layers: &layers, inherited, now: &settings.created, rfc3339 };
