@@ -9,7 +9,7 @@
 //!
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
 //! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk,
-//! version 7 archives in parts. Who changes
+//! version 7 archives in parts, version 8 the names that these begin with. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -31,7 +31,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -66,6 +66,13 @@ DROP INDEX layer_archive_of_layer;
 CREATE UNIQUE INDEX layer_archive_of_layer
     ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'), part);
 CREATE INDEX layer_archive_by_entries ON layer_archive(entries) WHERE entries IS NOT NULL;
+",
+    // Parts of version 7 had directories that are cut as they are in the first part: they are not made again.
+    "
+ALTER TABLE layer_archive DROP COLUMN part_size_bytes;
+ALTER TABLE layer_archive ADD COLUMN begins BLOB;
+UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archive AS other
+    WHERE other.layer = one.layer AND other.base IS one.base AND other.mtime_max IS one.mtime_max AND other.part > 0);
 ",
 ];
 /// The version of [`SCHEMA`].
@@ -137,12 +144,12 @@ CREATE TABLE layer_archive (
     made INTEGER NOT NULL
     -- Which of the tars that a layer stands for together.
     , part INTEGER NOT NULL DEFAULT 0,
-    -- What size of parts it was cut to when it was made; 0: it was not.
-    part_size_bytes INTEGER NOT NULL DEFAULT 0,
     -- Whether one step has made it and the one below it.
     continues INTEGER NOT NULL DEFAULT 0,
     -- The digest of its entries, with digests of contents in their place.
-    entries BLOB) STRICT;
+    entries BLOB,
+    -- Its first name; NULL: it is the first of them, or has nothing but directories that the others have, too.
+    begins BLOB) STRICT;
 CREATE UNIQUE INDEX layer_archive_of_layer
     ON layer_archive(layer, coalesce(base, x''), coalesce(mtime_max, 'no'), part);
 CREATE INDEX layer_archive_by_diff_id ON layer_archive(diff_id);

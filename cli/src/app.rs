@@ -342,7 +342,7 @@ fn part_size_bytes(given: Option<&str>) -> Result<u64, Failure> {
     match given.or(config()?.store.part_size.as_deref()) {
         None => Ok(PART_SIZE_BYTES),
         Some(text) => parse_size_bytes(text).ok_or_else(|| {
-            Failure::new(Kind::Input, format!("invalid part size `{text}` (expected 64m, or 0)"))
+            Failure::new(Kind::Input, format!("invalid part size `{text}` (expected 32m, or 0)"))
         }),
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct GlobalArgs {
     /// In which form copies of directories are kept [default: trees of many files, where the kernel mounts them, else directories].
     #[arg(long, global = true, hide = true, value_enum, value_name = "FORM", env = "RBUILD_LAYERS")]
     pub(crate) layers: Option<LayersArg>,
-    /// Into parts of what size the archive of a large layer is cut, 0 for not at all [default: 64m].
+    /// Into parts of what size the archive of a large layer is cut, 0 for not at all [default: 32m].
     #[arg(long, global = true, hide = true, value_name = "SIZE", env = "RBUILD_PART_SIZE")]
     pub(crate) part_size: Option<String>,
 }
@@ -277,7 +277,7 @@ pub(crate) struct BuildArgs {
     /// Limits a resource of RUN steps; -1 is unlimited (repeatable).
     #[arg(help_heading = STEPS, long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
-    /// The size of /dev/shm of RUN steps [default: 64m].
+    /// The size of /dev/shm of RUN steps [default: 32m].
     #[arg(help_heading = STEPS, long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) shm_size: Option<String>,
     #[command(flatten)]

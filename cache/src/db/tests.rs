@@ -82,6 +82,25 @@ fn every_released_version_is_read() {
 }
 
 #[test]
+fn parts_that_version_7_made_are_not_made_again() {
+    let mut sql = fs::read_to_string(format!("{FIXTURES}/tables-7.sql")).unwrap();
+    for (layer, part, diff_id) in [(1, 0, "0a"), (1, 1, "0b"), (2, 0, "0c")] {
+        sql += &format!(
+            "INSERT INTO layer_archive (layer, diff_id, size_bytes, made, part, part_size_bytes)
+             VALUES ({layer}, x'{diff_id}', 512, 1, {part}, 4096);\n"
+        );
+    }
+    let (_directory, root) = store_of(&sql);
+    let store = open(&root);
+    let made = store.0.db.read("list", |db| {
+        let mut statement = db.prepare("SELECT made FROM layer_archive ORDER BY diff_id")?;
+        let rows = statement.query_map((), |row| row.get::<_, bool>(0))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    });
+    assert_eq!(made.unwrap(), [false, false, true]);
+}
+
+#[test]
 fn other_versions_are_refused() {
     for version in [0, FIRST_VERSION - 1, SCHEMA_VERSION + 1] {
         let (_directory, root) = store_of(&format!("PRAGMA user_version = {version}"));

@@ -291,6 +291,9 @@ impl<'a> Archiver<'a> {
         match kind {
             FileType::Directory => {
                 self.simple(file, TarKind::Directory, &xattrs)?;
+                if !self.out.wants(file.path.as_os_str().as_bytes()) {
+                    return Ok(());
+                }
                 let fd = file.open(OFlags::DIRECTORY)?;
                 let (path, depth) = (file.path, place.depth + 1);
                 self.directory(&Place { fd: fd.as_fd(), path, depth, hides: place.hides })

@@ -2,30 +2,24 @@
 //!
 //! To change one file of a layer is to make all of its archive anew: hashed here, compressed, sent, fetched and unpacked everywhere else. So the
 //! archive of a large layer is cut: each part is a layer of the image, and all of them on top of one another show the same tree, in
-//! any engine. A change makes other parts of the few that have to do with it, and where a part ends depends on nothing but the entries near it.
+//! any engine. A change makes other parts of the few that have to do with it.
 //!
-//! * A part is a run of entries in the order of the archive. It ends before a name whose digest says so, once it has
-//!   its size; parts grow with their number, so that there are few of however large a layer.
-//! * A directory that is cut is in every part that has something of it. There it has plain attributes, but where it begins: its own come with
-//!   a last part, which is on top of the others, and has nothing but such directories. So a directory's new time makes
-//!   two parts anew, not all.
-//! * No part ends between two names of one file, as a link leads to no other layer's file.
+//! * A part is a run of entries in the order of the archive. [`Measure`] finds where they begin; the first names of parts ([`Cuts`]) are
+//!   all that it takes to make them again.
+//! * A directory that is cut has something below it in several parts. It is in each of them with plain attributes: its own come with a last part, which is on
+//!   top of the others, and has nothing but such directories. So a directory's new time makes one part anew, not all.
 
 use std::io::{self, Read, Write};
 
 use rbuild_image::KeyHasher;
 
-use super::tar::{Attribute, BLOCK_BYTES, TarEntry, TarKind, TarWriteError, TarWriter};
-use super::whiteout::WHITEOUT_PREFIX;
+use self::cuts::NO_CUTS;
+pub use self::cuts::PART_SIZE_BYTES;
+pub(crate) use self::cuts::{Cuts, Measure};
+use super::tar::{Attribute, TarEntry, TarKind, TarWriteError, TarWriter};
 
-/// What the first parts of a layer take at least.
-pub const PART_SIZE_BYTES: u64 = 64 << 20;
-/// After how many parts they are twice as large.
-const PARTS_OF_ONE_SIZE: usize = 16;
-/// Of how many names one ends a part that has its size.
-const NAMES_TO_AN_END: u8 = 64;
-/// How many times its size a part has when any name ends it.
-const SIZE_FACTOR_MAX: u64 = 2;
+mod cuts;
+
 /// What digests of parts are made of.
 const PART_DOMAIN: &str = "rbuild.part.v1";
 
@@ -37,6 +31,10 @@ pub(crate) trait Entries {
     fn content(&mut self, content: &mut dyn Read, size_bytes: u64) -> Result<(), TarWriteError>;
     /// Takes the digest of a content that does not have to follow.
     fn digest(&mut self, digest: &[u8; 32]) -> Result<(), TarWriteError>;
+    /// Whether entries of what is in this directory have to follow. Its own has been given.
+    fn wants(&self, _directory: &[u8]) -> bool {
+        true
+    }
 }
 
 impl<W: Write> Entries for TarWriter<W> {
@@ -77,27 +75,21 @@ pub(crate) trait PartSink {
 
 /// Cuts an archive.
 #[derive(Debug)]
-pub(crate) struct Parts<S> {
+pub(crate) struct Parts<'a, S> {
     tar: TarWriter<Gate<S>>,
-    size_bytes_min: u64,
+    cuts: &'a Cuts,
     part: usize,
-    part_bytes: u64,
-    /// How many names are to come of files that have one in this part.
-    names_open: u64,
-    /// Those that the last entry is in, the outermost first, and it itself if it is one.
-    directories: Vec<Directory>,
-    /// Those that were cut.
+    /// What is taken of it.
+    taking: Taking,
+    /// The directories that are cut, as far as they were met.
     cut: Vec<Directory>,
     /// Of what this part holds, where its digest is wanted.
     digest: KeyHasher,
 }
 
-/// A sink and what it takes.
+/// A sink as what an archive is written to.
 #[derive(Debug)]
-struct Gate<S> {
-    sink: S,
-    taking: Taking,
-}
+struct Gate<S>(S);
 
 #[derive(Debug, Clone)]
 struct Directory {
@@ -107,24 +99,14 @@ struct Directory {
     gid: u32,
     mtime: i64,
     xattrs: Vec<Attribute>,
-    is_cut: bool,
 }
 
-impl<S: PartSink> Parts<S> {
-    /// Cuts into parts of this size, or not at all if it is zero.
-    pub(crate) fn new(mut sink: S, size_bytes_min: u64) -> Self {
+impl<'a, S: PartSink> Parts<'a, S> {
+    /// Cuts where `cuts` says.
+    pub(crate) fn new(mut sink: S, cuts: &'a Cuts) -> Self {
         let taking = sink.begin(0);
-        let tar = TarWriter::new(Gate { sink, taking });
-        Self {
-            tar,
-            size_bytes_min,
-            part: 0,
-            part_bytes: 0,
-            names_open: 0,
-            directories: Vec::new(),
-            cut: Vec::new(),
-            digest: KeyHasher::new(PART_DOMAIN),
-        }
+        let tar = TarWriter::new(Gate(sink));
+        Self { tar, cuts, part: 0, taking, cut: Vec::new(), digest: KeyHasher::new(PART_DOMAIN) }
     }
 
     /// Ends the last part.
@@ -132,7 +114,7 @@ impl<S: PartSink> Parts<S> {
         let cut = std::mem::take(&mut self.cut);
         if !cut.is_empty() {
             match self.begin_next() {
-                Err(TarWriteError::NoMore) => return Ok(self.tar.into_output().sink),
+                Err(TarWriteError::NoMore) => return Ok(self.tar.into_output().0),
                 begun => begun?,
             }
         }
@@ -140,13 +122,13 @@ impl<S: PartSink> Parts<S> {
             self.take(&directory.entry())?;
         }
         self.end_part()?;
-        Ok(self.tar.into_output().sink)
+        Ok(self.tar.into_output().0)
     }
 
     fn end_part(&mut self) -> Result<(), TarWriteError> {
-        match self.tar.output().taking {
+        match self.taking {
             Taking::All => self.tar.end(),
-            Taking::Digest => self.tar.output().sink.put(&self.digest.finish()).map_err(TarWriteError::Write),
+            Taking::Digest => self.tar.output().0.put(&self.digest.finish()).map_err(TarWriteError::Write),
             Taking::Nothing | Taking::NoMore => Ok(()),
         }
     }
@@ -154,35 +136,29 @@ impl<S: PartSink> Parts<S> {
     fn begin_next(&mut self) -> Result<(), TarWriteError> {
         self.end_part()?;
         self.digest = KeyHasher::new(PART_DOMAIN);
-        (self.part, self.part_bytes) = (self.part + 1, 0);
-        let part = self.part;
-        let gate = self.tar.output();
-        gate.taking = gate.sink.begin(part);
-        if gate.taking == Taking::NoMore { Err(TarWriteError::NoMore) } else { Ok(()) }
+        self.part += 1;
+        self.taking = self.tar.output().0.begin(self.part);
+        if self.taking == Taking::NoMore { Err(TarWriteError::NoMore) } else { Ok(()) }
     }
 
     /// What has taken the parts, when it wants no more.
-    pub(crate) fn satisfied(mut self) -> Option<S> {
-        let is_satisfied = self.tar.output().taking == Taking::NoMore;
-        is_satisfied.then(|| self.tar.into_output().sink)
+    pub(crate) fn satisfied(self) -> Option<S> {
+        (self.taking == Taking::NoMore).then(|| self.tar.into_output().0)
     }
 
-    fn cut(&mut self) -> Result<(), TarWriteError> {
-        self.begin_next()?;
-        let mut directories = std::mem::take(&mut self.directories);
-        for directory in &mut directories {
-            self.take(&directory.plain())?;
-            if !std::mem::replace(&mut directory.is_cut, true) {
-                self.cut.push(directory.clone());
-            }
-        }
-        self.directories = directories;
-        Ok(())
+    /// The first name of the next part.
+    fn next(&self) -> Option<&[u8]> {
+        self.cuts.begin_after(self.part)
+    }
+
+    /// Whether a directory that comes next is in more parts than this: then the next one begins below it.
+    fn is_cut(&self, directory: &[u8]) -> bool {
+        self.next().is_some_and(|next| is_below(next, directory))
     }
 
     /// Gives an entry to the sink, as far as it takes it.
     fn take(&mut self, entry: &TarEntry<'_>) -> Result<(), TarWriteError> {
-        match self.tar.output().taking {
+        match self.taking {
             Taking::All => self.tar.header(entry),
             Taking::Digest => {
                 feed(&mut self.digest, entry);
@@ -191,36 +167,23 @@ impl<S: PartSink> Parts<S> {
             Taking::Nothing | Taking::NoMore => Ok(()),
         }
     }
-
-    fn is_end_before(&self, entry: &TarEntry<'_>) -> bool {
-        if self.size_bytes_min == 0 || self.names_open > 0 {
-            return false;
-        }
-        let doublings = (self.part / PARTS_OF_ONE_SIZE).min(32);
-        let size_bytes = self.size_bytes_min.saturating_mul(1 << doublings);
-        self.part_bytes >= size_bytes
-            && !is_mark(entry.path)
-            && (self.part_bytes >= size_bytes.saturating_mul(SIZE_FACTOR_MAX) || ends(entry.path))
-    }
 }
 
-impl<S: PartSink> Entries for Parts<S> {
-    fn entry(&mut self, entry: &TarEntry<'_>, names: u64) -> Result<bool, TarWriteError> {
-        while self.directories.pop_if(|directory| !directory.holds(entry.path)).is_some() {}
-        if self.is_end_before(entry) {
-            self.cut()?;
+impl<S: PartSink> Entries for Parts<'_, S> {
+    fn entry(&mut self, entry: &TarEntry<'_>, _: u64) -> Result<bool, TarWriteError> {
+        if self.next() == Some(entry.path) {
+            self.begin_next()?;
+            for parent in parents(entry.path) {
+                self.take(&plain(parent))?;
+            }
         }
-        self.take(entry)?;
-        self.part_bytes += BLOCK_BYTES as u64;
-        match entry.kind {
-            TarKind::Directory => self.directories.push(Directory::of(entry)),
-            TarKind::HardLink { .. } => self.names_open = self.names_open.saturating_sub(1),
-            _ => self.names_open += names.saturating_sub(1),
+        if entry.kind == TarKind::Directory && self.is_cut(entry.path) {
+            self.cut.push(Directory::of(entry));
+            self.take(&plain(entry.path))?;
+        } else {
+            self.take(entry)?;
         }
-        if let TarKind::File { size_bytes } = entry.kind {
-            self.part_bytes += size_bytes.next_multiple_of(BLOCK_BYTES as u64);
-        }
-        Ok(self.tar.output().taking == Taking::All)
+        Ok(self.taking == Taking::All)
     }
 
     fn content(&mut self, content: &mut dyn Read, size_bytes: u64) -> Result<(), TarWriteError> {
@@ -228,9 +191,52 @@ impl<S: PartSink> Entries for Parts<S> {
     }
 
     fn digest(&mut self, digest: &[u8; 32]) -> Result<(), TarWriteError> {
-        if self.tar.output().taking == Taking::Digest {
+        if self.taking == Taking::Digest {
             self.digest.bytes(digest);
         }
+        Ok(())
+    }
+
+    /// Of a part of which nothing is taken no more is looked at than leads to the next one.
+    fn wants(&self, directory: &[u8]) -> bool {
+        self.taking != Taking::Nothing || self.is_cut(directory)
+    }
+}
+
+/// Takes a layer as one archive, until it turns out that it is cut; then it finds where.
+pub(crate) struct Whole<S> {
+    measure: Measure,
+    archive: Option<Parts<'static, S>>,
+}
+
+impl<S: PartSink> Whole<S> {
+    /// Cuts into parts of this size, or not at all if it is zero.
+    pub(crate) fn new(sink: S, part_size_bytes: u64) -> Self {
+        let measure = Measure::new(part_size_bytes);
+        Self { measure, archive: Some(Parts::new(sink, &NO_CUTS)) }
+    }
+
+    /// What has taken the archive, or where the layer has to be cut.
+    pub(crate) fn finish(self) -> Result<Result<S, Cuts>, TarWriteError> {
+        match self.archive {
+            Some(archive) => archive.finish().map(Ok),
+            None => Ok(Err(self.measure.finish())),
+        }
+    }
+}
+
+impl<S: PartSink> Entries for Whole<S> {
+    fn entry(&mut self, entry: &TarEntry<'_>, names: u64) -> Result<bool, TarWriteError> {
+        self.measure.entry(entry, names)?;
+        self.archive.take_if(|_| self.measure.is_cut());
+        self.archive.as_mut().map_or(Ok(false), |archive| archive.entry(entry, names))
+    }
+
+    fn content(&mut self, content: &mut dyn Read, size_bytes: u64) -> Result<(), TarWriteError> {
+        self.archive.as_mut().map_or(Ok(()), |archive| archive.content(content, size_bytes))
+    }
+
+    fn digest(&mut self, _: &[u8; 32]) -> Result<(), TarWriteError> {
         Ok(())
     }
 }
@@ -238,11 +244,7 @@ impl<S: PartSink> Entries for Parts<S> {
 impl Directory {
     fn of(entry: &TarEntry<'_>) -> Self {
         let TarEntry { path, mode, uid, gid, mtime, xattrs, .. } = *entry;
-        Self { path: path.to_owned(), mode, uid, gid, mtime, xattrs: xattrs.to_owned(), is_cut: false }
-    }
-
-    fn holds(&self, path: &[u8]) -> bool {
-        path.strip_prefix(self.path.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
+        Self { path: path.to_owned(), mode, uid, gid, mtime, xattrs: xattrs.to_owned() }
     }
 
     fn entry(&self) -> TarEntry<'_> {
@@ -250,16 +252,16 @@ impl Directory {
         let kind = TarKind::Directory;
         TarEntry { path, kind, mode: *mode, uid: *uid, gid: *gid, mtime: *mtime, xattrs }
     }
+}
 
-    /// It where something else says what it is like.
-    fn plain(&self) -> TarEntry<'_> {
-        TarEntry { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: &[], ..self.entry() }
-    }
+/// A directory where something else says what it is like.
+const fn plain(path: &[u8]) -> TarEntry<'_> {
+    TarEntry { path, kind: TarKind::Directory, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: &[] }
 }
 
 impl<S: PartSink> Write for Gate<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink.put(bytes).map(|()| bytes.len())
+        self.0.put(bytes).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -285,15 +287,15 @@ fn feed(hasher: &mut KeyHasher, entry: &TarEntry<'_>) {
     });
 }
 
-/// Whether a name ends the part before it.
-fn ends(path: &[u8]) -> bool {
-    blake3::hash(path).as_bytes()[0].is_multiple_of(NAMES_TO_AN_END)
+/// Whether a path is that of something in a directory, however deep.
+fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
-/// Whether it is a mark, which stays with what it is about.
-fn is_mark(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    name.starts_with(WHITEOUT_PREFIX.as_bytes())
+/// The directories that a path leads through, the outermost first.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    ends.map(|(end, _)| &path[..end])
 }
 
 #[cfg(test)]

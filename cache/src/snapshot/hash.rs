@@ -16,10 +16,12 @@ use super::layers::{Archive, archives_of_entries, failed};
 use crate::content_digest::Blake3;
 use crate::layer::archive::{diff_into, write_error};
 use crate::layer::merged::Merged;
-use crate::layer::parts::{PartSink, Parts, Taking};
+use crate::layer::parts::{Cuts, Entries, Measure, PartSink, Parts, Taking, Whole};
+use crate::layer::tar::TarWriteError;
 use crate::layer::{self, ArchiveOptions, Mtimes};
 use crate::root_dir::RootDir;
 use crate::tree::archive::ArchivedTree;
+use crate::tree::grow::Grown;
 use crate::{Result, Store};
 
 /// How much is hashed at once, how many such pieces may wait, and what one write adds to a piece at most.
@@ -36,26 +38,44 @@ impl Store {
         &self,
         stack: &[RootDir],
         index: usize,
-        how: HowMade,
+        mtime_max: Option<i64>,
     ) -> Result<Vec<Archive>, layer::Error> {
-        let hashed = self.archive_parts(stack, index, how, Hashes::default())?.finish();
+        let mut whole = Whole::new(Hashes::default(), self.0.options.part_size_bytes);
+        self.give(stack, index, mtime_max, &mut whole)?;
+        let (cuts, hashes) = match whole.finish().map_err(write_failed)? {
+            Ok(hashes) => (Cuts::default(), Some(hashes)),
+            Err(cuts) => (cuts, None),
+        };
+        let how = HowMade { mtime_max, cuts };
+        let cut = || self.archive_parts(stack, index, &how, Hashes::default());
+        let hashed = hashes.map_or_else(cut, Ok)?.finish();
         Ok(how.archives(hashed, &[]))
     }
 
-    /// The same of a layer that this handle has just made of a tree; `None` if it has not.
+    /// Hashes archives again that were made so.
+    pub(super) fn hash_again(
+        &self,
+        stack: &[RootDir],
+        index: usize,
+        how: &HowMade,
+    ) -> Result<Vec<DiffId>, layer::Error> {
+        let hashed = self.archive_parts(stack, index, how, Hashes::default())?.finish();
+        Ok(hashed.into_iter().map(|(diff_id, _)| diff_id).collect())
+    }
+
+    /// Hashes those of a tree that this handle has just made a layer of.
     pub(super) fn hash_grown(
         &self,
+        grown: &Grown,
         layer: LayerId,
         lowers: &[RootDir],
-        how: HowMade,
-    ) -> Result<Option<Vec<Archive>>> {
-        let Some(grown) = self.take_grown(layer) else { return Ok(None) };
+        mtime_max: Option<i64>,
+    ) -> Result<Vec<Archive>> {
         let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
         let packs = grown.packs.iter().map(|pack| &pack.file).collect();
-        let tree = ArchivedTree::new(&grown.tree, packs, lowers, mtimes(how.mtime_max));
-        let source = GrownSource { tree, part_size_bytes: how.part_size_bytes };
-        let entries =
-            if source.has_parts() { source.digest_entries().map_err(failed(layer))? } else { Vec::new() };
+        let tree = ArchivedTree::new(&grown.tree, packs, lowers, mtimes(mtime_max));
+        let source = GrownSource::new(tree, self.0.options.part_size_bytes).map_err(failed(layer))?;
+        let entries = source.digest_entries().map_err(failed(layer))?;
         let known = self.0.db.read("look up archives", |db| archives_of_entries(db, &entries))?;
         let is_known = !known.is_empty() && known.iter().all(Option::is_some);
         let new = if is_known { Vec::new() } else { source.hash_aside(&known).map_err(failed(layer))? };
@@ -63,7 +83,7 @@ impl Store {
         let mut hashed: Vec<Hashed> =
             known.into_iter().filter_map(|known| known.or_else(|| new.next())).collect();
         hashed.extend(new);
-        Ok(Some(how.archives(hashed, &entries)))
+        Ok(HowMade { mtime_max, cuts: source.cuts }.archives(hashed, &entries))
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
@@ -71,43 +91,55 @@ impl Store {
         &self,
         stack: &[RootDir],
         index: usize,
-        how: HowMade,
+        how: &HowMade,
         sink: S,
     ) -> Result<S, layer::Error> {
-        let at = stack.len() - 1 - index;
-        let options = ArchiveOptions { mtimes: mtimes(how.mtime_max), cancel: None };
-        let lowers = Merged { layers: &stack[at + 1..], xattrs: self.xattrs() };
-        let mut parts = Parts::new(sink, how.part_size_bytes);
-        match diff_into(&stack[at], lowers, &options, &mut parts) {
-            Ok(_) => end(parts),
+        let mut parts = Parts::new(sink, &how.cuts);
+        match self.give(stack, index, how.mtime_max, &mut parts) {
+            Ok(()) => parts.finish().map_err(write_failed),
             Err(error) => parts.satisfied().ok_or(error),
         }
+    }
+
+    /// Gives the entries of a layer's archive to whoever takes them.
+    fn give(
+        &self,
+        stack: &[RootDir],
+        index: usize,
+        mtime_max: Option<i64>,
+        out: &mut dyn Entries,
+    ) -> Result<(), layer::Error> {
+        let at = stack.len() - 1 - index;
+        let options = ArchiveOptions { mtimes: mtimes(mtime_max), cancel: None };
+        let lowers = Merged { layers: &stack[at + 1..], xattrs: self.xattrs() };
+        diff_into(&stack[at], lowers, &options, out).map(drop)
     }
 }
 
 /// How archives are made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct HowMade {
     pub(super) mtime_max: Option<i64>,
-    /// Into parts of what size; 0: in one.
-    pub(super) part_size_bytes: u64,
+    pub(super) cuts: Cuts,
 }
 
 impl HowMade {
-    /// In one, with the times that are there.
-    pub(super) const PLAIN: Self = Self { mtime_max: None, part_size_bytes: 0 };
+    /// How archives of a layer were made.
+    pub(super) fn of(archives: &[Archive]) -> Self {
+        let begins = archives.iter().filter_map(|archive| archive.begins.clone());
+        Self { mtime_max: archives.first().and_then(|first| first.mtime_max), cuts: begins.collect() }
+    }
 
     /// The archives of a layer, with the digests of their entries as far as they are known. Where it stands is said when all of the
     /// stack is known.
-    fn archives(self, hashed: Vec<Hashed>, entries: &[Blake3]) -> Vec<Archive> {
-        let Self { mtime_max, part_size_bytes } = self;
-        let archive = |(part, (diff_id, size_bytes))| Archive {
+    fn archives(&self, hashed: Vec<Hashed>, entries: &[Blake3]) -> Vec<Archive> {
+        let archive = |(part, (diff_id, size_bytes)): (usize, Hashed)| Archive {
             diff_id,
             size_bytes,
             base: None,
-            mtime_max,
+            mtime_max: self.mtime_max,
             made: true,
-            part_size_bytes,
+            begins: part.checked_sub(1).and_then(|before| self.cuts.begin_after(before)).map(<[u8]>::to_vec),
             continues: part > 0,
             entries: entries.get(part).copied(),
         };
@@ -118,24 +150,32 @@ impl HowMade {
 /// A tree that is at hand, as what archives are made of.
 struct GrownSource<'a> {
     tree: ArchivedTree<'a>,
-    part_size_bytes: u64,
+    /// Whether it may be so large that it is cut.
+    is_large: bool,
+    cuts: Cuts,
 }
 
-impl GrownSource<'_> {
-    /// Whether it may be so large that it is cut.
-    fn has_parts(&self) -> bool {
-        let is_large = self.part_size_bytes > 0 && self.tree.size_bytes() >= self.part_size_bytes;
-        is_large && self.tree.has_digests()
+impl<'a> GrownSource<'a> {
+    fn new(tree: ArchivedTree<'a>, part_size_bytes: u64) -> Result<Self, layer::Error> {
+        let is_large = part_size_bytes > 0 && tree.size_bytes_max() >= part_size_bytes;
+        let mut measure = Measure::new(part_size_bytes);
+        if is_large {
+            tree.give(&mut measure)?;
+        }
+        Ok(Self { tree, is_large, cuts: measure.finish() })
     }
 
     fn write<S: PartSink>(&self, sink: S) -> Result<S, layer::Error> {
-        let mut parts = Parts::new(sink, self.part_size_bytes);
+        let mut parts = Parts::new(sink, &self.cuts);
         self.tree.give(&mut parts)?;
-        end(parts)
+        parts.finish().map_err(write_failed)
     }
 
-    /// The digests of what its parts hold.
+    /// The digests of what its parts hold; none where it costs no less to hash them.
     fn digest_entries(&self) -> Result<Vec<Blake3>, layer::Error> {
+        if !self.is_large || !self.tree.has_digests() {
+            return Ok(Vec::new());
+        }
         Ok(self.write(EntryDigests::default())?.0.as_chunks().0.to_vec())
     }
 
@@ -166,8 +206,8 @@ impl GrownSource<'_> {
     }
 }
 
-fn end<S: PartSink>(parts: Parts<S>) -> Result<S, layer::Error> {
-    parts.finish().map_err(|error| write_error(error, Path::new("/")))
+fn write_failed(error: TarWriteError) -> layer::Error {
+    write_error(error, Path::new("/"))
 }
 
 fn mtimes(max: Option<i64>) -> Mtimes {

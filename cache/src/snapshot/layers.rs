@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, HashingWriter};
@@ -18,6 +19,7 @@ use crate::db::Failure;
 use crate::layer::{self, compression::Decoder};
 use crate::lease::seconds;
 use crate::root_dir::RootDir;
+use crate::tree::grow::Grown;
 use crate::{Error, Result, Store};
 
 /// What is known of a layer.
@@ -52,7 +54,7 @@ pub struct MtimeClamp {
 }
 
 /// A tar that a layer is known to stand for, or one of those that it stands for together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Archive {
     pub(super) diff_id: DiffId,
     pub(super) size_bytes: u64,
@@ -61,8 +63,8 @@ pub(super) struct Archive {
     pub(super) mtime_max: Option<i64>,
     /// Whether it was made of the layer's directory, and so can be made again.
     pub(super) made: bool,
-    /// What size of parts it was cut to, if it was.
-    pub(super) part_size_bytes: u64,
+    /// Its first name, where a layer was cut to make it.
+    pub(super) begins: Option<Vec<u8>>,
     /// See [`LayerTar`].
     pub(super) continues: bool,
     /// The digest of its entries, which is known before its own is.
@@ -113,19 +115,22 @@ impl Store {
         if known.iter().all(|archives| !archives.is_empty()) {
             return Ok(tars(&known));
         }
-        let stack = self.open_stack(snapshot)?;
+        let grown: Vec<Option<Arc<Grown>>> =
+            snapshot.layers.iter().map(|layer| self.take_grown(*layer)).collect();
+        // A layer stands on those below it; only one that is not at hand is itself walked.
+        let needed = |index: usize| index + usize::from(grown[index].is_none());
+        let opened = (0..known.len()).filter(|index| known[*index].is_empty()).map(needed).max();
+        let stack = self.open_layers(&snapshot.layers[..opened.unwrap_or(0)])?;
         let archives = known
             .into_par_iter()
+            .zip(grown)
             .enumerate()
-            .map(|(index, known)| {
-                if !known.is_empty() {
-                    return Ok(known);
-                }
+            .map(|(index, (known, grown))| {
                 let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
-                let how = HowMade { mtime_max, part_size_bytes: self.0.options.part_size_bytes };
-                match self.hash_grown(layer, &stack[stack.len() - index..], how)? {
-                    Some(archives) => Ok(archives),
-                    None => self.hash(&stack, index, how).map_err(failed(layer)),
+                match grown {
+                    _ if !known.is_empty() => Ok(known),
+                    Some(grown) => self.hash_grown(&grown, layer, &stack[stack.len() - index..], mtime_max),
+                    None => self.hash(&stack, index, mtime_max).map_err(failed(layer)),
                 }
             })
             .collect::<Result<Vec<_>>>()?;
@@ -195,14 +200,14 @@ impl Store {
     /// archive that cannot be reproduced, and none of its blobs is in the store; what was written then is of no use.
     pub fn write_layer(&self, snapshot: &Snapshot, diff_id: DiffId, writer: &mut dyn Write) -> Result<()> {
         let made = self.0.db.read("read about a layer", |db| how_made(db, snapshot, diff_id))?;
-        let Made { index, part, how } = made;
+        let (index, part, how) = made;
         let layer = snapshot.layers[index];
         if self.write_layer_from_blob(layer, diff_id, writer)? {
             return Ok(());
         }
         let stack = self.open_stack(snapshot)?;
-        let sink = OnePart::new(part as usize, HashingWriter::new(writer));
-        let sink = self.archive_parts(&stack, index, how, sink).map_err(failed(layer))?;
+        let sink = OnePart::new(part, HashingWriter::new(writer));
+        let sink = self.archive_parts(&stack, index, &how, sink).map_err(failed(layer))?;
         let found = DiffId(sink.finish().finish().0);
         if found == diff_id { Ok(()) } else { Err(Error::DiffIdMismatch { expected: diff_id, found }) }
     }
@@ -271,8 +276,13 @@ impl Store {
 
     /// The directories of a snapshot's layers, top first.
     pub(super) fn open_stack(&self, snapshot: &Snapshot) -> Result<Vec<RootDir>> {
+        self.open_layers(&snapshot.layers)
+    }
+
+    /// The directories of layers, of which the bottom is first, top first.
+    fn open_layers(&self, layers: &[LayerId]) -> Result<Vec<RootDir>> {
         let open = |layer: &LayerId| Ok(RootDir::open(self.layer_path(*layer)?)?);
-        snapshot.layers.iter().rev().map(open).collect()
+        layers.iter().rev().map(open).collect()
     }
 
     /// Remembers what was computed. A layer that was written here leaves out of its archive what has no effect on what is
@@ -282,7 +292,7 @@ impl Store {
             let mut below = None;
             for (layer, archives) in snapshot.layers.iter().zip(all) {
                 let base = Some(base_bytes(below));
-                let on_it: Vec<Archive> = archives.iter().map(|it| Archive { base, ..*it }).collect();
+                let on_it: Vec<Archive> = archives.iter().map(|it| Archive { base, ..it.clone() }).collect();
                 insert_archives(db, *layer, &on_it)?;
                 below = chain_on(below, archives);
             }
@@ -379,7 +389,7 @@ fn archives_on(
     base: Option<[u8; 32]>,
     mtime_max: Option<i64>,
 ) -> Result<Vec<Archive>, Failure> {
-    let sql = "SELECT diff_id, size_bytes, made, part_size_bytes, continues, entries FROM layer_archive
+    let sql = "SELECT diff_id, size_bytes, made, begins, continues, entries FROM layer_archive
         WHERE layer = ?1 AND base IS ?2 AND mtime_max IS ?3 ORDER BY part";
     let read = |row: &Row<'_>| {
         Ok(Archive {
@@ -388,7 +398,7 @@ fn archives_on(
             base,
             mtime_max,
             made: row.get(2)?,
-            part_size_bytes: unsigned(row.get(3)?),
+            begins: row.get(3)?,
             continues: row.get(4)?,
             entries: row.get(5)?,
         })
@@ -397,25 +407,21 @@ fn archives_on(
     Ok(statement.query_map(params![layer.0, base, mtime_max], read)?.collect::<Result<_, _>>()?)
 }
 
-/// How an archive of a layer was made.
-struct Made {
-    /// Of which layer of a snapshot.
-    index: usize,
-    part: u32,
-    how: HowMade,
-}
-
-fn how_made(db: &Connection, snapshot: &Snapshot, diff_id: DiffId) -> Result<Made, Failure> {
-    let sql = "SELECT part, mtime_max, part_size_bytes FROM layer_archive
+/// Of which layer of a snapshot an archive was made, which part of it that is, and how.
+fn how_made(
+    db: &Connection,
+    snapshot: &Snapshot,
+    diff_id: DiffId,
+) -> Result<(usize, usize, HowMade), Failure> {
+    let sql = "SELECT part, base, mtime_max FROM layer_archive
         WHERE layer = ?1 AND diff_id = ?2 ORDER BY made DESC LIMIT 1";
     let mut statement = db.prepare_cached(sql)?;
     for (index, layer) in snapshot.layers.iter().enumerate() {
-        let read = |row: &Row<'_>| {
-            let how = HowMade { mtime_max: row.get(1)?, part_size_bytes: unsigned(row.get(2)?) };
-            Ok(Made { index, part: row.get(0)?, how })
-        };
-        if let Some(made) = statement.query_row(params![layer.0, diff_id.0.as_bytes()], read).optional()? {
-            return Ok(made);
+        let read = |row: &Row<'_>| Ok((row.get::<_, u32>(0)?, row.get(1)?, row.get(2)?));
+        let found = statement.query_row(params![layer.0, diff_id.0.as_bytes()], read).optional()?;
+        if let Some((part, base, mtime_max)) = found {
+            let archives = archives_on(db, *layer, base, mtime_max)?;
+            return Ok((index, part as usize, HowMade::of(&archives)));
         }
     }
     Err(Error::ArchiveUnknown(diff_id).into())
@@ -428,25 +434,14 @@ pub(super) fn insert_archives(db: &Connection, layer: LayerId, archives: &[Archi
         return Ok(());
     }
     let sql = "INSERT INTO layer_archive
-        (layer, part, diff_id, size_bytes, base, mtime_max, made, part_size_bytes, continues, entries)
+        (layer, part, diff_id, size_bytes, base, mtime_max, made, begins, continues, entries)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     let mut insert = db.prepare_cached(sql)?;
     for (part, archive) in (0_i64..).zip(archives) {
-        let Archive { diff_id, size_bytes, base, mtime_max, made, part_size_bytes, continues, entries } =
-            archive;
+        let Archive { diff_id, size_bytes, base, mtime_max, made, begins, continues, entries } = archive;
         let (diff_id, size_bytes) = (diff_id.0.as_bytes(), size_bytes.cast_signed());
-        let part_size_bytes = part_size_bytes.cast_signed();
         insert.execute(params![
-            layer.0,
-            part,
-            diff_id,
-            size_bytes,
-            base,
-            mtime_max,
-            made,
-            part_size_bytes,
-            continues,
-            entries
+            layer.0, part, diff_id, size_bytes, base, mtime_max, made, begins, continues, entries
         ])?;
     }
     Ok(())

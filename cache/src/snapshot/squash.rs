@@ -56,7 +56,7 @@ impl Store {
         form: Form,
     ) -> Result<(), layer::Error> {
         let (archived, applied) = piped(
-            |writer| self.archive_parts(stack, index, HowMade::PLAIN, OnePart::new(0, writer)).map(drop),
+            |writer| self.archive_parts(stack, index, &HowMade::default(), OnePart::new(0, writer)).map(drop),
             |reader| layer::apply(reader, tree, &ApplyOptions::onto_tree(form)).map(drop),
         )
         .map_err(layer::Error::Write)?;

@@ -158,7 +158,7 @@ impl Store {
             base,
             mtime_max: None,
             made: false,
-            part_size_bytes: 0,
+            begins: None,
             continues: false,
             entries: None,
         };

@@ -106,13 +106,12 @@ impl Store {
         let is_wanted = |layer: &LayerId, first: &Archive| first.made && wanted.contains(layer);
         let mut states = Vec::new();
         for (index, (layer, archives)) in snapshot.layers.iter().zip(known).enumerate() {
-            let Some(first) = archives.first().filter(|first| is_wanted(layer, first)) else { continue };
-            let Archive { mtime_max, part_size_bytes, .. } = *first;
-            let how = HowMade { mtime_max, part_size_bytes };
-            let found = self.hash(&self.open_stack(snapshot)?, index, how);
+            if !archives.first().is_some_and(|first| is_wanted(layer, first)) {
+                continue;
+            }
+            let found = self.hash_again(&self.open_stack(snapshot)?, index, &HowMade::of(&archives));
             let found = found.map_err(|source| Error::Archive { layer: *layer, source })?;
-            let diff_ids = |archives: &[Archive]| archives.iter().map(|it| it.diff_id).collect::<Vec<_>>();
-            states.push((*layer, state(diff_ids(&found) == diff_ids(&archives))));
+            states.push((*layer, state(found.iter().eq(archives.iter().map(|it| &it.diff_id)))));
         }
         Ok(states)
     }

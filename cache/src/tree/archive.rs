@@ -48,9 +48,15 @@ impl<'a> ArchivedTree<'a> {
             .directory(InodeId::ROOT, false)
     }
 
-    /// What its archive takes at least.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.tree.inodes().map(|(_, inode)| BLOCK_BYTES as u64 + inode.size_bytes()).sum()
+    /// What the entries and contents of its archive take at most, but for extended attributes and long names.
+    pub(crate) fn size_bytes_max(&self) -> u64 {
+        let block = BLOCK_BYTES as u64;
+        let size_bytes = |(id, inode): (InodeId, &Inode)| {
+            block * u64::from(self.names[id.index()]) + inode.size_bytes().next_multiple_of(block)
+        };
+        // An opaque directory has a mark besides.
+        let marks = self.tree.inodes().filter(|(_, inode)| inode.is_opaque()).count() as u64 * block;
+        self.tree.inodes().map(size_bytes).sum::<u64>() + marks
     }
 
     /// Whether the digests of all contents are known.
@@ -138,7 +144,7 @@ impl Archiver<'_> {
         let xattrs: Vec<Attribute> = inode.attributes.xattrs.iter().filter_map(wanted).collect();
         let follows = self.put(inode, kind, &xattrs, names)?;
         match &inode.kind {
-            Kind::Directory(_) => self.directory(id, hides),
+            Kind::Directory(_) if self.out.wants(&self.path) => self.directory(id, hides),
             Kind::File(content) => self.content(content, follows),
             _ => Ok(()),
         }
