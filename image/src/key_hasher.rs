@@ -6,15 +6,26 @@
 
 use std::fmt;
 
-/// How much is gathered before it is hashed: fields are short, and each piece that is hashed by itself costs as much again.
-const GATHERED_BYTES: usize = 256;
+/// What most hashes are made of is no longer than this, and hashed at once.
+const SHORT_BYTES: usize = 256;
+/// How much of a long one is hashed at once: sixteen of BLAKE3's chunks, which it takes side by side.
+const LONG_BYTES: usize = 16 * 1024;
 
 /// A BLAKE3 hasher that frames what it is fed.
 #[derive(Clone)]
 pub struct KeyHasher {
-    hasher: blake3::Hasher,
-    gathered: [u8; GATHERED_BYTES],
+    short: [u8; SHORT_BYTES],
     length: usize,
+    /// All, once it is more than `short` holds.
+    long: Option<Box<Long>>,
+}
+
+/// What is too long to be gathered.
+#[derive(Clone)]
+struct Long {
+    hasher: blake3::Hasher,
+    /// Whole pieces only are hashed before the end, so that each begins with a chunk.
+    piece: Vec<u8>,
 }
 
 impl fmt::Debug for KeyHasher {
@@ -26,7 +37,7 @@ impl fmt::Debug for KeyHasher {
 impl KeyHasher {
     /// Starts a hash in a domain, such as `rbuild.exec.v1`. Bump the version when the fields change.
     pub fn new(domain: &str) -> Self {
-        let mut hasher = Self { hasher: blake3::Hasher::new(), gathered: [0; GATHERED_BYTES], length: 0 };
+        let mut hasher = Self { short: [0; SHORT_BYTES], length: 0, long: None };
         hasher.str(domain);
         hasher
     }
@@ -74,26 +85,43 @@ impl KeyHasher {
 
     /// The hash of all that was fed.
     pub fn finish(&self) -> [u8; 32] {
-        let gathered = &self.gathered[..self.length];
-        if self.hasher.count() == 0 {
-            return *blake3::hash(gathered).as_bytes();
+        match &self.long {
+            None => *blake3::hash(&self.short[..self.length]).as_bytes(),
+            Some(long) => *long.hasher.clone().update(&long.piece).finalize().as_bytes(),
         }
-        *self.hasher.clone().update(gathered).finalize().as_bytes()
     }
 
     fn feed(&mut self, bytes: &[u8]) -> &mut Self {
-        if bytes.len() > GATHERED_BYTES - self.length {
-            self.hasher.update(&self.gathered[..self.length]);
-            self.length = 0;
+        if self.long.is_none()
+            && let Some(free) = self.short[self.length..].get_mut(..bytes.len())
+        {
+            free.copy_from_slice(bytes);
+            self.length += bytes.len();
+            return self;
         }
-        match self.gathered[self.length..].get_mut(..bytes.len()) {
-            Some(free) => {
-                free.copy_from_slice(bytes);
-                self.length += bytes.len();
-            }
-            None => drop(self.hasher.update(bytes)),
-        }
+        let short = &self.short[..self.length];
+        self.long.get_or_insert_with(|| Box::new(Long::new(short))).feed(bytes);
         self
+    }
+}
+
+impl Long {
+    fn new(short: &[u8]) -> Self {
+        let mut piece = Vec::with_capacity(LONG_BYTES);
+        piece.extend_from_slice(short);
+        Self { hasher: blake3::Hasher::new(), piece }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(LONG_BYTES - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            if self.piece.len() == LONG_BYTES {
+                self.hasher.update(&self.piece);
+                self.piece.clear();
+            }
+            bytes = later;
+        }
     }
 }
 
@@ -117,7 +145,8 @@ mod tests {
 
     #[test]
     fn pieces_of_any_length_are_hashed_in_their_order() {
-        let lengths = [0, 1, 200, 56, 300, GATHERED_BYTES, 3, GATHERED_BYTES + 1, 8];
+        let lengths =
+            [0, 1, 200, 56, 300, SHORT_BYTES, 3, SHORT_BYTES + 1, 8, LONG_BYTES, 40_000, 2 * LONG_BYTES];
         let mut expected = blake3::Hasher::new();
         let mut hasher = KeyHasher::new("test.v1");
         expected.update(&7_u64.to_le_bytes()).update(b"test.v1");

@@ -1,6 +1,6 @@
 //! The second pass: what the files are and hold.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -72,13 +72,15 @@ struct Learnt {
 #[derive(Default)]
 struct Known<'a> {
     remembered: Option<&'a Row>,
+    /// Where in it the next name is, most likely: both are sorted.
+    next: Cell<usize>,
     in_layers: Option<KnownDirectory<'a>>,
 }
 
 impl Known<'_> {
     /// What a file with these attributes is known to be.
     fn substance(&self, name: &OsStr, stat: &Stat) -> Option<Substance> {
-        let remembered = self.remembered.and_then(|row| row.file(name));
+        let remembered = self.remembered.and_then(|row| row.file_from(name, &self.next));
         let remembered = remembered.filter(|file| file.fingerprint == Fingerprint::of(stat));
         let in_layers = || substance_of(self.in_layers.as_ref()?.file(name)?, stat);
         remembered.map(|file| file.substance).or_else(in_layers)
@@ -130,6 +132,7 @@ fn look_at_group(
     let fd = walk.root.open_dir(&dir.path)?;
     let known = Known {
         remembered: Some(&dir.listing.remembered),
+        next: Cell::new(0),
         in_layers: layers.map(|it| it.directory(&dir.path)),
     };
     let mut looked = Vec::with_capacity(files.len());

@@ -7,6 +7,7 @@
 //! was read is not remembered. (A program that has a file mapped into memory can change it without a new time
 //! until the kernel writes the page back. Nobody who looks at times, git included, sees that sooner.)
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -171,7 +172,18 @@ impl Row {
 
     /// The file of this name.
     pub(super) fn file(&self, name: &OsStr) -> Option<Remembered<'_>> {
-        let at = self.starts.binary_search_by(|start| self.name_at(*start).cmp(&Some(name))).ok()?;
+        self.file_from(name, &Cell::new(self.len()))
+    }
+
+    /// The same, for who asks for one name after the other: `next` is where the one after the last is.
+    pub(super) fn file_from(&self, name: &OsStr, next: &Cell<usize>) -> Option<Remembered<'_>> {
+        let is_next = self.starts.get(next.get()).is_some_and(|start| self.name_at(*start) == Some(name));
+        let at = if is_next {
+            next.get()
+        } else {
+            self.starts.binary_search_by(|start| self.name_at(*start).cmp(&Some(name))).ok()?
+        };
+        next.set(at + 1);
         self.file_at(self.starts[at])
     }
 

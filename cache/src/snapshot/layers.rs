@@ -129,7 +129,13 @@ impl Store {
                 let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
                 match grown {
                     _ if !known.is_empty() => Ok(known),
-                    Some(grown) => self.hash_grown(&grown, layer, &stack[stack.len() - index..], mtime_max),
+                    Some(grown) => {
+                        let lowers = &stack[stack.len() - index..];
+                        let hashed = self.hash_grown(&grown, layer, lowers, mtime_max);
+                        // A tree is many small pieces of memory, and nobody waits for it to go.
+                        rayon::spawn(move || drop(grown));
+                        hashed
+                    }
                     None => self.hash(&stack, index, mtime_max).map_err(failed(layer)),
                 }
             })

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{major, minor};
 use thiserror::Error;
 
-pub(crate) use self::read::read;
+pub use self::read::read;
 use super::{Attributes, Entries, Inode, InodeId, Kind, Tree};
 use crate::root_dir::FileType;
 

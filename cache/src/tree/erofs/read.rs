@@ -19,7 +19,7 @@ use crate::root_dir::xattr::Xattrs;
 use crate::tree::{Attributes, Content, Entries, Inode, InodeId, Kind, Place, Tree};
 
 /// Reads an image; `None` if it is none. The digests of contents are not in it.
-pub(crate) fn read(image: &[u8]) -> Option<Tree> {
+pub fn read(image: &[u8]) -> Option<Tree> {
     let reader = Reader::new(image)?;
     let mut inodes = reader.inodes()?;
     let ids: HashMap<u64, InodeId> =
