@@ -22,6 +22,7 @@ use crate::tree::{Attributes, Content, Entries, Inode, InodeId, Kind, Place, Tre
 pub fn read(image: &[u8]) -> Option<Tree> {
     let reader = Reader::new(image)?;
     let mut inodes = reader.inodes()?;
+    inodes.first()?;
     let ids: HashMap<u64, InodeId> =
         inodes.iter().zip(0..).map(|(inode, id)| (inode.slot, InodeId(id))).collect();
     for read in &mut inodes {
@@ -103,8 +104,9 @@ impl<'a> Reader<'a> {
             FileType::Directory => Kind::Directory(Entries::new()),
             FileType::RegularFile => Kind::File(self.content(size_bytes, place)?),
             FileType::Symlink => Kind::Symlink(data.to_vec()),
+            FileType::CharacterDevice | FileType::BlockDevice => Kind::Special(kind, decode_device(place)),
+            FileType::Fifo | FileType::Socket => Kind::Special(kind, 0),
             FileType::Unknown => return None,
-            kind => Kind::Special(kind, decode_device(place)),
         };
         let inode = Inode { attributes, kind };
         Some((ReadInode { slot: (at / SLOT_BYTES) as u64, inode, data }, INODE_BYTES + xattrs_bytes))
@@ -120,7 +122,7 @@ impl<'a> Reader<'a> {
             0 => None,
             _ => {
                 let pack = self.packs.partition_point(|start| *start <= block).checked_sub(1)?;
-                let offset_bytes = u64::from(block - self.packs[pack]) * BLOCK_BYTES;
+                let offset_bytes = u64::from(block.checked_sub(self.packs[pack])?) * BLOCK_BYTES;
                 Some(Place { pack: u16::try_from(pack).ok()?, offset_bytes })
             }
         };

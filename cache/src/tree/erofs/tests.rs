@@ -255,6 +255,9 @@ fn what_is_damaged_is_read_without_harm() {
         drop(read(&bytes[..at]).map(|tree| tree.count_names()));
     }
     assert_eq!(read(b""), None);
+    let mut empty = bytes;
+    empty[SUPERBLOCK_OFFSET + 16..][..8].fill(0);
+    assert_eq!(read(&empty), None);
 }
 
 #[test]
