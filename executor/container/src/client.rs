@@ -160,7 +160,9 @@ impl Containers {
             size: options.size,
             attach: options.attach,
         };
-        begin(options.monitor.0, Request::Launch(Box::new(launch)))
+        let socket = options.monitor.0;
+        open(&socket, Request::Launch(Box::new(launch)))?;
+        started(socket)
     }
 
     /// Takes part in a container that runs.
@@ -169,7 +171,7 @@ impl Containers {
     /// When it does not run.
     pub fn attach(&self, container: &Container, attach: Attach) -> Result<Session, ContainerError> {
         container.check(Action::Attach)?;
-        let session = begin(self.connect(container)?, Request::Attach(attach))?.session;
+        let session = self.talk(container, Request::Attach(attach), started)?.session;
         self.note(container, "attach", []);
         Ok(session)
     }
@@ -184,7 +186,7 @@ impl Containers {
         let (id, line) = (exec.id.clone(), exec.args.join(" "));
         let note = |action| self.note(container, &format!("{action}: {line}"), [("execID", id.clone())]);
         note("exec_create");
-        let session = begin(self.connect(container)?, Request::Exec(Box::new(exec)))?.session;
+        let session = self.talk(container, Request::Exec(Box::new(exec)), started)?.session;
         note("exec_start");
         Ok(session)
     }
@@ -240,10 +242,7 @@ impl Containers {
     /// When its state forbids it.
     pub fn hold(&self, container: &Container) -> Result<Held, ContainerError> {
         container.check(Action::Pause)?;
-        let socket = self.connect(container)?;
-        send(&socket, &Opening { version: VERSION, request: Request::Hold }).map_err(ContainerError::Talk)?;
-        done(&socket)?;
-        Ok(Held(socket))
+        self.talk(container, Request::Hold, |socket| done(&socket).map(|_| Held(socket)))
     }
 
     /// Lets a frozen container go on.
@@ -325,21 +324,19 @@ impl Containers {
     /// When it does not run.
     pub fn usage(&self, container: &Container) -> Result<Usage, ContainerError> {
         container.check(Action::Top)?;
-        let socket = self.connect(container)?;
-        send(&socket, &Opening { version: VERSION, request: Request::Usage })
-            .map_err(ContainerError::Talk)?;
-        match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
+        let usage = |socket| match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
             Reply::Usage(usage) => Ok(*usage),
             reply => Err(refusal(reply)),
-        }
+        };
+        self.talk(container, Request::Usage, usage)
     }
 
     /// The root directory of a container that runs, as its processes see it.
     pub(crate) fn live_root(&self, container: &Container) -> Result<OwnedFd, ContainerError> {
-        let socket = self.connect(container)?;
-        send(&socket, &Opening { version: VERSION, request: Request::Root }).map_err(ContainerError::Talk)?;
-        done(&socket)?;
-        protocol::receive_descriptor(&socket).map_err(ContainerError::Talk)
+        self.talk(container, Request::Root, |socket| {
+            done(&socket)?;
+            protocol::receive_descriptor(&socket).map_err(ContainerError::Talk)
+        })
     }
 
     fn connect(&self, container: &Container) -> Result<UnixStream, ContainerError> {
@@ -349,15 +346,30 @@ impl Containers {
             UnixStream::connect(rbuild_cache::root_dir::proc_path(open.as_fd()).join(SOCKET))
         };
         // Its monitor has gone between the look at the row and now.
-        connect().map_err(|_| ContainerError::Illegal {
-            message: format!("container {} is not running", container.id),
-        })
+        connect().map_err(|_| not_running(container))
+    }
+
+    /// Sends a request to a container's monitor, and takes the answer.
+    fn talk<T>(
+        &self,
+        container: &Container,
+        request: Request,
+        answer: impl FnOnce(UnixStream) -> Result<T, ContainerError>,
+    ) -> Result<T, ContainerError> {
+        let socket = self.connect(container)?;
+        match open(&socket, request).and_then(|()| answer(socket)) {
+            // It was about to go: it had ended its container.
+            Err(ContainerError::Talk(_) | ContainerError::MonitorLost)
+                if !self.get(&container.id)?.state.status.is_active() =>
+            {
+                Err(not_running(container))
+            }
+            answered => answered,
+        }
     }
 
     fn ask(&self, container: &Container, request: Request) -> Result<Option<String>, ContainerError> {
-        let socket = self.connect(container)?;
-        send(&socket, &Opening { version: VERSION, request }).map_err(ContainerError::Talk)?;
-        done(&socket)
+        self.talk(container, request, |socket| done(&socket))
     }
 
     /// Asks for something that is done as well when the container has ended meanwhile.
@@ -372,6 +384,10 @@ impl Containers {
     }
 }
 
+fn not_running(container: &Container) -> ContainerError {
+    ContainerError::Illegal { message: format!("container {} is not running", container.id) }
+}
+
 /// A container that is frozen as long as this lives.
 #[derive(Debug)]
 pub struct Held(UnixStream);
@@ -384,8 +400,11 @@ impl Drop for Held {
     }
 }
 
-fn begin(socket: UnixStream, request: Request) -> Result<Started, ContainerError> {
-    send(&socket, &Opening { version: VERSION, request }).map_err(ContainerError::Talk)?;
+fn open(socket: &UnixStream, request: Request) -> Result<(), ContainerError> {
+    send(socket, &Opening { version: VERSION, request }).map_err(ContainerError::Talk)
+}
+
+fn started(socket: UnixStream) -> Result<Started, ContainerError> {
     match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
         Reply::Started { warnings } => {
             Ok(Started { warnings, session: Session { socket: Arc::new(socket) } })
