@@ -4,8 +4,6 @@
 #
 #   scripts/test.sh
 #
-# RBUILD_TEST_ALL_FORMS=1 runs all of conformance with layers as deltas, and it and the crashes with layers as directories, too.
-#
 # As root it installs what the tests need from Debian's packages and npm's, and makes the user `rbuild-test` with ranges of
 # subordinate ids. As another user it says what is missing. Ends with one line of totals.
 set -euo pipefail
@@ -17,16 +15,13 @@ single_user=rbuild-single
 single_tests=(conformance:: archives:: disk_commands:: images_command:: build_command::caching build_command::contexts
     build_command::deltas::one build_command::deltas::what build_command::platforms build_command::squash
     build_command::storage containers_command::lost containers_command::networks escape::paths escape::shown)
-# What shows in layers, whatever their form. One test of `crash::damage` changes files of directories: damaged trees are the store's
-# own tests.
-tree_tests=(conformance:: crash::fail_points crash::full_disk crash::kills crash::many crash::damage::a_log archives::
-    build_command::caching build_command::contexts build_command::squash build_command::storage build_command::trees
-    registry::)
+# What shows in layers, whatever their form.
+tree_tests=(conformance:: crash:: archives:: build_command::caching build_command::contexts build_command::squash
+    build_command::storage build_command::trees registry::)
 # What builds more than once: what differs is told from the time before. Each case of conformance is built with other files before.
-delta_tests=(crash:: conformance::stages conformance::workdir build_command::caching build_command::contexts
-    build_command::deltas build_command::squash build_command::storage)
-all_forms=${RBUILD_TEST_ALL_FORMS:-}
-[[ -z $all_forms ]] || delta_tests+=(conformance::)
+delta_tests=(conformance:: crash:: build_command::caching build_command::contexts build_command::deltas build_command::squash
+    build_command::storage)
+directory_tests=(conformance:: crash::)
 
 export RBUILD_TEST_REQUIRE_KERNEL=1
 export INSTA_UPDATE=no
@@ -175,10 +170,8 @@ if ((EUID == 0)); then
     run_tests_in_form tree "${tree_tests[@]}" 2>&1 | tee -a "$log" || status=1
     say "tests with layers as deltas"
     run_tests_in_form delta "${delta_tests[@]}" 2>&1 | tee -a "$log" || status=1
-    if [[ -n $all_forms ]]; then
-        say "tests with layers as directories"
-        run_tests_in_form directory conformance:: crash:: 2>&1 | tee -a "$log" || status=1
-    fi
+    say "tests with layers as directories"
+    run_tests_in_form directory "${directory_tests[@]}" 2>&1 | tee -a "$log" || status=1
     make_test_user
     say "tests as $test_user"
     run_tests_rootless "$test_user" 2>&1 | tee -a "$log" || status=1

@@ -9,17 +9,18 @@ use super::Scene;
 /// Damages a store, and says what a check has to say of it.
 type Damage = fn(&Path) -> String;
 
-const CASES: [(&str, Damage); 6] = [
+const CASES: [(&str, Damage); 7] = [
     ("a flipped byte in a blob", |store| {
-        let path = find(&store.join("content"), |path| fs::metadata(path).unwrap().len() > 1000);
+        let path = find(&store.join("content"), |path| fs::metadata(path).unwrap().len() > 1000).unwrap();
         flip(&path, 500);
         format!("blob `sha256:{}` has the content of", path.file_name().unwrap().to_str().unwrap())
     }),
-    ("a flipped byte in a layer that was built", |store| change_layer(store, "count")),
-    ("a flipped byte in a layer that was copied", |store| change_layer(store, "a")),
-    ("a flipped byte in a layer that was fetched", |store| change_layer(store, "passwd")),
+    ("a flipped byte in a layer that was built", |store| change_layer(store, "count", b"")),
+    ("a flipped byte in a file that was copied", |store| change_layer(store, "a", b"")),
+    ("a flipped byte in a directory that was copied", |store| change_layer(store, "same", b"same")),
+    ("a flipped byte in a layer that was fetched", |store| change_layer(store, "passwd", b"root:x:0:0:")),
     ("a missing layer", |store| {
-        let layer = layer_of(store, &find(&store.join("layers"), |path| path.ends_with("count")));
+        let layer = layer_of(store, &find(&store.join("layers"), |path| path.ends_with("count")).unwrap());
         let moved = store.with_extension("elsewhere");
         drop(fs::remove_dir_all(&moved));
         fs::rename(&layer, moved).unwrap();
@@ -64,10 +65,22 @@ fn a_log_that_lost_its_end_loses_no_more_than_that() {
     scene.assert_recovers();
 }
 
-fn change_layer(store: &Path, name: &str) -> String {
-    let path = find(&store.join("layers"), |path| path.ends_with(name));
-    flip(&path, 0);
-    format!("layer {} has been changed", layer_of(store, &path).file_name().unwrap().to_str().unwrap())
+/// Changes a file of a layer, or what it begins with in a pack if the layer is a tree.
+fn change_layer(store: &Path, name: &str, content: &[u8]) -> String {
+    if let Some(path) = find(&store.join("layers"), |path| path.ends_with(name)) {
+        flip(&path, 0);
+        return format!(
+            "layer {} has been changed",
+            layer_of(store, &path).file_name().unwrap().to_str().unwrap()
+        );
+    }
+    let place = |path: &Path| {
+        let pack = fs::read(path).unwrap();
+        pack.windows(content.len()).position(|bytes| bytes == content)
+    };
+    let pack = find(&store.join("packs"), |path| place(path).is_some()).unwrap();
+    flip(&pack, place(&pack).unwrap() as u64);
+    " has been changed".to_owned()
 }
 
 /// Changes one bit, leaving the times as they are.
@@ -82,7 +95,7 @@ fn flip(path: &Path, at: u64) {
 }
 
 /// A file below a directory.
-fn find(directory: &Path, wanted: impl Fn(&Path) -> bool) -> PathBuf {
+fn find(directory: &Path, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     fn search(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
         let mut entries: Vec<_> = fs::read_dir(directory).ok()?.map(|entry| entry.unwrap().path()).collect();
         entries.sort();
@@ -91,7 +104,7 @@ fn find(directory: &Path, wanted: impl Fn(&Path) -> bool) -> PathBuf {
             kind => (kind.is_file() && wanted(&path)).then_some(path),
         })
     }
-    search(directory, &wanted).unwrap()
+    search(directory, &wanted)
 }
 
 /// The directory of the layer that a file is in.
