@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
 
 use super::image::Image;
 use super::settings;
@@ -146,7 +145,7 @@ impl Builders {
 struct Changed {
     path: PathBuf,
     content: Vec<u8>,
-    modified: SystemTime,
+    metadata: fs::Metadata,
 }
 
 impl Changed {
@@ -158,14 +157,17 @@ impl Changed {
         paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
         paths.retain(|path| !says_how(&path.to_string_lossy()));
         let path = paths.into_iter().min()?;
-        let (content, modified) = (fs::read(&path).ok()?, path.metadata().ok()?.modified().ok()?);
+        let (content, metadata) = (fs::read(&path).ok()?, path.metadata().ok()?);
         fs::write(&path, [&content[..], b"\n"].concat()).ok()?;
-        Some(Self { path, content, modified })
+        Some(Self { path, content, metadata })
     }
 
     fn restore(self) {
         fs::write(&self.path, self.content).unwrap();
-        fs::File::options().write(true).open(&self.path).unwrap().set_modified(self.modified).unwrap();
+        // Who is not root takes the bits that give privileges from what he writes to.
+        fs::set_permissions(&self.path, self.metadata.permissions()).unwrap();
+        let file = fs::File::options().write(true).open(&self.path).unwrap();
+        file.set_modified(self.metadata.modified().unwrap()).unwrap();
     }
 }
 
