@@ -277,7 +277,7 @@ pub(crate) struct BuildArgs {
     /// Limits a resource of RUN steps; -1 is unlimited (repeatable).
     #[arg(help_heading = STEPS, long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
-    /// The size of /dev/shm of RUN steps [default: 32m].
+    /// The size of /dev/shm of RUN steps [default: 64m].
     #[arg(help_heading = STEPS, long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(crate) shm_size: Option<String>,
     #[command(flatten)]

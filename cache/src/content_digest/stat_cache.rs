@@ -172,19 +172,19 @@ impl Row {
 
     /// The file of this name.
     pub(super) fn file(&self, name: &OsStr) -> Option<Remembered<'_>> {
-        self.file_from(name, &Cell::new(self.len()))
+        self.file_at(self.starts[self.find(name)?])
     }
 
     /// The same, for who asks for one name after the other: `next` is where the one after the last is.
     pub(super) fn file_from(&self, name: &OsStr, next: &Cell<usize>) -> Option<Remembered<'_>> {
         let is_next = self.starts.get(next.get()).is_some_and(|start| self.name_at(*start) == Some(name));
-        let at = if is_next {
-            next.get()
-        } else {
-            self.starts.binary_search_by(|start| self.name_at(*start).cmp(&Some(name))).ok()?
-        };
+        let at = if is_next { next.get() } else { self.find(name)? };
         next.set(at + 1);
         self.file_at(self.starts[at])
+    }
+
+    fn find(&self, name: &OsStr) -> Option<usize> {
+        self.starts.binary_search_by(|start| self.name_at(*start).cmp(&Some(name))).ok()
     }
 
     fn name_at(&self, start: u32) -> Option<&OsStr> {

@@ -91,7 +91,7 @@ pub(crate) struct Parts<'a, S> {
 #[derive(Debug)]
 struct Gate<S>(S);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Directory {
     path: Vec<u8>,
     mode: u32,
