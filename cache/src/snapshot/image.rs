@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
+use super::offer::Offer;
 use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
 use super::settle::{Written, this_boot};
@@ -66,16 +67,32 @@ pub(crate) enum Kept {
 pub(super) enum ShownLayer {
     /// It is one.
     Itself(PathBuf),
+    /// It is mounted for this handle alone.
     Mount(MountedRoot),
+    /// It is mounted, by this process or another one, and offered to more.
+    Offered {
+        #[expect(dead_code, reason = "held for its drop, before that of the mount")]
+        offer: Option<Offer>,
+        root: MountedRoot,
+    },
     /// Where nothing can be mounted.
     Copy(ViewedTree),
+}
+
+/// Whose mounts of images will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mounts {
+    /// New ones: what is on the disk now is looked at.
+    Own,
+    /// Any.
+    Shared,
 }
 
 impl ShownLayer {
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Itself(path) => path.clone(),
-            Self::Mount(root) => proc_path(root),
+            Self::Mount(root) | Self::Offered { root, .. } => proc_path(root),
             Self::Copy(tree) => tree.root(),
         }
     }
@@ -132,28 +149,37 @@ impl Store {
     }
 
     /// The directory of a layer: where it is, or where it is mounted. Good as long as this handle.
-    pub(super) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
+    pub(crate) fn layer_path(&self, layer: LayerId) -> Result<PathBuf> {
         let mut all = self.0.images.shown.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match all.entry(layer) {
             Entry::Occupied(known) => known.get().path(),
-            Entry::Vacant(new) => new.insert(self.show_layer(layer)?).path(),
+            Entry::Vacant(new) => new.insert(self.show_layer(layer, Mounts::Shared)?).path(),
         })
     }
 
     /// Shows a layer.
-    pub(super) fn show_layer(&self, layer: LayerId) -> Result<ShownLayer> {
+    pub(super) fn show_layer(&self, layer: LayerId, mounts: Mounts) -> Result<ShownLayer> {
         Ok(match self.kept(layer)? {
             Kept::Directory => {
                 let path = self.0.layout.layer(layer);
                 if path.is_dir() { ShownLayer::Itself(path) } else { return Err(Error::LayerMissing(layer)) }
             }
-            Kept::Image { digest, packs } => {
-                let packs = self.open_packs(layer, packs)?;
-                let image = self.image(layer, digest, &packs)?;
-                ShownLayer::Mount(mount_image(&self.nameless(&image)?, &packs)?)
-            }
+            Kept::Image { digest, packs } => match mounts {
+                Mounts::Own => ShownLayer::Mount(self.mount_layer(layer, digest, packs)?),
+                Mounts::Shared => {
+                    let taken = self.take_mount(layer).map(Ok);
+                    let root = taken.unwrap_or_else(|| self.mount_layer(layer, digest, packs))?;
+                    ShownLayer::Offered { offer: self.offer_mount(layer, &root), root }
+                }
+            },
             Kept::Delta { base } => self.show_delta(layer, base)?,
         })
+    }
+
+    fn mount_layer(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {
+        let packs = self.open_packs(layer, packs)?;
+        let image = self.image(layer, digest, &packs)?;
+        mount_image(&self.nameless(&image)?, &packs)
     }
 
     fn open_packs(&self, layer: LayerId, packs: Vec<Written>) -> Result<Vec<File>> {

@@ -23,6 +23,7 @@ mod hash;
 mod image;
 mod known;
 mod layers;
+mod offer;
 mod overlay;
 mod plain;
 mod settle;

@@ -37,6 +37,12 @@ impl AsFd for MountedRoot {
     }
 }
 
+impl From<OwnedFd> for MountedRoot {
+    fn from(root: OwnedFd) -> Self {
+        Self(root)
+    }
+}
+
 impl From<MountedRoot> for OwnedFd {
     fn from(root: MountedRoot) -> Self {
         root.0

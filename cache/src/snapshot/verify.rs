@@ -11,6 +11,7 @@ use rbuild_image::{DiffId, Digest};
 use rusqlite::OptionalExtension as _;
 
 use super::hash::HowMade;
+use super::image::Mounts;
 use super::layers::Archive;
 use super::{LayerId, MtimeClamp, Snapshot};
 use crate::content_digest::Blake3;
@@ -52,8 +53,7 @@ impl Store {
 
     /// The content digest of a layer as it is now; `None` if it cannot be mounted any longer.
     fn digest_now(&self, layer: LayerId, pool: &ThreadPool) -> Result<Option<Blake3>> {
-        // Not one that is mounted: that was read before.
-        let shown = match self.show_layer(layer) {
+        let shown = match self.show_layer(layer, Mounts::Own) {
             Err(Error::ImageDamaged(_) | Error::Path(_) | Error::LayerMissing(_)) => return Ok(None),
             shown => shown?,
         };

@@ -269,7 +269,10 @@ fn kernel_a_part_of_a_tree_that_did_not_change_is_not_hashed_again() {
     let named: Vec<(String, String)> = (0..60).map(|at| (format!("f{at:02}"), format!("{at:900}"))).collect();
     let mut files: Vec<(&str, &str)> =
         named.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    let snapshot = test.commit(&Snapshot::empty(), &files, |_| {});
+    let same_time = |upper: &Path| {
+        File::open(upper.join("app")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let snapshot = test.commit(&Snapshot::empty(), &files, same_time);
     let tars = test.store.describe_layers(&snapshot, None).unwrap();
     assert!(tars.len() > 5, "{tars:?}");
     assert!(tars.iter().enumerate().all(|(at, tar)| tar.layer == 0 && tar.continues == (at > 0)));
@@ -284,11 +287,36 @@ fn kernel_a_part_of_a_tree_that_did_not_change_is_not_hashed_again() {
     File::options().write(true).open(&test.packs()[0]).unwrap().write_all_at(&[0; 2048], 0).unwrap();
     let other = format!("{:900}", "other");
     files[59].1 = &other;
-    let changed = test.commit(&Snapshot::empty(), &files, |_| {});
+    let changed = test.commit(&Snapshot::empty(), &files, same_time);
     let others = test.store.describe_layers(&changed, None).unwrap();
     assert_eq!(others.len(), tars.len());
     let differ: Vec<usize> = (0..tars.len()).filter(|at| tars[*at].diff_id != others[*at].diff_id).collect();
     assert_eq!(differ, [tars.len() - 2], "the last has directories");
+}
+
+#[test]
+fn kernel_who_has_a_tree_mounted_shares_the_mount() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
+    let file_system =
+        |store: &Store| fs::metadata(store.layer_path(snapshot.layers[0]).unwrap()).unwrap().dev();
+    let offers = || fs::read_dir(test.store.root().join("locks")).unwrap().count();
+    let [first, second, third] = [test.again(), test.again(), test.again()];
+    assert_eq!(file_system(&first), file_system(&second), "one page cache");
+    assert_eq!(offers(), 2);
+    // The first to come may be the first to go.
+    let shared = file_system(&first);
+    drop(first);
+    assert_eq!(file_system(&third), shared);
+    drop(second);
+    assert_eq!(read(&third.view(&snapshot).unwrap(), "app/a").as_deref(), Some("one"));
+    // What is on the disk is looked at all the same.
+    let pack = File::options().write(true).open(&test.packs()[0]).unwrap();
+    pack.write_all_at(b"ONE", 0).unwrap();
+    assert_eq!(problems(&test.store), [Problem::LayerChanged(snapshot.layers[0])]);
+    drop(third);
+    assert_eq!(offers(), 0, "nothing is left");
 }
 
 #[test]

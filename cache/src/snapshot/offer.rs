@@ -1,0 +1,123 @@
+//! Mounts of images that processes take from each other.
+//!
+//! What the kernel has read of a file it keeps for each mount of an image anew. So a process that mounts a layer offers its mount to all others
+//! while it lives, and one that needs the layer looks for such an offer first: their containers then have one page cache.
+//!
+//! ```text
+//! locks/mount-<layer>-<process>-<descriptor>-<mount>   locked as long as the descriptor is open
+//! ```
+//!
+//! A taken mount is the same open file (`pidfd_getfd(2)`), and a detached mount goes with the last descriptor of it: so whoever ends first takes nothing
+//! away, and nothing has to be cleaned up. The kernel gives no two mounts of one boot the same number, so that what was taken is known to be
+//! what was offered, also where the process ids are those of another namespace. Where nothing can be taken, a process mounts for itself.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::LayerId;
+use super::overlay::MountedRoot;
+use crate::Store;
+use crate::lock::{Flock, LockFile, try_flock};
+
+/// What a mount is asked for by its number of this boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8).
+const MOUNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// Says that others may take a mount. To be dropped before it.
+#[derive(Debug)]
+pub(super) struct Offer(#[expect(dead_code, reason = "held for its drop")] LockFile);
+
+/// What an offer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Offered {
+    process: i32,
+    descriptor: RawFd,
+    mount: u64,
+}
+
+impl Store {
+    /// Offers a mount of a layer's image to other processes; `None` where that cannot be, which is nobody's loss but theirs.
+    pub(super) fn offer_mount(&self, layer: LayerId, root: &MountedRoot) -> Option<Offer> {
+        let process = rustix::process::getpid().as_raw_nonzero();
+        let (descriptor, mount) = (root.as_fd().as_raw_fd(), mount_id(root)?);
+        let name = format!("{}{process}-{descriptor}-{mount}", prefix(layer));
+        LockFile::try_lock(self.offers().join(name)).ok().flatten().map(Offer)
+    }
+
+    /// A mount of a layer's image that a living process offers.
+    pub(super) fn take_mount(&self, layer: LayerId) -> Option<MountedRoot> {
+        let prefix = prefix(layer);
+        let directory = self.offers();
+        fs::read_dir(&directory).ok()?.flatten().find_map(|entry| {
+            let name = entry.file_name();
+            let offered = Offered::parse(name.to_str()?.strip_prefix(&prefix)?)?;
+            if is_held(&directory.join(&name)) { offered.take().map(MountedRoot::from) } else { None }
+        })
+    }
+
+    fn offers(&self) -> PathBuf {
+        self.0.layout.directory("locks")
+    }
+}
+
+impl Offered {
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split('-');
+        let offered = Self {
+            process: fields.next()?.parse().ok()?,
+            descriptor: fields.next()?.parse().ok()?,
+            mount: fields.next()?.parse().ok()?,
+        };
+        fields.next().is_none().then_some(offered)
+    }
+
+    fn take(self) -> Option<OwnedFd> {
+        let process = rustix::process::Pid::from_raw(self.process)?;
+        let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
+        let taken = pidfd_getfd(process, self.descriptor, PidfdGetfdFlags::empty()).ok()?;
+        (mount_id(&taken)? == self.mount).then_some(taken)
+    }
+}
+
+fn prefix(layer: LayerId) -> String {
+    format!("mount-{layer}-")
+}
+
+/// The number that no other mount of this boot has; `None` before Linux 6.8.
+fn mount_id(root: impl AsFd) -> Option<u64> {
+    let found = statx(root, "", AtFlags::EMPTY_PATH, MOUNT_ID_UNIQUE).ok()?;
+    (found.stx_mask & MOUNT_ID_UNIQUE.bits() != 0).then_some(found.stx_mnt_id)
+}
+
+fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(try_flock(&file, path), Ok(Flock::Held)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_read_as_it_was_written() {
+        let offered = Offered { process: 7, descriptor: 12, mount: 4_294_967_400 };
+        assert_eq!(Offered::parse("7-12-4294967400"), Some(offered));
+        for other in ["", "7", "7-12", "7-12-x", "7-12-3-4", "-7-12-3"] {
+            assert_eq!(Offered::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_another_descriptor_leads_to_is_not_taken() {
+        let file = tempfile::tempfile().unwrap();
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        let Some(mount) = mount_id(&file) else { return };
+        let offered = Offered { process, descriptor: file.as_raw_fd(), mount };
+        assert!(offered.take().is_some());
+        assert!(Offered { mount: mount + 1, ..offered }.take().is_none());
+        assert!(Offered { descriptor: RawFd::MAX, ..offered }.take().is_none());
+        assert!(Offered { process: 0, ..offered }.take().is_none());
+    }
+}
