@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 
 use super::{CheckReport, Problem, column};
 use crate::db::{Failure, unpack};
-use crate::{Result, Store};
+use crate::{LayerId, Result, Store};
 
 /// How often what is left is looked at again: an image can miss a layer that was forgotten the time before.
 const ROUNDS_MAX: usize = 4;
@@ -39,8 +39,8 @@ impl Store {
             Problem::Metadata(_) | Problem::Mount(_) => Ok(()),
             Problem::Blob { digest, .. } => self.discard(&self.0.layout.blob(*digest)),
             Problem::ForeignFile(path) => self.discard(path),
-            Problem::LayerMissing(layer) | Problem::LayerChanged(layer) => self.forget_layer(layer.0),
-            Problem::Snapshot { layer, .. } => self.forget_layer(*layer),
+            Problem::LayerMissing(layer) | Problem::LayerChanged(layer) => self.forget_layer(*layer),
+            Problem::Snapshot { layer, .. } => self.forget_layer(LayerId(*layer)),
             Problem::Record { result, .. } => {
                 self.0.db.write("forget a result", |db| delete(db, "result", *result))
             }
@@ -49,11 +49,11 @@ impl Store {
     }
 
     /// Forgets a layer, those that are told from it, the snapshots that have one and the results that gave these. What a container
-    /// needs stays.
-    fn forget_layer(&self, layer: i64) -> Result<()> {
+    /// needs stays, for that container alone.
+    pub(crate) fn forget_layer(&self, layer: LayerId) -> Result<()> {
         self.0.db.write("forget a layer", |db| {
             let deltas = column::<i64>(db, &format!("SELECT id FROM layer WHERE base = {layer}"))?;
-            deltas.into_iter().chain([layer]).try_for_each(|layer| forget_one_layer(db, layer))?;
+            deltas.into_iter().chain([layer.0]).try_for_each(|layer| forget_one_layer(db, layer))?;
             // Their directories go with their rows.
             self.sweep_files(db)
         })
@@ -67,10 +67,10 @@ fn forget_one_layer(db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
             delete(db, "result", result)?;
         }
     }
-    for snapshot in gone {
+    for snapshot in gone.iter().chain(&kept) {
         db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
-        delete(db, "snapshot", snapshot)?;
     }
+    gone.into_iter().try_for_each(|snapshot| delete(db, "snapshot", snapshot))?;
     // What is wrong may be in its packs.
     let sql = "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
     db.prepare_cached(sql)?.execute([layer])?;
@@ -78,6 +78,9 @@ fn forget_one_layer(db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
     let is_base: bool = db.prepare_cached(sql)?.query_row([layer], |row| row.get(0))?;
     if kept.is_empty() && !is_base {
         delete(db, "layer", layer)?;
+    } else {
+        // Nobody else finds it by what it stood for.
+        db.prepare_cached("DELETE FROM layer_archive WHERE layer = ?1")?.execute([layer])?;
     }
     Ok(())
 }

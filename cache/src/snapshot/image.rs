@@ -153,7 +153,10 @@ impl Store {
         let mut all = self.0.images.shown.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match all.entry(layer) {
             Entry::Occupied(known) => known.get().path(),
-            Entry::Vacant(new) => new.insert(self.show_layer(layer, Mounts::Shared)?).path(),
+            Entry::Vacant(new) => {
+                let shown = self.show_layer(layer, Mounts::Shared);
+                new.insert(shown.inspect_err(|error| self.forget_damaged(error))?).path()
+            }
         })
     }
 
@@ -185,7 +188,7 @@ impl Store {
     fn open_packs(&self, layer: LayerId, packs: Vec<Written>) -> Result<Vec<File>> {
         let open = |written: Written| {
             let path = self.0.layout.pack(written.pack);
-            let file = File::open(&path).at("open", &path)?;
+            let file = of_layer(layer, File::open(&path), "open", &path)?;
             if self.is_settled(&written, &file)? { Ok(file) } else { Err(Error::ImageDamaged(layer)) }
         };
         packs.into_iter().map(open).collect()
@@ -204,17 +207,30 @@ impl Store {
             return Ok(known);
         }
         let Kept::Image { digest, packs } = self.kept(layer)? else { return Err(Error::LayerMissing(layer)) };
-        let packs = self.open_packs(layer, packs)?;
-        let mut tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
-        tree.note_digests(&packs)?;
-        let tree = Arc::new(tree);
+        let tree = self.read_tree(layer, digest, packs);
+        let tree = Arc::new(tree.inspect_err(|error| self.forget_damaged(error))?);
         remember(&self.0.images.known, layer, Arc::clone(&tree));
         Ok(tree)
     }
 
+    fn read_tree(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<Tree> {
+        let packs = self.open_packs(layer, packs)?;
+        let mut tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
+        tree.note_digests(&packs)?;
+        Ok(tree)
+    }
+
+    /// Sees to it that what is damaged is not found again.
+    fn forget_damaged(&self, error: &Error) {
+        if let Error::ImageDamaged(layer) = error {
+            // One that stays is refused the next time, too.
+            drop(self.forget_layer(*layer));
+        }
+    }
+
     fn read_image(&self, layer: LayerId, packs: &[File]) -> Result<Vec<u8>> {
         let path = self.0.layout.layer(layer);
-        let stored = fs::read(&path).at("read", &path)?;
+        let stored = of_layer(layer, fs::read(&path), "read", &path)?;
         let key = |number| {
             let pack = packs.get(usize::from(number)).ok_or(io::ErrorKind::InvalidData)?;
             read_key_image(pack, 0)
@@ -301,6 +317,14 @@ impl Store {
         fs::create_dir_all(&packs).at("create", &packs)?;
         super::active::move_in(self, path, &self.0.layout.pack(id))?;
         Ok(id)
+    }
+}
+
+/// A file of a layer that has a row: without it the layer is damaged.
+fn of_layer<T>(layer: LayerId, found: io::Result<T>, verb: &'static str, path: &Path) -> Result<T> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::ImageDamaged(layer)),
+        found => Ok(found.at(verb, path)?),
     }
 }
 

@@ -54,7 +54,7 @@ impl Store {
         fs::read_dir(&directory).ok()?.flatten().find_map(|entry| {
             let name = entry.file_name();
             let offered = Offered::parse(name.to_str()?.strip_prefix(&prefix)?)?;
-            if is_held(&directory.join(&name)) { offered.take().map(MountedRoot::from) } else { None }
+            if is_live(&directory.join(&name)) { offered.take().map(MountedRoot::from) } else { None }
         })
     }
 
@@ -92,8 +92,17 @@ fn mount_id(root: impl AsFd) -> Option<u64> {
     (found.stx_mask & MOUNT_ID_UNIQUE.bits() != 0).then_some(found.stx_mnt_id)
 }
 
-fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(try_flock(&file, path), Ok(Flock::Held)))
+/// Whether who made an offer lives. One of a process that was killed is removed.
+fn is_live(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    match try_flock(&file, path) {
+        Ok(Flock::Held) => true,
+        Ok(Flock::Taken) => {
+            drop(fs::remove_file(path));
+            false
+        }
+        Ok(Flock::Stale) | Err(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -315,8 +315,14 @@ fn kernel_who_has_a_tree_mounted_shares_the_mount() {
     let pack = File::options().write(true).open(&test.packs()[0]).unwrap();
     pack.write_all_at(b"ONE", 0).unwrap();
     assert_eq!(problems(&test.store), [Problem::LayerChanged(snapshot.layers[0])]);
+    // What a process that was killed has offered.
+    let entry = fs::read_dir(test.store.root().join("locks")).unwrap().next().unwrap().unwrap();
+    let left = PathBuf::from(entry.path().to_str().unwrap().to_owned() + "0");
     drop(third);
     assert_eq!(offers(), 0, "nothing is left");
+    fs::write(&left, "").unwrap();
+    assert!(test.again().view(&snapshot).is_ok());
+    assert_eq!(offers(), 0, "nor what others left");
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Copies of directories kept as trees: the same images as of directories, and little to write when little has changed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tar::{Builder, EntryType, Header};
@@ -219,4 +223,84 @@ fn one_changed_file_is_one_written_file() {
     test.rbuild(&["prune", "-a", "-f"]).outcome().succeeds();
     assert_eq!(test.store_entries("packs"), 0);
     test.assert_sound();
+}
+
+#[test]
+fn a_damaged_tree_is_made_again() {
+    if !is_root("trees") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let copy = "FROM busybox\nCOPY d /app\n";
+    let context = context(&test, copy);
+    let build = || test.build_command(&context, &["-t", "app", "--layers", "tree"]).outcome();
+    let damages: [fn(&Path); 3] = [
+        |layer| fs::write(layer, "no image").unwrap(),
+        |layer| fs::remove_file(layer).unwrap(),
+        |layer| fs::remove_dir_all(layer.ancestors().nth(2).unwrap().join("packs")).unwrap(),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        context.write("Dockerfile", copy);
+        build().succeeds();
+        damage(&newest_image(&test));
+        // Who runs it can do nothing but say so; a build finds nothing that it could use, and makes it.
+        test.rbuild(&["run", "--rm", "--network", "none", "app"])
+            .outcome()
+            .exits(125)
+            .says(&["is damaged: the layer was forgotten, and a build or a pull makes it anew"]);
+        build().succeeds();
+        assert_eq!(test.run("app", "cat /app/a"), "a");
+        damage(&newest_image(&test));
+        // One that meets it on the way begins again.
+        context.write("Dockerfile", format!("{copy}RUN cat /app/a && echo {number}\n"));
+        build().succeeds().says(&["the layer was forgotten"]);
+        assert_eq!(test.run("app", "cat /app/a"), "a");
+        // What the container had that was to run.
+        test.rbuild(&["system", "check", "--repair"]).outcome().succeeds();
+        assert_eq!(test.run("app", "cat /app/a"), "a");
+        test.assert_sound();
+    }
+}
+
+/// The newest layer that is an image.
+fn newest_image(test: &TestEnvironment) -> PathBuf {
+    let layers = fs::read_dir(test.store().join("layers")).unwrap();
+    let number = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let images = layers.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    images.max_by_key(number).unwrap()
+}
+
+#[test]
+fn containers_of_a_tree_share_its_mount() {
+    if !is_root("trees") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = context(&test, "FROM busybox\nCOPY d /app\n");
+    test.build_command(&context, &["-t", "app", "--layers", "tree"]).outcome().succeeds();
+    let rbuild = |arguments: &[&str]| test.rbuild(arguments).outcome().succeeds();
+    // By the processes that have them.
+    let mounts = || -> BTreeMap<String, String> {
+        let locks = fs::read_dir(test.store().join("locks")).unwrap();
+        let names = locks.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let fields = |name: String| name.split('-').map(str::to_owned).collect::<Vec<_>>();
+        names.map(fields).map(|fields| (fields[2].clone(), fields[4].clone())).collect()
+    };
+    let run = |name| rbuild(&["run", "-d", "--network", "none", "--name", name, "app", "sleep", "1000"]);
+    let names = ["one", "two", "three"];
+    names.iter().for_each(|name| drop(run(name)));
+    let shared = mounts();
+    assert_eq!(shared.len(), names.len(), "{shared:?}");
+    assert_eq!(shared.values().collect::<BTreeSet<_>>().len(), 1, "{shared:?}");
+    // Who has mounted it goes first.
+    for name in names {
+        assert_eq!(rbuild(&["exec", name, "cat", "/app/a"]).stdout, "a");
+        rbuild(&["rm", "-f", name]);
+    }
+    // A monitor tells of the end of its container before its own.
+    let begun = Instant::now();
+    while !mounts().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", mounts());
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -1,8 +1,11 @@
-//! The shared caches of a build: read before, written after. Nothing that goes wrong with one fails the build.
+//! The shared caches of a build: read before, written after. Nothing that goes wrong with one fails the build, nor does a result of this
+//! store that turns out to be damaged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rbuild_cache::LayerId;
 use rbuild_registry::RemoteStore;
 use rbuild_solver::images::{Images, Watch};
 use rbuild_solver::local::{LocalWorker, WorkerError};
@@ -76,7 +79,7 @@ impl Shared {
     }
 
     /// Solves, and sees to it that the results are where they are needed, each for what `need` says of its number. A shared cache that fails on the way is given up,
-    /// and the build begins again: what it made so far is found in the store.
+    /// a layer that is damaged has been forgotten, and the build begins again: what it made so far is found in the store.
     ///
     /// # Errors
     /// Those of `solve`.
@@ -86,6 +89,7 @@ impl Shared {
         cancel: &AtomicBool,
         solve: impl Fn() -> Attempt,
     ) -> Attempt {
+        let mut lost = BTreeSet::new();
         loop {
             let solved = solve().and_then(|mut solved| {
                 for (number, output) in solved.outputs.iter_mut().enumerate() {
@@ -96,7 +100,7 @@ impl Shared {
                 Ok(solved)
             });
             match solved {
-                Err(error) if is_lost(&error) => {}
+                Err(error) if is_lost(&error, &mut lost) => {}
                 solved => return solved,
             }
         }
@@ -166,13 +170,16 @@ impl Shared {
     }
 }
 
-/// Whether a build failed for want of what a shared cache said it has.
-const fn is_lost(error: &SolveError<WorkerError>) -> bool {
-    matches!(
-        error,
-        SolveError::Vertex { source: WorkerError::SharedCache { .. }, .. }
-            | SolveError::Lookup { source: WorkerError::SharedCache { .. } }
-    )
+/// Whether a build failed for want of what a shared cache or the store said it has, and the next attempt will not find there. A layer that is
+/// found a second time (a container needs it) fails the build.
+fn is_lost(error: &SolveError<WorkerError>, lost: &mut BTreeSet<LayerId>) -> bool {
+    match error {
+        SolveError::Vertex { source, .. } | SolveError::Lookup { source } => {
+            matches!(source, WorkerError::SharedCache { .. })
+                || source.lost_layer().is_some_and(|layer| lost.insert(layer))
+        }
+        _ => false,
+    }
 }
 
 /// Fetches a result that is not where it is needed.

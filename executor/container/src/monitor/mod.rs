@@ -223,10 +223,12 @@ impl Monitor {
         sessions.push(thread);
     }
 
+    /// Serves clients until the monitor is gone: this thread, which nothing wakes, does not keep it.
     fn accept(self: &Arc<Self>, listener: UnixListener) {
-        let monitor = Arc::clone(self);
+        let monitor = Arc::downgrade(self);
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
+                let Some(monitor) = monitor.upgrade() else { return };
                 monitor.serve(move |monitor| session::serve(monitor, socket));
             }
         });
