@@ -140,7 +140,9 @@ pub enum Error {
     },
     /// A layer's image is not the one that was made. Whoever meets one has the store forget it, as a repair would: the image is all that
     /// is known of its files, so it can only be made of what it was made of.
-    #[error("the image of layer {0} is damaged: the layer was forgotten, and a build or a pull makes it anew")]
+    #[error(
+        "the image of layer {0} is damaged: the layer was forgotten, and a build or a pull makes it anew"
+    )]
     ImageDamaged(LayerId),
     /// A tree cannot be a layer.
     #[error("failed to write the image of a layer")]

@@ -43,15 +43,19 @@ impl StatCacheTable {
         Database::open_expendable(path, SCHEMA).map(Self)
     }
 
-    /// What is remembered of a directory.
+    /// What is remembered of directories, given by device and inode, in their order.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn get(&self, device: u64, inode: u64) -> Result<Option<Vec<u8>>> {
-        self.0.read("look up a directory", |db| {
+    pub fn get(&self, directories: impl IntoIterator<Item = (u64, u64)>) -> Result<Vec<Option<Vec<u8>>>> {
+        self.0.read("look up directories", |db| {
             let sql = "SELECT entries FROM directory WHERE device = ?1 AND inode = ?2";
-            let key = (device.cast_signed(), inode.cast_signed());
-            Ok(db.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?)
+            let mut lookup = db.prepare_cached(sql)?;
+            let rows = directories.into_iter().map(|(device, inode)| {
+                let key = (device.cast_signed(), inode.cast_signed());
+                Ok(lookup.query_row(key, |row| row.get(0)).optional()?)
+            });
+            rows.collect()
         })
     }
 

@@ -55,7 +55,7 @@ impl KnownContext<'_> {
     pub fn files(&self, directory: &Stat) -> KnownFiles<'_> {
         let seen = self.seen.iter().rev().find_map(|seen| seen.directory(directory));
         seen.unwrap_or_else(|| {
-            let row = self.cache.get(DirectoryId::of(directory));
+            let row = self.cache.get(&[DirectoryId::of(directory)]).pop().flatten();
             let remembered = row.and_then(|row| Row::decode(row, TreeOwner::Zero));
             KnownFiles(Files::Remembered(remembered.unwrap_or_default()))
         })

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::Stat;
 
@@ -44,8 +44,8 @@ impl DirectoryId {
 /// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be
 /// read is not known.
 pub trait StatCache: Sync {
-    /// What was kept for a directory.
-    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>>;
+    /// What was kept for directories, in their order. Called with all of a level at once.
+    fn get(&self, directories: &[DirectoryId]) -> Vec<Option<Vec<u8>>>;
 
     /// Keeps rows in place of those kept before. Called at most once per walk, with the rows that changed.
     fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>);
@@ -62,8 +62,9 @@ impl fmt::Debug for MemoryStatCache {
 }
 
 impl StatCache for MemoryStatCache {
-    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>> {
-        self.0.lock().ok()?.get(&directory).cloned()
+    fn get(&self, directories: &[DirectoryId]) -> Vec<Option<Vec<u8>>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.iter().map(|directory| kept.get(directory).cloned()).collect()
     }
 
     fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>) {
@@ -74,8 +75,9 @@ impl StatCache for MemoryStatCache {
 }
 
 impl StatCache for StatCacheTable {
-    fn get(&self, directory: DirectoryId) -> Option<Vec<u8>> {
-        Self::get(self, directory.device, directory.inode).ok().flatten()
+    fn get(&self, directories: &[DirectoryId]) -> Vec<Option<Vec<u8>>> {
+        let keys = directories.iter().map(|DirectoryId { device, inode }| (*device, *inode));
+        Self::get(self, keys).unwrap_or_else(|_| vec![None; directories.len()])
     }
 
     fn put(&self, rows: Vec<(DirectoryId, Vec<u8>)>) {

@@ -140,16 +140,37 @@ impl<'a> Walk<'a> {
 
     /// Lists the directories of a level and returns those of the next.
     fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
-        let listings: Result<Vec<Listing>, Error> = tasks.par_iter().map(|task| self.listing(task)).collect();
+        let this = &*self;
+        let (listings, remembered) = rayon::join(
+            || tasks.par_iter().map(|task| this.listing(task)).collect::<Result<Vec<Listing>, Error>>(),
+            || this.remembered(&tasks),
+        );
         let mut next = Vec::new();
         self.levels.push(self.dirs.len()..self.dirs.len() + tasks.len());
-        for (task, listing) in tasks.into_iter().zip(listings?) {
+        for ((task, mut listing), remembered) in tasks.into_iter().zip(listings?).zip(remembered?) {
+            if let Some((directory, row)) = remembered
+                && directory == DirectoryId::of(&listing.stat)
+            {
+                listing.remembered = row;
+            }
             let here = self.dirs.len();
             next.extend(listing.subdirs.iter().map(|subdir| task.child(here, subdir)));
             let Task { path, below, parent, wanted, .. } = task;
             self.dirs.push(Dir { path, below, parent, wanted, listing });
         }
         Ok(next)
+    }
+
+    /// What is remembered of the directories of a level, by what they were before they are listed.
+    fn remembered(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<(DirectoryId, Row)>>, Error> {
+        let Some(memory) = self.options.memory else { return Ok(tasks.iter().map(|_| None).collect()) };
+        let id = |task: &Task<'_>| Ok(DirectoryId::of(&self.root.lstat(&task.path)?));
+        let directories = tasks.par_iter().map(id).collect::<Result<Vec<DirectoryId>, Error>>()?;
+        let rows = memory.cache.get(&directories).into_par_iter();
+        let row = |(directory, row): (DirectoryId, Option<Vec<u8>>)| {
+            Some((directory, Row::decode(row?, self.options.owner)?))
+        };
+        Ok(directories.into_par_iter().zip(rows).map(row).collect())
     }
 
     fn listing(&self, task: &Task<'_>) -> Result<Listing, Error> {
@@ -168,10 +189,7 @@ impl<'a> Walk<'a> {
             Some(marks) => is_opaque(dir.as_fd(), here, marks).at("read the attributes of", path)?,
             None => false,
         };
-        let id = DirectoryId::of(&stat);
-        let row = self.options.memory.and_then(|memory| memory.cache.get(id));
-        let remembered = row.and_then(|row| Row::decode(row, self.options.owner)).unwrap_or_default();
-        let (files, subdirs, skipped, passed_over) = Default::default();
+        let (files, subdirs, skipped, remembered, passed_over) = Default::default();
         let mut listing = Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, passed_over };
         let mut names = list(dir.as_fd()).at("list", path)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));

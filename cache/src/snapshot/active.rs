@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use rayon::ThreadPool;
 use rusqlite::Transaction;
@@ -25,7 +26,7 @@ use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::tree::Tree;
-use crate::tree::grow::{Graft, Grown, Open, PackedTree, Packs, Placement};
+use crate::tree::grow::{Graft, Grown, Inventory, Open, PackedTree, Packs, Placement};
 use crate::tree::unpack::Planter;
 use crate::{Result, Store};
 
@@ -198,9 +199,16 @@ impl ActiveSnapshot {
         Ok(Some(tree))
     }
 
-    /// Whether the layer can be a tree ([`Store::tree_support`]).
+    /// Whether the layer can be a tree ([`Store::tree_support`]). What one could be made of is looked at from here on, beside what the caller does.
     pub fn can_be_tree(&self) -> bool {
-        self.store().tree_support().is_ok()
+        let can = self.store().tree_support().is_ok();
+        if can {
+            self.directory.inventory.get_or_init(|| {
+                let store = self.store().clone();
+                thread::spawn(move || store.inventory())
+            });
+        }
+        can
     }
 
     /// Puts a tree into an empty directory of the layer, which becomes an image with its [commit](Self::commit); `open` gives what
@@ -211,9 +219,13 @@ impl ActiveSnapshot {
     /// # Errors
     /// When a file cannot be read, or the disk is full.
     pub fn graft(&mut self, path: &Path, mut tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
-        let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
+        let ActiveDirectory { store, path: directory, graft, inventory, .. } = &mut self.directory;
         debug_assert!(graft.is_none(), "a layer takes one tree");
-        let packs = Packs::choose(store, directory, &mut tree, pool)?;
+        let inventory = match inventory.take() {
+            Some(ahead) => ahead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => store.inventory(),
+        };
+        let packs = Packs::choose(store, directory, inventory?, &mut tree, pool)?;
         *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
         Ok(())
     }
@@ -352,6 +364,8 @@ struct ActiveDirectory {
     mounted_before: AtomicBool,
     /// How the plain tree was, where there is one.
     baseline: OnceLock<Baseline>,
+    /// What packs there are, once somebody has begun to look.
+    inventory: OnceLock<JoinHandle<Result<Inventory>>>,
     /// The tree that it takes, where there is one.
     graft: Option<Box<Graft>>,
     /// What it is told from, where it is.
@@ -370,6 +384,7 @@ impl ActiveDirectory {
             path,
             mounted_before: AtomicBool::new(false),
             baseline: OnceLock::new(),
+            inventory: OnceLock::new(),
             graft: None,
             delta: None,
             store: store.clone(),

@@ -5,10 +5,12 @@
 
 use std::cmp::Ordering;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
+use rayon::prelude::*;
 use rbuild_image::{DiffId, HashingWriter};
 
 use super::LayerId;
@@ -94,11 +96,7 @@ impl Store {
         how: &HowMade,
         sink: S,
     ) -> Result<S, layer::Error> {
-        let mut parts = Parts::new(sink, &how.cuts);
-        match self.give(stack, index, how.mtime_max, &mut parts) {
-            Ok(()) => parts.finish().map_err(write_failed),
-            Err(error) => parts.satisfied().ok_or(error),
-        }
+        finished(Parts::new(sink, &how.cuts), |parts| self.give(stack, index, how.mtime_max, parts))
     }
 
     /// Gives the entries of a layer's archive to whoever takes them.
@@ -166,9 +164,7 @@ impl<'a> GrownSource<'a> {
     }
 
     fn write<S: PartSink>(&self, sink: S) -> Result<S, layer::Error> {
-        let mut parts = Parts::new(sink, &self.cuts);
-        self.tree.give(&mut parts)?;
-        parts.finish().map_err(write_failed)
+        finished(Parts::new(sink, &self.cuts), |parts| self.tree.give(parts))
     }
 
     /// The digests of what its parts hold; none where it costs no less to hash them.
@@ -176,7 +172,13 @@ impl<'a> GrownSource<'a> {
         if !self.is_large || !self.tree.has_digests() {
             return Ok(Vec::new());
         }
-        Ok(self.write(EntryDigests::default())?.0.as_chunks().0.to_vec())
+        // Each thread has a share, and looks at what leads there; the last one may have a part with nothing but directories besides.
+        let (count, threads) = (self.cuts.count() + 1, rayon::current_num_threads());
+        let begin = |share: usize| if share == threads { usize::MAX } else { share * count / threads };
+        let shares: Vec<Range<usize>> = (0..threads).map(|share| begin(share)..begin(share + 1)).collect();
+        let digests = |parts| Ok(self.write(EntryDigests { parts, digests: Vec::new() })?.digests);
+        let all = shares.into_par_iter().map(digests).collect::<Result<Vec<Vec<u8>>, layer::Error>>()?;
+        Ok(all.concat().as_chunks().0.to_vec())
     }
 
     /// Hashes the parts that are not known by their number, on another thread than the one that writes them.
@@ -203,6 +205,17 @@ impl<'a> GrownSource<'a> {
             let hashed = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             written.map(|()| hashed)
         })
+    }
+}
+
+/// Gives a layer's parts to whoever takes them, or as many as it wants.
+fn finished<S: PartSink>(
+    mut parts: Parts<'_, S>,
+    give: impl FnOnce(&mut Parts<'_, S>) -> Result<(), layer::Error>,
+) -> Result<S, layer::Error> {
+    match give(&mut parts) {
+        Ok(()) => parts.finish().map_err(write_failed),
+        Err(error) => parts.satisfied().ok_or(error),
     }
 }
 
@@ -251,17 +264,25 @@ impl PartSink for Hashes {
     }
 }
 
-/// The digests of all parts, one after the other.
-#[derive(Default)]
-struct EntryDigests(Vec<u8>);
+/// The digests of some parts, one after the other.
+struct EntryDigests {
+    parts: Range<usize>,
+    digests: Vec<u8>,
+}
 
 impl PartSink for EntryDigests {
-    fn begin(&mut self, _: usize) -> Taking {
-        Taking::Digest
+    fn begin(&mut self, part: usize) -> Taking {
+        if part < self.parts.start {
+            Taking::Nothing
+        } else if self.parts.contains(&part) {
+            Taking::Digest
+        } else {
+            Taking::NoMore
+        }
     }
 
     fn put(&mut self, digest: &[u8]) -> io::Result<()> {
-        self.0.extend_from_slice(digest);
+        self.digests.extend_from_slice(digest);
         Ok(())
     }
 }

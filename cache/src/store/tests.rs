@@ -76,14 +76,17 @@ fn a_stat_cache_is_kept_and_can_be_lost() {
     let store = TestStore::new();
     let row = |inode| StatCacheRow { device: u64::MAX, inode, entries: vec![1, 2, 3] };
     store.stat_cache().unwrap().put(&[row(1), row(2), row(1)]).unwrap();
-    assert_eq!(store.second_handle().stat_cache().unwrap().get(u64::MAX, 1).unwrap(), Some(vec![1, 2, 3]));
-    assert_eq!(store.stat_cache().unwrap().get(0, 1).unwrap(), None);
+    assert_eq!(
+        store.second_handle().stat_cache().unwrap().get([(u64::MAX, 1)]).unwrap(),
+        [Some(vec![1, 2, 3])]
+    );
+    assert_eq!(store.stat_cache().unwrap().get([(0, 1)]).unwrap(), [None]);
     store.stat_cache().unwrap().clear().unwrap();
-    assert_eq!(store.stat_cache().unwrap().get(u64::MAX, 1).unwrap(), None);
+    assert_eq!(store.stat_cache().unwrap().get([(u64::MAX, 1)]).unwrap(), [None]);
 
     let other = TestStore::new();
     fs::write(other.root().join("stat-cache-v1.db"), "garbage".repeat(1000)).unwrap();
-    assert_eq!(other.stat_cache().unwrap().get(0, 1).unwrap(), None);
+    assert_eq!(other.stat_cache().unwrap().get([(0, 1)]).unwrap(), [None]);
 }
 
 #[test]

@@ -124,7 +124,8 @@ struct Settled {
 }
 
 /// What is known of the contents of all packs, the newest first.
-struct Inventory {
+#[derive(Debug)]
+pub(crate) struct Inventory {
     packs: Vec<Pack>,
     contents: DigestTable<Place>,
 }
@@ -287,10 +288,10 @@ impl Packs {
     pub(crate) fn choose(
         store: &Store,
         directory: &Path,
+        inventory: Inventory,
         tree: &mut Tree,
         pool: &ThreadPool,
     ) -> Result<Self> {
-        let inventory = store.inventory()?;
         let find = |content: &mut Content| inventory.place(content);
         pool.install(|| tree.inodes.par_iter_mut().filter_map(Inode::content_mut).for_each(find));
         let mut counts = vec![0; inventory.packs.len()];
@@ -458,7 +459,7 @@ impl Settled {
 
 impl Store {
     /// What is in the newest packs. One that is gone meanwhile, or damaged, has nothing.
-    fn inventory(&self) -> Result<Inventory> {
+    pub(crate) fn inventory(&self) -> Result<Inventory> {
         let rows: Vec<(Written, i64)> = self.0.db.read("list packs", |db| {
             let sql = "SELECT id, created, boot, blocks FROM pack WHERE reusable ORDER BY id DESC";
             let mut statement = db.prepare_cached(sql)?;

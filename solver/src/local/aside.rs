@@ -75,10 +75,10 @@ impl Aside {
 impl LocalWorker<'_> {
     /// Waits for what goes on beside the steps. To be called when all steps are done, before the results are used.
     pub fn finish(&self) {
+        self.aside.wait();
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
         // Of a large context it takes a while, for which nobody has to wait.
         self.pool.spawn(move || drop(seen));
-        self.aside.wait();
     }
 
     /// Describes what a copy made of a result, and what it lies on: to hash a layer takes about as long as to copy it, and needs nothing of

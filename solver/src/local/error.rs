@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use rbuild_cache::{LayerId, Snapshot};
 use rbuild_cache::root_dir::PathError;
+use rbuild_cache::{LayerId, Snapshot};
 use rbuild_executor::Exit;
 use rbuild_llb::Op;
 use thiserror::Error;
@@ -128,14 +128,14 @@ impl WorkerError {
     /// The layer that was not what it was made as, or had gone with such a one. It will not be found again, and can be made again.
     pub const fn lost_layer(&self) -> Option<LayerId> {
         match self {
-            Self::Store(error) | Self::Image(ImageError::Store(error)) | Self::File(FileError::Store(error)) => {
-                match error {
-                    rbuild_cache::Error::ImageDamaged(layer) | rbuild_cache::Error::LayerMissing(layer) => {
-                        Some(*layer)
-                    }
-                    _ => None,
+            Self::Store(error)
+            | Self::Image(ImageError::Store(error))
+            | Self::File(FileError::Store(error)) => match error {
+                rbuild_cache::Error::ImageDamaged(layer) | rbuild_cache::Error::LayerMissing(layer) => {
+                    Some(*layer)
                 }
-            }
+                _ => None,
+            },
             _ => None,
         }
     }

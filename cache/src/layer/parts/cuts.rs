@@ -35,6 +35,11 @@ impl Cuts {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The first name of the part after one, counted from zero.
     pub(crate) fn begin_after(&self, part: usize) -> Option<&[u8]> {
         self.0.get(part).map(Vec::as_slice)
