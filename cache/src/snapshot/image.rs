@@ -220,9 +220,9 @@ impl Store {
         Ok(tree)
     }
 
-    /// Sees to it that what is damaged is not found again.
+    /// Sees to it that what is damaged or gone is not found again.
     fn forget_damaged(&self, error: &Error) {
-        if let Error::ImageDamaged(layer) = error {
+        if let Error::ImageDamaged(layer) | Error::LayerMissing(layer) = error {
             // One that stays is refused the next time, too.
             drop(self.forget_layer(*layer));
         }

@@ -51,6 +51,17 @@ fn what_is_gone_is_an_error() {
 }
 
 #[test]
+fn a_row_without_a_directory_is_forgotten_by_who_meets_it() {
+    let store = TestStore::new();
+    let first = commit_file(&store, &Snapshot::empty(), "a", "1");
+    let second = commit_file(&store, &first, "b", "2");
+    fs::remove_dir_all(store.root().join(format!("layers/{}", second.layers[1]))).unwrap();
+    assert!(matches!(store.prepare(&second), Err(Error::LayerMissing(layer)) if layer == second.layers[1]));
+    assert_eq!(store.snapshot(second.id.unwrap()).unwrap(), None);
+    assert_eq!(store.snapshot(first.id.unwrap()).unwrap(), Some(first));
+}
+
+#[test]
 fn a_directory_without_a_row_does_not_stop_a_commit() {
     let store = TestStore::new();
     // As a crash between rename and commit leaves it: the next layer gets the same id.
