@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
-use super::offer::Offer;
+use super::offer::{ImageName, Offer};
 use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
 use super::settle::{Written, this_boot};
@@ -167,22 +167,20 @@ impl Store {
                 let path = self.0.layout.layer(layer);
                 if path.is_dir() { ShownLayer::Itself(path) } else { return Err(Error::LayerMissing(layer)) }
             }
-            Kept::Image { digest, packs } => match mounts {
-                Mounts::Own => ShownLayer::Mount(self.mount_layer(layer, digest, packs)?),
-                Mounts::Shared => {
-                    let taken = self.take_mount(layer).map(Ok);
-                    let root = taken.unwrap_or_else(|| self.mount_layer(layer, digest, packs))?;
-                    ShownLayer::Offered { offer: self.offer_mount(layer, &root), root }
+            Kept::Image { digest, packs } => {
+                let packs = self.open_packs(layer, packs)?;
+                let mount = || mount_image(&self.nameless(&self.image(layer, digest, &packs)?)?, &packs);
+                match mounts {
+                    Mounts::Own => ShownLayer::Mount(mount()?),
+                    Mounts::Shared => {
+                        let name = ImageName::new(digest, &packs)?;
+                        let root = self.take_mount(&name).map_or_else(mount, Ok)?;
+                        ShownLayer::Offered { offer: self.offer_mount(&name, &root), root }
+                    }
                 }
-            },
+            }
             Kept::Delta { base } => self.show_delta(layer, base)?,
         })
-    }
-
-    fn mount_layer(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<MountedRoot> {
-        let packs = self.open_packs(layer, packs)?;
-        let image = self.image(layer, digest, &packs)?;
-        mount_image(&self.nameless(&image)?, &packs)
     }
 
     fn open_packs(&self, layer: LayerId, packs: Vec<Written>) -> Result<Vec<File>> {
