@@ -106,6 +106,14 @@ impl KnownFile<'_> {
         }
     }
 
+    /// Whether it was seen by this build, and has no extended attributes that count.
+    pub const fn is_plain(&self) -> bool {
+        match &self.0 {
+            File::Seen(looked) => looked.substance.xattrs.is_none(),
+            File::Remembered(_) => false,
+        }
+    }
+
     /// The digest of what it holds, given that it has these attributes.
     pub fn digest(&self, stat: &Stat) -> Option<Blake3> {
         let (fingerprint, substance) = match &self.0 {

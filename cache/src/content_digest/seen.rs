@@ -73,7 +73,7 @@ impl Seen {
     }
 
     /// What was seen of the files of a directory with these attributes; `None` if it was not listed, or changed since.
-    pub(super) fn directory(&self, stat: &Stat) -> Option<KnownFiles<'_>> {
+    pub(crate) fn directory(&self, stat: &Stat) -> Option<KnownFiles<'_>> {
         let at = *self.places.get(&DirectoryId::of(stat))?;
         let Dir { listing, .. } = &self.dirs[at];
         let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);

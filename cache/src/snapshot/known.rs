@@ -1,4 +1,5 @@
-//! What the layers of a snapshot say of its files: what those hold that are in trees, without a file being opened.
+//! What is known of the files of a snapshot: what its layers say that those hold which are in trees, without a file being opened, and what was seen of them a
+//! moment ago.
 //!
 //! Which layer a file is shown from is decided as overlayfs decides it, by names alone. Whoever takes a content for a file's compares the file's
 //! attributes as well.
@@ -14,8 +15,9 @@ use rustix::io::Errno;
 
 use super::image::Kept;
 use super::{LayerId, OverlayXattrs, Snapshot};
+use crate::content_digest::{KnownFiles, Seen};
 use crate::layer::whiteout::is_opaque;
-use crate::root_dir::RootDir;
+use crate::root_dir::{RootDir, Stat};
 use crate::tree::{Entries, Inode, InodeId, Tree};
 use crate::{Result, Store};
 
@@ -25,6 +27,8 @@ pub struct KnownLayers {
     snapshot: Snapshot,
     /// Top first, down to the lowest that is a tree.
     layers: OnceLock<Vec<KnownLayer>>,
+    /// The latest last.
+    seen: Vec<Arc<Seen>>,
 }
 
 enum KnownLayer {
@@ -55,9 +59,10 @@ impl fmt::Debug for KnownLayers {
 }
 
 impl Store {
-    /// What is known of the files of a snapshot. A layer that cannot be read says nothing: that is for whoever mounts it to tell.
-    pub fn known_layers(&self, snapshot: &Snapshot) -> KnownLayers {
-        KnownLayers { store: self.clone(), snapshot: snapshot.clone(), layers: OnceLock::new() }
+    /// What is known of the files of a snapshot, of which `seen` was seen by this build. A layer that cannot be read says nothing: that is for whoever
+    /// mounts it to tell.
+    pub fn known_layers(&self, snapshot: &Snapshot, seen: Vec<Arc<Seen>>) -> KnownLayers {
+        KnownLayers { store: self.clone(), snapshot: snapshot.clone(), layers: OnceLock::new(), seen }
     }
 
     fn read_known_layers(&self, snapshot: &Snapshot) -> Result<Vec<KnownLayer>> {
@@ -76,6 +81,11 @@ impl Store {
 }
 
 impl KnownLayers {
+    /// What was seen of the files of the directory with these attributes.
+    pub fn seen(&self, directory: &Stat) -> KnownFiles<'_> {
+        self.seen.iter().rev().find_map(|seen| seen.directory(directory)).unwrap_or_else(KnownFiles::none)
+    }
+
     /// What is known of a directory, by its path from the root without symlinks.
     pub fn directory(&self, path: &Path) -> KnownDirectory<'_> {
         let layers =

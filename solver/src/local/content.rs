@@ -39,10 +39,12 @@ impl LocalWorker<'_> {
             Selection::Whole => Ok(ContentDigest(self.store().content_digest(snapshot, self.pool)?)),
             Selection::Paths(paths) => {
                 let root = self.view(snapshot)?;
-                let layers = self.store().known_layers(snapshot);
+                let layers = self.store().known_layers(snapshot, Vec::new());
                 let source =
                     CopySource { root: &root, kind: SourceKind::Tree, exclude: None, layers: Some(&layers) };
-                self.digest_paths(&source, paths, cx)
+                let (digest, looks) = self.digest_paths(&source, paths, cx)?;
+                self.remember_seen(Some(snapshot), &looks);
+                Ok(digest)
             }
         }
     }
@@ -62,7 +64,10 @@ impl LocalWorker<'_> {
             Selection::Whole => &whole[..],
             Selection::Paths(paths) => paths,
         };
-        self.digest_paths(&context.tree(), paths, cx)
+        let (digest, looks) = self.digest_paths(&context.tree(), paths, cx)?;
+        self.remember_seen(None, &looks);
+        self.keep_file_list(digest.0, move || file_list(&looks));
+        Ok(digest)
     }
 
     fn digest_paths(
@@ -70,7 +75,7 @@ impl LocalWorker<'_> {
         source: &CopySource<'_>,
         paths: &[SelectedPath],
         cx: &Context<'_>,
-    ) -> Result<ContentDigest, WorkerError> {
+    ) -> Result<(ContentDigest, Vec<Look>), WorkerError> {
         let mut hasher = KeyHasher::new("rbuild.selection.v1");
         let mut looks = Vec::new();
         for path in paths {
@@ -80,27 +85,27 @@ impl LocalWorker<'_> {
                 Err(error) => return Err(error),
             };
         }
-        let digest = hasher.finish();
-        if source.kind == SourceKind::Context {
-            self.remember_seen(&looks);
-            self.keep_file_list(digest, move || file_list(&looks));
-        }
-        Ok(ContentDigest(digest))
+        Ok((ContentDigest(hasher.finish()), looks))
     }
 
-    /// Keeps what was seen for the step that takes it, where it pays: a tree is made of it without looking again.
-    fn remember_seen(&self, looks: &[Look]) {
+    /// Keeps what was seen of a snapshot, or of contexts, for the step that takes it, where it pays: a tree is made of it without looking again.
+    fn remember_seen(&self, of: Option<&Snapshot>, looks: &[Look]) {
         let looks = looks.iter().map(|look| &look.seen).filter(|seen| self.is_planned(seen.files()));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(looks.cloned());
+        seen.extend(looks.map(|look| (of.cloned(), Arc::clone(look))));
         let forgotten = seen.len().saturating_sub(SEEN_MAX);
         seen.drain(..forgotten);
     }
 
+    /// What was seen of a snapshot, or of contexts, lately.
+    pub(super) fn seen(&self, of: Option<&Snapshot>) -> Vec<Arc<Seen>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|(what, _)| what.as_ref() == of).map(|(_, seen)| Arc::clone(seen)).collect()
+    }
+
     /// What is known of files of contexts.
     pub(super) fn known_context(&self) -> Result<KnownContext<'_>, WorkerError> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(KnownContext { seen, cache: self.store().stat_cache()? })
+        Ok(KnownContext { seen: self.seen(None), cache: self.store().stat_cache()? })
     }
 
     fn digest_path(

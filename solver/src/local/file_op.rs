@@ -397,7 +397,7 @@ impl LocalWorker<'_> {
         match input {
             Input::Output(snapshot) => {
                 let root = self.view(snapshot)?;
-                let layers = Some(self.store().known_layers(snapshot));
+                let layers = Some(self.store().known_layers(snapshot, self.seen(Some(snapshot))));
                 Ok(Source { root, kind: SourceKind::Tree, exclude: None, layers })
             }
             Input::Local(vertex) => match &vertex.vertex().op {

@@ -149,8 +149,8 @@ pub struct LocalWorker<'a> {
     pool: &'a ThreadPool,
     options: LocalWorkerOptions,
     explainer: Explainer,
-    /// What was seen of contexts lately, for keys.
-    seen: Mutex<Vec<Arc<Seen>>>,
+    /// What was seen of snapshots and, without one, of contexts lately, for keys.
+    seen: Mutex<Vec<(Option<Snapshot>, Arc<Seen>)>>,
     /// The lists of files that are being kept.
     file_lists: FileLists,
     aside: Aside,

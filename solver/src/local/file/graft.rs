@@ -43,8 +43,8 @@ pub(super) fn plan(
     let root = source.root.subroot(base)?;
     let stat = fstat(&root).at("read the attributes of", "")?;
     let top = Dir { parent: 0, path: PathBuf::new(), stat, taken: true, nodes: Vec::new(), below: 0..0 };
-    let keeps_stats = source.layers.is_some();
-    let mut planner = Planner { run, changes, filter, root: &root, keeps_stats, dirs: vec![top], count: 1 };
+    let layers = source.layers;
+    let mut planner = Planner { run, changes, filter, root: &root, layers, dirs: vec![top], count: 1 };
     let mut level = vec![Task { at: 0, level: filter.top() }];
     for _ in 0..=TREE_DEPTH_MAX {
         level = planner.level(level)?;
@@ -56,7 +56,7 @@ pub(super) fn plan(
             if !is_worth_it {
                 return Ok(None);
             }
-            if let Some(layers) = source.layers {
+            if let Some(layers) = layers {
                 planner.ask_layers(layers, base);
             }
             return Ok(Some(planner.finish()));
@@ -105,8 +105,8 @@ struct Planner<'a> {
     changes: &'a Changes,
     filter: &'a Filter<'a>,
     root: &'a RootDir,
-    /// Whether what is copied has layers to be asked.
-    keeps_stats: bool,
+    /// The layers of what is copied, if it has any.
+    layers: Option<&'a KnownLayers>,
     /// Each before those in it.
     dirs: Vec<Dir>,
     /// How much of all types there is.
@@ -189,10 +189,12 @@ impl Planner<'_> {
         self.run.check_cancelled()?;
         let path = self.dirs[task.at].path.as_path();
         let dir = self.root.open_dir(path)?;
-        let known = match self.run.options.known.filter(|_| self.changes.kind == SourceKind::Context) {
-            Some(context) => context.files(&fstat(&dir).at("read the attributes of", path)?),
-            None => KnownFiles::none(),
+        let stat = fstat(&dir).at("read the attributes of", path)?;
+        let known = match self.changes.kind {
+            SourceKind::Context => self.run.options.known.map(|context| context.files(&stat)),
+            SourceKind::Tree => self.layers.map(|layers| layers.seen(&stat)),
         };
+        let known = known.unwrap_or_else(KnownFiles::none);
         let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
         let all = all(&open, &known)?;
         found.nodes.reserve(all.len());
@@ -222,19 +224,22 @@ impl Planner<'_> {
         known: Option<KnownFile<'_>>,
     ) -> Result<Node, FileError> {
         let stat = known.as_ref().and_then(KnownFile::stat).map_or_else(|| open.stat(&name), Ok)?;
+        let is_plain = known.as_ref().is_some_and(KnownFile::is_plain);
         let kind = self.kind(open, &name, &stat, known)?;
         let mut attributes = self.attributes(&stat);
         match kind {
             // Links have no mode of their own.
             Kind::Symlink(_) => attributes.mode = 0o777,
-            Kind::File(_) if self.changes.kind == SourceKind::Tree => {
+            Kind::File(_) if self.changes.kind == SourceKind::Tree && !is_plain => {
                 let capability = capability(open, &name)?;
                 attributes.xattrs =
                     capability.map(|value| (CAPABILITY.to_owned(), value)).into_iter().collect();
             }
             _ => {}
         }
-        let stat = (self.keeps_stats || stat.st_nlink > 1).then(|| Box::new(stat));
+        let is_asked_for =
+            self.layers.is_some() && matches!(&kind, Kind::File(content) if content.digest.is_none());
+        let stat = (is_asked_for || stat.st_nlink > 1).then(|| Box::new(stat));
         Ok(Node { name, inode: Inode { attributes, kind }, stat })
     }
 
@@ -283,7 +288,9 @@ impl Planner<'_> {
         let ask = |dir: &mut Dir| {
             let here = layers.directory(&base.join(&dir.path));
             for Node { name, inode, stat } in &mut dir.nodes {
-                if let (Kind::File(content), Some(stat)) = (&mut inode.kind, stat) {
+                if let (Kind::File(content @ Content { digest: None, .. }), Some(stat)) =
+                    (&mut inode.kind, stat)
+                {
                     content.digest = here.file(name).and_then(|inode| content_of(inode, stat));
                 }
             }
