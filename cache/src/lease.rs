@@ -8,7 +8,6 @@
 //! What is used under a lease that began after that gets another stamp, and prune takes nothing whose stamp has changed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
@@ -16,7 +15,7 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::layout::Layout;
-use crate::lock::{Flock, LockFile, try_flock};
+use crate::lock::{Holder, LockFile, holder};
 use crate::prune::ledger;
 use crate::root_dir::At;
 use crate::store::unique_name;
@@ -174,19 +173,12 @@ pub(crate) fn read_leases(layout: &Layout) -> Result<Leases> {
 
 /// Since when a lease lives by the file system's clock. One whose process is gone is removed.
 fn life_of(path: &Path) -> Result<Life> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::Over),
-        opened => opened.at("open", path)?,
-    };
-    match try_flock(&file, path)? {
-        Flock::Held => {
+    Ok(match holder(path)? {
+        Holder::Live(file) => {
             let metadata = file.metadata().at("read the attributes of", path)?;
-            Ok(Life::Since(metadata.modified().at("read the attributes of", path)?))
+            Life::Since(metadata.modified().at("read the attributes of", path)?)
         }
-        Flock::Stale => Ok(Life::Over),
-        Flock::Taken => {
-            fs::remove_file(path).at("remove", path)?;
-            Ok(Life::Dead)
-        }
-    }
+        Holder::Dead => Life::Dead,
+        Holder::Nobody => Life::Over,
+    })
 }

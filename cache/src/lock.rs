@@ -127,6 +127,33 @@ pub(crate) enum Flock {
     Stale,
 }
 
+/// Whose a file is that exists while its lock is held.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    /// A process that lives; the file, open.
+    Live(File),
+    /// One that is gone: the file has been removed.
+    Dead,
+    /// Nobody's: it is gone by now.
+    Nobody,
+}
+
+/// Finds out whose a file is.
+pub(crate) fn holder(path: &Path) -> Result<Holder, PathError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+        opened => opened.at("open", path)?,
+    };
+    match try_flock(&file, path)? {
+        Flock::Held => Ok(Holder::Live(file)),
+        Flock::Stale => Ok(Holder::Nobody),
+        Flock::Taken => {
+            fs::remove_file(path).at("remove", path)?;
+            Ok(Holder::Dead)
+        }
+    }
+}
+
 /// Tries to lock a file or directory that was opened by `path`, exclusively.
 pub(crate) fn try_flock(file: &File, path: &Path) -> Result<Flock, PathError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {

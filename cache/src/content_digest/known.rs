@@ -53,8 +53,7 @@ enum File<'a> {
 impl KnownContext<'_> {
     /// What is known of the files of the directory with these attributes.
     pub fn files(&self, directory: &Stat) -> KnownFiles<'_> {
-        let seen = self.seen.iter().rev().find_map(|seen| seen.directory(directory));
-        seen.unwrap_or_else(|| {
+        Seen::latest(&self.seen, directory).unwrap_or_else(|| {
             let row = self.cache.get(&[DirectoryId::of(directory)]).pop().flatten();
             let remembered = row.and_then(|row| Row::decode(row, TreeOwner::Zero));
             KnownFiles(Files::Remembered(remembered.unwrap_or_default()))

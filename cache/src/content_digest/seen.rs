@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Stat;
 
@@ -72,8 +73,12 @@ impl Seen {
         self.looked.in_dirs.iter().map(Vec::len).sum()
     }
 
-    /// What was seen of the files of a directory with these attributes; `None` if it was not listed, or changed since.
-    pub(crate) fn directory(&self, stat: &Stat) -> Option<KnownFiles<'_>> {
+    /// What was seen last of the files of a directory with these attributes; `None` if it was not listed, or changed since.
+    pub(crate) fn latest<'a>(seen: &'a [Arc<Self>], directory: &Stat) -> Option<KnownFiles<'a>> {
+        seen.iter().rev().find_map(|seen| seen.directory(directory))
+    }
+
+    pub(super) fn directory(&self, stat: &Stat) -> Option<KnownFiles<'_>> {
         let at = *self.places.get(&DirectoryId::of(stat))?;
         let Dir { listing, .. } = &self.dirs[at];
         let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rayon::ThreadPool;
@@ -203,12 +203,25 @@ impl ActiveSnapshot {
     pub fn can_be_tree(&self) -> bool {
         let can = self.store().tree_support().is_ok();
         if can {
-            self.directory.inventory.get_or_init(|| {
+            self.ahead().get_or_insert_with(|| {
                 let store = self.store().clone();
                 thread::spawn(move || store.inventory())
             });
         }
         can
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<JoinHandle<Result<Inventory>>>> {
+        self.directory.inventory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What packs there are.
+    fn inventory(&self) -> Result<Inventory> {
+        let ahead = self.ahead().take();
+        match ahead {
+            Some(ahead) => ahead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => self.store().inventory(),
+        }
     }
 
     /// Puts a tree into an empty directory of the layer, which becomes an image with its [commit](Self::commit); `open` gives what
@@ -219,13 +232,10 @@ impl ActiveSnapshot {
     /// # Errors
     /// When a file cannot be read, or the disk is full.
     pub fn graft(&mut self, path: &Path, mut tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
-        let ActiveDirectory { store, path: directory, graft, inventory, .. } = &mut self.directory;
+        let inventory = self.inventory()?;
+        let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
         debug_assert!(graft.is_none(), "a layer takes one tree");
-        let inventory = match inventory.take() {
-            Some(ahead) => ahead.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            None => store.inventory(),
-        };
-        let packs = Packs::choose(store, directory, inventory?, &mut tree, pool)?;
+        let packs = Packs::choose(store, directory, inventory, &mut tree, pool)?;
         *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
         Ok(())
     }
@@ -246,7 +256,7 @@ impl ActiveSnapshot {
         options: &ApplyOptions<'_>,
     ) -> Result<Result<(PackedTree, Applied), layer::Error>> {
         let ActiveDirectory { store, path, .. } = &self.directory;
-        let packs = Packs::newest(store, path)?;
+        let packs = Packs::newest(store, path, self.inventory()?)?;
         let planter = Planter::new(options, &packs, Time::of_nanoseconds(store.stamp()));
         let applied = layer::apply_to(tar, planter, options).map(|(planter, applied)| {
             let (tree, implied) = planter.finish();
@@ -365,7 +375,7 @@ struct ActiveDirectory {
     /// How the plain tree was, where there is one.
     baseline: OnceLock<Baseline>,
     /// What packs there are, once somebody has begun to look.
-    inventory: OnceLock<JoinHandle<Result<Inventory>>>,
+    inventory: Mutex<Option<JoinHandle<Result<Inventory>>>>,
     /// The tree that it takes, where there is one.
     graft: Option<Box<Graft>>,
     /// What it is told from, where it is.
@@ -384,7 +394,7 @@ impl ActiveDirectory {
             path,
             mounted_before: AtomicBool::new(false),
             baseline: OnceLock::new(),
-            inventory: OnceLock::new(),
+            inventory: Mutex::default(),
             graft: None,
             delta: None,
             store: store.clone(),

@@ -173,9 +173,10 @@ impl<'a> GrownSource<'a> {
             return Ok(Vec::new());
         }
         // Each thread has a share, and looks at what leads there; the last one may have a part with nothing but directories besides.
-        let (count, threads) = (self.cuts.count() + 1, rayon::current_num_threads());
-        let begin = |share: usize| if share == threads { usize::MAX } else { share * count / threads };
-        let shares: Vec<Range<usize>> = (0..threads).map(|share| begin(share)..begin(share + 1)).collect();
+        let parts = self.cuts.count() + 1;
+        let count = rayon::current_num_threads().min(parts);
+        let begin = |share: usize| if share == count { usize::MAX } else { share * parts / count };
+        let shares: Vec<Range<usize>> = (0..count).map(|share| begin(share)..begin(share + 1)).collect();
         let digests = |parts| Ok(self.write(EntryDigests { parts, digests: Vec::new() })?.digests);
         let all = shares.into_par_iter().map(digests).collect::<Result<Vec<Vec<u8>>, layer::Error>>()?;
         Ok(all.concat().as_chunks().0.to_vec())

@@ -83,7 +83,7 @@ impl Store {
 impl KnownLayers {
     /// What was seen of the files of the directory with these attributes.
     pub fn seen(&self, directory: &Stat) -> KnownFiles<'_> {
-        self.seen.iter().rev().find_map(|seen| seen.directory(directory)).unwrap_or_else(KnownFiles::none)
+        Seen::latest(&self.seen, directory).unwrap_or_else(KnownFiles::none)
     }
 
     /// What is known of a directory, by its path from the root without symlinks.

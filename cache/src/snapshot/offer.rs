@@ -15,14 +15,14 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::overlay::MountedRoot;
 use crate::content_digest::Blake3;
-use crate::lock::{Flock, LockFile, try_flock};
+use crate::lock::{Holder, LockFile, holder};
 use crate::root_dir::At as _;
 use crate::{Result, Store};
 
@@ -78,7 +78,8 @@ impl Store {
         fs::read_dir(&directory).ok()?.flatten().find_map(|entry| {
             let name = entry.file_name();
             let offered = Offered::parse(name.to_str()?.strip_prefix(&prefix)?)?;
-            if is_live(&directory.join(&name)) { offered.take().map(MountedRoot::from) } else { None }
+            let is_live = matches!(holder(&directory.join(&name)), Ok(Holder::Live(_)));
+            if is_live { offered.take().map(MountedRoot::taken) } else { None }
         })
     }
 
@@ -110,19 +111,6 @@ impl Offered {
 fn mount_id(root: impl AsFd) -> Option<u64> {
     let found = statx(root, "", AtFlags::EMPTY_PATH, MOUNT_ID_UNIQUE).ok()?;
     (found.stx_mask & MOUNT_ID_UNIQUE.bits() != 0).then_some(found.stx_mnt_id)
-}
-
-/// Whether who made an offer lives. One of a process that was killed is removed.
-fn is_live(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    match try_flock(&file, path) {
-        Ok(Flock::Held) => true,
-        Ok(Flock::Taken) => {
-            drop(fs::remove_file(path));
-            false
-        }
-        Ok(Flock::Stale) | Err(_) => false,
-    }
 }
 
 #[cfg(test)]

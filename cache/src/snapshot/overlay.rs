@@ -29,17 +29,16 @@ impl MountedRoot {
     pub(super) fn plain(path: &Path) -> Result<Self> {
         Ok(Self(File::open(path).at("open", path)?.into()))
     }
+
+    /// One that another process has made.
+    pub(super) const fn taken(root: OwnedFd) -> Self {
+        Self(root)
+    }
 }
 
 impl AsFd for MountedRoot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl From<OwnedFd> for MountedRoot {
-    fn from(root: OwnedFd) -> Self {
-        Self(root)
     }
 }
 

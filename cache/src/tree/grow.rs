@@ -278,8 +278,7 @@ impl Group<'_> {
 
 impl Packs {
     /// Opens the newest packs. `directory` is where a new one is made.
-    pub(crate) fn newest(store: &Store, directory: &Path) -> Result<Self> {
-        let inventory = store.inventory()?;
+    pub(crate) fn newest(store: &Store, directory: &Path, inventory: Inventory) -> Result<Self> {
         let counts = vec![0; inventory.packs.len()];
         Self::open(store, directory, inventory, &counts)
     }

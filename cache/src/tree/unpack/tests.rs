@@ -120,7 +120,7 @@ fn kernel_a_tree_is_what_the_directory_would_have_been() {
         return;
     }
     let (store, directory) = (TestStore::new(), tempfile::tempdir_in("/var/tmp").unwrap());
-    let packs = Packs::newest(&store, directory.path()).unwrap();
+    let packs = Packs::newest(&store, directory.path(), store.inventory().unwrap()).unwrap();
     let hostile = corpus::archives(Path::new("/nowhere"));
     let met = meetings().into_iter().enumerate().map(|(at, archive)| (format!("meeting {at}"), archive));
     // Times that are later than file systems' last ones.
@@ -140,7 +140,7 @@ fn kernel_capabilities_are_kept_as_the_kernel_keeps_them() {
         return;
     }
     let (store, directory) = (TestStore::new(), tempfile::tempdir_in("/var/tmp").unwrap());
-    let packs = Packs::newest(&store, directory.path()).unwrap();
+    let packs = Packs::newest(&store, directory.path(), store.inventory().unwrap()).unwrap();
     let second = [&[1, 0, 0, 2][..], &[9; 16]].concat();
     let third = |root: u8| [&[1, 0, 0, 3][..], &[9; 16], &[root, 0, 0, 0]].concat();
     for value in [second.clone(), third(0), third(5), second[..8].to_vec(), vec![7; 24]] {
