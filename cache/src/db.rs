@@ -31,7 +31,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -74,6 +74,7 @@ ALTER TABLE layer_archive ADD COLUMN begins BLOB;
 UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archive AS other
     WHERE other.layer = one.layer AND other.base IS one.base AND other.mtime_max IS one.mtime_max AND other.part > 0);
 ",
+    "ALTER TABLE layer_pack ADD COLUMN content_bytes INTEGER",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -126,6 +127,8 @@ CREATE TABLE layer_pack (
     layer INTEGER NOT NULL REFERENCES layer(id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     pack INTEGER NOT NULL REFERENCES pack(id),
+    -- How much the layer needs of it at most; NULL: nobody knows.
+    content_bytes INTEGER,
     PRIMARY KEY (layer, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_pack_by_pack ON layer_pack(pack);

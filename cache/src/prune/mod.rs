@@ -10,7 +10,8 @@
 //!    policies ask; then what nothing names any longer. Nobody waits for that.
 //! 4. Carry it out (`apply`): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
 //!    directories whose lock is free.
-//! 5. Sweep what has no row; empty the trash.
+//! 5. Cut out of packs that stay what no layer needs any longer (`trim`).
+//! 6. Sweep what has no row; empty the trash.
 
 mod apply;
 mod blobs;
@@ -20,6 +21,7 @@ pub(crate) mod ledger;
 mod measure;
 mod plan;
 mod state;
+mod trim;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -71,6 +73,8 @@ pub struct SpaceLimits {
 pub struct PruneReport {
     /// The items, in their order.
     pub removals: Vec<Removal>,
+    /// What was cut out of packs that stay. Not known before it is done.
+    pub trimmed_bytes: u64,
     /// What the cache takes afterwards.
     pub cache_bytes: u64,
 }
@@ -111,13 +115,13 @@ impl SpaceLimits {
 impl PruneReport {
     /// What all of it frees.
     pub fn freed_bytes(&self) -> u64 {
-        self.removals.iter().map(|removal| removal.freed_bytes).sum()
+        self.trimmed_bytes + self.removals.iter().map(|removal| removal.freed_bytes).sum::<u64>()
     }
 }
 
 impl From<Plan> for PruneReport {
     fn from(plan: Plan) -> Self {
-        Self { removals: plan.removals, cache_bytes: plan.cache_bytes }
+        Self { removals: plan.removals, trimmed_bytes: 0, cache_bytes: plan.cache_bytes }
     }
 }
 
@@ -150,12 +154,17 @@ impl Store {
         }
         plan = state.plan(policies, free_bytes);
         self.forget(&mut plan)?;
+        let trimmed_bytes = self.trim_packs()?;
+        if trimmed_bytes > 0 {
+            // Whether it was the cache's or an image's, only a count says.
+            plan.cache_bytes = self.state()?.0.plan(&[], free_bytes).cache_bytes;
+        }
         self.record_count(&ledger, plan.cache_bytes)?;
         self.sweep_strays()?;
         self.sweep_file_lists()?;
         self.builds().sweep()?;
         self.empty_trash()?;
-        Ok(plan.into())
+        Ok(PruneReport { trimmed_bytes, ..plan.into() })
     }
 
     /// What [`prune`](Self::prune) would do now.

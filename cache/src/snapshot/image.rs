@@ -213,9 +213,19 @@ impl Store {
 
     fn read_tree(&self, layer: LayerId, digest: Blake3, packs: Vec<Written>) -> Result<Tree> {
         let packs = self.open_packs(layer, packs)?;
-        let mut tree = erofs::read(&self.image(layer, digest, &packs)?).ok_or(Error::ImageDamaged(layer))?;
+        let mut tree = self.read_places(layer, digest, &packs)?;
         tree.note_digests(&packs)?;
         Ok(tree)
+    }
+
+    /// A layer's tree, without the digests of contents.
+    pub(crate) fn placed_tree(&self, layer: LayerId) -> Result<Tree> {
+        let Kept::Image { digest, packs } = self.kept(layer)? else { return Err(Error::LayerMissing(layer)) };
+        self.read_places(layer, digest, &self.open_packs(layer, packs)?)
+    }
+
+    fn read_places(&self, layer: LayerId, digest: Blake3, packs: &[File]) -> Result<Tree> {
+        erofs::read(&self.image(layer, digest, packs)?).ok_or(Error::ImageDamaged(layer))
     }
 
     /// Sees to it that what is damaged or gone is not found again.
@@ -283,16 +293,17 @@ impl Store {
         &self,
         db: &Transaction<'_>,
         layer: LayerId,
-        packs: &[Pack],
+        grown: &Grown,
         stamp: i64,
     ) -> Result<(), Failure> {
-        for (number, pack) in (0_i64..).zip(packs) {
+        for (number, pack) in (0_u16..).zip(&grown.packs) {
             let id = match &pack.id {
                 PackId::Known(id) => *id,
                 PackId::New(path) => self.insert_pack(db, pack, path, stamp)?,
             };
-            let sql = "INSERT INTO layer_pack (layer, number, pack) VALUES (?1, ?2, ?3)";
-            db.prepare_cached(sql)?.execute((layer.0, number, id))?;
+            let content_bytes: u64 = grown.tree.extents_in(number).map(|(start, end)| end - start).sum();
+            let sql = "INSERT INTO layer_pack (layer, number, pack, content_bytes) VALUES (?1, ?2, ?3, ?4)";
+            db.prepare_cached(sql)?.execute((layer.0, number, id, content_bytes.cast_signed()))?;
         }
         Ok(())
     }

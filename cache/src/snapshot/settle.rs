@@ -41,14 +41,24 @@ pub(super) fn this_boot() -> &'static str {
     &BOOT
 }
 
+fn is_this_boot(boot: &str) -> bool {
+    !boot.is_empty() && *boot == *BOOT
+}
+
 impl Store {
     /// Whether a pack holds what was written to it. Of one that does not, nothing new is taken.
     pub(crate) fn is_settled(&self, written: &Written, file: &File) -> Result<bool> {
         let Some(boot) = &written.boot else { return Ok(true) };
-        let is_same_boot = !boot.is_empty() && *boot == *BOOT;
-        if is_same_boot && self.stamp() - written.created < WRITTEN_AFTER_NS {
+        if is_this_boot(boot) && self.stamp() - written.created < WRITTEN_AFTER_NS {
             return Ok(true);
         }
+        self.settle_pack(written, file)
+    }
+
+    /// The same, so that it is known from here on.
+    pub(crate) fn settle_pack(&self, written: &Written, file: &File) -> Result<bool> {
+        let Some(boot) = &written.boot else { return Ok(true) };
+        let is_same_boot = is_this_boot(boot);
         let is_whole = is_same_boot || pack::is_whole(file);
         if is_same_boot {
             file.sync_data().at("sync", "a pack")?;

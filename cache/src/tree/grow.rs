@@ -485,11 +485,11 @@ impl Store {
         Ok(Inventory { packs, contents: DigestTable::new(contents) })
     }
 
-    /// Stamps a pack as used: from here on it is out of prune's reach. False if it was pruned.
+    /// Stamps a pack as used: from here on it is out of prune's reach. False if it was pruned, or nothing may be taken from it any longer.
     fn use_pack(&self, pack: &Pack) -> Result<bool> {
         let PackId::Known(id) = pack.id else { return Ok(true) };
         let stamp = self.stamp();
-        let sql = "UPDATE pack SET last_used = max(last_used, ?2) WHERE id = ?1 RETURNING 1";
+        let sql = "UPDATE pack SET last_used = max(last_used, ?2) WHERE id = ?1 AND reusable RETURNING 1";
         let used = self.0.db.write("use a pack", |db| {
             Ok(db.prepare_cached(sql)?.query_row((id, stamp), |_| Ok(())).optional()?)
         })?;

@@ -201,6 +201,14 @@ impl Tree {
         self.inodes.iter_mut().filter_map(Inode::content_mut)
     }
 
+    /// Where contents begin and end in a pack.
+    pub(crate) fn extents_in(&self, pack: u16) -> impl Iterator<Item = (u64, u64)> {
+        self.inodes.iter().filter_map(move |inode| {
+            let Kind::File(Content { size_bytes, place: Some(place), .. }) = &inode.kind else { return None };
+            (place.pack == pack).then(|| (place.offset_bytes, place.offset_bytes + size_bytes))
+        })
+    }
+
     /// The places of all contents, to be changed.
     fn places(&mut self) -> impl Iterator<Item = &mut Place> {
         self.contents_mut().filter_map(|content| content.place.as_mut())

@@ -442,6 +442,50 @@ fn kernel_packs_go_with_the_last_layer_that_needs_them() {
     assert_eq!(problems(&test.store), []);
 }
 
+/// Contents of this size, each another one.
+fn large(number: usize) -> String {
+    format!("{number:08}").repeat(16 * 1024)
+}
+
+#[test]
+fn kernel_what_no_layer_needs_any_longer_is_cut_out_of_a_pack() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let contents: Vec<String> = (0..6).map(large).collect();
+    let names = ["f0", "f1", "f2", "f3", "f4", "f5"];
+    let all: Vec<(&str, &str)> = names.into_iter().zip(contents.iter().map(String::as_str)).collect();
+    test.commit(&Snapshot::empty(), &all, |_| {});
+    let lease = test.store.lease().unwrap();
+    let kept = [
+        test.commit(&Snapshot::empty(), &[all[1], all[4]], |_| test.lose(&["f1", "f4"])),
+        test.commit(&Snapshot::empty(), &[all[4]], |_| test.lose(&["f4"])),
+    ];
+    let target = crate::images::tests::store_image(&test.store, "{}");
+    test.store.images().put(&"app".parse().unwrap(), &target, &kept).unwrap();
+    let pack = test.packs().remove(0);
+    assert_eq!(test.packs().len(), 1, "all of it was there");
+    let taken = || fs::metadata(&pack).unwrap().blocks() * 512;
+    let (before, length) = (taken(), fs::metadata(&pack).unwrap().len());
+    assert!(before >= 6 * 128 * 1024, "{before}");
+    let prune = || test.again().prune(&[PrunePolicy::default()]).unwrap();
+    let report = prune();
+    assert_eq!((report.removals.len(), report.trimmed_bytes), (1, 0), "somebody has taken from it just now");
+    drop(lease);
+    let report = prune();
+    assert_eq!(report.trimmed_bytes, before - taken());
+    assert!((4 * 128 * 1024 - 8192..).contains(&report.trimmed_bytes), "{report:?}");
+    assert_eq!(fs::metadata(&pack).unwrap().len(), length, "what is left stays where it was");
+    let view = test.again().view(&kept[0]).unwrap();
+    for at in [1, 4] {
+        assert_eq!(read(&view, &format!("app/f{at}")).as_deref(), Some(&*contents[at]));
+    }
+    assert_eq!(problems(&test.store), []);
+    assert_eq!(prune().trimmed_bytes, 0, "it is done once");
+    let again = test.commit(&Snapshot::empty(), &all, |_| {});
+    assert_eq!(test.contents(1), 6, "nothing is taken from what has holes");
+    assert_eq!(read(&test.again().view(&again).unwrap(), "app/f0").as_deref(), Some(&*contents[0]));
+}
+
 #[test]
 fn kernel_damage_is_found_and_spreads_no_further() {
     for damages_pack in [true, false] {

@@ -41,7 +41,12 @@ pub(crate) fn run(app: &App, args: &PruneArgs) -> Result<u8, Failure> {
     };
     let why = why(&policy, filters.has_rules());
     report.removals.splice(..0, dangling.removals);
-    print(&(list(&report, &why, now) + &format!("{verb}\t{}\n", size(report.freed_bytes())))).map(|()| 0)
+    let trimmed = match report.trimmed_bytes {
+        0 => String::new(),
+        bytes => format!("Cut out of packs that stay:\t{}\n", size(bytes)),
+    };
+    let total = format!("{verb}\t{}\n", size(report.freed_bytes()));
+    print(&[list(&report, &why, now), trimmed, total].concat()).map(|()| 0)
 }
 
 /// Images without a name that nobody uses: as they are in the store, and in a list.

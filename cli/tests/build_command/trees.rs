@@ -226,6 +226,24 @@ fn one_changed_file_is_one_written_file() {
 }
 
 #[test]
+fn what_images_no_longer_need_of_a_pack_is_freed() {
+    if !is_root("trees") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = context(&test, "FROM busybox\nCOPY . /app\n");
+    let build = || test.build_command(&context, &["-t", "app", "--layers", "tree"]).outcome().succeeds();
+    build();
+    context.write("d/large", "small");
+    build();
+    test.rbuild(&["image", "prune", "-f"]).outcome().succeeds();
+    let pruned = test.rbuild(&["prune", "-a", "-f"]).outcome().succeeds();
+    assert!(pruned.stdout.contains("Cut out of packs that stay:\t299kB"), "{}", pruned.stdout);
+    assert_eq!(test.run("app", "cat /app/b /app/d/large"), "bsmall");
+    test.assert_sound();
+}
+
+#[test]
 fn a_damaged_tree_is_made_again() {
     if !is_root("trees") {
         return;
