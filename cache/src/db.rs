@@ -74,7 +74,7 @@ ALTER TABLE layer_archive ADD COLUMN begins BLOB;
 UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archive AS other
     WHERE other.layer = one.layer AND other.base IS one.base AND other.mtime_max IS one.mtime_max AND other.part > 0);
 ",
-    "ALTER TABLE layer_pack ADD COLUMN content_bytes INTEGER",
+    "ALTER TABLE layer_pack ADD COLUMN needed_bytes INTEGER",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -128,7 +128,7 @@ CREATE TABLE layer_pack (
     number INTEGER NOT NULL,
     pack INTEGER NOT NULL REFERENCES pack(id),
     -- How much the layer needs of it at most; NULL: nobody knows.
-    content_bytes INTEGER,
+    needed_bytes INTEGER,
     PRIMARY KEY (layer, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_pack_by_pack ON layer_pack(pack);

@@ -34,7 +34,7 @@ CREATE TABLE layer_pack (
     number INTEGER NOT NULL,
     pack INTEGER NOT NULL REFERENCES pack(id),
     -- How much the layer needs of it at most; NULL: nobody knows.
-    content_bytes INTEGER,
+    needed_bytes INTEGER,
     PRIMARY KEY (layer, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_pack_by_pack ON layer_pack(pack);

@@ -95,7 +95,7 @@ impl Store {
 fn candidates(db: &Connection) -> Result<Vec<Candidate>, Failure> {
     let sql = format!(
         "SELECT id, created, boot, blocks, last_used FROM pack JOIN layer_pack ON pack = id WHERE reusable
-        GROUP BY id HAVING 2 * max(ifnull(content_bytes, blocks * {block})) < blocks * {block}",
+        GROUP BY id HAVING 2 * max(ifnull(needed_bytes, blocks * {block})) < blocks * {block}",
         block = erofs::BLOCK_BYTES,
     );
     let mut statement = db.prepare_cached(&sql)?;

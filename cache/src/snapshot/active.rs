@@ -322,7 +322,8 @@ impl ActiveSnapshot {
         let snapshot = store.0.db.write("commit a layer", |db| {
             let layer = insert_layer(db, created, grown.as_ref(), base)?;
             insert_archives(db, layer, archive.map_or(&[], slice::from_ref))?;
-            grown.as_ref().map_or(Ok(()), |grown| store.insert_packs(db, layer, grown, stamp))?;
+            let packs = grown.as_ref().map_or(&[][..], |grown| &grown.packs);
+            store.insert_packs(db, layer, packs, stamp)?;
             let from = grown.as_ref().map_or(&*upper, |grown| &grown.image);
             move_in(store, from, &store.0.layout.layer(layer))?;
             let mut layers = self.parent.layers.to_vec();

@@ -293,17 +293,16 @@ impl Store {
         &self,
         db: &Transaction<'_>,
         layer: LayerId,
-        grown: &Grown,
+        packs: &[Pack],
         stamp: i64,
     ) -> Result<(), Failure> {
-        for (number, pack) in (0_u16..).zip(&grown.packs) {
+        for (number, pack) in (0_i64..).zip(packs) {
             let id = match &pack.id {
                 PackId::Known(id) => *id,
                 PackId::New(path) => self.insert_pack(db, pack, path, stamp)?,
             };
-            let content_bytes: u64 = grown.tree.extents_in(number).map(|(start, end)| end - start).sum();
-            let sql = "INSERT INTO layer_pack (layer, number, pack, content_bytes) VALUES (?1, ?2, ?3, ?4)";
-            db.prepare_cached(sql)?.execute((layer.0, number, id, content_bytes.cast_signed()))?;
+            let sql = "INSERT INTO layer_pack (layer, number, pack, needed_bytes) VALUES (?1, ?2, ?3, ?4)";
+            db.prepare_cached(sql)?.execute((layer.0, number, id, pack.needed_bytes.cast_signed()))?;
         }
         Ok(())
     }

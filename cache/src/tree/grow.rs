@@ -89,6 +89,8 @@ pub(crate) struct Pack {
     pub(crate) id: PackId,
     /// How many blocks of contents it has.
     pub(crate) blocks: u64,
+    /// How much of these the layer needs at most, once its tree is settled.
+    pub(crate) needed_bytes: u64,
     pub(crate) file: File,
 }
 
@@ -409,23 +411,26 @@ impl Packs {
     /// Leaves only those that the tree uses.
     fn settle(self, tree: &mut Tree) -> Result<Settled> {
         let mut packs = self.known;
-        let mut used = vec![false; packs.len() + 1];
-        tree.places().for_each(|place| used[usize::from(place.pack)] = true);
-        let new = used.last().is_some_and(|used| *used).then_some(self.new);
+        let mut needed = vec![0; packs.len() + 1];
+        for content in tree.contents_mut() {
+            content.place.iter().for_each(|place| needed[usize::from(place.pack)] += content.size_bytes);
+        }
+        let new = needed.last().is_some_and(|bytes| *bytes > 0).then_some(self.new);
         if let Some(new) = &new {
-            packs.push(Pack { id: PackId::New(self.new_path), blocks: new.blocks(), file: new.file()? });
+            let (id, blocks, file) = (PackId::New(self.new_path), new.blocks(), new.file()?);
+            packs.push(Pack { id, blocks, needed_bytes: 0, file });
         }
         let mut number = 0;
-        let numbers: Vec<u16> = used
+        let numbers: Vec<u16> = needed
             .iter()
-            .map(|used| {
-                number += u16::from(*used);
+            .map(|bytes| {
+                number += u16::from(*bytes > 0);
                 number.saturating_sub(1)
             })
             .collect();
         tree.places().for_each(|place| place.pack = numbers[usize::from(place.pack)]);
-        let mut kept = used.into_iter();
-        packs.retain(|_| kept.next().unwrap_or(false));
+        packs.iter_mut().zip(needed).for_each(|(pack, bytes)| pack.needed_bytes = bytes);
+        packs.retain(|pack| pack.needed_bytes > 0);
         Ok(Settled { used: packs, new })
     }
 }
@@ -477,7 +482,7 @@ impl Store {
             let place = |Packed { digest, offset_bytes, .. }| (digest, Place { pack, offset_bytes });
             contents.extend(index.map(place));
             let id = PackId::Known(written.pack);
-            packs.push(Pack { id, blocks: blocks.cast_unsigned(), file });
+            packs.push(Pack { id, blocks: blocks.cast_unsigned(), needed_bytes: 0, file });
             if contents.len() > KNOWN_MAX {
                 break;
             }
