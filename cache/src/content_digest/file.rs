@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinka
 use rustix::io::{Errno, read};
 
 use super::fold::{Facts, whiteout_digest};
-use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Row, Substance, encode};
+use super::stat_cache::{DirectoryId, Fingerprint, Names, Remembered, Row, Substance, Times, encode};
 use super::tree::substance_of;
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner};
@@ -21,8 +21,10 @@ use crate::root_dir::At;
 use crate::root_dir::xattr::{self, Xattrs};
 use crate::snapshot::{KnownDirectory, KnownLayers};
 
-/// How many files of a directory make a unit of work.
+/// How many files of a directory make a unit of work, and how many of these a thread takes at most, so that none has much left when the
+/// others are done.
 const GROUP_FILES: usize = 256;
+const GROUPS_AT_ONCE: usize = 4;
 
 /// The buffer through which contents are read; each thread of the pool has one.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -49,14 +51,14 @@ pub(super) struct Looked {
     news: News,
 }
 
-/// Whether a file's attributes and substance are to be remembered.
+/// Whether a file's attributes and substance, or the names in a directory, are to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     /// They are the remembered ones.
     None,
     /// They are worth it.
     Some,
-    /// They are not: nothing was read, or the file changed meanwhile.
+    /// They are not: nothing was read, the file changed meanwhile, or a change would not show.
     Unfit,
 }
 
@@ -108,6 +110,7 @@ pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> 
     let layers = walk.options.layers.filter(|_| count >= LAYERS_FILES_MIN);
     let looked: Vec<Vec<Looked>> = groups
         .par_iter()
+        .with_max_len(GROUPS_AT_ONCE)
         .map(|(index, files)| look_at_group(walk, &walk.dirs[*index], files, layers))
         .collect::<Result<_, _>>()?;
     let mut in_dirs: Vec<Vec<Looked>> = walk.dirs.iter().map(|_| Vec::new()).collect();
@@ -254,28 +257,31 @@ pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
 /// The rows of the stat cache that are no longer what they were.
 pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(DirectoryId, Vec<u8>)> {
     let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
-        let files = remember(dir, looked, now_ns)?;
-        let id = DirectoryId::of(&dir.listing.stat);
-        Some((id, encode(&files, walk.options.owner)))
+        let row = remember(dir, looked, now_ns, walk.options.owner)?;
+        Some((DirectoryId::of(&dir.listing.stat), row))
     };
-    walk.dirs.iter().zip(&looked.in_dirs).filter_map(changed).collect()
+    walk.dirs.par_iter().zip(&looked.in_dirs).filter_map(changed).collect()
 }
 
 /// What is to be remembered of a directory; `None` if that is what is remembered already.
-fn remember<'a>(dir: &'a Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Remembered<'a>>> {
+fn remember(dir: &Dir, looked: &[Looked], now_ns: i64, owner: TreeOwner) -> Option<Vec<u8>> {
     let listing = &dir.listing;
-    let is_fit = |file: &Looked| match file.news {
+    let is_worth_it = |news: News, stat: &Stat| match news {
         News::None => true,
-        News::Some => Fingerprint::of(&file.stat).is_settled(now_ns),
+        News::Some => Fingerprint::of(stat).is_settled(now_ns),
         News::Unfit => false,
     };
+    let is_fit = |file: &Looked| is_worth_it(file.news, &file.stat);
+    let keeps_names = is_worth_it(listing.news, &listing.stat);
     let is_passed_over = |file: &Remembered<'_>| {
         listing.passed_over.binary_search_by(|(name, _)| name.as_os_str().cmp(file.name)).is_ok()
     };
-    let unseen = listing.remembered.files().filter(is_passed_over);
+    let unseen = (!listing.passed_over.is_empty()).then(|| listing.remembered.files().filter(is_passed_over));
+    let unseen = unseen.into_iter().flatten();
     let kept = looked.iter().filter(|file| file.news == News::None).count() + unseen.clone().count();
     let is_new = looked.iter().any(|file| file.news == News::Some && is_fit(file));
-    if !is_new && kept == listing.remembered.len() {
+    let has_new_names = listing.news == News::Some && keeps_names;
+    if !is_new && !has_new_names && kept == listing.remembered.len() {
         return None;
     }
     let seen = listing.files.iter().zip(looked).filter(|(_, file)| is_fit(file)).map(|(name, file)| {
@@ -283,5 +289,12 @@ fn remember<'a>(dir: &'a Dir, looked: &[Looked], now_ns: i64) -> Option<Vec<Reme
     });
     let mut files: Vec<Remembered<'_>> = seen.chain(unseen).collect();
     files.sort_unstable_by_key(|file| file.name);
-    Some(files)
+    let names = keeps_names.then(|| {
+        let seen = listing.files.iter().zip(looked);
+        let seen = seen.map(|(name, file)| (name.as_os_str(), FileType::from_raw_mode(file.stat.st_mode)));
+        let is_beside = |name: &OsStr| files.binary_search_by(|file| file.name.cmp(name)).is_err();
+        let beside = seen.chain(listing.others()).filter(|(name, _)| is_beside(name)).collect();
+        Names { times: Times::of(&listing.stat), beside }
+    });
+    Some(encode(&files, names.as_ref(), owner))
 }

@@ -1,6 +1,7 @@
 //! What is remembered of files, so that they need not be read again.
 //!
-//! One row per directory: the names in it with the attributes they had and the digests of what they held. A
+//! One row per directory: the names in it with the attributes they had and the digests of what they held; and when it
+//! got or lost a name last, and what it has besides, so that it need not be listed. A
 //! file whose attributes are the same is taken to hold the same. Any change of content, attributes or
 //! permissions sets the change time (`ctime`), which no program can set back; what remains is a change within
 //! one tick of the clock after the file was read. Hence [`TICK_NS`]: a file that changed so shortly before it
@@ -9,12 +10,12 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 
 use super::{Blake3, TreeOwner};
 use crate::stat_cache::{StatCacheRow, StatCacheTable};
@@ -23,7 +24,9 @@ use crate::stat_cache::{StatCacheRow, StatCacheTable};
 const TICK_NS: i64 = 20_000_000;
 
 /// The first byte of a row. Rows of another version are ignored.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// That of rows that do not say what all names are.
+const VERSION_WITHOUT_NAMES: u8 = 1;
 
 /// Names a directory on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,16 +121,37 @@ pub(super) struct Remembered<'a> {
     pub(super) substance: Substance,
 }
 
-impl Fingerprint {
+/// When something was last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Times {
+    mtime_ns: i128,
+    ctime_ns: i128,
+}
+
+/// All names in a directory.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    /// When the directory got or lost one last.
+    pub(super) times: Times,
+    /// Those that are no remembered files', and what they are.
+    pub(super) beside: Vec<(&'a OsStr, FileType)>,
+}
+
+impl Times {
     pub(super) fn of(stat: &Stat) -> Self {
         let ns = |seconds: i64, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         Self {
-            inode: stat.st_ino,
-            mode: stat.st_mode,
-            size: stat.st_size.unsigned_abs(),
             mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
             ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+}
+
+impl Fingerprint {
+    pub(super) fn of(stat: &Stat) -> Self {
+        let Times { mtime_ns, ctime_ns } = Times::of(stat);
+        let (inode, mode, size) = (stat.st_ino, stat.st_mode, stat.st_size.unsigned_abs());
+        Self { inode, mode, size, mtime_ns, ctime_ns }
     }
 
     /// Whether a later change is sure to show, if the file was read after `now_ns`.
@@ -136,10 +160,12 @@ impl Fingerprint {
     }
 }
 
-/// What is remembered of the files of a directory: a row, of which each file is taken when it is asked for.
+/// What is remembered of a directory: a row, of which each file is taken when it is asked for.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     bytes: Vec<u8>,
+    /// When the names in it were all that there were, and where the others begin, and how many they are.
+    names: Option<(Times, u32, u32)>,
     /// Where in it each file begins, sorted by name.
     starts: Vec<u32>,
 }
@@ -148,18 +174,40 @@ impl Row {
     /// Takes a row; `None` if it is none of this version and for this owner, or damaged.
     pub(super) fn decode(bytes: Vec<u8>, owner: TreeOwner) -> Option<Self> {
         let mut rest = Bytes(&bytes);
-        if rest.array()? != [VERSION, owner as u8] {
-            return None;
-        }
+        let at = |rest: &Bytes<'_>| u32::try_from(bytes.len() - rest.0.len()).ok();
+        let [version, of] = rest.array()?;
+        let names = match version {
+            _ if of != owner as u8 => return None,
+            VERSION => rest.names(at)?,
+            VERSION_WITHOUT_NAMES => None,
+            _ => return None,
+        };
         let (mut starts, mut last) = (Vec::new(), None);
         while !rest.0.is_empty() {
-            starts.push(u32::try_from(bytes.len() - rest.0.len()).ok()?);
+            starts.push(at(&rest)?);
             let name = rest.remembered()?.name;
             if last.replace(name).is_some_and(|last| last >= name) {
                 return None;
             }
         }
-        Some(Self { bytes, starts })
+        Some(Self { bytes, names, starts })
+    }
+
+    /// All names, in no order, if the directory had these times when they were.
+    pub(super) fn names(&self, stat: &Stat) -> Option<Vec<(OsString, FileType)>> {
+        let (times, start, count) = self.names?;
+        if times != Times::of(stat) {
+            return None;
+        }
+        let mut rest = Bytes(self.bytes.get(start as usize..)?);
+        let kind = |file: &Remembered<'_>| FileType::from_raw_mode(file.fingerprint.mode);
+        let mut names: Vec<(OsString, FileType)> =
+            self.files().map(|file| (file.name.to_owned(), kind(&file))).collect();
+        for _ in 0..count {
+            let (name, kind) = rest.name_and_type()?;
+            names.push((name.to_owned(), kind));
+        }
+        Some(names)
     }
 
     /// How many files there are.
@@ -199,8 +247,9 @@ impl Row {
 }
 
 /// Puts what is remembered of a directory, sorted by name, into a row. What attributes count depends on the owner.
-pub(super) fn encode(files: &[Remembered<'_>], owner: TreeOwner) -> Vec<u8> {
+pub(super) fn encode(files: &[Remembered<'_>], names: Option<&Names<'_>>, owner: TreeOwner) -> Vec<u8> {
     let mut row = vec![VERSION, owner as u8];
+    encode_names(names, &mut row);
     for file in files {
         let name = file.name.as_bytes();
         // Linux has no longer names than 255 bytes.
@@ -221,6 +270,20 @@ pub(super) fn encode(files: &[Remembered<'_>], owner: TreeOwner) -> Vec<u8> {
     row
 }
 
+fn encode_names(names: Option<&Names<'_>>, row: &mut Vec<u8>) {
+    row.push(u8::from(names.is_some()));
+    let Some(Names { times, beside }) = names else { return };
+    row.extend_from_slice(&times.mtime_ns.to_le_bytes());
+    row.extend_from_slice(&times.ctime_ns.to_le_bytes());
+    row.extend_from_slice(&(beside.len() as u32).to_le_bytes());
+    for (name, kind) in beside {
+        // As above: this is none of Linux's if it does not fit, and then no row either.
+        row.push(u8::try_from(name.len()).unwrap_or(0));
+        row.extend_from_slice(name.as_bytes());
+        row.extend_from_slice(&kind.as_raw_mode().to_le_bytes());
+    }
+}
+
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -237,6 +300,28 @@ impl<'a> Bytes<'a> {
     fn name(&mut self) -> Option<&'a OsStr> {
         let [length] = self.array()?;
         self.take(usize::from(length)).map(OsStr::from_bytes)
+    }
+
+    /// When all names were what they are, where the others begin, and how many.
+    fn names(&mut self, at: impl Fn(&Self) -> Option<u32>) -> Option<Option<(Times, u32, u32)>> {
+        if self.array()? == [0] {
+            return Some(None);
+        }
+        let times = Times {
+            mtime_ns: i128::from_le_bytes(self.array()?),
+            ctime_ns: i128::from_le_bytes(self.array()?),
+        };
+        let count = u32::from_le_bytes(self.array()?);
+        let start = at(self)?;
+        for _ in 0..count {
+            self.name_and_type()?;
+        }
+        Some(Some((times, start, count)))
+    }
+
+    fn name_and_type(&mut self) -> Option<(&'a OsStr, FileType)> {
+        let name = self.name().filter(|name| !name.is_empty())?;
+        Some((name, FileType::from_raw_mode(u32::from_le_bytes(self.array()?))))
     }
 
     fn remembered(&mut self) -> Option<Remembered<'a>> {

@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use proptest::prelude::*;
@@ -11,6 +11,9 @@ use rayon::ThreadPoolBuilder;
 use rustix::fs::{FileType, Mode, mknodat};
 use tempfile::TempDir;
 
+use super::file::News;
+use super::stat_cache::{Row, encode};
+use super::walk::{Dir, Walk};
 use super::*;
 use crate::layer::whiteout::{make_opaque, make_whiteout};
 use crate::root_dir::xattr;
@@ -330,6 +333,67 @@ fn a_fresh_file_is_not_trusted() {
     assert_eq!(digest_with(dir.path(), &cache, LATER).read_bytes, 0);
 }
 
+/// Which directories were listed, and which were known to have the same names.
+fn listed(dir: &Path, cache: &dyn StatCache, now_ns: i64) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let pool = pool();
+    let memory = Some(Memory { cache, now_ns });
+    let options = DigestOptions { memory, ..options(&pool, TreeOwner::Zero) };
+    let root = RootDir::open(dir).unwrap();
+    let mut walk = Walk::new(&root, &options, None);
+    let tops = walk.run(&[Selected::tree(Path::new(""))]).unwrap();
+    let looked = file::look(&walk, &tops, &[Selected::tree(Path::new(""))]).unwrap();
+    cache.put(file::rows(&walk, &looked, now_ns));
+    let (known, listed): (Vec<Dir>, Vec<Dir>) =
+        walk.dirs.into_iter().partition(|dir| dir.listing.news == News::None);
+    let paths = |dirs: Vec<Dir>| dirs.into_iter().map(|dir| dir.path).collect();
+    (paths(listed), paths(known))
+}
+
+#[test]
+fn a_directory_with_the_same_times_is_not_listed_again() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    // What is neither read nor remembered has a name all the same.
+    mknodat(RootDir::open(dir.path()).unwrap(), "src/fifo", FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let all = ["", "empty", "src", "src/deep"].map(PathBuf::from);
+    assert_eq!(listed(dir.path(), &cache, LATER), (all.to_vec(), vec![]));
+    assert_eq!(listed(dir.path(), &cache, LATER), (vec![], all.to_vec()));
+    fs::write(dir.path().join("src/main.rs"), "changed").unwrap();
+    fs::write(dir.path().join("empty/new"), "").unwrap();
+    let [top, empty, src, deep] = all;
+    assert_eq!(listed(dir.path(), &cache, LATER), (vec![empty], vec![top, src, deep]));
+    assert_eq!(digest_with(dir.path(), &cache, LATER).digest, whole(dir.path(), TreeOwner::Zero));
+}
+
+#[test]
+fn a_fresh_directory_is_listed_again() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    let metadata = fs::metadata(dir.path().join("src")).unwrap();
+    let changed_ns = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+    assert_eq!(listed(dir.path(), &cache, changed_ns).0.len(), 4);
+    assert_eq!(listed(dir.path(), &cache, LATER).0.len(), 4, "nothing was remembered");
+    assert_eq!(listed(dir.path(), &cache, LATER).0.len(), 0);
+}
+
+#[test]
+fn rows_of_before_are_read() {
+    let (dir, cache) = (tree(), MemoryStatCache::default());
+    digest_with(dir.path(), &cache, LATER);
+    let root = RootDir::open(dir.path()).unwrap();
+    let ids =
+        ["", "src", "src/deep", "empty"].map(|path| DirectoryId::of(&root.lstat(Path::new(path)).unwrap()));
+    let without_names = |row: Vec<u8>| {
+        let row = Row::decode(row, TreeOwner::Zero).unwrap();
+        let mut before = encode(&row.files().collect::<Vec<_>>(), None, TreeOwner::Zero);
+        // It did not say whether it has names.
+        (before[0], _) = (1, before.remove(2));
+        before
+    };
+    let rows = cache.get(&ids).into_iter().map(|row| without_names(row.unwrap()));
+    cache.put(ids.into_iter().zip(rows).collect());
+    assert_eq!(digest_with(dir.path(), &cache, LATER).read_bytes, 0);
+    assert_eq!(listed(dir.path(), &cache, LATER).0.len(), 0, "names were added");
+}
+
 #[test]
 fn what_one_selection_learns_another_keeps() {
     let (dir, cache) = (tree(), MemoryStatCache::default());
@@ -360,10 +424,11 @@ impl StatCache for Lying {
 fn a_damaged_cache_is_no_cache() {
     let dir = tree();
     let expected = whole(dir.path(), TreeOwner::Zero);
-    for row in [&b""[..], b"\x01", b"\x02abc", b"\x01\x05ab", &[1; 300], &[0xff; 40]] {
+    let cut = [2, TreeOwner::Zero as u8, 1, 0];
+    for row in [&b""[..], b"\x01", b"\x02abc", b"\x01\x05ab", &cut, &[1; 300], &[2; 300], &[0xff; 40]] {
         let lying = Lying(row.to_vec(), Mutex::default());
         assert_eq!(digest_with(dir.path(), &lying, LATER).digest, expected, "{row:?}");
-        assert_eq!(lying.1.lock().unwrap().get(), 3, "all rows with files are written anew");
+        assert_eq!(lying.1.lock().unwrap().get(), 4, "all rows are written anew");
     }
 }
 

@@ -1,5 +1,7 @@
 //! The digest of a layer that is a tree: the same as of its directory, of what is known already.
 
+use std::thread;
+
 use rbuild_image::KeyHasher;
 
 use super::file::{counts, digest_attributes};
@@ -10,36 +12,76 @@ use crate::root_dir::Stat;
 use crate::root_dir::xattr::Xattrs;
 use crate::tree::{Entries, Inode, InodeId, Kind, Tree};
 
+/// So many files are digested in the time in which a thread begins.
+const SHARE_MIN: usize = 1000;
+
 /// What [`digest_layer`](super::digest_layer) gives for the tree; `None` if the digest of a content is not known.
 pub(crate) fn digest_of_tree(tree: &Tree) -> Option<Blake3> {
-    let content = directory(tree, tree.inode(InodeId::ROOT), tree.entries(InodeId::ROOT)?)?;
+    let digested = Digested { tree, files: digest_files(tree)? };
+    let content = digested.directory(tree.inode(InodeId::ROOT), tree.entries(InodeId::ROOT)?);
     let mut hasher = KeyHasher::new(SELECTION_DOMAIN);
     // One selected path, without a name, of which only what is in it counts.
     hasher.number(1u64).bytes(b"");
     Some(hasher.number(2u64).option(Some(&content), feed).finish())
 }
 
-fn directory(tree: &Tree, inode: &Inode, entries: &Entries) -> Option<Blake3> {
-    let digest = |(name, child)| Some((name, file(tree, tree.inode(child))?));
-    let entries = entries.iter().map(|(name, child)| (name.as_encoded_bytes(), *child));
-    let digests = entries.map(digest).collect::<Option<Vec<(&[u8], Blake3)>>>()?;
-    let mut hasher = KeyHasher::new(DIRECTORY_DOMAIN);
-    hasher.number(inode.is_opaque());
-    hasher.list(&digests, |hasher, (name, digest)| {
-        hasher.bytes(name).bytes(digest);
-    });
-    Some(hasher.finish())
+/// A tree, and the digests of its files.
+struct Digested<'a> {
+    tree: &'a Tree,
+    /// By inode; those of directories are none yet.
+    files: Vec<Blake3>,
 }
 
-fn file(tree: &Tree, inode: &Inode) -> Option<Blake3> {
+impl Digested<'_> {
+    fn directory(&self, inode: &Inode, entries: &Entries) -> Blake3 {
+        let entries = entries.iter().map(|(name, child)| (name.as_encoded_bytes(), self.entry(*child)));
+        let digests: Vec<(&[u8], Blake3)> = entries.collect();
+        let mut hasher = KeyHasher::new(DIRECTORY_DOMAIN);
+        hasher.number(inode.is_opaque());
+        hasher.list(&digests, |hasher, (name, digest)| {
+            hasher.bytes(name).bytes(digest);
+        });
+        hasher.finish()
+    }
+
+    fn entry(&self, id: InodeId) -> Blake3 {
+        let inode = self.tree.inode(id);
+        match &inode.kind {
+            Kind::Directory(entries) => {
+                let content = self.directory(inode, entries);
+                facts(inode).digest(Some(content), attributes_digest(inode))
+            }
+            _ => self.files[id.index()],
+        }
+    }
+}
+
+/// The digests of all inodes, of directories any; half of them are made by another thread.
+fn digest_files(tree: &Tree) -> Option<Vec<Blake3>> {
+    let digest = |inode: &Inode| match inode.kind {
+        Kind::Directory(_) => Some(Blake3::default()),
+        _ => file(inode),
+    };
+    let digest_all = |inodes: &[Inode]| inodes.iter().map(digest).collect::<Option<Vec<_>>>();
+    let inodes = tree.as_slice();
+    let (first, second) = inodes.split_at(if inodes.len() < 2 * SHARE_MIN { 0 } else { inodes.len() / 2 });
+    thread::scope(|scope| {
+        let aside = (!first.is_empty()).then(|| scope.spawn(|| digest_all(first)));
+        let second = digest_all(second);
+        let first = aside.map(|aside| aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        Some([first.unwrap_or(Some(Vec::new()))?, second?].concat())
+    })
+}
+
+/// `None` if the digest of its content is not known.
+fn file(inode: &Inode) -> Option<Blake3> {
     if inode.is_whiteout() {
         return Some(whiteout_digest());
     }
     let content = match &inode.kind {
-        Kind::Directory(entries) => Some(directory(tree, inode, entries)?),
         Kind::File(content) => Some(content.digest?),
         Kind::Symlink(target) => Some(*blake3::hash(target).as_bytes()),
-        Kind::Special(..) => None,
+        Kind::Special(..) | Kind::Directory(_) => None,
     };
     Some(facts(inode).digest(content, attributes_digest(inode)))
 }

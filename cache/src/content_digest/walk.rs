@@ -2,22 +2,33 @@
 //!
 //! All directories of a level are listed at once, then those of the next. Nothing recurses and no descriptor
 //! outlives the listing of its directory, so neither depth nor width of a tree is a danger.
+//!
+//! A directory with the times that it had when it was listed has the same names. To read them from the stat cache takes a fraction of
+//! the time of listing it, which the kernel does in the order of hashes.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, FsWord, Stat, fstat, fstatfs};
+use rustix::io::Errno;
 
-use super::file::attributes_digest;
+use super::file::{News, attributes_digest};
 use super::stat_cache::{DirectoryId, Row};
 use super::{Blake3, DigestOptions, Error, Filter, Selected, TREE_DEPTH_MAX, Verdict};
 use crate::layer::OverlayXattrs;
 use crate::layer::whiteout::is_opaque;
 use crate::root_dir::{At, RootDir, list};
+
+/// Ext4, xfs, btrfs, f2fs, bcachefs and tmpfs, by their numbers in `linux/magic.h`.
+const LOCAL_FILE_SYSTEMS: [FsWord; 6] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994];
+
+/// How many directories a thread takes at once at most.
+const DIRECTORIES_AT_ONCE: usize = 8;
 
 /// A walk and the directories it found, each before those in it.
 pub(super) struct Walk<'a> {
@@ -43,6 +54,9 @@ pub(super) struct Dir {
     pub(super) listing: Listing,
 }
 
+/// A row of the stat cache, and whose it is.
+type KeptRow = (DirectoryId, Vec<u8>);
+
 /// What was found in a directory.
 #[derive(Debug)]
 pub(super) struct Listing {
@@ -55,8 +69,10 @@ pub(super) struct Listing {
     subdirs: Vec<Subdir>,
     /// Names of directories that do not.
     skipped: Vec<OsString>,
-    /// What is remembered of its files.
+    /// What is remembered of it.
     pub(super) remembered: Row,
+    /// Whether its names are to be.
+    pub(super) news: News,
     /// Names of what is no directory, does not count now and is remembered all the same; sorted.
     pub(super) passed_over: Vec<(OsString, FileType)>,
 }
@@ -141,18 +157,17 @@ impl<'a> Walk<'a> {
     /// Lists the directories of a level and returns those of the next.
     fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
         let this = &*self;
-        let (listings, remembered) = rayon::join(
-            || tasks.par_iter().map(|task| this.listing(task)).collect::<Result<Vec<Listing>, Error>>(),
-            || this.remembered(&tasks),
-        );
+        let remembered = this.remembered(&tasks)?;
+        let listing = |(task, remembered)| this.listing(task, remembered);
+        let listings: Vec<Listing> = tasks
+            .par_iter()
+            .zip(remembered)
+            .with_max_len(DIRECTORIES_AT_ONCE)
+            .map(listing)
+            .collect::<Result<_, Error>>()?;
         let mut next = Vec::new();
         self.levels.push(self.dirs.len()..self.dirs.len() + tasks.len());
-        for ((task, mut listing), remembered) in tasks.into_iter().zip(listings?).zip(remembered?) {
-            if let Some((directory, row)) = remembered
-                && directory == DirectoryId::of(&listing.stat)
-            {
-                listing.remembered = row;
-            }
+        for (task, listing) in tasks.into_iter().zip(listings) {
             let here = self.dirs.len();
             next.extend(listing.subdirs.iter().map(|subdir| task.child(here, subdir)));
             let Task { path, below, parent, wanted, .. } = task;
@@ -162,18 +177,15 @@ impl<'a> Walk<'a> {
     }
 
     /// What is remembered of the directories of a level, by what they were before they are listed.
-    fn remembered(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<(DirectoryId, Row)>>, Error> {
+    fn remembered(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<KeptRow>>, Error> {
         let Some(memory) = self.options.memory else { return Ok(tasks.iter().map(|_| None).collect()) };
         let id = |task: &Task<'_>| Ok(DirectoryId::of(&self.root.lstat(&task.path)?));
         let directories = tasks.par_iter().map(id).collect::<Result<Vec<DirectoryId>, Error>>()?;
-        let rows = memory.cache.get(&directories).into_par_iter();
-        let row = |(directory, row): (DirectoryId, Option<Vec<u8>>)| {
-            Some((directory, Row::decode(row?, self.options.owner)?))
-        };
-        Ok(directories.into_par_iter().zip(rows).map(row).collect())
+        let rows = memory.cache.get(&directories);
+        Ok(directories.into_iter().zip(rows).map(|(directory, row)| Some((directory, row?))).collect())
     }
 
-    fn listing(&self, task: &Task<'_>) -> Result<Listing, Error> {
+    fn listing(&self, task: &Task<'_>, remembered: Option<KeptRow>) -> Result<Listing, Error> {
         if self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
             return Err(Error::Cancelled);
         }
@@ -189,9 +201,21 @@ impl<'a> Walk<'a> {
             Some(marks) => is_opaque(dir.as_fd(), here, marks).at("read the attributes of", path)?,
             None => false,
         };
-        let (files, subdirs, skipped, remembered, passed_over) = Default::default();
-        let mut listing = Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, passed_over };
-        let mut names = list(dir.as_fd()).at("list", path)?;
+        let remembered = remembered.filter(|(directory, _)| *directory == DirectoryId::of(&stat));
+        let remembered = remembered.and_then(|(_, row)| Row::decode(row, self.options.owner));
+        let remembered = remembered.unwrap_or_default();
+        let keeps_times = self.options.memory.is_some()
+            && keeps_times(dir.as_fd()).at("look at the file system of", path)?;
+        let known = if keeps_times { remembered.names(&stat) } else { None };
+        let news = match &known {
+            Some(_) => News::None,
+            None if keeps_times => News::Some,
+            None => News::Unfit,
+        };
+        let (files, subdirs, skipped, passed_over) = Default::default();
+        let mut listing =
+            Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, news, passed_over };
+        let mut names = known.map_or_else(|| list(dir.as_fd()), Ok).at("list", path)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (name, kind) in names {
             let verdict = task.verdict(&name, kind);
@@ -199,6 +223,12 @@ impl<'a> Walk<'a> {
         }
         Ok(listing)
     }
+}
+
+/// Whether a directory gets a new time with every name that it gains or loses. Of local file systems that is known; what others do, with
+/// servers of all kinds behind them, is not.
+fn keeps_times(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(LOCAL_FILE_SYSTEMS.contains(&fstatfs(dir)?.f_type))
 }
 
 impl Listing {

@@ -108,7 +108,7 @@ impl InodeId {
     /// The root of every tree.
     pub const ROOT: Self = Self(0);
 
-    const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -127,6 +127,11 @@ impl Tree {
     /// The same, to be changed.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         &mut self.inodes[id.index()]
+    }
+
+    /// All inodes, by their ids.
+    pub(crate) fn as_slice(&self) -> &[Inode] {
+        &self.inodes
     }
 
     /// All inodes; the root is the first.

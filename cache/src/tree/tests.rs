@@ -442,6 +442,17 @@ fn kernel_packs_go_with_the_last_layer_that_needs_them() {
     assert_eq!(problems(&test.store), []);
 }
 
+#[test]
+fn kernel_a_large_tree_is_digested_as_its_directory() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let names: Vec<String> = (0..2500).map(|number| format!("f{number}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    test.commit(&Snapshot::empty(), &files, |_| {});
+    // This makes the digest again of what is mounted.
+    assert_eq!(problems(&test.again()), []);
+}
+
 /// Contents of this size, each another one.
 fn large(number: usize) -> String {
     format!("{number:08}").repeat(16 * 1024)

@@ -24,6 +24,9 @@ use super::filter::{Decision, Filter, Level};
 use super::run::Run;
 use super::{CopySource, FileError, SourceKind};
 
+/// How many directories a thread takes at once at most, so that none has much left when the others are done.
+const DIRECTORIES_AT_ONCE: usize = 8;
+
 /// When a directory is planned.
 pub(super) struct When<'a> {
     /// With so many files or more.
@@ -168,8 +171,13 @@ impl Planner<'_> {
     fn level(&mut self, tasks: Vec<Task>) -> Result<Vec<Task>, FileError> {
         let pool = self.run.options.pool;
         let this = &*self;
-        let found: Vec<Found> =
-            pool.install(|| tasks.par_iter().map(|task| this.entries(task)).collect::<Result<_, _>>())?;
+        let found: Vec<Found> = pool.install(|| {
+            tasks
+                .par_iter()
+                .with_max_len(DIRECTORIES_AT_ONCE)
+                .map(|task| this.entries(task))
+                .collect::<Result<_, _>>()
+        })?;
         let mut next = Vec::new();
         for (Task { at: parent, .. }, Found { nodes, subdirs }) in tasks.into_iter().zip(found) {
             self.count += nodes.len() + subdirs.len();
