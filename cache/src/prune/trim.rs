@@ -28,26 +28,24 @@ struct Candidate {
 impl Store {
     /// Cuts out of packs what no layer needs. Returns how much room that makes.
     pub(super) fn trim_packs(&self) -> Result<u64> {
-        // First: what is used from here on gets a stamp that the rows do not have.
-        let in_use = self.in_use_since()?;
-        let mut candidates = self.0.db.read("list packs to trim", candidates)?;
-        candidates.retain(|candidate| in_use.is_none_or(|since| candidate.last_used < since.stamp));
+        let candidates = self.0.db.read("list packs to trim", candidates)?;
         candidates.iter().map(|candidate| self.trim(candidate)).sum()
     }
 
     fn trim(&self, candidate: &Candidate) -> Result<u64> {
         let path = self.0.layout.pack(candidate.written.pack);
         let Ok(file) = File::options().read(true).write(true).open(&path) else { return Ok(0) };
-        let Some(needed) = self.needed_of(candidate.written.pack)? else { return Ok(0) };
-        if !is_mostly_unneeded(&needed, candidate.end_bytes)
+        if self.unneeded_of(candidate)?.is_none()
             // With holes it is not what its index says. So nobody may have to compare the two.
             || !self.settle_pack(&candidate.written, &file)?
             || !self.retire(candidate)?
         {
             return Ok(0);
         }
+        // Nobody takes from it any longer. Who has before has a lease still, or a layer by now.
+        let Some(unneeded) = self.unneeded_of(candidate)? else { return Ok(0) };
         let before = taken_bytes(&file, &path)?;
-        for (start, length) in gaps(&needed, candidate.end_bytes) {
+        for (start, length) in unneeded {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match fallocate(&file, flags, start, length) {
                 // A file system without holes.
@@ -62,6 +60,16 @@ impl Store {
             Ok(db.prepare_cached(sql)?.execute(row).map(drop)?)
         })?;
         Ok(before.saturating_sub(after))
+    }
+
+    /// What of a pack nobody needs, as begin and length, if that is worth it and nobody is using it.
+    fn unneeded_of(&self, candidate: &Candidate) -> Result<Option<Vec<(u64, u64)>>> {
+        if self.in_use_since()?.is_some_and(|since| candidate.last_used >= since.stamp) {
+            return Ok(None);
+        }
+        let needed = self.needed_of(candidate.written.pack)?;
+        let needed = needed.filter(|needed| is_mostly_unneeded(needed, candidate.end_bytes));
+        Ok(needed.map(|needed| gaps(&needed, candidate.end_bytes).collect()))
     }
 
     /// Lets nobody take anything from a pack any longer; false if somebody has meanwhile.
