@@ -5,7 +5,8 @@
 //! a build takes one lease at its start, and no step has to say which of its inputs it will still need.
 //!
 //! A lease is taken under a shared lock on `leases.lock`, and the leases are read with that lock alone, so that none is half made then.
-//! What is used under a lease that began after that gets another stamp, and prune takes nothing whose stamp has changed.
+//! They are read after what could be taken, so that whoever has just written or used it has a lease by then. What is used under a lease that began
+//! after that gets another stamp, and prune takes nothing whose stamp has changed.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -41,6 +42,19 @@ pub(crate) struct InUseSince {
     pub(crate) stamp: i64,
     /// By the time stamps of files.
     pub(crate) modified: SystemTime,
+}
+
+impl InUseSince {
+    /// Of two answers the one that covers more.
+    pub(crate) fn earlier(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => {
+                let (stamp, modified) = (one.stamp.min(other.stamp), one.modified.min(other.modified));
+                Some(Self { stamp, modified })
+            }
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 impl Store {
@@ -98,13 +112,17 @@ impl Store {
 
     /// The beginning of the oldest live lease; `None` when nobody uses the store.
     pub(crate) fn in_use_since(&self) -> Result<Option<InUseSince>> {
-        let none_begins = self.lock_leases(FlockOperation::LockExclusive)?;
-        let Leases { oldest, dead } = read_leases(&self.0.layout)?;
-        drop(none_begins);
+        let Leases { oldest, dead } = self.leases()?;
         if dead > 0 {
             self.recount()?;
         }
         Ok(oldest)
+    }
+
+    /// Who uses the store. When there were dead ones, the caller has everything [counted](Self::recount).
+    pub(crate) fn leases(&self) -> Result<Leases> {
+        let _none_begins = self.lock_leases(FlockOperation::LockExclusive)?;
+        read_leases(&self.0.layout)
     }
 
     /// Has everything counted anew, as a process died that did not say what it had added.
@@ -122,7 +140,7 @@ pub(crate) struct Leases {
     /// When the oldest live lease began.
     pub(crate) oldest: Option<InUseSince>,
     /// How many were left by processes that are gone.
-    dead: u32,
+    pub(crate) dead: u32,
 }
 
 enum Life {
@@ -163,10 +181,7 @@ pub(crate) fn read_leases(layout: &Layout) -> Result<Leases> {
         };
         let name = entry.file_name();
         let stamp = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).unwrap_or(i64::MIN);
-        leases.oldest = Some(leases.oldest.map_or(InUseSince { stamp, modified }, |oldest| InUseSince {
-            stamp: oldest.stamp.min(stamp),
-            modified: oldest.modified.min(modified),
-        }));
+        leases.oldest = InUseSince::earlier(leases.oldest, Some(InUseSince { stamp, modified }));
     }
     Ok(leases)
 }

@@ -5,8 +5,8 @@
 //! each.
 //!
 //! 1. Count what is not counted yet.
-//! 2. Read the leases: what was used since the oldest began is out of reach.
-//! 3. Read the store, as it is at one moment, and decide in memory what goes: items, the least recently used first, as far as the
+//! 2. List the files. Read the leases: what was used since the oldest began is out of reach.
+//! 3. Read the rows, as they are at one moment, and the leases again, as somebody may have begun meanwhile. Decide in memory what goes: items, the least recently used first, as far as the
 //!    policies ask; then what nothing names any longer. Nobody waits for that.
 //! 4. Carry it out (`apply`): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
 //!    directories whose lock is free.
@@ -40,7 +40,7 @@ pub use self::measure::disk_size_bytes;
 use self::plan::Plan;
 use self::state::{Found, State};
 use crate::db::Failure;
-use crate::lease::InUseSince;
+use crate::lease::{InUseSince, Leases};
 use crate::root_dir::At as _;
 use crate::{Area, LayerId, Result, Store};
 
@@ -186,25 +186,30 @@ impl Store {
 
     /// What is in the store at one moment, and what the ledger said at that moment.
     fn state(&self) -> Result<(State, Ledger)> {
-        // First: what is used from here on gets a stamp that a plan does not know.
-        let in_use = self.in_use_since()?;
+        let begun = self.in_use_since()?;
         self.measure()?;
-        let files = self.read_files()?;
-        self.0
-            .db
-            .read("list what is stored", |db| Ok((self.read_state(db, &files, in_use)?, Ledger::read(db)?)))
+        // Who has written one of these has a lease when the leases are read, or has named it by then.
+        let blobs = self.list_blobs()?;
+        let in_use = InUseSince::earlier(begun, self.in_use_since()?);
+        let files = self.read_files(blobs)?;
+        let (state, ledger, dead) = self.0.db.read("list what is stored", |db| {
+            let ledger = Ledger::read(db)?;
+            // From here on the rows are what they are. Who has used one since the leases were read has one now, or has named it.
+            let Leases { oldest, dead } = self.leases()?;
+            Ok((self.read_state(db, &files, InUseSince::earlier(in_use, oldest))?, ledger, dead))
+        })?;
+        if dead > 0 {
+            self.recount()?;
+        }
+        Ok((state, ledger))
     }
 
     fn ledger(&self) -> Result<Ledger> {
         self.0.db.read("read what the cache takes", Ledger::read)
     }
 
-    fn read_files(&self) -> Result<Files> {
-        Ok(Files {
-            images: self.list_image_blobs()?,
-            blobs: self.list_blobs()?,
-            downloads: self.downloads()?.digests()?,
-        })
+    fn read_files(&self, blobs: Vec<Blob>) -> Result<Files> {
+        Ok(Files { images: self.list_image_blobs()?, blobs, downloads: self.downloads()?.digests()? })
     }
 
     fn read_state(
