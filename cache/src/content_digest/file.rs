@@ -268,7 +268,7 @@ fn remember(dir: &Dir, looked: &[Looked], now_ns: i64, owner: TreeOwner) -> Opti
     let listing = &dir.listing;
     let is_worth_it = |news: News, stat: &Stat| match news {
         News::None => true,
-        News::Some => Fingerprint::of(stat).is_settled(now_ns),
+        News::Some => Times::of(stat).is_settled(now_ns),
         News::Unfit => false,
     };
     let is_fit = |file: &Looked| is_worth_it(file.news, &file.stat);

@@ -101,8 +101,7 @@ pub(super) struct Fingerprint {
     inode: u64,
     mode: u32,
     size: u64,
-    mtime_ns: i128,
-    ctime_ns: i128,
+    times: Times,
 }
 
 /// What a file held.
@@ -145,18 +144,22 @@ impl Times {
             ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
         }
     }
+
+    /// Whether a later change is sure to show, if what has them was read after `now_ns`.
+    pub(super) fn is_settled(&self, now_ns: i64) -> bool {
+        self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)
+    }
+
+    fn encode(&self, row: &mut Vec<u8>) {
+        row.extend_from_slice(&self.mtime_ns.to_le_bytes());
+        row.extend_from_slice(&self.ctime_ns.to_le_bytes());
+    }
 }
 
 impl Fingerprint {
     pub(super) fn of(stat: &Stat) -> Self {
-        let Times { mtime_ns, ctime_ns } = Times::of(stat);
         let (inode, mode, size) = (stat.st_ino, stat.st_mode, stat.st_size.unsigned_abs());
-        Self { inode, mode, size, mtime_ns, ctime_ns }
-    }
-
-    /// Whether a later change is sure to show, if the file was read after `now_ns`.
-    pub(super) fn is_settled(&self, now_ns: i64) -> bool {
-        self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)
+        Self { inode, mode, size, times: Times::of(stat) }
     }
 }
 
@@ -260,8 +263,7 @@ pub(super) fn encode(files: &[Remembered<'_>], names: Option<&Names<'_>>, owner:
         row.extend_from_slice(&print.inode.to_le_bytes());
         row.extend_from_slice(&print.mode.to_le_bytes());
         row.extend_from_slice(&print.size.to_le_bytes());
-        row.extend_from_slice(&print.mtime_ns.to_le_bytes());
-        row.extend_from_slice(&print.ctime_ns.to_le_bytes());
+        print.times.encode(&mut row);
         for digest in [file.substance.content, file.substance.xattrs] {
             row.push(u8::from(digest.is_some()));
             row.extend_from_slice(digest.as_ref().map_or(&[], |digest| digest));
@@ -273,8 +275,7 @@ pub(super) fn encode(files: &[Remembered<'_>], names: Option<&Names<'_>>, owner:
 fn encode_names(names: Option<&Names<'_>>, row: &mut Vec<u8>) {
     row.push(u8::from(names.is_some()));
     let Some(Names { times, beside }) = names else { return };
-    row.extend_from_slice(&times.mtime_ns.to_le_bytes());
-    row.extend_from_slice(&times.ctime_ns.to_le_bytes());
+    times.encode(row);
     row.extend_from_slice(&(beside.len() as u32).to_le_bytes());
     for (name, kind) in beside {
         // As above: this is none of Linux's if it does not fit, and then no row either.
@@ -307,16 +308,18 @@ impl<'a> Bytes<'a> {
         if self.array()? == [0] {
             return Some(None);
         }
-        let times = Times {
-            mtime_ns: i128::from_le_bytes(self.array()?),
-            ctime_ns: i128::from_le_bytes(self.array()?),
-        };
+        let times = self.times()?;
         let count = u32::from_le_bytes(self.array()?);
         let start = at(self)?;
         for _ in 0..count {
             self.name_and_type()?;
         }
         Some(Some((times, start, count)))
+    }
+
+    fn times(&mut self) -> Option<Times> {
+        let [mtime_ns, ctime_ns] = [self.array()?, self.array()?].map(i128::from_le_bytes);
+        Some(Times { mtime_ns, ctime_ns })
     }
 
     fn name_and_type(&mut self) -> Option<(&'a OsStr, FileType)> {
@@ -330,8 +333,7 @@ impl<'a> Bytes<'a> {
             inode: u64::from_le_bytes(self.array()?),
             mode: u32::from_le_bytes(self.array()?),
             size: u64::from_le_bytes(self.array()?),
-            mtime_ns: i128::from_le_bytes(self.array()?),
-            ctime_ns: i128::from_le_bytes(self.array()?),
+            times: self.times()?,
         };
         let substance = Substance { content: self.digest()?, xattrs: self.digest()? };
         Some(Remembered { name, fingerprint, substance })

@@ -1,7 +1,9 @@
 //! What layers and directories take on disk: counted once for each layer, and once after each use of a directory.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
@@ -14,6 +16,11 @@ use crate::{LayerId, Result, Store};
 
 /// The unit of `st_blocks`.
 pub(super) const BLOCK_BYTES: u64 = 512;
+
+/// What an open file takes on the disk.
+pub(crate) fn file_disk_size_bytes(file: &File, path: &Path) -> Result<u64, PathError> {
+    Ok(file.metadata().at("read the attributes of", path)?.blocks() * BLOCK_BYTES)
+}
 
 /// A tree whose size is not known, and where that is to be recorded.
 enum Uncounted {

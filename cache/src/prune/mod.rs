@@ -4,8 +4,8 @@
 //! Everything else is the cache: results of steps, directories that steps change, and what nothing names. [`Item`] is how people see
 //! each.
 //!
-//! 1. Count what is not counted yet.
-//! 2. List the files. Read the leases: what was used since the oldest began is out of reach.
+//! 1. List the files. Read the leases: what was used since the oldest began is out of reach.
+//! 2. Count what is not counted yet.
 //! 3. Read the rows, as they are at one moment, and the leases again, as somebody may have begun meanwhile. Decide in memory what goes: items, the least recently used first, as far as the
 //!    policies ask; then what nothing names any longer. Nobody waits for that.
 //! 4. Carry it out (`apply`): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
@@ -37,6 +37,7 @@ pub use self::item::{Item, ItemKind, Usage};
 pub(crate) use self::ledger::Growth;
 use self::ledger::Ledger;
 pub use self::measure::disk_size_bytes;
+pub(crate) use self::measure::file_disk_size_bytes;
 use self::plan::Plan;
 use self::state::{Found, State};
 use crate::db::Failure;
@@ -186,11 +187,10 @@ impl Store {
 
     /// What is in the store at one moment, and what the ledger said at that moment.
     fn state(&self) -> Result<(State, Ledger)> {
-        let begun = self.in_use_since()?;
-        self.measure()?;
         // Who has written one of these has a lease when the leases are read, or has named it by then.
         let blobs = self.list_blobs()?;
-        let in_use = InUseSince::earlier(begun, self.in_use_since()?);
+        let in_use = self.in_use_since()?;
+        self.measure()?;
         let files = self.read_files(blobs)?;
         let (state, ledger, dead) = self.0.db.read("list what is stored", |db| {
             let ledger = Ledger::read(db)?;

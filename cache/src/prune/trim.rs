@@ -5,12 +5,11 @@
 //! layers that there are; what a later build needs of it is written again, less than half of it.
 
 use std::fs::File;
-use std::path::Path;
 
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::measure::BLOCK_BYTES;
+use super::file_disk_size_bytes;
 use crate::db::Failure;
 use crate::root_dir::At as _;
 use crate::snapshot::Written;
@@ -44,7 +43,7 @@ impl Store {
         }
         // Nobody takes from it any longer. Who has before has a lease still, or a layer by now.
         let Some(unneeded) = self.unneeded_of(candidate)? else { return Ok(0) };
-        let before = taken_bytes(&file, &path)?;
+        let before = file_disk_size_bytes(&file, &path)?;
         for (start, length) in unneeded {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match fallocate(&file, flags, start, length) {
@@ -53,7 +52,7 @@ impl Store {
                 cut => cut.at("cut unused contents out of", &path)?,
             }
         }
-        let after = taken_bytes(&file, &path)?;
+        let after = file_disk_size_bytes(&file, &path)?;
         self.0.db.write("record the size of a pack", |db| {
             let sql = "UPDATE pack SET disk_size_bytes = ?2 WHERE id = ?1";
             let row = (candidate.written.pack, after.cast_signed());
@@ -124,12 +123,6 @@ fn gaps(needed: &[(u64, u64)], end_bytes: u64) -> impl Iterator<Item = (u64, u64
     let ends = std::iter::once(0).chain(needed.iter().map(|(_, end)| *end));
     let starts = needed.iter().map(|(start, _)| *start).chain([end_bytes]);
     ends.zip(starts).filter(|(end, start)| end < start).map(|(end, start)| (end, start - end))
-}
-
-/// What a file takes on the disk.
-fn taken_bytes(file: &File, path: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    Ok(file.metadata().at("read the attributes of", path)?.blocks() * BLOCK_BYTES)
 }
 
 #[cfg(test)]

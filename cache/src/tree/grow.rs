@@ -17,13 +17,14 @@ use rayon::prelude::*;
 use rusqlite::OptionalExtension as _;
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::erofs::{BLOCK_BYTES, image};
+use super::erofs::image;
 use super::pack::{PackWriter, Packed, each_in_index, read_key_image};
 use super::{Attributes, Content, Inode, InodeId, Kind, Place, Tree, absorb, stored};
 use crate::by_digest::{ByDigest, DigestTable};
 use crate::content_digest::{Blake3, content_digest, digest_of_tree};
 use crate::layer;
 use crate::layer::reader::{Part, TarReader};
+use crate::prune::file_disk_size_bytes;
 use crate::root_dir::{At as _, PathError, RootDir};
 use crate::snapshot::Written;
 use crate::{Error, Result, Store};
@@ -505,7 +506,6 @@ impl Store {
 impl Pack {
     /// What it takes on disk.
     pub(crate) fn disk_size_bytes(&self) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt as _;
-        Ok(self.file.metadata().at("read the attributes of", "a pack")?.blocks() * BLOCK_BYTES)
+        Ok(file_disk_size_bytes(&self.file, Path::new("a pack"))?)
     }
 }
