@@ -14,7 +14,7 @@ use rustix::io::{Errno, read};
 use super::fold::{Facts, whiteout_digest};
 use super::stat_cache::{DirectoryId, Fingerprint, Names, Remembered, Row, Substance, Times, encode};
 use super::tree::substance_of;
-use super::walk::{Dir, Top, Walk};
+use super::walk::{Dir, Top, Walk, is_local};
 use super::{Blake3, Error, Selected, TreeOwner};
 use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
 use crate::root_dir::At;
@@ -51,6 +51,13 @@ pub(super) struct Looked {
     news: News,
 }
 
+impl Looked {
+    /// Whether it held what its attributes say, as far as these say anything.
+    pub(super) fn is_steady(&self) -> bool {
+        self.news != News::Unfit
+    }
+}
+
 /// Whether a file's attributes and substance, or the names in a directory, are to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
@@ -60,6 +67,17 @@ pub(super) enum News {
     Some,
     /// They are not: nothing was read, the file changed meanwhile, or a change would not show.
     Unfit,
+}
+
+impl News {
+    /// Whether what has this time is to be in a row.
+    fn is_worth_it(self, stat: &Stat, is_local: bool, now_ns: i64) -> bool {
+        match self {
+            Self::None => true,
+            Self::Some => Times::of(stat).is_settled(now_ns, is_local),
+            Self::Unfit => false,
+        }
+    }
 }
 
 /// What was learnt by reading.
@@ -97,7 +115,10 @@ pub(super) struct AllLooked {
     pub(super) tops: Vec<Option<Looked>>,
 }
 
-/// Looks at all files that a walk found.
+/// A row of the stat cache.
+type NewRow = (DirectoryId, Vec<u8>);
+
+/// Looks at all files that a walk found, and has what is new of them remembered.
 pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> Result<AllLooked, Error> {
     debug_assert_eq!(tops.len(), selected.len(), "a top for each selected path");
     let groups: Vec<(usize, &[OsString])> = walk
@@ -119,7 +140,11 @@ pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> 
         // Most directories are one group.
         if dir.is_empty() { *dir = group } else { dir.extend(group) }
     }
-    let tops = tops.par_iter().map(|top| look_at_top(walk, top)).collect::<Result<_, _>>()?;
+    let (tops, mut new) = look_at_tops(walk, tops)?;
+    if let Some(memory) = walk.options.memory {
+        new.extend(rows(walk, &in_dirs, memory.now_ns));
+        memory.cache.put(new);
+    }
     Ok(AllLooked { in_dirs, tops })
 }
 
@@ -145,11 +170,45 @@ fn look_at_group(
     Ok(looked)
 }
 
-fn look_at_top(walk: &Walk<'_>, top: &Top) -> Result<Option<Looked>, Error> {
-    let Top::File(path) = top else { return Ok(None) };
+/// Looks at what is selected by itself and no directory. Of such a file a row of its own is kept, under its own number.
+fn look_at_tops(walk: &Walk<'_>, tops: &[Top]) -> Result<(Vec<Option<Looked>>, Vec<NewRow>), Error> {
+    let paths: Vec<&Path> = tops.iter().filter_map(Top::file).collect();
+    let remembered = match walk.options.memory {
+        None => vec![None; paths.len()],
+        Some(memory) => {
+            let id = |path: &&Path| Ok(DirectoryId::of(&walk.root.lstat(path)?));
+            memory.cache.get(&paths.iter().map(id).collect::<Result<Vec<DirectoryId>, Error>>()?)
+        }
+    };
+    let look = |(path, row): (&&Path, Option<Vec<u8>>)| look_at_top(walk, path, row);
+    let looked = paths.par_iter().zip(remembered).map(look).collect::<Result<Vec<_>, Error>>()?;
+    let (looked, new): (Vec<Looked>, Vec<Option<NewRow>>) = looked.into_iter().unzip();
+    let mut looked = looked.into_iter();
+    let in_place = tops.iter().map(|top| top.file().and_then(|_| looked.next())).collect();
+    Ok((in_place, new.into_iter().flatten().collect()))
+}
+
+fn look_at_top(
+    walk: &Walk<'_>,
+    path: &Path,
+    remembered: Option<Vec<u8>>,
+) -> Result<(Looked, Option<NewRow>), Error> {
+    let owner = walk.options.owner;
     let fd = walk.root.open_dir(path.parent().unwrap_or(Path::new("")))?;
     let name = path.file_name().unwrap_or(OsStr::new("."));
-    Ok(Some(look_at(walk, fd.as_fd(), name, &Known::default()).at("read", path)?))
+    let remembered = remembered.and_then(|row| Row::decode(row, owner)).unwrap_or_default();
+    let known = Known { remembered: Some(&remembered), ..Known::default() };
+    let looked = look_at(walk, fd.as_fd(), name, &known).at("read", path)?;
+    let Some(memory) = walk.options.memory.filter(|_| looked.news == News::Some) else {
+        return Ok((looked, None));
+    };
+    let is_local = is_local(fd.as_fd()).at("look at the file system of", path)?;
+    let (stat, substance) = (looked.stat, looked.substance);
+    let row = looked.news.is_worth_it(&stat, is_local, memory.now_ns).then(|| {
+        let file = Remembered { name, fingerprint: Fingerprint::of(&stat), substance };
+        (DirectoryId::of(&stat), encode(&[file], None, owner))
+    });
+    Ok((looked, row))
 }
 
 fn look_at(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, known: &Known<'_>) -> Result<Looked, Errno> {
@@ -254,23 +313,19 @@ pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
     !is_overlay_attribute(name) && !FOREIGN_NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
 }
 
-/// The rows of the stat cache that are no longer what they were.
-pub(super) fn rows(walk: &Walk<'_>, looked: &AllLooked, now_ns: i64) -> Vec<(DirectoryId, Vec<u8>)> {
+/// The rows of directories that are no longer what they were.
+fn rows(walk: &Walk<'_>, looked: &[Vec<Looked>], now_ns: i64) -> Vec<NewRow> {
     let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
         let row = remember(dir, looked, now_ns, walk.options.owner)?;
         Some((DirectoryId::of(&dir.listing.stat), row))
     };
-    walk.dirs.par_iter().zip(&looked.in_dirs).filter_map(changed).collect()
+    walk.dirs.par_iter().zip(looked).filter_map(changed).collect()
 }
 
 /// What is to be remembered of a directory; `None` if that is what is remembered already.
 fn remember(dir: &Dir, looked: &[Looked], now_ns: i64, owner: TreeOwner) -> Option<Vec<u8>> {
     let listing = &dir.listing;
-    let is_worth_it = |news: News, stat: &Stat| match news {
-        News::None => true,
-        News::Some => Times::of(stat).is_settled(now_ns),
-        News::Unfit => false,
-    };
+    let is_worth_it = |news: News, stat: &Stat| news.is_worth_it(stat, listing.is_local, now_ns);
     let is_fit = |file: &Looked| is_worth_it(file.news, &file.stat);
     let keeps_names = is_worth_it(listing.news, &listing.stat);
     let is_passed_over = |file: &Remembered<'_>| {

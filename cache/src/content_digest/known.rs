@@ -67,6 +67,11 @@ impl<'a> KnownFiles<'a> {
         Self(Files::Remembered(Row::default()))
     }
 
+    /// Whether it is what this build has seen, all of it.
+    pub const fn is_seen(&self) -> bool {
+        matches!(self.0, Files::Seen { .. })
+    }
+
     /// What was seen.
     pub(super) const fn seen(listing: &'a Listing, looked: &'a [Looked]) -> Self {
         Self(Files::Seen { listing, looked })
@@ -116,6 +121,8 @@ impl KnownFile<'_> {
     /// The digest of what it holds, given that it has these attributes.
     pub fn digest(&self, stat: &Stat) -> Option<Blake3> {
         let (fingerprint, substance) = match &self.0 {
+            // It held something else than its attributes say.
+            File::Seen(looked) if !looked.is_steady() => return None,
             File::Seen(looked) => (Fingerprint::of(&looked.stat), looked.substance),
             File::Remembered(file) => (file.fingerprint, file.substance),
         };

@@ -236,9 +236,6 @@ fn digest(
         let mut walk = Walk::new(root, options, marks);
         let tops = walk.run(selected)?;
         let looked = file::look(&walk, &tops, selected)?;
-        if let Some(memory) = options.memory {
-            memory.cache.put(file::rows(&walk, &looked, memory.now_ns));
-        }
         let digest = fold::fold(&walk, &tops, &looked, selected);
         Ok((digest, Seen::new(walk, tops, looked, selected)))
     })

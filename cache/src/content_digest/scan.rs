@@ -41,9 +41,6 @@ pub(crate) fn scan_layer(
         let selected = [Selected::tree(Path::new(""))];
         let tops = walk.run(&selected)?;
         let looked = file::look(&walk, &tops, &selected)?;
-        if let Some(memory) = options.memory {
-            memory.cache.put(file::rows(&walk, &looked, memory.now_ns));
-        }
         let is_mark = |file: &Looked| file.digest == whiteout_digest();
         if walk.dirs.iter().any(|dir| dir.listing.opaque) || looked.in_dirs.iter().flatten().any(is_mark) {
             return Ok(None);

@@ -1,11 +1,14 @@
 //! What is remembered of files, so that they need not be read again.
 //!
 //! One row per directory: the names in it with the attributes they had and the digests of what they held; and when it
-//! got or lost a name last, and what it has besides, so that it need not be listed. A
+//! got or lost a name last, and what it has besides, so that it need not be listed. And one for each file that is
+//! selected by itself, as if it were alone in a directory of its own number. A
 //! file whose attributes are the same is taken to hold the same. Any change of content, attributes or
 //! permissions sets the change time (`ctime`), which no program can set back; what remains is a change within
 //! one tick of the clock after the file was read. Hence [`TICK_NS`]: a file that changed so shortly before it
-//! was read is not remembered. (A program that has a file mapped into memory can change it without a new time
+//! was read is not remembered. Where a change time has whole seconds, its file system may know no parts of them, and then a tick is
+//! that long; or it is one that has no such times and shows others in their place, which can be set (an image that was mounted, FAT, a server's files), so that
+//! outside of file systems that are known such a file is not remembered at all. (A program that has a file mapped into memory can change it without a new time
 //! until the kernel writes the page back. Nobody who looks at times, git included, sees that sooner.)
 
 use std::cell::Cell;
@@ -20,8 +23,11 @@ use rustix::fs::{FileType, Stat};
 use super::{Blake3, TreeOwner};
 use crate::stat_cache::{StatCacheRow, StatCacheTable};
 
-/// More than the granularity of any file system's clock on Linux: a jiffy is 10 ms at most.
+/// More than the granularity of the clock by which Linux stamps files: a jiffy is 10 ms at most.
 const TICK_NS: i64 = 20_000_000;
+/// The same where whole seconds are kept, as ext4 does with inodes of 128 bytes.
+const COARSE_TICK_NS: i64 = 2_000_000_000;
+const SECOND_NS: i128 = 1_000_000_000;
 
 /// The first byte of a row. Rows of another version are ignored.
 const VERSION: u8 = 2;
@@ -138,16 +144,22 @@ pub(super) struct Names<'a> {
 
 impl Times {
     pub(super) fn of(stat: &Stat) -> Self {
-        let ns = |seconds: i64, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let ns = |seconds: i64, nanoseconds| i128::from(seconds) * SECOND_NS + i128::from(nanoseconds);
         Self {
             mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
             ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
         }
     }
 
-    /// Whether a later change is sure to show, if what has them was read after `now_ns`.
-    pub(super) fn is_settled(&self, now_ns: i64) -> bool {
-        self.ctime_ns < i128::from(now_ns) - i128::from(TICK_NS)
+    /// Whether a later change is sure to show, if what has them was read after `now_ns`. `is_local` says that they are of a file system whose
+    /// change times are the kernel's.
+    pub(super) fn is_settled(&self, now_ns: i64, is_local: bool) -> bool {
+        let tick_ns = match self.ctime_ns % SECOND_NS {
+            0 if !is_local => return false,
+            0 => COARSE_TICK_NS,
+            _ => TICK_NS,
+        };
+        self.ctime_ns < i128::from(now_ns) - i128::from(tick_ns)
     }
 
     fn encode(&self, row: &mut Vec<u8>) {

@@ -69,6 +69,8 @@ pub(super) struct Listing {
     subdirs: Vec<Subdir>,
     /// Names of directories that do not.
     skipped: Vec<OsString>,
+    /// Whether its file system is one of those that are known.
+    pub(super) is_local: bool,
     /// What is remembered of it.
     pub(super) remembered: Row,
     /// Whether its names are to be.
@@ -204,17 +206,27 @@ impl<'a> Walk<'a> {
         let remembered = remembered.filter(|(directory, _)| *directory == DirectoryId::of(&stat));
         let remembered = remembered.and_then(|(_, row)| Row::decode(row, self.options.owner));
         let remembered = remembered.unwrap_or_default();
-        let keeps_times = self.options.memory.is_some()
-            && keeps_times(dir.as_fd()).at("look at the file system of", path)?;
-        let known = if keeps_times { remembered.names(&stat) } else { None };
+        let is_local =
+            self.options.memory.is_some() && is_local(dir.as_fd()).at("look at the file system of", path)?;
+        let known = if is_local { remembered.names(&stat) } else { None };
         let news = match &known {
             Some(_) => News::None,
-            None if keeps_times => News::Some,
+            None if is_local => News::Some,
             None => News::Unfit,
         };
         let (files, subdirs, skipped, passed_over) = Default::default();
-        let mut listing =
-            Listing { stat, xattrs, opaque, files, subdirs, skipped, remembered, news, passed_over };
+        let mut listing = Listing {
+            stat,
+            xattrs,
+            opaque,
+            files,
+            subdirs,
+            skipped,
+            is_local,
+            remembered,
+            news,
+            passed_over,
+        };
         let mut names = known.map_or_else(|| list(dir.as_fd()), Ok).at("list", path)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (name, kind) in names {
@@ -225,10 +237,20 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether a directory gets a new time with every name that it gains or loses. Of local file systems that is known; what others do, with
-/// servers of all kinds behind them, is not.
-fn keeps_times(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+/// Whether a directory is of a file system that is known: there its change time and its files' are the kernel's, and it gets a new one with every name
+/// that it gains or loses. What others do, with servers of all kinds behind them, is not known.
+pub(super) fn is_local(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(LOCAL_FILE_SYSTEMS.contains(&fstatfs(dir)?.f_type))
+}
+
+impl Top {
+    /// Where it is, if it is no directory.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Directory(_) => None,
+        }
+    }
 }
 
 impl Listing {
