@@ -153,6 +153,12 @@ pub enum Error {
         /// Which.
         path: PathBuf,
     },
+    /// A file held something else when it was taken into a layer than when its digest was made.
+    #[error("`{}` changed while it was copied", path.display())]
+    SourceChanged {
+        /// Where, relative to what is copied.
+        path: PathBuf,
+    },
     /// A layer in the making could not be read.
     #[error("failed to read the layer")]
     Walk(#[source] crate::content_digest::Error),

@@ -112,10 +112,24 @@ pub(crate) struct Packs {
     new: PackWriter,
     new_path: PathBuf,
     /// What is in all packs, and which of the layer's packs each of these is, if it is one.
-    contents: DigestTable<Place>,
+    contents: DigestTable<Stored>,
     numbers: Vec<Option<u16>>,
     /// What is in the new one.
-    fresh: Mutex<ByDigest<Place>>,
+    fresh: Mutex<ByDigest<Stored>>,
+}
+
+/// A content in a pack. Whoever asks for it by its digest has to know how long it is: behind it lies something else.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    place: Place,
+    size_bytes: u64,
+}
+
+impl Stored {
+    /// Its place, as that of a content of this size.
+    fn place_of(&self, size_bytes: u64) -> Option<Place> {
+        (self.size_bytes == size_bytes).then_some(self.place)
+    }
 }
 
 /// The packs that a layer has.
@@ -130,7 +144,7 @@ struct Settled {
 #[derive(Debug)]
 pub(crate) struct Inventory {
     packs: Vec<Pack>,
-    contents: DigestTable<Place>,
+    contents: DigestTable<Stored>,
 }
 
 impl Inventory {
@@ -138,7 +152,10 @@ impl Inventory {
     fn place(&self, content: &mut Content) {
         match content.size_bytes {
             0 => content.digest = Some(*blake3::hash(b"").as_bytes()),
-            _ => content.place = content.digest.and_then(|digest| self.contents.get(&digest).copied()),
+            size_bytes => {
+                let stored = content.digest.and_then(|digest| self.contents.get(&digest));
+                content.place = stored.and_then(|stored| stored.place_of(size_bytes));
+            }
         }
     }
 }
@@ -155,7 +172,7 @@ impl Graft {
         let groups = groups(&tree);
         let place = |group: &Group<'_>| group.place(&tree, &packs, open);
         let found: Vec<Vec<(InodeId, Content)>> =
-            pool.install(|| groups.par_iter().map(place).collect::<Result<_, PathError>>())?;
+            pool.install(|| groups.par_iter().map(place).collect::<Result<_>>())?;
         drop(groups);
         for (id, content) in found.into_iter().flatten() {
             tree.inode_mut(id).kind = Kind::File(content);
@@ -252,13 +269,8 @@ pub(super) fn open_file(directory: &OwnedFd, name: &OsStr, path: &Path) -> Resul
 }
 
 impl Group<'_> {
-    /// Where the contents are, in packs that there are or, now, in the new one.
-    fn place(
-        &self,
-        tree: &Tree,
-        packs: &Packs,
-        open: Open<'_>,
-    ) -> Result<Vec<(InodeId, Content)>, PathError> {
+    /// Where the contents are, in packs that there are or, now, in the new one. What has a digest is to hold just that.
+    fn place(&self, tree: &Tree, packs: &Packs, open: Open<'_>) -> Result<Vec<(InodeId, Content)>> {
         let (mut placed, mut directory) = (Vec::with_capacity(self.files.len()), None);
         for (name, id) in &self.files {
             let Kind::File(content) = &tree.inode(*id).kind else { continue };
@@ -272,7 +284,11 @@ impl Group<'_> {
                 None => open(&self.directory)?,
             };
             let file = open_file(&from, name, &self.directory)?;
-            placed.push((*id, packs.take(&file, content.digest.is_some())?));
+            let taken = packs.take(&file, content.digest.is_some())?;
+            if content.digest.is_some_and(|expected| taken.digest != Some(expected)) {
+                return Err(Error::SourceChanged { path: self.directory.join(name) });
+            }
+            placed.push((*id, taken));
             directory = Some(from);
         }
         Ok(placed)
@@ -349,13 +365,16 @@ impl Packs {
     }
 
     fn find(&self, size_bytes: u64, digest: Blake3) -> Option<Content> {
-        let place = if size_bytes == 0 { None } else { Some(self.place_of(&digest)?) };
+        let place = if size_bytes == 0 { None } else { Some(self.place_of(size_bytes, &digest)?) };
         Some(Content { size_bytes, digest: Some(digest), place })
     }
 
-    fn place_of(&self, digest: &Blake3) -> Option<Place> {
-        let known = self.contents.get(digest).and_then(|place| self.open_place(*place));
-        known.or_else(|| self.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied())
+    fn place_of(&self, size_bytes: u64, digest: &Blake3) -> Option<Place> {
+        let known = self.contents.get(digest).and_then(|stored| stored.place_of(size_bytes));
+        known.and_then(|place| self.open_place(place)).or_else(|| {
+            let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            fresh.get(digest)?.place_of(size_bytes)
+        })
     }
 
     /// A place in all packs as one in those of the layer.
@@ -405,7 +424,8 @@ impl Packs {
 
     fn enter(&self, digest: Blake3, size_bytes: u64, offset_bytes: u64) -> Content {
         let place = Place { pack: self.known.len() as u16, offset_bytes };
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, place);
+        let stored = Stored { place, size_bytes };
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stored);
         Content { size_bytes, digest: Some(digest), place: (size_bytes > 0).then_some(place) }
     }
 
@@ -480,8 +500,10 @@ impl Store {
                 continue;
             }
             let Ok(pack) = u16::try_from(packs.len()) else { break };
-            let place = |Packed { digest, offset_bytes, .. }| (digest, Place { pack, offset_bytes });
-            contents.extend(index.map(place));
+            let stored = |Packed { digest, offset_bytes, size_bytes }| {
+                (digest, Stored { place: Place { pack, offset_bytes }, size_bytes })
+            };
+            contents.extend(index.map(stored));
             let id = PackId::Known(written.pack);
             packs.push(Pack { id, blocks: blocks.cast_unsigned(), needed_bytes: 0, file });
             if contents.len() > KNOWN_MAX {
@@ -495,7 +517,7 @@ impl Store {
     fn use_pack(&self, pack: &Pack) -> Result<bool> {
         let PackId::Known(id) = pack.id else { return Ok(true) };
         let stamp = self.stamp();
-        let sql = "UPDATE pack SET last_used = max(last_used, ?2) WHERE id = ?1 AND reusable RETURNING 1";
+        let sql = "UPDATE pack SET last_used = max(last_used + 1, ?2) WHERE id = ?1 AND reusable RETURNING 1";
         let used = self.0.db.write("use a pack", |db| {
             Ok(db.prepare_cached(sql)?.query_row((id, stamp), |_| Ok(())).optional()?)
         })?;

@@ -9,8 +9,8 @@
 //!
 //! The first packs had no key image, nor its size.
 //!
-//! A pack is written by one process, by many of its threads at once, and never changed again. Its contents are the first of its
-//! kind: what another pack has is not written again, as long as somebody knows.
+//! A pack is written by one process, by many of its threads at once, and never written to again: `prune::trim` makes holes where nothing is needed any
+//! longer. Its contents are the first of its kind: what another pack has is not written again, as long as somebody knows.
 
 use std::fs::File;
 use std::io;
@@ -163,9 +163,20 @@ pub(crate) struct Appending<'a> {
 }
 
 impl Appending<'_> {
+    /// Writes a piece. Where it is nothing but zeros a hole is left, as in the file that it may come from.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), PathError> {
-        let at = self.offset_bytes + self.size_bytes;
-        self.pack.file.write_all_at(bytes, at).at("write", &self.pack.path)?;
+        let mut at = self.offset_bytes + self.size_bytes;
+        let is_zero = |page: &&[u8]| page.iter().all(|byte| *byte == 0);
+        let pages: Vec<&[u8]> = bytes.chunks(PAGE_BYTES as usize).collect();
+        let mut rest = bytes;
+        for run in pages.chunk_by(|one, next| is_zero(one) == is_zero(next)) {
+            let (run_bytes, behind) = rest.split_at(run.iter().map(|page| page.len()).sum());
+            if !run.first().is_some_and(is_zero) {
+                self.pack.file.write_all_at(run_bytes, at).at("write", &self.pack.path)?;
+            }
+            at += run_bytes.len() as u64;
+            rest = behind;
+        }
         self.hasher.update(bytes);
         self.size_bytes += bytes.len() as u64;
         Ok(())

@@ -339,6 +339,64 @@ fn kernel_what_is_in_a_pack_is_neither_read_nor_written_again() {
 }
 
 #[test]
+fn kernel_a_content_is_never_longer_than_it_is() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let files = [("a", "one"), ("b", "what lies behind it")];
+    let first = test.commit(&Snapshot::empty(), &files, |_| {});
+    // Somebody says that this digest is of more than there is.
+    let (source, mut tree) = test.source(&[("a", "one")]);
+    tree.contents_mut().for_each(|content| content.size_bytes = 600);
+    let mut active = test.store.prepare(&Snapshot::empty()).unwrap();
+    fs::create_dir(active.upper().join("app")).unwrap();
+    let source = RootDir::open(&source).unwrap();
+    active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+    let second = active.commit().unwrap();
+    for snapshot in [&first, &second] {
+        let seen = read(&test.store.view(snapshot).unwrap(), "app/a");
+        assert_eq!(seen.as_deref(), Some("one"));
+    }
+}
+
+#[test]
+fn kernel_what_changed_since_it_was_digested_is_not_taken() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let (source, tree) = test.source(&FILES);
+    fs::write(source.join("b"), "edited").unwrap();
+    let mut active = test.store.prepare(&Snapshot::empty()).unwrap();
+    let source = RootDir::open(&source).unwrap();
+    let error = active.graft(Path::new(""), tree, &pool(), &|directory| source.open_dir(directory));
+    assert!(matches!(error, Err(crate::Error::SourceChanged { path }) if path == Path::new("b")));
+}
+
+#[test]
+fn kernel_holes_take_no_room_in_a_pack() {
+    let test = DiskStore::new();
+    require_trees!(test);
+    let large = "l".repeat(300_000);
+    let snapshot = test.commit(&Snapshot::empty(), &[("large", &large)], |_| {});
+    let whole = fs::metadata(&test.packs()[0]).unwrap().blocks();
+    let (source, mut tree) = test.source(&[("sparse", ""), ("c", "three")]);
+    let mut content = vec![0; 1_000_000];
+    content[500_000..500_003].copy_from_slice(b"mid");
+    fs::write(source.join("sparse"), &content).unwrap();
+    tree.contents_mut().filter(|content| content.size_bytes == 0).for_each(|sparse| {
+        (sparse.size_bytes, sparse.digest) = (content.len() as u64, None);
+    });
+    let mut active = test.store.prepare(&snapshot).unwrap();
+    fs::create_dir(active.upper().join("app")).unwrap();
+    let source = RootDir::open(&source).unwrap();
+    active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+    let sparse = active.commit().unwrap();
+    let blocks = fs::metadata(&test.packs()[1]).unwrap().blocks();
+    assert!(blocks < whole, "{blocks} blocks, {whole} of a file of 300 kB");
+    let seen = read(&test.store.view(&sparse).unwrap(), "app/sparse").unwrap();
+    assert!(seen.as_bytes() == content);
+    assert_eq!(problems(&test.store), []);
+}
+
+#[test]
 fn kernel_an_image_is_told_from_the_one_before() {
     let test = DiskStore::new();
     require_trees!(test);

@@ -124,23 +124,26 @@ impl<'a> Planter<'a> {
             Some((id, Kind::Directory(_))) => walk.enter(id, &name),
             Some((_, Kind::Symlink(target))) => walk.follow(bytes_path(target))?,
             Some((id, _)) if self.tree.inode(id).is_whiteout() => {
-                let made = self.imply(walk, name);
+                let made = self.imply(walk, name)?;
                 self.tree.hide_lower(made);
             }
             Some(_) => return Err(Errno::NOTDIR),
-            None => drop(self.imply(walk, name)),
+            None => drop(self.imply(walk, name)?),
         }
         Ok(())
     }
 
-    /// Makes a directory that the archive has not described.
-    fn imply(&mut self, walk: &mut Walk, name: OsString) -> InodeId {
+    /// Makes a directory that the archive has not described. Links lead deeper than any entry's own path may.
+    fn imply(&mut self, walk: &mut Walk, name: OsString) -> Result<InodeId, Errno> {
+        if walk.at.len() > self.options.limits.depth {
+            return Err(Errno::NAMETOOLONG);
+        }
         let attributes = Attributes { mode: IMPLIED_MODE, mtime: self.now, ..Attributes::default() };
         let id = self.tree.add(Inode { attributes, kind: Kind::Directory(Entries::new()) });
         self.tree.name(walk.here(), name.clone(), id);
         walk.enter(id, &name);
         self.implied.push(walk.path.clone());
-        id
+        Ok(id)
     }
 
     /// Puts something new in the place of what has the name.

@@ -153,3 +153,19 @@ fn kernel_capabilities_are_kept_as_the_kernel_keeps_them() {
         assert_eq!(as_tree(&packs, &archive), as_directory(&archive), "{xattrs:?}");
     }
 }
+
+#[test]
+fn links_lead_no_deeper_than_a_path_may() {
+    let below = vec!["a"; 400].join("/");
+    let link = TarKind::Symlink { target: below.as_bytes() };
+    let mut tar = TarWriter::new(Vec::new());
+    for (path, kind) in [("one", link), ("one/two", link), ("one/two/x", TarKind::File { size_bytes: 0 })] {
+        let path = path.as_bytes();
+        tar.entry(&TarEntry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: &[] }).unwrap();
+    }
+    let archive = tar.finish().unwrap();
+    let (store, directory) = (TestStore::new(), tempfile::tempdir_in("/var/tmp").unwrap());
+    let packs = Packs::newest(&store, directory.path(), store.inventory().unwrap()).unwrap();
+    let error = as_tree(&packs, &archive).unwrap_err();
+    assert_eq!(error, "failed to enter `one/two`: File name too long (os error 36)");
+}
