@@ -3,6 +3,7 @@
 //! Reads as the life of a build: settings, Dockerfile, lowering, solving, outputs.
 
 mod annotation;
+mod attempt;
 mod attestation;
 mod base;
 mod build_args;
@@ -38,12 +39,13 @@ pub(crate) use base::NoImages;
 pub(crate) use call::Call;
 pub(crate) use steps::{confinement, extra_host};
 
+use self::attempt::Need;
 use self::attestation::Witness;
 use self::failure::Blame;
 use self::input::{Input, Remote, Trees};
 use self::output::Built;
 use self::settings::Settings;
-use self::shared::{Need, Shared};
+use self::shared::Shared;
 use crate::app::{self, App};
 use crate::args::BuildArgs;
 use crate::commands::debug;
@@ -152,7 +154,7 @@ fn build(
     // What scans found is read here.
     let need = |output: usize| if output < lowered.len() { result_need } else { Need::Files };
     let warnings = warnings + &shared.take_mounts(app, blame.progress, cancel);
-    let mut solved = Shared::solve(&worker, &need, cancel, || {
+    let mut solved = attempt::solve(&worker, &need, cancel, || {
         solve(&definition, &worker, &options, recorder, cancel).map_err(Box::new)
     })
     .map_err(|mut error| {

@@ -235,3 +235,41 @@ fn mistakes_with_contexts_are_told() {
         outcome.exits(code).says(&[says]);
     }
 }
+
+#[test]
+fn a_step_is_found_by_what_it_was_given_whoever_edits_meanwhile() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let many: Vec<(String, String)> =
+        (0..300).map(|number| (format!("c/{number}"), number.to_string())).collect();
+    let files: Vec<(&str, &str)> = many
+        .iter()
+        .map(|(name, content)| (name.as_str(), content.as_str()))
+        .chain([("c/f", "first")])
+        .collect();
+    let copies = ["COPY c /c", "COPY c/f c/7 /c/", "RUN --mount=type=bind,source=c,target=/m cp -r /m /c"];
+    for (number, copy) in copies.iter().enumerate() {
+        let context = test.context("context", &files);
+        // The step before waits until somebody has edited what the next one takes.
+        let wait = "touch /sync/ready && until [ -e /sync/go ]; do sleep 0.02; done";
+        context.write("Dockerfile", format!("FROM busybox\nRUN echo {number} && {wait}\n{copy}\n"));
+        test.write("sync/go", "");
+        let sync = test.path("sync");
+        std::fs::remove_dir_all(&sync).unwrap();
+        std::fs::create_dir(&sync).unwrap();
+        let volume = format!("{}:/sync", sync.display());
+        let building = test.build_command(&context, &["-v", &volume, "-t", "app"]).start();
+        while !sync.join("ready").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        context.write("c/f", "edited");
+        test.write("sync/go", "");
+        building.finish().succeeds();
+        assert_eq!(test.run("app", "cat /c/f"), "edited", "{copy}");
+        for content in ["first", "edited"] {
+            context.write("c/f", content);
+            test.build(&context, &["-v", &volume, "-t", "app"]).succeeds();
+            assert_eq!(test.run("app", "cat /c/f"), content, "{copy}");
+        }
+    }
+    test.assert_sound();
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 use tar::{Builder, EntryType, Header};
 
@@ -277,6 +278,20 @@ fn a_damaged_tree_is_made_again() {
         test.rbuild(&["system", "check", "--repair"]).outcome().succeeds();
         assert_eq!(test.run("app", "cat /app/a"), "a");
         test.assert_sound();
+    }
+}
+
+#[test]
+fn a_device_that_would_hide_what_is_below_is_refused() {
+    if !is_root("trees") {
+        return;
+    }
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let context = context(&test, "FROM busybox\nRUN mkdir /app && echo 1 >/app/victim\nCOPY d /app\n");
+    let victim = context.path.join("d/victim");
+    mknodat(CWD, victim, FileType::CharacterDevice, Mode::RUSR, 0).unwrap();
+    for layers in ["tree", "directory"] {
+        test.build(&context, &["--layers", layers]).exits(3).says(&["create the device", "victim"]);
     }
 }
 

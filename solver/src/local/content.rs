@@ -16,12 +16,12 @@ use rbuild_cache::content_digest::{
 };
 use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::{CopySelection, Patterns};
-use rbuild_llb::{CopyAction, FileInput, Op, SourceOp};
+use rbuild_llb::{CopyAction, FileInput, InputIndex, LocalSource, Op, SourceOp};
 
 use super::file::{CopySource, FileError, SourceKind, find_sources};
 use super::{LocalWorker, WorkerError};
 use crate::cache_key::ContentDigest;
-use crate::cache_map::{SelectedPath, Selection};
+use crate::cache_map::{SelectedPath, Selection, selections};
 use crate::explain::{FileEntry, FileList};
 use crate::worker::{Context, VertexRef};
 
@@ -55,19 +55,48 @@ impl LocalWorker<'_> {
         selection: &Selection,
         cx: &Context<'_>,
     ) -> Result<ContentDigest, WorkerError> {
-        let Op::Source(SourceOp::Local(local)) = &vertex.vertex().op else {
-            return Err(WorkerError::unsupported(&vertex.vertex().op));
-        };
+        let local = local_source(vertex)?;
+        let (digest, looks) = self.look_at_local(local, selection, cx)?;
+        self.remember_seen(None, &looks);
+        self.keep_file_list(digest.0, move || file_list(&looks));
+        let mut digested = self.digested.lock().unwrap_or_else(PoisonError::into_inner);
+        digested.insert((local.clone(), selection.clone()), digest);
+        Ok(digest)
+    }
+
+    /// Sees to it that what a step has just taken of a context is what its key was made of: whoever finds the result by that key is to get what the key says.
+    ///
+    /// # Errors
+    /// [`WorkerError::ContextChanged`] if the context is another one by now.
+    pub(super) fn check_context(
+        &self,
+        source: VertexRef<'_>,
+        input: InputIndex,
+        cx: &Context<'_>,
+    ) -> Result<(), WorkerError> {
+        let (local, step) = (local_source(source)?, VertexRef { id: cx.vertex, ..source });
+        let selection = selections(step.vertex()).into_iter().nth(input.index());
+        let Some(taken) = selection.map(|selection| (local.clone(), selection)) else { return Ok(()) };
+        let known = self.digested.lock().unwrap_or_else(PoisonError::into_inner).get(&taken).copied();
+        // Who looks into a step that runs for nobody else has no key.
+        let Some(known) = known else { return Ok(()) };
+        let (digest, _) = self.look_at_local(local, &taken.1, cx)?;
+        if digest == known { Ok(()) } else { Err(WorkerError::ContextChanged { name: taken.0.name }) }
+    }
+
+    fn look_at_local(
+        &self,
+        local: &LocalSource,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<(ContentDigest, Vec<Look>), WorkerError> {
         let context = self.context(local)?;
         let whole = [SelectedPath { path: "/".to_owned(), contents_only: true, ..SelectedPath::default() }];
         let paths = match selection {
             Selection::Whole => &whole[..],
             Selection::Paths(paths) => paths,
         };
-        let (digest, looks) = self.digest_paths(&context.tree(), paths, cx)?;
-        self.remember_seen(None, &looks);
-        self.keep_file_list(digest.0, move || file_list(&looks));
-        Ok(digest)
+        self.digest_paths(&context.tree(), paths, cx)
     }
 
     fn digest_paths(
@@ -144,6 +173,13 @@ impl LocalWorker<'_> {
         let places = selected.iter().map(|it| (it.path.to_owned(), it.name.to_owned())).collect();
         looks.push(Look { places, seen: Arc::new(seen) });
         Ok(digested.digest)
+    }
+}
+
+fn local_source(vertex: VertexRef<'_>) -> Result<&LocalSource, WorkerError> {
+    match &vertex.vertex().op {
+        Op::Source(SourceOp::Local(local)) => Ok(local),
+        op => Err(WorkerError::unsupported(op)),
     }
 }
 

@@ -119,12 +119,29 @@ pub enum WorkerError {
         /// What the step wants.
         what: String,
     },
+    /// A build context is another one than it was when the step's key was made.
+    #[error("the files of `{name}` changed while they were copied")]
+    ContextChanged {
+        /// The context.
+        name: String,
+    },
     /// The build was cancelled while the step ran.
     #[error("cancelled")]
     Cancelled,
 }
 
 impl WorkerError {
+    /// Whether somebody changes what is copied: with another key for what is there now, the step may be done.
+    pub const fn is_change(&self) -> bool {
+        match self {
+            Self::ContextChanged { .. } | Self::File(FileError::Changed { .. }) => true,
+            Self::Store(error) | Self::File(FileError::Store(error)) => {
+                matches!(error, rbuild_cache::Error::SourceChanged { .. })
+            }
+            _ => false,
+        }
+    }
+
     /// The layer that was not what it was made as, or had gone with such a one. It will not be found again, and can be made again.
     pub const fn lost_layer(&self) -> Option<LayerId> {
         match self {

@@ -13,7 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use rbuild_cache::root_dir::{At as _, PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, Addition, Delta, KnownLayers, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, Op, OutputIndex, SourceOp, Vertex};
+use rbuild_llb::{
+    CopyAction, FileAction, FileInput, FileOp, FileStep, InputIndex, Op, OutputIndex, SourceOp, Vertex,
+};
 use rustix::io::Errno;
 
 use super::file::{CopySource, Directories, FileError, FileOptions, Graft, Planned, SourceKind, apply};
@@ -21,7 +23,7 @@ use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
 use crate::cache_key;
 use crate::progress::{Event, OutputStream};
-use crate::worker::{Context, Input};
+use crate::worker::{Context, Input, VertexRef};
 
 /// Directories with fewer files than this are copied: any other form costs each process that uses the layer a mount (measured: `docs/design/trees.md`).
 const FILES_MIN: usize = 256;
@@ -85,6 +87,13 @@ enum Rest {
     },
     /// To tell it from another.
     Delta(Delta),
+}
+
+impl Rest {
+    /// Whether nothing is taken but what the build had seen before, so that whatever has changed since cannot be in it.
+    const fn is_as_seen(&self) -> bool {
+        matches!(self, Self::Graft { graft: Graft::Planned(Planned { is_as_seen: true, .. }), .. })
+    }
 }
 
 /// A tree in the making.
@@ -163,7 +172,7 @@ impl LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<Vec<Snapshot>, WorkerError> {
         let sources = self.sources(op, inputs)?;
-        let mut drafts = Drafts::default();
+        let (mut drafts, mut looked_at_again) = (Drafts::default(), BTreeMap::new());
         for step in &op.steps {
             let draft = match step.base {
                 FileInput::Step(used) => drafts.unchanged_since(used)?,
@@ -181,8 +190,16 @@ impl LocalWorker<'_> {
             let form = self.form(vertex, op, drafts.of_step.len())?;
             let wanted = WantedStep { action: &step.action, form };
             let rest = self.carry_out(wanted, &drafts.drafts[draft], &named, cx)?;
+            if let Some((input, source)) = taken_of_context(&step.action, inputs)
+                && !rest.is_as_seen()
+            {
+                looked_at_again.insert(input, source);
+            }
             self.put_rest(&mut drafts.drafts[draft].active, rest, cx)?;
             drafts.changed(draft);
+        }
+        for (input, source) in looked_at_again {
+            self.check_context(source, input, cx)?;
         }
         drafts.commit(op)
     }
@@ -303,7 +320,7 @@ impl LocalWorker<'_> {
         source: Option<&RootDir>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let Planned { path, tree, source: top } = match graft {
+        let Planned { path, tree, source: top, .. } = match graft {
             Graft::Planned(planned) => planned,
             Graft::Unpacked { path, tree } => {
                 active.graft_packed(&path, tree);
@@ -405,6 +422,18 @@ impl LocalWorker<'_> {
                 op => Err(WorkerError::unsupported(op)),
             },
         }
+    }
+}
+
+/// The input that is a context of which an action takes something.
+fn taken_of_context<'a>(
+    action: &FileAction,
+    inputs: &[Input<'a, Snapshot>],
+) -> Option<(InputIndex, VertexRef<'a>)> {
+    let FileAction::Copy(CopyAction { from: FileInput::Input(input), .. }) = action else { return None };
+    match inputs.get(input.index())? {
+        Input::Local(source) => Some((*input, *source)),
+        Input::Output(_) => None,
     }
 }
 

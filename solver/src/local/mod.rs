@@ -151,6 +151,8 @@ pub struct LocalWorker<'a> {
     explainer: Explainer,
     /// What was seen of snapshots and, without one, of contexts lately, for keys.
     seen: Mutex<Vec<(Option<Snapshot>, Arc<Seen>)>>,
+    /// What contexts held that keys are made of.
+    digested: Mutex<HashMap<(LocalSource, Selection), ContentDigest>>,
     /// The lists of files that are being kept.
     file_lists: FileLists,
     aside: Aside,
@@ -170,8 +172,8 @@ impl<'a> LocalWorker<'a> {
         pool: &'a ThreadPool,
         options: LocalWorkerOptions,
     ) -> Self {
-        let (explainer, seen, file_lists, aside, views) = Default::default();
-        Self { images, executor, pool, options, explainer, seen, file_lists, aside, views }
+        let (explainer, seen, digested, file_lists, aside, views) = Default::default();
+        Self { images, executor, pool, options, explainer, seen, digested, file_lists, aside, views }
     }
 
     /// Why steps that wanted a network of their own had none.

@@ -105,11 +105,12 @@ impl LocalWorker<'_> {
         resolved: &mut ResolvedMounts,
     ) -> Result<MountSource, WorkerError> {
         let local = mount.input.and_then(|input| match inputs.get(input.index()) {
-            Some(Input::Local(vertex)) => Some(*vertex),
+            Some(Input::Local(vertex)) => Some((input, *vertex)),
             _ => None,
         });
-        if let Some(vertex) = local {
+        if let Some((input, vertex)) = local {
             let active = self.copy_of_context(vertex, &mount.selector, cx)?;
+            self.check_context(vertex, input, cx)?;
             let source = writable(mount, &active)?;
             resolved.discarded.push(active);
             return Ok(source);

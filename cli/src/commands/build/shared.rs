@@ -1,16 +1,11 @@
-//! The shared caches of a build: read before, written after. Nothing that goes wrong with one fails the build, nor does a result of this
-//! store that turns out to be damaged.
+//! The shared caches of a build: read before, written after. Nothing that goes wrong with one fails the build.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rbuild_cache::LayerId;
 use rbuild_registry::RemoteStore;
-use rbuild_solver::images::{Images, Watch};
-use rbuild_solver::local::{LocalWorker, WorkerError};
-use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, Remark, RemarkKind, SharedCaches, Tree};
-use rbuild_solver::{SolveError, Solved};
+use rbuild_solver::images::Watch;
+use rbuild_solver::shared::{ExportMode, ExportOptions, Finished, Remark, RemarkKind, SharedCaches};
 
 use super::output::{report_transfer, task};
 use super::settings::Settings;
@@ -30,20 +25,6 @@ pub(super) struct Shared {
     mounts: Vec<String>,
     /// Whether the image says itself which steps lead to it.
     pub(super) is_inline: bool,
-}
-
-/// What a build came to.
-pub(super) type Attempt = Result<Solved<Tree>, Box<SolveError<WorkerError>>>;
-
-/// What a result is needed for.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Need<'a> {
-    /// Its files.
-    Files,
-    /// To be at the registries of its names.
-    Push(&'a Images, &'a [rbuild_image::Reference]),
-    /// To be there somewhere.
-    Nothing,
 }
 
 impl Shared {
@@ -76,34 +57,6 @@ impl Shared {
             from: Arc::new(SharedCaches::new(opened, shared_cache::trust()?)),
             to: to.collect::<Result<_, _>>()?,
         })
-    }
-
-    /// Solves, and sees to it that the results are where they are needed, each for what `need` says of its number. A shared cache that fails on the way is given up,
-    /// a layer that is damaged has been forgotten, and the build begins again: what it made so far is found in the store.
-    ///
-    /// # Errors
-    /// Those of `solve`.
-    pub(super) fn solve<'a>(
-        worker: &LocalWorker<'_>,
-        need: &dyn Fn(usize) -> Need<'a>,
-        cancel: &AtomicBool,
-        solve: impl Fn() -> Attempt,
-    ) -> Attempt {
-        let mut lost = BTreeSet::new();
-        loop {
-            let solved = solve().and_then(|mut solved| {
-                for (number, output) in solved.outputs.iter_mut().enumerate() {
-                    let Some(output) = output else { continue };
-                    let settled = settle(output, worker, need(number), cancel);
-                    settled.map_err(|source| Box::new(SolveError::Lookup { source }))?;
-                }
-                Ok(solved)
-            });
-            match solved {
-                Err(error) if is_lost(&error, &mut lost) => {}
-                solved => return solved,
-            }
-        }
     }
 
     /// Takes the cache mounts that are not here from the shared caches, and says what went wrong with any.
@@ -168,39 +121,6 @@ impl Shared {
         }
         said
     }
-}
-
-/// Whether a build failed for want of what a shared cache or the store said it has, and the next attempt will not find there. A layer that is
-/// found a second time (a container needs it) fails the build.
-fn is_lost(error: &SolveError<WorkerError>, lost: &mut BTreeSet<LayerId>) -> bool {
-    match error {
-        SolveError::Vertex { source, .. } | SolveError::Lookup { source } => {
-            matches!(source, WorkerError::SharedCache { .. })
-                || source.lost_layer().is_some_and(|layer| lost.insert(layer))
-        }
-        _ => false,
-    }
-}
-
-/// Fetches a result that is not where it is needed.
-fn settle(
-    output: &mut Tree,
-    worker: &LocalWorker<'_>,
-    need: Need<'_>,
-    cancel: &AtomicBool,
-) -> Result<(), WorkerError> {
-    let there = match (&*output, need) {
-        (Tree::Here(_), _) | (_, Need::Nothing) => true,
-        (Tree::Elsewhere(tree), Need::Push(images, names)) => {
-            // What cannot be asked can be fetched.
-            images.is_pushed(tree, names, cancel).unwrap_or(false)
-        }
-        (Tree::Elsewhere(_), Need::Files) => false,
-    };
-    if !there {
-        *output = Tree::Here(worker.fetch_result(output, cancel)?);
-    }
-    Ok(())
 }
 
 fn warning(remark: &Remark) -> String {

@@ -229,13 +229,14 @@ impl Copy<'_> {
         let Place { into, at } = *place;
         let from = (self.source, found.path.as_path());
         let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, from, when)?;
-        let Some(tree) = planned else { return Ok(None) };
+        let Some((tree, is_as_seen)) = planned else { return Ok(None) };
         let top = into.fd.try_clone().at("open", at)?;
         if !graft::fits(&tree, &RootDir::from_fd(top), |_| copy.filter.includes())? {
             return Ok(None);
         }
         graft::touch(into.fd.as_fd())?;
-        Ok(Some(Planned { path: self.to.root.resolve(at)?, tree, source: found.path.clone() }))
+        let path = self.to.root.resolve(at)?;
+        Ok(Some(Planned { path, tree, source: found.path.clone(), is_as_seen }))
     }
 
     /// Anything but a directory.

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rbuild_cache::KnownLayers;
@@ -18,6 +19,7 @@ use rbuild_cache::root_dir::xattr::{self, Xattrs};
 use rbuild_cache::root_dir::{At, FileType, RootDir, Stat, list};
 use rbuild_cache::tree::{self, Content, Entries, Inode, InodeId, Kind, Tree};
 use rustix::fs::{AtFlags, Timespec, UTIME_NOW, fstat, futimens, readlinkat, statat};
+use rustix::io::Errno;
 
 use super::attributes::{CAPABILITY, Changes, modified_at};
 use super::filter::{Decision, Filter, Level};
@@ -35,19 +37,20 @@ pub(super) struct When<'a> {
     pub(super) is_possible: &'a dyn Fn() -> bool,
 }
 
-/// Looks at what a directory of a tree holds. `None` when it is less than is worth it.
+/// Looks at what a directory of a tree holds, and whether all of that is what the build had seen before. `None` when it is less than is worth it.
 pub(super) fn plan(
     run: &Run<'_>,
     changes: &Changes,
     filter: &Filter<'_>,
     (source, base): (&CopySource<'_>, &Path),
     when: &When<'_>,
-) -> Result<Option<Tree>, FileError> {
+) -> Result<Option<(Tree, bool)>, FileError> {
     let root = source.root.subroot(base)?;
     let stat = fstat(&root).at("read the attributes of", "")?;
     let top = Dir { parent: 0, path: PathBuf::new(), stat, taken: true, nodes: Vec::new(), below: 0..0 };
     let layers = source.layers;
-    let mut planner = Planner { run, changes, filter, root: &root, layers, dirs: vec![top], count: 1 };
+    let (dirs, is_as_seen) = (vec![top], AtomicBool::new(true));
+    let mut planner = Planner { run, changes, filter, root: &root, layers, dirs, count: 1, is_as_seen };
     let mut level = vec![Task { at: 0, level: filter.top() }];
     for _ in 0..=TREE_DEPTH_MAX {
         level = planner.level(level)?;
@@ -62,7 +65,8 @@ pub(super) fn plan(
             if let Some(layers) = layers {
                 planner.ask_layers(layers, base);
             }
-            return Ok(Some(planner.finish()));
+            let is_as_seen = planner.is_as_seen.load(Ordering::Relaxed);
+            return Ok(Some((planner.finish(), is_as_seen)));
         }
     }
     Err(FileError::TooDeep { path: std::mem::take(&mut planner.dirs[level[0].at].path) })
@@ -114,6 +118,8 @@ struct Planner<'a> {
     dirs: Vec<Dir>,
     /// How much of all types there is.
     count: usize,
+    /// Whether there was nothing so far that the build had not seen, contents included.
+    is_as_seen: AtomicBool,
 }
 
 /// A directory that is copied.
@@ -203,6 +209,9 @@ impl Planner<'_> {
             SourceKind::Tree => self.layers.map(|layers| layers.seen(&stat)),
         };
         let known = known.unwrap_or_else(KnownFiles::none);
+        if !known.is_seen() {
+            self.is_as_seen.store(false, Ordering::Relaxed);
+        }
         let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
         let all = all(&open, &known)?;
         found.nodes.reserve(all.len());
@@ -260,11 +269,14 @@ impl Planner<'_> {
     ) -> Result<Kind, FileError> {
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Directory(Entries::new()),
-            FileType::RegularFile => Kind::File(Content {
-                size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-                digest: known.and_then(|known| known.digest(stat)),
-                place: None,
-            }),
+            FileType::RegularFile => {
+                let digest = known.and_then(|known| known.digest(stat));
+                if digest.is_none() {
+                    self.is_as_seen.store(false, Ordering::Relaxed);
+                }
+                let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+                Kind::File(Content { size_bytes, digest, place: None })
+            }
             FileType::Symlink => {
                 let target =
                     readlinkat(open.fd, name, Vec::new()).at_name("read the link", open.path, name)?;
@@ -274,6 +286,10 @@ impl Planner<'_> {
                 Kind::File(Content { size_bytes: 0, digest: None, place: None })
             }
             FileType::Unknown => return Err(FileError::UnknownKind { path: open.path.join(name) }),
+            // In a layer it would be a whiteout. Overlayfs lets nobody make one either.
+            FileType::CharacterDevice if stat.st_rdev == 0 => {
+                return Ok(Err(Errno::PERM).at_name("create the device", open.path, name)?);
+            }
             kind => Kind::Special(kind, stat.st_rdev),
         })
     }

@@ -182,6 +182,8 @@ pub struct Planned {
     pub tree: Tree,
     /// The directory below the root that was copied from that has all of it, by the same names.
     pub source: PathBuf,
+    /// Whether all of it is what the build had seen of a context before.
+    pub is_as_seen: bool,
 }
 
 /// The most warnings that one action returns.
