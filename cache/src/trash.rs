@@ -2,14 +2,14 @@
 //!
 //! To free a block can take milliseconds (ext4 with `discard` waits for the device, each time), and a layer in the making has
 //! at least five directories. So what is to go is first renamed into `trash/`, which costs nothing, and removed from there
-//! by threads of its own, many at once, as they do nothing but wait. What they have not removed when the process ends,
-//! a later one does.
+//! by a thread of its own. A directory with much in it is emptied by many at once, as they do nothing but wait; to start those takes longer than to
+//! remove what a step leaves. What is not removed when the process ends, a later one removes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -24,25 +24,87 @@ use crate::{Result, Store};
 /// They wait for the device, not for a processor.
 const THREADS: usize = 16;
 
+/// What one thread removes of a directory; more is for many.
+const ENTRIES_OF_ONE_MAX: usize = 16;
+
 /// Directories nested deeper than this are removed by one thread without recursion: whoever wrote a layer also chose its depth.
 const PARALLEL_DEPTH_MAX: usize = 32;
 
-/// The threads that remove. Started when there is something to remove.
+/// The threads that remove, each kind started when there is something for it, if threads can be. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Removers(Arc<Threads>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Removers(OnceLock<Option<ThreadPool>>);
+struct Threads {
+    one: OnceLock<Option<ThreadPool>>,
+    many: OnceLock<Option<ThreadPool>>,
+}
 
 impl Removers {
-    /// `None` when no thread can be started.
-    fn pool(&self) -> Option<&ThreadPool> {
-        let start = || {
-            ThreadPoolBuilder::new()
-                .num_threads(THREADS)
-                .thread_name(|index| format!("remove-{index}"))
-                .build()
-                .ok()
-        };
-        self.0.get_or_init(start).as_ref()
+    /// Does it in the background; not at all when no thread can be started.
+    fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        if let Some(one) = self.0.one.get_or_init(|| start(1)) {
+            let this = self.clone();
+            one.spawn(move || work(&this));
+        }
     }
+
+    fn many(&self) -> Option<&ThreadPool> {
+        self.0.many.get_or_init(|| start(THREADS)).as_ref()
+    }
+
+    /// Removes all that is in a directory, which is nested `depth` deep.
+    fn remove_entries(&self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
+        let entries = match list(directory.as_fd()) {
+            // The kernel lists nothing of a directory that somebody else has removed meanwhile.
+            Err(Errno::NOENT) => return Ok(()),
+            entries => entries?,
+        };
+        let remove = |(name, kind): (OsString, FileType)| match kind {
+            FileType::Directory => self.remove_entry(directory, &name, depth),
+            _ => gone(unlinkat(directory, &name, AtFlags::empty())),
+        };
+        match self.many_for(entries.len()) {
+            Some(many) => many.install(|| entries.into_par_iter().try_for_each(remove)),
+            None => entries.into_iter().try_for_each(remove),
+        }
+    }
+
+    /// Who removes so many entries, unless whoever asks does it.
+    fn many_for(&self, entries: usize) -> Option<&ThreadPool> {
+        if entries > ENTRIES_OF_ONE_MAX { self.many() } else { None }
+    }
+
+    fn remove_entry(&self, parent: &OwnedFd, name: &OsStr, depth: usize) -> Result<(), Errno> {
+        if depth >= PARALLEL_DEPTH_MAX {
+            let parent = RootDir::from_fd(parent.try_clone().map_err(|_| Errno::MFILE)?);
+            return gone(parent.remove_all(name).map_err(|error| error.errno().unwrap_or(Errno::IO)));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(parent, name, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return gone(unlinkat(parent, name, AtFlags::empty())),
+            Err(Errno::NOENT) => return Ok(()),
+            directory => self.remove_entries(&directory?, depth + 1)?,
+        }
+        gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
+    }
+
+    fn empty(&self, trash: &Path) -> Result<(), PathError> {
+        let directory = RootDir::open(trash)?.open_dir("")?;
+        self.remove_entries(&directory, 0).at("empty", trash)
+    }
+
+    fn remove(&self, trash: &Path, name: &str) -> Result<(), PathError> {
+        FailPoint::TrashRemove.reach().at("remove", trash.join(name))?;
+        let directory = RootDir::open(trash)?.open_dir("")?;
+        self.remove_entry(&directory, OsStr::new(name), 0).at("remove", trash.join(name))
+    }
+}
+
+/// `None` when no thread can be started.
+fn start(threads: usize) -> Option<ThreadPool> {
+    let name = |index| format!("remove-{index}");
+    ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build().ok()
 }
 
 impl Store {
@@ -60,10 +122,8 @@ impl Store {
             return Ok(());
         }
         moved.at("remove", path)?;
-        if let Some(pool) = self.0.removers.pool() {
-            // What cannot be removed stays in the trash, for the clean-up to report.
-            pool.spawn(move || drop(remove(&trash, &name)));
-        }
+        // What cannot be removed stays in the trash, for the clean-up to report.
+        self.0.removers.spawn(move |removers| drop(removers.remove(&trash, &name)));
         Ok(())
     }
 
@@ -71,54 +131,15 @@ impl Store {
     pub(crate) fn empty_trash_later(&self) {
         let trash = self.0.layout.directory("trash");
         let is_empty = fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none());
-        if !is_empty && let Some(pool) = self.0.removers.pool() {
-            pool.spawn(move || drop(empty(&trash)));
+        if !is_empty {
+            self.0.removers.spawn(move |removers| drop(removers.empty(&trash)));
         }
     }
 
     /// Removes what is in the trash, and waits for it. Others may be doing so as well.
     pub(crate) fn empty_trash(&self) -> Result<()> {
-        let trash = self.0.layout.directory("trash");
-        Ok(self.0.removers.pool().map_or_else(|| empty(&trash), |pool| pool.install(|| empty(&trash)))?)
+        Ok(self.0.removers.empty(&self.0.layout.directory("trash"))?)
     }
-}
-
-fn empty(trash: &Path) -> Result<(), PathError> {
-    let directory = RootDir::open(trash)?.open_dir("")?;
-    remove_entries(&directory, 0).at("empty", trash)
-}
-
-fn remove(trash: &Path, name: &str) -> Result<(), PathError> {
-    FailPoint::TrashRemove.reach().at("remove", trash.join(name))?;
-    let directory = RootDir::open(trash)?.open_dir("")?;
-    remove_entry(&directory, OsStr::new(name), 0).at("remove", trash.join(name))
-}
-
-/// Removes all that is in a directory, which is nested `depth` deep.
-fn remove_entries(directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-    let entries = match list(directory.as_fd()) {
-        // The kernel lists nothing of a directory that somebody else has removed meanwhile.
-        Err(Errno::NOENT) => return Ok(()),
-        entries => entries?,
-    };
-    entries.into_par_iter().try_for_each(|(name, kind)| match kind {
-        FileType::Directory => remove_entry(directory, &name, depth),
-        _ => gone(unlinkat(directory, &name, AtFlags::empty())),
-    })
-}
-
-fn remove_entry(parent: &OwnedFd, name: &OsStr, depth: usize) -> Result<(), Errno> {
-    if depth >= PARALLEL_DEPTH_MAX {
-        let parent = RootDir::from_fd(parent.try_clone().map_err(|_| Errno::MFILE)?);
-        return gone(parent.remove_all(name).map_err(|error| error.errno().unwrap_or(Errno::IO)));
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::NOTDIR | Errno::LOOP) => return gone(unlinkat(parent, name, AtFlags::empty())),
-        Err(Errno::NOENT) => return Ok(()),
-        directory => remove_entries(&directory?, depth + 1)?,
-    }
-    gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
 /// What somebody else has removed meanwhile is as good as removed.
