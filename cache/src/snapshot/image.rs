@@ -194,7 +194,10 @@ impl Store {
 
     fn image(&self, layer: LayerId, digest: Blake3, packs: &[File]) -> Result<Vec<u8>> {
         let made = self.0.images.unmounted.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer);
-        let image = made.map_or_else(|| self.read_image(layer, packs), Ok)?;
+        if let Some(image) = made {
+            return Ok(image);
+        }
+        let image = self.read_image(layer, packs)?;
         if *blake3::hash(&image).as_bytes() == digest { Ok(image) } else { Err(Error::ImageDamaged(layer)) }
     }
 

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -37,6 +37,9 @@ const KNOWN_MAX: usize = 400_000;
 
 /// An image is stored as a difference if that takes this part of the key image at most: a fifth of what it takes by itself.
 const DIFFERENCE_PART: usize = 32;
+
+/// Room for what a file takes of an image, which grows by a block for every dozen of names.
+const FILE_BYTES: usize = 128;
 
 /// How many files of a directory make a unit of work.
 const GROUP_FILES: usize = 64;
@@ -111,6 +114,8 @@ pub(crate) struct Packs {
     known: Vec<Pack>,
     new: PackWriter,
     new_path: PathBuf,
+    /// The key image of the first of them, from which the layer's is told most likely: it is unpacked while the tree is made.
+    key_ahead: Option<KeyAhead>,
     /// What is in all packs, and which of the layer's packs each of these is, if it is one.
     contents: DigestTable<Stored>,
     numbers: Vec<Option<u16>>,
@@ -138,6 +143,29 @@ struct Settled {
     used: Vec<Pack>,
     /// The last of them, if it is new.
     new: Option<PackWriter>,
+    key_ahead: Option<KeyAhead>,
+}
+
+/// A key image that is being unpacked.
+#[derive(Debug)]
+struct KeyAhead {
+    pack: PackId,
+    key: JoinHandle<Option<Vec<u8>>>,
+}
+
+impl KeyAhead {
+    /// Begins with one of about this size; `None` where no thread can be started.
+    fn start(pack: &Pack, expected_bytes: usize) -> Option<Self> {
+        let file = pack.file.try_clone().ok()?;
+        let read = move || read_key_image(&file, expected_bytes).ok();
+        let key = thread::Builder::new().name("key image".to_owned()).spawn(read).ok()?;
+        Some(Self { pack: pack.id.clone(), key })
+    }
+
+    /// The key image of this pack, if it is that one's.
+    fn take(self, pack: &Pack) -> Option<Vec<u8>> {
+        if self.pack == pack.id { self.key.join().ok().flatten() } else { None }
+    }
 }
 
 /// What is known of the contents of all packs, the newest first.
@@ -202,7 +230,7 @@ impl Graft {
                 whole = tree;
             }
         }
-        let packs = packs.settle(&mut whole)?;
+        let mut packs = packs.settle(&mut whole)?;
         let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
         let path = directory.join("image");
         let (image_bytes, image_digest, content_digest) = thread::scope(|scope| {
@@ -237,21 +265,37 @@ struct Group<'t> {
     files: Vec<(&'t OsStr, InodeId)>,
 }
 
+/// What there is to do about an inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ToDo {
+    Nothing,
+    /// To look into it.
+    Directory,
+    /// To find it a place.
+    File,
+}
+
 /// All regular files whose contents have no place yet. Of several names of one, one counts.
 fn groups(tree: &Tree) -> Vec<Group<'_>> {
-    let (mut groups, mut is_named) = (Vec::new(), vec![false; tree.len()]);
-    let mut is_new = |id: InodeId| !std::mem::replace(&mut is_named[id.index()], true);
-    let mut todo = vec![(PathBuf::new(), InodeId::ROOT)];
+    let what = |inode: &Inode| match &inode.kind {
+        Kind::Directory(_) => ToDo::Directory,
+        Kind::File(content) if !content.is_placed() => ToDo::File,
+        _ => ToDo::Nothing,
+    };
+    // As a rule nearly all have one, and inodes are met in their order faster than by their names.
+    let mut what: Vec<ToDo> = tree.inodes.iter().map(what).collect();
+    let (mut groups, mut todo) = (Vec::new(), vec![(PathBuf::new(), InodeId::ROOT)]);
+    if !what.contains(&ToDo::File) {
+        return groups;
+    }
     while let Some((path, id)) = todo.pop() {
         let mut files = Vec::new();
         // The first is to be the next: archives have the same order.
         for (name, child) in tree.entries(id).into_iter().flatten().rev() {
-            match &tree.inode(*child).kind {
-                Kind::Directory(_) => todo.push((path.join(name), *child)),
-                Kind::File(content) if !content.is_placed() && is_new(*child) => {
-                    files.push((name.as_os_str(), *child));
-                }
-                _ => {}
+            match std::mem::replace(&mut what[child.index()], ToDo::Nothing) {
+                ToDo::Directory => todo.push((path.join(name), *child)),
+                ToDo::File => files.push((name.as_os_str(), *child)),
+                ToDo::Nothing => {}
             }
         }
         files.reverse();
@@ -314,9 +358,13 @@ impl Packs {
         pool.install(|| tree.inodes.par_iter_mut().filter_map(Inode::content_mut).for_each(find));
         let mut counts = vec![0; inventory.packs.len()];
         tree.places().for_each(|place| counts[usize::from(place.pack)] += 1);
-        let packs = Self::open(store, directory, inventory, &counts)?;
+        let mut packs = Self::open(store, directory, inventory, &counts)?;
         tree.contents_mut()
             .for_each(|content| content.place = content.place.and_then(|at| packs.open_place(at)));
+        if tree.places().next().is_some() {
+            let first = packs.known.first();
+            packs.key_ahead = first.and_then(|pack| KeyAhead::start(pack, tree.len() * FILE_BYTES));
+        }
         Ok(packs)
     }
 
@@ -335,7 +383,7 @@ impl Packs {
         }
         let (contents, new_path) = (inventory.contents, directory.join("pack"));
         let new = PackWriter::create(new_path.clone())?;
-        Ok(Self { known, new, new_path, contents, numbers, fresh: Mutex::default() })
+        Ok(Self { known, new, new_path, key_ahead: None, contents, numbers, fresh: Mutex::default() })
     }
 
     /// Takes in the content of an archive's entry.
@@ -452,15 +500,15 @@ impl Packs {
         tree.places().for_each(|place| place.pack = numbers[usize::from(place.pack)]);
         packs.iter_mut().zip(needed).for_each(|(pack, bytes)| pack.needed_bytes = bytes);
         packs.retain(|pack| pack.needed_bytes > 0);
-        Ok(Settled { used: packs, new })
+        Ok(Settled { used: packs, new, key_ahead: self.key_ahead })
     }
 }
 
 impl Settled {
     /// Ends the new pack, and returns the image as it is to lie on the disk.
-    fn finish(&self, image: &[u8]) -> Result<Vec<u8>, PathError> {
-        let Self { used, new } = self;
+    fn finish(&mut self, image: &[u8]) -> Result<Vec<u8>, PathError> {
         let difference = self.difference(image).at("compress", "an image")?;
+        let Self { used, new, .. } = self;
         if let Some(stored) = difference {
             new.iter().try_for_each(|new| new.finish(&[]))?;
             return Ok(stored);
@@ -472,10 +520,13 @@ impl Settled {
     }
 
     /// The image as what differs from the key image of the pack with the most contents, if that is little.
-    fn difference(&self, image: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    fn difference(&mut self, image: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut ahead = self.key_ahead.take();
         let known = self.used.iter().zip(0..).filter(|(pack, _)| matches!(pack.id, PackId::Known(_)));
-        let key_of =
-            |(pack, number): (&Pack, u16)| Some((number, read_key_image(&pack.file, image.len()).ok()?));
+        let key_of = |(pack, number): (&Pack, u16)| {
+            let key = ahead.take().and_then(|ahead| ahead.take(pack));
+            Some((number, key.or_else(|| read_key_image(&pack.file, image.len()).ok())?))
+        };
         let Some((number, key)) = known.filter_map(key_of).next() else { return Ok(None) };
         let difference = stored::different(image, number, &key)?;
         Ok(Some(difference).filter(|bytes| bytes.len() <= key.len() / DIFFERENCE_PART))

@@ -108,7 +108,16 @@ impl InodeId {
     /// The root of every tree.
     pub const ROOT: Self = Self(0);
 
-    pub(crate) const fn index(self) -> usize {
+    /// Names what is at this place, in a tree or in a list that is to be added to one.
+    ///
+    /// # Panics
+    /// When there are more files than memory holds.
+    pub fn at(index: usize) -> Self {
+        Self(u32::try_from(index).expect("memory ends before the numbers do"))
+    }
+
+    /// At which place it is.
+    pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -141,9 +150,16 @@ impl Tree {
 
     /// Adds an inode that has no name yet.
     pub fn add(&mut self, inode: Inode) -> InodeId {
-        let id = InodeId(u32::try_from(self.inodes.len()).expect("memory ends before the numbers do"));
+        let id = InodeId::at(self.inodes.len());
         self.inodes.push(inode);
         id
+    }
+
+    /// Adds inodes that have no names yet, in their order, and returns the place of the first.
+    pub fn add_all(&mut self, inodes: Vec<Inode>) -> usize {
+        let first = self.inodes.len();
+        self.inodes.extend(inodes);
+        first
     }
 
     /// Makes room for so many more inodes.
@@ -244,8 +260,8 @@ impl Tree {
     /// When that is no directory.
     pub fn graft(&mut self, directory: InodeId, mut other: Self) {
         // What is grafted keeps its numbers: it is the larger part. Its root goes.
-        let after = u32::try_from(other.len() - 1).expect("memory ends before the numbers do");
-        let moved = |id: InodeId| if id == InodeId::ROOT { id } else { InodeId(id.0 + after) };
+        let after = other.len() - 1;
+        let moved = |id: InodeId| if id == InodeId::ROOT { id } else { InodeId::at(id.index() + after) };
         let grafted = std::mem::take(other.entries_mut(InodeId::ROOT));
         let mut own = std::mem::replace(&mut self.inodes, other.inodes);
         for entries in own.iter_mut().filter_map(Inode::entries_mut) {
