@@ -262,9 +262,10 @@ fn a_step_is_found_by_what_it_was_given_whoever_edits_meanwhile() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         context.write("c/f", "edited");
+        std::fs::remove_file(context.path.join("c/9")).unwrap();
         test.write("sync/go", "");
         building.finish().succeeds();
-        assert_eq!(test.run("app", "cat /c/f"), "edited", "{copy}");
+        assert_eq!(test.run("app", "cat /c/f && ! ls /c/9 2>/dev/null"), "edited", "{copy}");
         for content in ["first", "edited"] {
             context.write("c/f", content);
             test.build(&context, &["-v", &volume, "-t", "app"]).succeeds();

@@ -189,13 +189,19 @@ impl LocalWorker<'_> {
             }
             let form = self.form(vertex, op, drafts.of_step.len())?;
             let wanted = WantedStep { action: &step.action, form };
-            let rest = self.carry_out(wanted, &drafts.drafts[draft], &named, cx)?;
-            if let Some((input, source)) = taken_of_context(&step.action, inputs)
-                && !rest.is_as_seen()
-            {
-                looked_at_again.insert(input, source);
+            let rest = self.carry_out(wanted, &drafts.drafts[draft], &named, cx);
+            let done = rest.and_then(|rest| {
+                let is_as_seen = rest.is_as_seen();
+                self.put_rest(&mut drafts.drafts[draft].active, rest, cx)?;
+                Ok(is_as_seen)
+            });
+            match (&done, taken_of_context(&step.action, inputs)) {
+                (Ok(true), _) | (_, None) => {}
+                (Ok(false), Some((input, source))) => drop(looked_at_again.insert(input, source)),
+                // It may be that what it was to take is gone.
+                (Err(_), Some((input, source))) => self.check_context(source, input, cx)?,
             }
-            self.put_rest(&mut drafts.drafts[draft].active, rest, cx)?;
+            done?;
             drafts.changed(draft);
         }
         for (input, source) in looked_at_again {
