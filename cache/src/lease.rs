@@ -2,7 +2,8 @@
 //!
 //! A lease is a file named by when it began, whose lock its process holds. Prune leaves alone whatever was used since
 //! the oldest live lease began, and every use is stamped: rows in `last_used`, blobs in their modification time. So
-//! a build takes one lease at its start, and no step has to say which of its inputs it will still need.
+//! a build takes one lease at its start, and no step has to say which of its inputs it will still need. Other commands have one while they
+//! read layers or make what has no name yet: a container that runs has its row instead, and keeps prune from nothing else.
 //!
 //! A lease is taken under a shared lock on `leases.lock`, and the leases are read with that lock alone, so that none is half made then.
 //! They are read after what could be taken, so that whoever has just written or used it has a lease by then. What is used under a lease that began

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
+use std::process::Stdio;
 
 use rbuild_registry::testing::{FakeRegistry, ServedFile};
 use serde_json::Value;
@@ -272,4 +274,26 @@ fn a_tar_of_a_web_server_is_imported() {
     let garbage = serve("garbage", vec![7; 5000]);
     test.rbuild(&["import", &garbage, "x"]).outcome().exits(2).says(&["failed to unpack"]);
     assert!(!test.has("x"));
+}
+
+#[test]
+fn what_is_removed_while_it_is_saved_is_saved_whole() {
+    let test = TestEnvironment::new();
+    // More than a pipe holds, so that the archive waits in the middle of the first layer.
+    let large = "x".repeat(1 << 20);
+    let tar = test.write("large.tar", tar_of(&[("one", &large)]));
+    rbuild(&test, &["import", tar.to_str().unwrap(), "app"]);
+    let context = test.context("context", &[("Dockerfile", "FROM app\nCOPY two /\n"), ("two", &large)]);
+    test.build(&context, &["-t", "other"]).succeeds();
+    let expected = rbuild(&test, &["save", "other"]).stdout_bytes;
+    let mut saving = test.rbuild(&["save", "other"]).start_on(Stdio::null(), Stdio::piped(), Stdio::null());
+    let mut archive = saving.stdout.take().unwrap();
+    let mut saved = vec![0; 512];
+    archive.read_exact(&mut saved).unwrap();
+    rbuild(&test, &["rmi", "-f", "other", "app"]);
+    rbuild(&test, &["prune", "-af"]);
+    archive.read_to_end(&mut saved).unwrap();
+    assert!(saving.wait().unwrap().success() && saved == expected);
+    rbuild(&test, &["prune", "-af"]);
+    assert_eq!(["leases", "layers"].map(|directory| test.store_entries(directory)), [0, 0]);
 }

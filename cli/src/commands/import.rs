@@ -25,9 +25,12 @@ pub(crate) fn run(app: &App, args: &ImportArgs) -> Result<u8, Failure> {
         message: args.message.clone(),
         name: args.name.as_deref().map(reference).transpose()?,
     };
+    let images = app.images()?;
+    // From before the layer is there until the image has its row.
+    let _lease = images.store().lease()?;
     let id = match args.file.to_str().filter(|file| is_url(file)) {
-        Some(url) => app.images()?.import_url(url, options, app.cancel_on_interrupt()?)?,
-        None => app.images()?.import(open(&args.file)?, options)?,
+        Some(url) => images.import_url(url, options, app.cancel_on_interrupt()?)?,
+        None => images.import(open(&args.file)?, options)?,
     };
     note_image(app, "import", &id.to_string(), args.name.as_deref().unwrap_or_default())?;
     print(&format!("{id}\n")).map(|()| 0)

@@ -12,6 +12,8 @@ pub(crate) fn run(app: &App, args: &LoadArgs) -> Result<u8, Failure> {
     let images = app.images()?;
     let cancel = app.cancel_on_interrupt()?;
     let watch = Watch { transfers: &silent, cancel: &cancel };
+    // From before the first lookup until all have their names.
+    let _lease = images.store().lease()?;
     let platform = args.platform.as_deref().map(|text| platform(Some(text))).transpose()?;
     let platform = platform.as_ref();
     let loaded = match given(args.input.as_ref()) {

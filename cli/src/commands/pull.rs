@@ -15,6 +15,8 @@ pub(crate) fn run(app: &App, args: &PullArgs) -> Result<u8, Failure> {
     let transfers = Transfers::start(args.quiet);
     let watch = Watch { transfers: &|transfer| transfers.show(transfer), cancel: &cancel };
     let images = app.images()?;
+    // From before the first lookup until it has its name.
+    let _lease = images.store().lease()?;
     let pulled = images.pull(&reference, &platform, PullPolicy::Always, watch);
     let pulled = pulled.and_then(|(image, snapshot)| {
         images.pull_attestations(&reference, &image, watch)?;

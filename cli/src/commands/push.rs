@@ -14,9 +14,12 @@ pub(crate) fn run(app: &App, args: &PushArgs) -> Result<u8, Failure> {
     let reference = reference(&args.image)?;
     let compression = compression(args)?;
     let cancel = app.cancel_on_interrupt()?;
+    let images = app.images()?;
+    // Somebody may remove the image while it is read.
+    let _lease = images.store().lease()?;
     let transfers = Transfers::start(args.quiet);
     let watch = Watch { transfers: &|transfer| transfers.show(transfer), cancel: &cancel };
-    let pushed = app.images()?.push(&reference, &Platform::host(), &compression, watch);
+    let pushed = images.push(&reference, &Platform::host(), &compression, watch);
     transfers.finish();
     let digest = pushed?;
     note_image(app, "push", &reference.familiar(), &reference.familiar_name())?;

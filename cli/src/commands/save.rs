@@ -14,6 +14,8 @@ use crate::report::{Failure, Kind};
 
 pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
     let images = app.images()?;
+    // Somebody may remove an image while it is read.
+    let _lease = images.store().lease()?;
     let platform = args.platform.as_deref();
     let saved =
         args.images.iter().map(|name| saved(images, name, platform)).collect::<Result<Vec<_>, _>>()?;

@@ -1,3 +1,6 @@
+use std::io::Read as _;
+use std::process::Stdio;
+
 use super::{clean_up, detached, printed, rbuild};
 use crate::common::{TestEnvironment, Tree, has_cgroups};
 
@@ -139,4 +142,33 @@ fn what_is_used_is_shown() {
     assert!(all.contains("idle 0.00%\n"), "{all}");
     rbuild(&test, &["stats", "--no-stream", "none"]).exits(1).says(&["No such container: none"]);
     clean_up(&test, &["busy", "idle"]);
+}
+
+#[test]
+fn what_is_removed_while_it_is_exported_is_exported_whole() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    printed(&test, &["create", "--name", "box", "busybox", "true"]);
+    let expected = rbuild(&test, &["export", "box"]).succeeds().stdout_bytes;
+    let mut exporting =
+        test.rbuild(&["export", "box"]).start_on(Stdio::null(), Stdio::piped(), Stdio::null());
+    let mut archive = exporting.stdout.take().unwrap();
+    let mut exported = vec![0; 512];
+    archive.read_exact(&mut exported).unwrap();
+    printed(&test, &["rm", "box"]);
+    printed(&test, &["rmi", "busybox"]);
+    printed(&test, &["prune", "-af"]);
+    archive.read_to_end(&mut exported).unwrap();
+    assert!(exporting.wait().unwrap().success() && exported == expected);
+}
+
+#[test]
+fn a_container_that_runs_keeps_prune_from_nothing_else() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let line =
+        ["run", "--network", "none", "--name", "box", "busybox", "sh", "-c", "echo ready; exec sleep 1000"];
+    let running = test.rbuild(&line).start();
+    while !rbuild(&test, &["logs", "box"]).stdout.contains("ready") {}
+    assert_eq!(test.store_entries("leases"), 0);
+    clean_up(&test, &["box"]);
+    drop(running.finish());
 }

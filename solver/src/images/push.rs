@@ -47,6 +47,7 @@ impl Images {
         config: &CompressionConfig,
         watch: Watch<'_>,
     ) -> Result<Digest, ImageError> {
+        self.touch(target)?;
         let target = self.push_blobs(&self.repository(reference), target, config, watch)?;
         let index = self.index_bytes(&target)?;
         let mut pushed = target.descriptor.digest;

@@ -32,6 +32,7 @@ impl Images {
         format: ArchiveFormat,
         sink: &mut dyn LayoutSink,
     ) -> Result<(), ImageError> {
+        images.iter().try_for_each(|saved| self.touch(&saved.target))?;
         let mut written = HashSet::new();
         add(sink, OCI_LAYOUT, OCI_LAYOUT_CONTENT)?;
         for saved in images {

@@ -154,6 +154,22 @@ impl Images {
         Ok((!layers.into_iter().any(missing)).then_some(image))
     }
 
+    /// Stamps layers and blobs as used before the first of them is read, so that the caller's lease keeps those as well that come late. What is
+    /// missing is for whoever reads it to tell.
+    pub(super) fn touch(&self, target: &Target) -> Result<(), ImageError> {
+        let content = self.store.content();
+        for image in &target.images {
+            self.snapshot(image)?;
+            for layer in &image.manifest.layers {
+                content.contains(layer.digest)?;
+            }
+        }
+        for blob in target.attestations.iter().flat_map(Attestation::blobs) {
+            content.contains(blob.digest)?;
+        }
+        Ok(())
+    }
+
     /// The same with every layer in the form in which it leaves, as blobs of the content store.
     ///
     /// # Errors

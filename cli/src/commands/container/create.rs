@@ -43,6 +43,8 @@ impl Created {
         if let Some(flag) = options.unsupported.0 {
             return Err(invalid(format!("`--{flag}` is not supported")));
         }
+        // From before the image is looked up until the container's row keeps it; not while it runs.
+        let _lease = app.store()?.lease()?;
         let (image, snapshot) = image(app, options)?;
         let mut spec = spec(options, image.config.config.clone())?;
         spec.image_id = image.id().to_string();

@@ -69,12 +69,18 @@ pub(crate) fn run(app: &App, command: &ContainersCommand) -> Result<u8, Failure>
         ContainersCommand::Wait(args) => lifecycle::wait(app, args),
         ContainersCommand::Rm(args) => lifecycle::rm(app, args),
         ContainersCommand::Rename(args) => lifecycle::rename(app, args),
-        ContainersCommand::Cp(args) => cp::cp(app, args),
+        ContainersCommand::Cp(args) => leased(app, || cp::cp(app, args)),
         ContainersCommand::Stats(args) => stats::stats(app, args),
-        ContainersCommand::Diff(args) => files::diff(app, args),
-        ContainersCommand::Commit(args) => files::commit(app, args),
-        ContainersCommand::Export(args) => files::export(app, args),
+        ContainersCommand::Diff(args) => leased(app, || files::diff(app, args)),
+        ContainersCommand::Commit(args) => leased(app, || files::commit(app, args)),
+        ContainersCommand::Export(args) => leased(app, || files::export(app, args)),
     }
+}
+
+/// Does what reads layers of a container or makes one: these stay meanwhile, even if somebody removes the container.
+fn leased(app: &App, action: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
+    let _lease = app.store()?.lease()?;
+    action()
 }
 
 /// The containers of the store.
