@@ -2,14 +2,16 @@
 //!
 //! Rules. Every write is one short `BEGIN IMMEDIATE` transaction, because a transaction that starts by reading cannot wait
 //! for the write lock. `synchronous=NORMAL`: the process may die at any instant without loss; what a power failure takes
-//! away is the newest rows, which are then unreferenced files. Ids are never used twice (`AUTOINCREMENT`), so that a directory
+//! away is the newest rows, which are then unreferenced files. The exception is a row that has to be on the disk before the file that it is
+//! about changes: that a pack is to be cut ([`Database::write_durably`]). Ids are never used twice (`AUTOINCREMENT`), so that a directory
 //! named by one cannot be mistaken.
 //!
 //! # Versions
 //!
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
 //! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk,
-//! version 7 archives in parts, version 8 the names that these begin with. Who changes
+//! version 7 archives in parts, version 8 the names that these begin with, version 9 how much layers need of packs, version 10 packs that are
+//! to be cut. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -31,7 +33,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -75,6 +77,7 @@ UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archi
     WHERE other.layer = one.layer AND other.base IS one.base AND other.mtime_max IS one.mtime_max AND other.part > 0);
 ",
     "ALTER TABLE layer_pack ADD COLUMN needed_bytes INTEGER",
+    "ALTER TABLE pack ADD COLUMN to_cut INTEGER",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -115,12 +118,14 @@ CREATE TABLE pack (
     -- How many blocks of contents there are, of 512 bytes.
     blocks INTEGER NOT NULL,
     disk_size_bytes INTEGER NOT NULL,
-    -- Whether new layers may point into it: not when a layer that did was damaged.
+    -- Whether new layers may point into it: not when a layer that did was damaged, nor when it has holes or is to get some.
     reusable INTEGER NOT NULL DEFAULT 1,
     created INTEGER NOT NULL,
     last_used INTEGER NOT NULL
     -- In which boot of the machine it was written; NULL: it is known to be on the disk.
-    , boot TEXT) STRICT;
+    , boot TEXT,
+    -- Since when nobody takes from it, as what no layer needs is to be cut out of it; NULL: it is not, or has been.
+    to_cut INTEGER) STRICT;
 
 -- The packs of a layer, numbered as its image does it.
 CREATE TABLE layer_pack (
@@ -413,13 +418,23 @@ impl Database {
         verb: &'static str,
         queries: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T> {
+        self.on_connection(verb, |connection| transact(connection, queries))
+    }
+
+    /// The same, and waits until it is on the disk, with all that was written before it. Provided that it changes something: a
+    /// transaction that does not waits for nothing.
+    pub(crate) fn write_durably<T>(
+        &self,
+        verb: &'static str,
+        queries: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
         self.on_connection(verb, |connection| {
-            FailPoint::TransactionBegin.reach_in_database()?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = queries(&transaction)?;
-            FailPoint::TransactionCommit.reach_in_database()?;
-            transaction.commit()?;
-            FailPoint::TransactionCommitted.reach_in_database()?;
+            // Inside a transaction it could not be set.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            let value = transact(connection, queries);
+            let reset = connection.pragma_update(None, "synchronous", "NORMAL");
+            let value = value?;
+            reset?;
             Ok(value)
         })
     }
@@ -451,6 +466,19 @@ impl Drop for Database {
             drop(connection.busy_timeout(Duration::ZERO).and_then(|()| fold_log(connection)));
         }
     }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    queries: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    FailPoint::TransactionBegin.reach_in_database()?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = queries(&transaction)?;
+    FailPoint::TransactionCommit.reach_in_database()?;
+    transaction.commit()?;
+    FailPoint::TransactionCommitted.reach_in_database()?;
+    Ok(value)
 }
 
 fn version(db: &Connection) -> rusqlite::Result<u32> {

@@ -113,11 +113,16 @@ impl Store {
 
     /// The beginning of the oldest live lease; `None` when nobody uses the store.
     pub(crate) fn in_use_since(&self) -> Result<Option<InUseSince>> {
-        let Leases { oldest, dead } = self.leases()?;
-        if dead > 0 {
+        Ok(self.live_leases()?.oldest)
+    }
+
+    /// Who uses the store, with all counted anew where somebody died.
+    pub(crate) fn live_leases(&self) -> Result<Leases> {
+        let leases = self.leases()?;
+        if leases.dead > 0 {
             self.recount()?;
         }
-        Ok(oldest)
+        Ok(leases)
     }
 
     /// Who uses the store. When there were dead ones, the caller has everything [counted](Self::recount).
@@ -140,6 +145,8 @@ impl Store {
 pub(crate) struct Leases {
     /// When the oldest live lease began.
     pub(crate) oldest: Option<InUseSince>,
+    /// What the newest says when it began: later than it is now, if the clock was set back.
+    pub(crate) newest_stamp: Option<i64>,
     /// How many were left by processes that are gone.
     pub(crate) dead: u32,
 }
@@ -183,6 +190,7 @@ pub(crate) fn read_leases(layout: &Layout) -> Result<Leases> {
         let name = entry.file_name();
         let stamp = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).unwrap_or(i64::MIN);
         leases.oldest = InUseSince::earlier(leases.oldest, Some(InUseSince { stamp, modified }));
+        leases.newest_stamp = leases.newest_stamp.max(Some(stamp));
     }
     Ok(leases)
 }

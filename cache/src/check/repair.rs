@@ -71,8 +71,9 @@ fn forget_one_layer(db: &Transaction<'_>, layer: i64) -> Result<(), Failure> {
         db.prepare_cached("DELETE FROM image_snapshot WHERE snapshot = ?1")?.execute([snapshot])?;
     }
     gone.into_iter().try_for_each(|snapshot| delete(db, "snapshot", snapshot))?;
-    // What is wrong may be in its packs.
-    let sql = "UPDATE pack SET reusable = 0 WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
+    // What is wrong may be in its packs: nothing is taken from these, and nothing cut out of them.
+    let sql = "UPDATE pack SET reusable = 0, to_cut = NULL
+        WHERE id IN (SELECT pack FROM layer_pack WHERE layer = ?1)";
     db.prepare_cached(sql)?.execute([layer])?;
     let sql = "SELECT EXISTS (SELECT 1 FROM layer WHERE base = ?1)";
     let is_base: bool = db.prepare_cached(sql)?.query_row([layer], |row| row.get(0))?;

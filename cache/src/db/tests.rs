@@ -125,6 +125,23 @@ fn migrations_run_from_the_version_that_is_there() {
     }
 }
 
+#[test]
+fn only_a_durable_write_waits_for_the_disk() {
+    let store = TestStore::new();
+    let synchronous =
+        |db: &Connection| Ok(db.query_row("PRAGMA synchronous", (), |row| row.get::<_, i64>(0))?);
+    let (normal, full) = (1, 2);
+    let durably = || store.0.db.write_durably("read", |db| synchronous(db));
+    for _ in 0..2 {
+        assert_eq!(durably().unwrap(), full);
+        assert_eq!(store.0.db.write("read", |db| synchronous(db)).unwrap(), normal);
+        let failed =
+            |_: &Transaction<'_>| -> Result<(), Failure> { Err(rusqlite::Error::InvalidQuery.into()) };
+        store.0.db.write_durably("fail", failed).unwrap_err();
+        assert_eq!(store.0.db.read("read", synchronous).unwrap(), normal);
+    }
+}
+
 /// `cargo test -p rbuild-cache --lib -- --ignored writes_the_fixture_of_this_version`
 #[test]
 #[ignore = "writes testdata/store, once for each version"]

@@ -10,7 +10,7 @@
 //!    policies ask; then what nothing names any longer. Nobody waits for that.
 //! 4. Carry it out (`apply`): results, snapshots, layers, in short transactions that look again at what they take; blobs, and
 //!    directories whose lock is free.
-//! 5. Cut out of packs that stay what no layer needs any longer (`trim`).
+//! 5. Cut out of packs that stay what no layer needs any longer (`trim`). What fails there is left to the next prune.
 //! 6. Sweep what has no row; empty the trash.
 
 mod apply;
@@ -195,7 +195,7 @@ impl Store {
         let (state, ledger, dead) = self.0.db.read("list what is stored", |db| {
             let ledger = Ledger::read(db)?;
             // From here on the rows are what they are. Who has used one since the leases were read has one now, or has named it.
-            let Leases { oldest, dead } = self.leases()?;
+            let Leases { oldest, dead, .. } = self.leases()?;
             Ok((self.read_state(db, &files, InUseSince::earlier(in_use, oldest))?, ledger, dead))
         })?;
         if dead > 0 {

@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// A file that is gone with its last user.
-    fn nameless(&self, bytes: &[u8]) -> Result<File> {
+    pub(crate) fn nameless(&self, bytes: &[u8]) -> Result<File> {
         let path = self.0.layout.directory("active");
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::open(&path, flags, Mode::RUSR).at("create a file in", &path)?);
