@@ -2,7 +2,8 @@
 //!
 //! A blob comes in through a [`BlobWriter`]: written to a name of its own in `ingest/`, hashed on the way, compared with
 //! what was announced, synced, renamed. A blob that is there is never written again, so two writers of one blob do not
-//! disturb each other. Every use stamps the file's modification time, for [prune](crate::prune).
+//! disturb each other. Every use stamps the file's modification time, for [prune](crate::prune), under a shared lock on the file: prune takes
+//! the name away from one that it has locked alone, and whose stamp has not changed. So what was found is there.
 
 mod writer;
 
@@ -11,10 +12,12 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rbuild_image::{Descriptor, Digest};
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens};
+use rustix::io::retry_on_intr;
 
 pub use self::writer::BlobWriter;
 use crate::layout::Layout;
+use crate::lock::is_at;
 use crate::prune::Growth;
 use crate::root_dir::At;
 use crate::{Error, Result, Store};
@@ -95,15 +98,7 @@ impl ContentStore {
     /// # Errors
     /// When it is there but cannot be opened.
     pub fn open(&self, digest: Digest) -> Result<Option<File>> {
-        let path = self.layout.blob(digest);
-        match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => {
-                let file = opened.at("open", &path)?;
-                stamp(&file).at("stamp", &path)?;
-                Ok(Some(file))
-            }
-        }
+        open_blob(&self.layout, digest)
     }
 
     /// The contents of a blob of at most `size_bytes_max` bytes; `None` when it is not there.
@@ -175,6 +170,26 @@ impl Store {
     /// When it cannot be removed.
     pub fn discard_blob(&self, digest: Digest) -> Result<()> {
         self.discard(&self.0.layout.blob(digest))
+    }
+}
+
+/// Opens a blob and marks it as used, so that it stays as long as the caller's lease; `None` when it is not there.
+fn open_blob(layout: &Layout, digest: Digest) -> Result<Option<File>> {
+    let path = layout.blob(digest);
+    loop {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.at("open", &path)?,
+        };
+        retry_on_intr(|| flock(&file, FlockOperation::LockShared)).at("lock", &path)?;
+        let is_there = is_at(&file, &path)?;
+        if is_there {
+            stamp(&file).at("stamp", &path)?;
+        }
+        flock(&file, FlockOperation::Unlock).at("unlock", &path)?;
+        if is_there {
+            return Ok(Some(file));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rbuild_image::{Digest, Hasher};
 
-use super::Expected;
+use super::{Expected, open_blob};
 use crate::fail_point::FailPoint;
 use crate::layout::Layout;
 use crate::lock::LockFile;
@@ -60,6 +60,10 @@ impl BlobWriter {
         let digest = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected {
             verify(expected, digest, size_bytes)?;
+        }
+        // What is there may be in use by now, under its own stamp.
+        if open_blob(&self.layout, digest)?.is_some() {
+            return Ok((digest, size_bytes));
         }
         let (file, from) = (self.file.file(), self.file.path());
         let metadata = file.metadata().at("read the attributes of", from)?;

@@ -5,15 +5,15 @@
 //! a process that dies in between leaves what nothing names, and no name without a thing.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::File;
 
 use rusqlite::{OptionalExtension as _, Transaction};
 
 use super::plan::{Doomed, Plan};
 use super::state::Known;
 use crate::db::{Failure, unpack};
+use crate::lock::{Flock, try_flock};
 use crate::root_dir::At as _;
-use crate::store::unique_name;
 use crate::{LayerId, Result, Store};
 
 /// How many rows go in one transaction: some milliseconds' worth.
@@ -73,21 +73,19 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a blob to the trash, and back if somebody has used it since it was looked at.
-    fn discard_unused_blob(&self, blob: &super::Blob) -> Result<()> {
+    /// Discards a blob, unless somebody has used it since it was looked at.
+    pub(super) fn discard_unused_blob(&self, blob: &super::Blob) -> Result<()> {
         let path = self.0.layout.blob(blob.digest);
-        let aside = self.0.layout.directory("trash").join(unique_name());
-        match fs::rename(&path, &aside) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            moved => moved.at("remove", &path)?,
+            opened => opened.at("open", &path)?,
+        };
+        // Whoever finds it from here on finds it gone; whoever has found it has stamped it.
+        if try_flock(&file, &path)? != Flock::Taken {
+            return Ok(());
         }
-        let used = fs::metadata(&aside)
-            .and_then(|metadata| metadata.modified())
-            .at("read the attributes of", &aside)?;
-        if used != blob.used {
-            return Ok(fs::rename(&aside, &path).at("restore", &path)?);
-        }
-        self.discard(&aside)
+        let used = file.metadata().and_then(|metadata| metadata.modified());
+        if used.at("read the attributes of", &path)? == blob.used { self.discard(&path) } else { Ok(()) }
     }
 
     /// Moves what should have a row and has none out of the way.

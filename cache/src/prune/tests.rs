@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::os::unix::fs::MetadataExt as _;
 
 use rbuild_image::{Descriptor, Manifest, MediaType};
 
@@ -356,6 +357,47 @@ fn an_image_or_a_blob_that_came_after_a_plan_stays() {
     assert!(store.content().contains(used).unwrap() && !store.content().contains(old).unwrap());
     assert_eq!(store.images().list().unwrap()[0].snapshots, [top]);
     assert_eq!(crate::testing::problems(&store), []);
+}
+
+#[test]
+fn a_blob_that_is_found_is_there_however_prune_comes_in_between() {
+    let store = TestStore::new();
+    let digest = store.content().put(b"blob").unwrap();
+    let path = store.0.layout.blob(digest);
+    let past = std::time::SystemTime::UNIX_EPOCH;
+    let blob = Blob { digest, size_bytes: 0, used: past };
+    for round in 0..500 {
+        let is_unused = round % 2 == 0;
+        store.content().put(b"blob").unwrap();
+        if is_unused {
+            fs::File::open(&path).unwrap().set_modified(past).unwrap();
+        }
+        let barrier = std::sync::Barrier::new(2);
+        let found = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                barrier.wait();
+                store.content().contains(digest).unwrap()
+            });
+            barrier.wait();
+            store.discard_unused_blob(&blob).unwrap();
+            reader.join().unwrap()
+        });
+        assert!(found || is_unused, "who uses it finds it");
+        assert_eq!(path.exists(), found);
+    }
+}
+
+#[test]
+fn a_blob_that_is_made_again_stays_as_it_is() {
+    let store = TestStore::new();
+    let make = || {
+        let mut writer = store.content().writer(4).unwrap();
+        writer.push(b"blob").unwrap();
+        let (digest, _) = writer.commit(None).unwrap();
+        store.content().open(digest).unwrap().unwrap().metadata().unwrap().ino()
+    };
+    assert_eq!(make(), make());
+    assert_eq!(fs::read_dir(store.root().join("ingest")).unwrap().count(), 0);
 }
 
 #[test]
