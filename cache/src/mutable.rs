@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::db::Failure;
 use crate::lease::seconds;
@@ -102,7 +102,7 @@ impl Store {
         self.0.db.write("record the use of a directory", |db| {
             let sql = "INSERT INTO mutable (path, name, base, created, last_used)
                 VALUES (?1, ?2, ?3, ?4, ?4) ON CONFLICT (path) DO UPDATE SET
-                last_used = max(last_used, excluded.last_used)";
+                last_used = max(last_used + 1, excluded.last_used)";
             Ok(db.prepare_cached(sql)?.execute(params![path, name, base, stamp]).map(drop)?)
         })
     }
@@ -139,26 +139,31 @@ impl Store {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove_mutable(&self, mutable: &Mutable) -> Result<bool> {
-        let Some(_lock) = self.lock_mutable(mutable)? else { return Ok(false) };
-        self.0.db.write("forget a directory", |db| {
-            db.prepare_cached("DELETE FROM mutable WHERE path = ?1")?
-                .execute([self.relative(&mutable.path)])?;
-            Ok(self.discard(&mutable.path)?)
-        })?;
-        Ok(true)
+        self.lock_mutable(mutable)?.map_or(Ok(false), |lock| self.forget_mutable(mutable, &lock, None))
     }
 
     /// As [`remove_mutable`](Self::remove_mutable), unless it was used since `mutable` was read.
     pub(crate) fn remove_unused_mutable(&self, mutable: &Mutable) -> Result<bool> {
-        let last_used: Option<i64> = self.0.db.read("look up a directory", |db| {
-            let sql = "SELECT last_used FROM mutable WHERE path = ?1";
+        let stamp = Some(mutable.stamp);
+        self.lock_mutable(mutable)?.map_or(Ok(false), |lock| self.forget_mutable(mutable, &lock, stamp))
+    }
+
+    /// Removes a directory that was locked, and its row if it still has this stamp.
+    fn forget_mutable(&self, mutable: &Mutable, lock: &MutableLock, stamp: Option<i64>) -> Result<bool> {
+        // Where there was nothing to lock, somebody may have made it since, and be using it.
+        let is_gone = matches!(lock, MutableLock::Gone);
+        let stamp = if is_gone { Some(mutable.stamp) } else { stamp };
+        self.0.db.write("forget a directory", |db| {
             let path = self.relative(&mutable.path);
-            Ok(db.prepare_cached(sql)?.query_row([path], |row| row.get(0)).optional()?)
-        })?;
-        if last_used.is_some_and(|stamp| stamp != mutable.stamp) {
-            return Ok(false);
-        }
-        self.remove_mutable(mutable)
+            let sql = "DELETE FROM mutable WHERE path = ?1 AND last_used = ifnull(?2, last_used)";
+            db.prepare_cached(sql)?.execute((&path, stamp))?;
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM mutable WHERE path = ?1)";
+            let is_forgotten = db.prepare_cached(sql)?.query_row([path], |row| row.get(0))?;
+            if is_forgotten && !is_gone {
+                self.discard(&mutable.path)?;
+            }
+            Ok(is_forgotten)
+        })
     }
 
     /// Whether somebody holds the lock of a directory right now.
@@ -197,10 +202,10 @@ impl Store {
 
 /// Held while a directory is removed.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held for their drop")]
 enum MutableLock {
-    Directory(File),
-    Key(LockFile),
+    Directory(#[expect(dead_code, reason = "held for its drop")] File),
+    Key(#[expect(dead_code, reason = "held for its drop")] LockFile),
+    /// The directory is not there, and nothing is locked.
     Gone,
 }
 
@@ -217,4 +222,51 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Mutable> {
         last_used: seconds(stamp),
         stamp,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::testing::TestStore;
+    use crate::{CacheMount, CacheMountSharing, CacheMountSpec};
+
+    fn take(store: &Store) -> CacheMount {
+        let sharing = CacheMountSharing::Shared;
+        let spec = CacheMountSpec { key: CacheKey([1; 32]), id: "c", base: None, sharing };
+        let fill = |path: &Path| -> Result<()> { Ok(fs::create_dir(path).at("create", path)?) };
+        store.cache_mount(&spec, &AtomicBool::new(false), fill).unwrap()
+    }
+
+    fn listed(store: &Store) -> Vec<Mutable> {
+        store.mutables(MutableKind::CacheMount).unwrap()
+    }
+
+    #[test]
+    fn what_is_made_while_it_is_removed_stays() {
+        let store = TestStore::new();
+        drop(take(&store));
+        let mutable = listed(&store).remove(0);
+        fs::remove_dir_all(&mutable.path).unwrap();
+        let lock = store.lock_mutable(&mutable).unwrap().unwrap();
+        let used = take(&store);
+        for stamp in [None, Some(mutable.stamp)] {
+            assert!(!store.forget_mutable(&mutable, &lock, stamp).unwrap());
+        }
+        assert!(used.path().exists() && listed(&store).len() == 1);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_and_what_was_used_since_is_not() {
+        let store = TestStore::new();
+        drop(take(&store));
+        let old = listed(&store).remove(0);
+        drop(take(&store));
+        assert!(!store.remove_unused_mutable(&old).unwrap() && old.path.exists());
+        fs::remove_dir_all(&old.path).unwrap();
+        assert!(store.remove_mutable(&listed(&store).remove(0)).unwrap());
+        assert_eq!(listed(&store), []);
+    }
 }
