@@ -253,8 +253,15 @@ impl Store {
     /// # Errors
     /// When the metadata cannot be read.
     pub fn longest_chain(&self, diff_ids: &[DiffId]) -> Result<(usize, Snapshot)> {
-        let (found, layers) = self.chain_layers(diff_ids)?;
-        Ok((found, self.stack(&layers)?))
+        let mut missed = None;
+        loop {
+            let (found, layers) = self.chain_layers(diff_ids)?;
+            match self.stack(&layers) {
+                // Pruned in between, and with it what it was found by: the next look finds less.
+                Err(Error::LayerMissing(layer)) if missed != Some(layer) => missed = Some(layer),
+                stacked => return Ok((found, stacked?)),
+            }
+        }
     }
 
     /// The layers of a stack given by diff-id that are there, counted from the bottom without a gap, and how many of its tars
