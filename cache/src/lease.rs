@@ -92,6 +92,12 @@ impl Store {
         self.lease_started().unwrap_or(i64::MIN).max((self.0.options.now)())
     }
 
+    /// Whether what was used last at that time need not be stamped with this one: it was under this handle's lease, or is of this very moment. One of later
+    /// is of before the clock was set back, and says nothing.
+    pub(crate) fn is_fresh(&self, last_used: i64, stamp: i64) -> bool {
+        (self.lease_started().unwrap_or(stamp)..=stamp).contains(&last_used)
+    }
+
     /// The time, Unix seconds.
     pub(crate) fn now_seconds(&self) -> i64 {
         seconds((self.0.options.now)())

@@ -362,14 +362,13 @@ impl Records<'_> {
     /// What carries the stamp already is in use by this handle's lease or was found this very second: no write is needed.
     fn stamp(&self, rows: &[Option<RecordRow>]) -> Result<HashSet<i64>> {
         let stamp = self.0.stamp();
-        let fresh_since = self.0.lease_started().unwrap_or(stamp);
         let found = || rows.iter().flatten();
-        if found().all(|row| row.record.last_used >= fresh_since) {
+        if found().all(|row| self.0.is_fresh(row.record.last_used, stamp)) {
             return Ok(found().map(|row| row.result).collect());
         }
         self.0.0.db.write("stamp records", |db| {
             let mut statement =
-                db.prepare_cached("UPDATE result SET last_used = max(last_used, ?2) WHERE id = ?1")?;
+                db.prepare_cached("UPDATE result SET last_used = max(last_used + 1, ?2) WHERE id = ?1")?;
             let mut there = HashSet::new();
             for row in found() {
                 if statement.execute((row.result, stamp))? == 1 {

@@ -329,6 +329,26 @@ fn what_is_used_after_a_plan_was_made_stays() {
 }
 
 #[test]
+fn what_is_used_after_the_clock_was_set_back_stays() {
+    for is_leased in [false, true] {
+        let (store, [below, top], keys, mut plan) = doomed_store();
+        let early = Store::open(store.root(), &crate::StoreOptions { now: || 1, ..crate::testing::OPTIONS });
+        let early = early.unwrap();
+        let _lease = is_leased.then(|| early.lease().unwrap());
+        assert!(early.records().lookup(keys[1]).unwrap().is_some());
+        drop(early.prepare(&below).unwrap());
+        store.forget(&mut plan).unwrap();
+        assert_eq!(store.records().lookup(keys[1]).unwrap().unwrap().outputs, [top]);
+        assert!(store.snapshot(below.id.unwrap()).unwrap().is_some());
+    }
+    let (store, [_, top], _, mut plan) = doomed_store();
+    let early = Store::open(store.root(), &crate::StoreOptions { now: || 1, ..crate::testing::OPTIONS });
+    early.unwrap().stack(&top.layers).unwrap();
+    store.forget(&mut plan).unwrap();
+    assert_eq!((store.snapshot(top.id.unwrap()).unwrap(), layer_count(&store)), (Some(top), 2));
+}
+
+#[test]
 fn what_is_made_after_a_plan_was_made_stays() {
     let (store, [below, _], _, mut plan) = doomed_store();
     let lease = store.lease().unwrap();

@@ -144,16 +144,15 @@ impl Store {
     fn touch(&self, snapshot: &Snapshot) -> Result<()> {
         let Some(id) = snapshot.id else { return Ok(()) };
         let stamp = self.stamp();
-        let fresh_since = self.lease_started().unwrap_or(stamp);
         let last_used: Option<i64> = self.0.db.read("look up a snapshot", |db| {
             let sql = "SELECT last_used FROM snapshot WHERE id = ?1";
             Ok(db.prepare_cached(sql)?.query_row([id.0], |row| row.get(0)).optional()?)
         })?;
-        if last_used.is_some_and(|last_used| last_used >= fresh_since) {
+        if last_used.is_some_and(|last_used| self.is_fresh(last_used, stamp)) {
             return Ok(());
         }
         self.0.db.write("stamp a snapshot", |db| {
-            let sql = "UPDATE snapshot SET last_used = max(last_used, ?2) WHERE id = ?1";
+            let sql = "UPDATE snapshot SET last_used = max(last_used + 1, ?2) WHERE id = ?1";
             match db.prepare_cached(sql)?.execute((id.0, stamp))? {
                 0 => Err(Error::SnapshotMissing(id).into()),
                 _ => Ok(()),
@@ -182,7 +181,7 @@ fn insert_snapshot(db: &Transaction<'_>, layers: &[LayerId], stamp: i64) -> Resu
         }
     }
     let sql = "INSERT INTO snapshot (layers, last_used) VALUES (?1, ?2)
-        ON CONFLICT (layers) DO UPDATE SET last_used = max(last_used, excluded.last_used) RETURNING id";
+        ON CONFLICT (layers) DO UPDATE SET last_used = max(last_used + 1, excluded.last_used) RETURNING id";
     let packed = pack(layers.iter().map(|layer| layer.0));
     let id = db.prepare_cached(sql)?.query_row((packed, stamp), |row| row.get(0))?;
     Ok(Snapshot { id: Some(SnapshotId(id)), layers: layers.into() })
