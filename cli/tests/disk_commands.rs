@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rbuild_registry::testing::{FakeRegistry, ServedFile};
 use serde_json::Value;
 
 use crate::common::{Outcome, TestEnvironment, tar_of};
@@ -103,6 +104,19 @@ fn what_a_running_build_uses_is_not_removed() {
     assert_eq!(test.run("app", "cat /b"), "kept\n");
     test.assert_sound();
     test.rbuild(&["cache-mount", "rm", "/c"]).outcome().succeeds();
+}
+
+#[test]
+fn what_a_context_from_elsewhere_was_needed_for_goes_if_it_is_too_much() {
+    let content = tar_of(&[("Dockerfile", "FROM scratch\nCOPY x /\n"), ("x", &"x".repeat(1 << 20))]);
+    let web = FakeRegistry::start().unwrap();
+    web.add_file("context.tar", ServedFile { content: content.clone(), ..ServedFile::default() });
+    for (context, stdin) in [("-", content), (&*web.url("/files/context.tar"), Vec::new())] {
+        let test = TestEnvironment::new();
+        let outcome = test.rbuild(&["build", "--cache-size", "100kb", context]).stdin(stdin).outcome();
+        outcome.succeeds().says(&["warning: the cache took"]);
+        assert!(cache_bytes(&test) <= 100 << 10, "{context}: {}", cache_bytes(&test));
+    }
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub(crate) fn run(app: &App, args: &BuildArgs) -> Result<u8, Failure> {
     let result = build(app, &settings, &input, &remote, &recorder, &cancel, &blame);
     progress.finish();
     recorder.finish(result.as_ref().map(drop));
+    // Contexts that were fetched or unpacked have the lease as well.
+    drop((input, remote));
     let overflow = overflow(collector.finish(lease));
     if settings.explain && settings.progress != Mode::RawJson {
         eprint(&visible(&explanation(recorder.document().steps_as_shown())));
