@@ -76,7 +76,7 @@ impl Store {
     }
 
     fn take_lease(&self) -> Result<LeaseFile> {
-        let _not_read = self.lock_leases(FlockOperation::LockShared)?;
+        let _not_read = lock_file(&self.0.layout.leases_lock(), FlockOperation::LockShared)?;
         let started = (self.0.options.now)();
         let directory = self.0.layout.directory("leases");
         loop {
@@ -113,10 +113,6 @@ impl Store {
         lock_file(&self.0.layout.prune_lock(), operation)
     }
 
-    fn lock_leases(&self, operation: FlockOperation) -> Result<File> {
-        lock_file(&self.0.layout.leases_lock(), operation)
-    }
-
     /// The beginning of the oldest live lease; `None` when nobody uses the store.
     pub(crate) fn in_use_since(&self) -> Result<Option<InUseSince>> {
         Ok(self.live_leases()?.oldest)
@@ -133,7 +129,6 @@ impl Store {
 
     /// Who uses the store. When there were dead ones, the caller has everything [counted](Self::recount).
     pub(crate) fn leases(&self) -> Result<Leases> {
-        let _none_begins = self.lock_leases(FlockOperation::LockExclusive)?;
         read_leases(&self.0.layout)
     }
 
@@ -179,8 +174,9 @@ pub(crate) const fn stamp_of(seconds: i64) -> i64 {
     seconds.saturating_mul(NANOSECONDS)
 }
 
-/// Reads the leases, and removes those of processes that are gone. The caller holds `leases.lock` alone.
+/// Reads the leases, and removes those of processes that are gone. None begins meanwhile.
 pub(crate) fn read_leases(layout: &Layout) -> Result<Leases> {
+    let _alone = lock_file(&layout.leases_lock(), FlockOperation::LockExclusive)?;
     let directory = layout.directory("leases");
     let mut leases = Leases::default();
     for entry in fs::read_dir(&directory).at("list", &directory)? {

@@ -32,7 +32,8 @@
 //! # What a name promises
 //!
 //! * A name in `content/` is the digest of what is under it, verified and synced before it got the name.
-//! * A name in `layers/` or `packs/` that has a row in the metadata is a whole layer or pack, never changed again.
+//! * A name in `layers/` or `packs/` that has a row in the metadata is a whole layer or pack, never changed again, but for holes in
+//!   packs where no layer has anything ([`prune`]).
 //! * A row names only what was there before the row: files first, then the row.
 //!
 //! # What a crash leaves
@@ -47,7 +48,7 @@
 //! * a directory in `builds/` whose lock is free, and whose record says that the build goes on: told as a build that died;
 //! * no mount: mounts are made detached and vanish with their last descriptor (see [`snapshot`]).
 //!
-//! A power failure can also take the newest rows, and the contents of files in layers that the system had not written
+//! A power failure can also take the newest rows, save those that holes in packs rest on, and the contents of files in layers that the system had not written
 //! back. [`Store::check`] finds what can be found, and [`Store::repair`] forgets it.
 //!
 //! # Locks
@@ -58,8 +59,10 @@
 //! * [`Lease`]: nothing that was used since the oldest live lease began is pruned. "Used" is recorded: looking up
 //!   a record, a snapshot or a blob stamps it.
 //! * [`Store::cache_mount`]: its users share a cache mount or have it for themselves.
+//! * A blob is shared while it is stamped, and locked alone while prune looks at the stamp and takes its name away.
 //! * A build has its directory in `builds/` for itself; who asks whether it runs shares it for an instant.
-//! * Order, outermost first: key lock, cache mount, `prune.lock`, `leases.lock`, a transaction. Nothing waits for a key lock inside the others.
+//! * Order, outermost first: key lock, cache mount, `prune.lock`, a transaction, then `leases.lock` or a blob, in which nobody waits for anything.
+//!   Nothing waits for a key lock inside the others.
 //!
 //! Where to start reading: [`snapshot`] for how a step becomes a layer, [`records`] for what the cache remembers,
 //! [`prune`] for how it forgets.
