@@ -10,7 +10,7 @@ use rusqlite::OptionalExtension as _;
 use crate::Result;
 use crate::db::Database;
 
-/// Directories remembered: about a million files' worth. The oldest are forgotten beyond this.
+/// Directories remembered: about a million files' worth. With more, those that changed longest ago are forgotten.
 const DIRECTORIES_MAX: i64 = 100_000;
 
 const SCHEMA: &str = "
@@ -64,6 +64,10 @@ impl StatCacheTable {
     /// # Errors
     /// When the database cannot be written.
     pub fn put(&self, rows: &[StatCacheRow]) -> Result<()> {
+        self.put_up_to(DIRECTORIES_MAX, rows)
+    }
+
+    fn put_up_to(&self, directories_max: i64, rows: &[StatCacheRow]) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -74,8 +78,14 @@ impl StatCacheTable {
             for row in rows {
                 insert.execute((row.device.cast_signed(), row.inode.cast_signed(), &row.entries))?;
             }
-            let sql = "DELETE FROM directory WHERE id <= (SELECT max(id) FROM directory) - ?1";
-            db.prepare_cached(sql)?.execute([DIRECTORIES_MAX])?;
+            // A row that is written again has another id, so that ids say less than a count, which takes longer.
+            let sql =
+                "SELECT max(id) - min(id) >= ?1 AND (SELECT count(*) FROM directory) > ?1 FROM directory";
+            if db.prepare_cached(sql)?.query_row([directories_max], |row| row.get(0))? {
+                let sql = "DELETE FROM directory WHERE id IN
+                    (SELECT id FROM directory ORDER BY id DESC LIMIT -1 OFFSET ?1)";
+                db.prepare_cached(sql)?.execute([directories_max])?;
+            }
             Ok(())
         })
     }
@@ -86,5 +96,28 @@ impl StatCacheTable {
     /// When the database cannot be written.
     pub fn clear(&self) -> Result<()> {
         self.0.write("forget directories", |db| Ok(db.execute("DELETE FROM directory", ()).map(drop)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_longest_ago_is_forgotten_when_there_is_too_much() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = StatCacheTable::open(directory.path().join("cache")).unwrap();
+        let put = |inode| {
+            let row = StatCacheRow { device: 1, inode, entries: vec![7] };
+            table.put_up_to(3, &[row]).unwrap();
+        };
+        let known = || table.get((0..6).map(|inode| (1, inode))).unwrap();
+        let has = |known: &[Option<Vec<u8>>]| known.iter().map(Option::is_some).collect::<Vec<_>>();
+        put(0);
+        // However often others change, what does not is remembered as long as there is room.
+        (0..10).for_each(|number| put(1 + number % 2));
+        assert_eq!(has(&known()), [true, true, true, false, false, false]);
+        put(5);
+        assert_eq!(has(&known()), [false, true, true, false, false, true]);
     }
 }
