@@ -230,8 +230,8 @@ fn as_copy(path: &SelectedPath) -> CopyAction {
     }
 }
 
-/// What of a source counts: the ignore rules of its tree, and what the copy includes and excludes.
-fn filter<'a>(
+/// What of a source counts: the ignore rules of its tree, and what the copy includes and excludes. Just what [`file`](super::file) copies, which a test holds.
+pub(super) fn filter<'a>(
     source: &CopySource<'a>,
     selection: &'a CopySelection,
     base: &'a Path,

@@ -23,7 +23,7 @@ use super::attributes::{Changes, timespec};
 use super::chmod::ModeChange;
 use super::content::{Buffer, Ladder};
 use super::entry::Item;
-use super::filter::{Effect, Filter};
+use super::filter::Filter;
 use super::graft::{self, When};
 use super::run::{NewDir, Run, lock};
 use super::source::{self, Found};
@@ -275,18 +275,7 @@ impl Copy<'_> {
 
     fn tree_copy(&self, found: &Found, top: std::os::fd::BorrowedFd<'_>) -> Result<TreeCopy<'_>, FileError> {
         let top = top.try_clone_to_owned().at("open", &self.to.action.dest)?;
-        let mut filter = Filter::default();
-        let nowhere = Path::new("");
-        let lists = [
-            (self.source.exclude, Effect::Exclude, found.path.as_path()),
-            (self.selection.exclude.as_ref(), Effect::Exclude, nowhere),
-            (self.selection.include.as_ref(), Effect::Include, nowhere),
-        ];
-        for (patterns, effect, at) in lists {
-            if let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) {
-                filter.add(patterns, effect, at);
-            }
-        }
+        let filter = Filter::of(self.source, self.selection, &found.path);
         Ok(TreeCopy::new(self.to.run, self.to.changes, filter, &self.ladder, top)
             .replacing_all(self.to.action.always_replace))
     }

@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rbuild_llb::pattern::{Patterns, State};
+use rbuild_llb::pattern::{CopySelection, Patterns, State};
+
+use super::CopySource;
 
 /// The lists that apply to one source.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ struct Rule<'a> {
 
 /// What a match means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+enum Effect {
     Exclude,
     Include,
 }
@@ -43,8 +45,24 @@ pub(super) enum Decision {
 }
 
 impl<'a> Filter<'a> {
+    /// What a copy takes of what is at `path` in its source.
+    pub(super) fn of(source: &CopySource<'a>, selection: &'a CopySelection, path: &Path) -> Self {
+        let (mut filter, nowhere) = (Self::default(), Path::new(""));
+        let lists = [
+            (source.exclude, Effect::Exclude, path),
+            (selection.exclude.as_ref(), Effect::Exclude, nowhere),
+            (selection.include.as_ref(), Effect::Include, nowhere),
+        ];
+        for (patterns, effect, at) in lists {
+            if let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) {
+                filter.add(patterns, effect, at);
+            }
+        }
+        filter
+    }
+
     /// Adds a list. `source` is the source's path below the directory that the list is anchored at.
-    pub(super) fn add(&mut self, patterns: &'a Patterns, effect: Effect, source: &Path) {
+    fn add(&mut self, patterns: &'a Patterns, effect: Effect, source: &Path) {
         let mut anchor = source.as_os_str().as_bytes().to_vec();
         if !anchor.is_empty() {
             anchor.push(b'/');

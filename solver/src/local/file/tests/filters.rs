@@ -1,8 +1,17 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use super::super::FileError;
+use proptest::prelude::*;
+use rbuild_cache::content_digest::Verdict;
+use rbuild_cache::root_dir::RootDir;
+use rbuild_llb::pattern::{CopySelection, Patterns};
+
+use super::super::filter::{Decision, Filter, Level};
+use super::super::{CopySource, FileError, SourceKind};
 use super::{Bed, lines};
+use crate::local::content;
 
 fn parents(bed: &Bed, src: &str, dest: &str) -> Result<super::Stats, FileError> {
     bed.copy_with(src, dest, |action| action.parents = true)
@@ -172,5 +181,74 @@ fn a_link_to_something_ignored_leads_nowhere() {
         Bed::new(&["secret=1", "l->secret", "hidden->plain", "plain=2"]).ignoring(&["secret", "hidden"]);
     for src in ["/l", "/hidden"] {
         assert!(matches!(bed.copy(src, "/x"), Err(FileError::NotFound { ignored: true, .. })), "{src}");
+    }
+}
+
+const NAMES: [&str; 3] = ["a", "b", ".c"];
+
+/// What is said of all paths of three names or fewer: of each whether a file there is taken, and whether a directory is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Taken(Vec<(String, bool, bool)>);
+
+impl Taken {
+    /// As files are copied: what is known of a directory is carried down.
+    fn copied(&mut self, filter: &Filter<'_>, level: &Level, dir: &Path) {
+        for name in NAMES {
+            let path = dir.join(name);
+            let file = filter.takes(level, dir, OsStr::new(name));
+            let (directory, below) = match filter.decide(level, dir, OsStr::new(name)) {
+                Decision::Prune => (false, None),
+                Decision::Pass(below) => (false, Some(below)),
+                Decision::Take(below) => (true, Some(below)),
+            };
+            self.0.push((path.display().to_string(), file, directory));
+            if let Some(below) = below.filter(|_| path.iter().count() < NAMES.len()) {
+                self.copied(filter, &below, &path);
+            }
+        }
+    }
+
+    /// As they are digested: each path is asked for from the root.
+    fn digested(&mut self, verdict: &dyn Fn(&Path, bool) -> Verdict, dir: &Path) {
+        for name in NAMES {
+            let path = dir.join(name);
+            let (file, directory) = (verdict(&path, false), verdict(&path, true));
+            let taken = |verdict| verdict == Verdict::Take;
+            self.0.push((path.display().to_string(), taken(file), taken(directory)));
+            if directory != Verdict::SkipTree && path.iter().count() < NAMES.len() {
+                self.digested(verdict, &path);
+            }
+        }
+    }
+}
+
+fn patterns() -> impl Strategy<Value = Option<Patterns>> {
+    let name = prop::sample::select(vec!["a", "b", ".c", "*", "**", "?", "a*"]);
+    let path = prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"));
+    let pattern = (any::<bool>(), path).prop_map(|(not, path)| if not { format!("!{path}") } else { path });
+    prop::option::of(prop::collection::vec(pattern, 1..4).prop_map(|list| Patterns::new(&list).unwrap()))
+}
+
+proptest! {
+    #[test]
+    fn the_digest_of_a_copy_covers_what_is_copied(
+        ignored in patterns(),
+        include in patterns(),
+        exclude in patterns(),
+        base in prop::sample::select(vec!["", "a", "b/a"]),
+    ) {
+        let root = RootDir::open("/").unwrap();
+        let source =
+            CopySource { root: &root, kind: SourceKind::Context, exclude: ignored.as_ref(), layers: None };
+        let (base, glob, required) = (Path::new(base), None, None);
+        let selection = CopySelection { base: String::new(), glob, include, exclude, required };
+        let (mut copied, mut digested) = (Taken::default(), Taken::default());
+        let filter = Filter::of(&source, &selection, base);
+        copied.copied(&filter, &filter.top(), Path::new(""));
+        match content::filter(&source, &selection, base) {
+            Some(verdict) => digested.digested(&verdict, Path::new("")),
+            None => digested.digested(&|_, _| Verdict::Take, Path::new("")),
+        }
+        prop_assert_eq!(copied, digested);
     }
 }
