@@ -288,15 +288,26 @@ impl Records<'_> {
         })
     }
 
-    /// Says under which content key the result of `key` can be found, which was not known when it was recorded.
+    /// Says under which content key the result of `key` can be found, which was not known when it was recorded. With a `build` only if that has made it: another
+    /// one may have run the step again meanwhile, on what its own inputs held.
     ///
     /// Returns false when there is no such record.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<bool> {
+    pub fn set_content_key(
+        &self,
+        key: CacheKey,
+        content_key: CacheKey,
+        build: Option<&BuildName>,
+    ) -> Result<bool> {
         self.0.0.db.write("record a content key", |db| {
             let Some(result) = result_of(db, key)? else { return Ok(false) };
+            let sql = "SELECT build FROM result WHERE id = ?1";
+            let made_by: Option<String> = db.prepare_cached(sql)?.query_row([result], |row| row.get(0))?;
+            if build.is_some_and(|build| made_by != Some(build.to_string())) {
+                return Ok(false);
+            }
             set_content_key(db, content_key, result)?;
             Ok(true)
         })

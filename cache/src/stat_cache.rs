@@ -79,8 +79,8 @@ impl StatCacheTable {
                 insert.execute((row.device.cast_signed(), row.inode.cast_signed(), &row.entries))?;
             }
             // A row that is written again has another id, so that ids say less than a count, which takes longer.
-            let sql =
-                "SELECT max(id) - min(id) >= ?1 AND (SELECT count(*) FROM directory) > ?1 FROM directory";
+            let sql = "SELECT (SELECT max(id) FROM directory) - (SELECT min(id) FROM directory) >= ?1
+                AND (SELECT count(*) FROM directory) > ?1";
             if db.prepare_cached(sql)?.query_row([directories_max], |row| row.get(0))? {
                 let sql = "DELETE FROM directory WHERE id IN
                     (SELECT id FROM directory ORDER BY id DESC LIMIT -1 OFFSET ?1)";

@@ -9,7 +9,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -36,21 +38,26 @@ pub(crate) struct Removers(Arc<Threads>);
 
 #[derive(Debug, Default)]
 struct Threads {
-    one: OnceLock<Option<ThreadPool>>,
+    /// One that does what it is given, one after the other. It is of no pool: while such a thread waits for others it begins with what comes next, so
+    /// that a long queue would be nested on its stack.
+    one: OnceLock<Option<Sender<Work>>>,
     many: OnceLock<Option<ThreadPool>>,
 }
+
+type Work = Box<dyn FnOnce() + Send>;
 
 impl Removers {
     /// Does it in the background; not at all when no thread can be started.
     fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
-        if let Some(one) = self.0.one.get_or_init(|| start(1)) {
+        if let Some(one) = self.0.one.get_or_init(start_one) {
             let this = self.clone();
-            one.spawn(move || work(&this));
+            // It ends with the last of these.
+            drop(one.send(Box::new(move || work(&this))));
         }
     }
 
     fn many(&self) -> Option<&ThreadPool> {
-        self.0.many.get_or_init(|| start(THREADS)).as_ref()
+        self.0.many.get_or_init(start_many).as_ref()
     }
 
     /// Removes all that is in a directory, which is nested `depth` deep.
@@ -102,9 +109,17 @@ impl Removers {
 }
 
 /// `None` when no thread can be started.
-fn start(threads: usize) -> Option<ThreadPool> {
+fn start_one() -> Option<Sender<Work>> {
+    let (sender, receiver) = mpsc::channel::<Work>();
+    let serve = move || receiver.into_iter().for_each(|work| work());
+    thread::Builder::new().name("remove".to_owned()).spawn(serve).ok()?;
+    Some(sender)
+}
+
+/// `None` when no thread can be started.
+fn start_many() -> Option<ThreadPool> {
     let name = |index| format!("remove-{index}");
-    ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build().ok()
+    ThreadPoolBuilder::new().num_threads(THREADS).thread_name(name).build().ok()
 }
 
 impl Store {

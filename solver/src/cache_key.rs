@@ -9,7 +9,7 @@
 //! | op | in the key | not in the key, and why |
 //! |---|---|---|
 //! | all | the domain `rbuild.<op>.v<n>`; which of the inputs, by position, is used for what | name, source lines, internal, ignore-cache: they do not change the result. Memory and CPU limits: they say how fast, not what |
-//! | exec | arguments; environment in its order; directory; user; host name; names of extra hosts; ulimits; parent cgroup; accepted exit codes; stub removal; network; security; platform; devices | proxy variables and addresses of extra hosts: they differ between machines that make the same |
+//! | exec | arguments; environment in its order; directory; user; host name; names of extra hosts; ulimits; parent cgroup; accepted exit codes; stub removal; network; security; platform; devices | proxy variables and addresses of extra hosts: they differ between machines that make the same. `-v`, `--trust-ca`, `--security-opt`, and that a machine had no network for a step that may have one: they are the machine's, and a step that asks for them to see what it may do is not run again |
 //! | exec, secrets | id, variable name, whether optional | the value: it must not leave a trace, and a new token is not a new build |
 //! | exec, every mount | target, read-only, which output it becomes, kind | |
 //! | exec, bind mount | as a selection, what it shows | the selector's text where the content is hashed: two paths with the same files are the same |
@@ -23,6 +23,7 @@
 //! | merge, diff | which inputs, in their order | |
 //! | image | manifest digest; layer limit; platform | name and tag: two names of one manifest are one image. Where to look for it |
 //! | OCI layout | as image | the layout's name |
+//! | all sources | that files cannot be given to others than root, where that is so | |
 //! | git | commit; subdirectory; submodules; commit times; whether `.git` is kept, and then the remote, which is written in it | the remote otherwise, the branch or tag, the expected commit, credentials, host keys: the commit says it all |
 //! | http | what the worker pins it to (content digest, last modified); file name, mode, owner | URL, headers, credentials, ETag, the expected digest |
 //! | local | the content digest of the files a step selects, in the place of a definition key | the directory's name and path, patterns, hints |

@@ -15,7 +15,7 @@ use super::fold::{Facts, whiteout_digest};
 use super::stat_cache::{DirectoryId, Fingerprint, Names, Remembered, Row, Substance, Times, encode};
 use super::tree::substance_of;
 use super::walk::{Dir, Top, Walk, is_local};
-use super::{Blake3, Error, Selected, TreeOwner};
+use super::{Blake3, Error, Selected, TreeOwner, digest_of_link};
 use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
 use crate::root_dir::At;
 use crate::root_dir::xattr::{self, Xattrs};
@@ -92,6 +92,8 @@ struct Learnt {
 #[derive(Default)]
 struct Known<'a> {
     remembered: Option<&'a Row>,
+    /// Whether they are of a file system that is known.
+    is_local: bool,
     /// Where in it the next name is, most likely: both are sorted.
     next: Cell<usize>,
     in_layers: Option<KnownDirectory<'a>>,
@@ -101,7 +103,9 @@ impl Known<'_> {
     /// What a file with these attributes is known to be.
     fn substance(&self, name: &OsStr, stat: &Stat) -> Option<Substance> {
         let remembered = self.remembered.and_then(|row| row.file_from(name, &self.next));
-        let remembered = remembered.filter(|file| file.fingerprint == Fingerprint::of(stat));
+        let remembered = remembered.filter(|file| {
+            file.fingerprint == Fingerprint::of(stat) && file.fingerprint.times.is_believed(self.is_local)
+        });
         let in_layers = || substance_of(self.in_layers.as_ref()?.file(name)?, stat);
         remembered.map(|file| file.substance).or_else(in_layers)
     }
@@ -160,6 +164,7 @@ fn look_at_group(
     let fd = walk.root.open_dir(&dir.path)?;
     let known = Known {
         remembered: Some(&dir.listing.remembered),
+        is_local: dir.listing.is_local,
         next: Cell::new(0),
         in_layers: layers.map(|it| it.directory(&dir.path)),
     };
@@ -197,12 +202,12 @@ fn look_at_top(
     let fd = walk.root.open_dir(path.parent().unwrap_or(Path::new("")))?;
     let name = path.file_name().unwrap_or(OsStr::new("."));
     let remembered = remembered.and_then(|row| Row::decode(row, owner)).unwrap_or_default();
-    let known = Known { remembered: Some(&remembered), ..Known::default() };
+    let is_local = is_local(fd.as_fd()).at("look at the file system of", path)?;
+    let known = Known { remembered: Some(&remembered), is_local, ..Known::default() };
     let looked = look_at(walk, fd.as_fd(), name, &known).at("read", path)?;
     let Some(memory) = walk.options.memory.filter(|_| looked.news == News::Some) else {
         return Ok((looked, None));
     };
-    let is_local = is_local(fd.as_fd()).at("look at the file system of", path)?;
     let (stat, substance) = (looked.stat, looked.substance);
     let row = looked.news.is_worth_it(&stat, is_local, memory.now_ns).then(|| {
         let file = Remembered { name, fingerprint: Fingerprint::of(&stat), substance };
@@ -233,7 +238,7 @@ fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Resu
         FileType::RegularFile => read_file(dir, name, &stat, xattrs),
         FileType::Symlink => {
             let target = readlinkat(dir, name, Vec::new())?;
-            let content = Some(*blake3::hash(target.to_bytes()).as_bytes());
+            let content = Some(digest_of_link(target.to_bytes()));
             Ok(Learnt { stat, substance: Substance { content, xattrs }, read_bytes: 0, news: News::Some })
         }
         _ => Ok(Learnt {

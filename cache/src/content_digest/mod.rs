@@ -220,6 +220,11 @@ pub fn digest_layer(
     digest(layer, &[whole], options, Some(xattrs)).map(|(digest, _)| digest)
 }
 
+/// The digest of what a symbolic link is: where it leads.
+pub fn digest_of_link(target: &[u8]) -> Blake3 {
+    *blake3::hash(target).as_bytes()
+}
+
 /// The digest of what a file holds, and how much that is.
 pub(crate) fn content_digest(file: &std::fs::File) -> std::io::Result<(Blake3, u64)> {
     use std::os::fd::AsFd as _;

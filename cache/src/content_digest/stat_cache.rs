@@ -107,7 +107,7 @@ pub(super) struct Fingerprint {
     inode: u64,
     mode: u32,
     size: u64,
-    times: Times,
+    pub(super) times: Times,
 }
 
 /// What a file held.
@@ -154,12 +154,13 @@ impl Times {
     /// Whether a later change is sure to show, if what has them was read after `now_ns`. `is_local` says that they are of a file system whose
     /// change times are the kernel's.
     pub(super) fn is_settled(&self, now_ns: i64, is_local: bool) -> bool {
-        let tick_ns = match self.ctime_ns % SECOND_NS {
-            0 if !is_local => return false,
-            0 => COARSE_TICK_NS,
-            _ => TICK_NS,
-        };
-        self.ctime_ns < i128::from(now_ns) - i128::from(tick_ns)
+        let tick_ns = if self.ctime_ns % SECOND_NS == 0 { COARSE_TICK_NS } else { TICK_NS };
+        self.is_believed(is_local) && self.ctime_ns < i128::from(now_ns) - i128::from(tick_ns)
+    }
+
+    /// Whether they say what the kernel says, as far as can be told.
+    pub(super) const fn is_believed(&self, is_local: bool) -> bool {
+        is_local || self.ctime_ns % SECOND_NS != 0
     }
 
     fn encode(&self, row: &mut Vec<u8>) {

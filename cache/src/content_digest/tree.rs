@@ -7,7 +7,7 @@ use rbuild_image::KeyHasher;
 use super::file::{counts, digest_attributes};
 use super::fold::{DIRECTORY_DOMAIN, Facts, SELECTION_DOMAIN, feed, whiteout_digest};
 use super::stat_cache::Substance;
-use super::{Blake3, TreeOwner};
+use super::{Blake3, TreeOwner, digest_of_link};
 use crate::root_dir::Stat;
 use crate::root_dir::xattr::Xattrs;
 use crate::tree::{Entries, Inode, InodeId, Kind, Tree};
@@ -80,7 +80,7 @@ fn file(inode: &Inode) -> Option<Blake3> {
     }
     let content = match &inode.kind {
         Kind::File(content) => Some(content.digest?),
-        Kind::Symlink(target) => Some(*blake3::hash(target).as_bytes()),
+        Kind::Symlink(target) => Some(digest_of_link(target)),
         Kind::Special(..) | Kind::Directory(_) => None,
     };
     Some(facts(inode).digest(content, attributes_digest(inode)))

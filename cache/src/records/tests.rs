@@ -66,10 +66,10 @@ fn a_new_result_replaces_the_old_one() {
 fn another_key_can_lead_to_the_same_result() {
     let store = TestStore::new();
     insert(&store, 1, None, &[Snapshot::empty()]);
-    assert!(store.records().set_content_key(key(1), key(101)).unwrap());
+    assert!(store.records().set_content_key(key(1), key(101), None).unwrap());
     assert!(store.records().link(key(2), key(1), b"why").unwrap());
     assert!(!store.records().link(key(3), key(77), b"").unwrap());
-    assert!(!store.records().set_content_key(key(77), key(101)).unwrap());
+    assert!(!store.records().set_content_key(key(77), key(101), None).unwrap());
     let found = store.records().lookup(key(2)).unwrap().unwrap();
     assert_eq!(found.content_key, Some(key(101)));
     assert_eq!(store.records().trace(key(2)).unwrap().unwrap().trace, b"why");
@@ -123,4 +123,19 @@ fn a_result_must_have_been_committed() {
     let new = NewRecord { key: key(1), op_digest: OP, outputs: &outputs, ..NewRecord::default() };
     assert!(matches!(store.records().insert(&new), Err(Error::SnapshotMissing(SnapshotId(77)))));
     assert_eq!(store.records().lookup(key(1)).unwrap(), None);
+}
+
+#[test]
+fn a_content_key_is_of_the_build_that_made_the_result() {
+    let store = TestStore::new();
+    let [first, second]: [BuildName; 2] =
+        ["1-00000000000000aa", "2-00000000000000bb"].map(|name| name.parse().unwrap());
+    let origin = Origin { build: second.clone(), step: 0 };
+    let new = NewRecord { key: key(1), origin: Some(&origin), ..NewRecord::default() };
+    store.records().insert(&new).unwrap();
+    // The first has run the step before, on other inputs.
+    assert!(!store.records().set_content_key(key(1), key(101), Some(&first)).unwrap());
+    assert_eq!(store.records().lookup_content(key(101)).unwrap(), None);
+    assert!(store.records().set_content_key(key(1), key(102), Some(&second)).unwrap());
+    assert!(store.records().lookup_content(key(102)).unwrap().is_some());
 }

@@ -24,3 +24,16 @@ fn trees_are_removed_to_the_last_file() {
     assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
     assert!(outside.join("kept").exists());
 }
+
+#[test]
+fn many_trees_in_a_row_are_removed_one_after_the_other() {
+    let store = TestStore::new();
+    for number in 0..500 {
+        let tree = store.scratch().join(format!("tree-{number}"));
+        fs::create_dir(&tree).unwrap();
+        (0..=ENTRIES_OF_ONE_MAX).for_each(|file| fs::write(tree.join(file.to_string()), "").unwrap());
+        store.discard(&tree).unwrap();
+    }
+    store.empty_trash().unwrap();
+    assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
+}

@@ -138,6 +138,8 @@ fn write(store: &Store, name: &str, output: Option<&Path>) -> Result<(), Failure
 
 fn push(app: &App, name: &str, to: &str) -> Result<(), Failure> {
     let to = reference(to)?;
+    // What passes through the store has no name there.
+    let _lease = app.store()?.lease()?;
     let (_taken, root) = open(app.store()?, name)?;
     let write = |out: &mut dyn io::Write| {
         export(&root, &ArchiveOptions::default(), out).map(drop).map_err(io::Error::other)
@@ -165,6 +167,7 @@ fn read(app: &App, name: &str, file: Option<&Path>) -> Result<(), Failure> {
 
 fn pull(app: &App, name: &str, from: &str) -> Result<(), Failure> {
     let from = reference(from)?;
+    let _lease = app.store()?.lease()?;
     let kind = MediaType::from(ARTIFACT_TYPE);
     replace(app, name, |unpack| {
         let mut unpack = |tar: &mut (dyn Read + Send)| {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use rbuild_cache::Snapshot;
 use rbuild_cache::content_digest::{
-    DigestOptions, KnownContext, Memory, Seen, SeenGroup, Selected, TreeOwner, Verdict, look_at_tree,
+    DigestOptions, Memory, Seen, SeenGroup, Selected, TreeOwner, Verdict, look_at_tree,
 };
 use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::{CopySelection, Patterns};
@@ -23,9 +23,9 @@ use super::{LocalWorker, WorkerError};
 use crate::cache_key::ContentDigest;
 use crate::cache_map::{SelectedPath, Selection, selections};
 use crate::explain::{FileEntry, FileList};
-use crate::worker::{Context, VertexRef};
+use crate::worker::{Context, Input, VertexRef};
 
-/// How many selections are remembered until somebody copies them: each takes some ten megabytes for 50,000 files.
+/// How many selections of contexts, and how many of snapshots, are remembered until somebody copies them: each takes some ten megabytes for 50,000 files.
 const SEEN_MAX: usize = 4;
 
 impl LocalWorker<'_> {
@@ -43,12 +43,13 @@ impl LocalWorker<'_> {
                 let source =
                     CopySource { root: &root, kind: SourceKind::Tree, exclude: None, layers: Some(&layers) };
                 let (digest, looks) = self.digest_paths(&source, paths, cx)?;
-                self.remember_seen(Some(snapshot), &looks);
+                self.remember_seen(snapshot, &looks);
                 Ok(digest)
             }
         }
     }
 
+    /// The digest of what a step takes of a context, for its key. What was seen is kept where a tree is made of it, so that nobody looks again.
     pub(super) fn digest_local(
         &self,
         vertex: VertexRef<'_>,
@@ -57,11 +58,38 @@ impl LocalWorker<'_> {
     ) -> Result<ContentDigest, WorkerError> {
         let local = local_source(vertex)?;
         let (digest, looks) = self.look_at_local(local, selection, cx)?;
-        self.remember_seen(None, &looks);
+        let seen = match &looks[..] {
+            [Look { places, seen }] if places.len() == 1 && self.is_planned(seen.files()) => {
+                Some((places[0].0.clone(), Arc::clone(seen)))
+            }
+            _ => None,
+        };
         self.keep_file_list(digest.0, move || file_list(&looks));
-        let mut digested = self.digested.lock().unwrap_or_else(PoisonError::into_inner);
-        digested.insert((local.clone(), selection.clone()), digest);
+        let taken = Taken { local: local.clone(), selection: selection.clone() };
+        let mut all = self.digested.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|earlier| earlier.taken != taken);
+        all.push(Digested { taken, digest, seen });
+        all.iter_mut().rev().filter(|one| one.seen.is_some()).skip(SEEN_MAX).for_each(|one| one.seen = None);
         Ok(digest)
+    }
+
+    /// What the key of a step was made of; `None` where it has none, as who looks into a step runs it for nobody else.
+    fn digested(&self, source: VertexRef<'_>, input: InputIndex, cx: &Context<'_>) -> Option<Digested> {
+        let step = VertexRef { id: cx.vertex, ..source };
+        let selection = selections(step.vertex()).into_iter().nth(input.index())?;
+        let taken = Taken { local: local_source(source).ok()?.clone(), selection };
+        let all = self.digested.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|one| one.taken == taken).cloned()
+    }
+
+    /// What the key of a step has seen of a context, if that is kept, and where.
+    pub(super) fn seen_of_context(
+        &self,
+        source: VertexRef<'_>,
+        input: InputIndex,
+        cx: &Context<'_>,
+    ) -> Option<(PathBuf, Arc<Seen>)> {
+        self.digested(source, input, cx)?.seen
     }
 
     /// Sees to it that what a step has just taken of a context is what its key was made of: whoever finds the result by that key is to get what the key says.
@@ -74,14 +102,36 @@ impl LocalWorker<'_> {
         input: InputIndex,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let (local, step) = (local_source(source)?, VertexRef { id: cx.vertex, ..source });
-        let selection = selections(step.vertex()).into_iter().nth(input.index());
-        let Some(taken) = selection.map(|selection| (local.clone(), selection)) else { return Ok(()) };
-        let known = self.digested.lock().unwrap_or_else(PoisonError::into_inner).get(&taken).copied();
-        // Who looks into a step that runs for nobody else has no key.
-        let Some(known) = known else { return Ok(()) };
-        let (digest, _) = self.look_at_local(local, &taken.1, cx)?;
-        if digest == known { Ok(()) } else { Err(WorkerError::ContextChanged { name: taken.0.name }) }
+        let Some(Digested { taken, digest, .. }) = self.digested(source, input, cx) else { return Ok(()) };
+        let (now, _) = self.look_at_local(&taken.local, &taken.selection, cx)?;
+        if now == digest { Ok(()) } else { Err(WorkerError::ContextChanged { name: taken.local.name }) }
+    }
+
+    /// Why a step could not take something of a context: it may be that somebody has changed that.
+    pub(super) fn changed_or(
+        &self,
+        error: WorkerError,
+        source: VertexRef<'_>,
+        input: InputIndex,
+        cx: &Context<'_>,
+    ) -> WorkerError {
+        match self.check_context(source, input, cx) {
+            Err(changed @ WorkerError::ContextChanged { .. }) if !cx.is_cancelled() => changed,
+            _ => error,
+        }
+    }
+
+    /// The digest of a part of an input as it is now, for no key.
+    pub(super) fn digest_now(
+        &self,
+        input: Input<'_, Snapshot>,
+        selection: &Selection,
+        cx: &Context<'_>,
+    ) -> Result<ContentDigest, WorkerError> {
+        match input {
+            Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
+            Input::Local(vertex) => Ok(self.look_at_local(local_source(vertex)?, selection, cx)?.0),
+        }
     }
 
     fn look_at_local(
@@ -96,7 +146,8 @@ impl LocalWorker<'_> {
             Selection::Whole => &whole[..],
             Selection::Paths(paths) => paths,
         };
-        self.digest_paths(&context.tree(), paths, cx)
+        let (digest, looks) = self.digest_paths(&context.tree(), paths, cx)?;
+        Ok((ContentDigest(self.as_taken_here(digest.0)), looks))
     }
 
     fn digest_paths(
@@ -117,24 +168,19 @@ impl LocalWorker<'_> {
         Ok((ContentDigest(hasher.finish()), looks))
     }
 
-    /// Keeps what was seen of a snapshot, or of contexts, for the step that takes it, where it pays: a tree is made of it without looking again.
-    fn remember_seen(&self, of: Option<&Snapshot>, looks: &[Look]) {
+    /// Keeps what was seen of a snapshot for the step that takes it, where it pays: a tree is made of it without looking again.
+    fn remember_seen(&self, of: &Snapshot, looks: &[Look]) {
         let looks = looks.iter().map(|look| &look.seen).filter(|seen| self.is_planned(seen.files()));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(looks.map(|look| (of.cloned(), Arc::clone(look))));
+        seen.extend(looks.map(|look| (of.clone(), Arc::clone(look))));
         let forgotten = seen.len().saturating_sub(SEEN_MAX);
         seen.drain(..forgotten);
     }
 
-    /// What was seen of a snapshot, or of contexts, lately.
-    pub(super) fn seen(&self, of: Option<&Snapshot>) -> Vec<Arc<Seen>> {
+    /// What was seen of a snapshot lately.
+    pub(super) fn seen(&self, of: &Snapshot) -> Vec<Arc<Seen>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|(what, _)| what.as_ref() == of).map(|(_, seen)| Arc::clone(seen)).collect()
-    }
-
-    /// What is known of files of contexts.
-    pub(super) fn known_context(&self) -> Result<KnownContext<'_>, WorkerError> {
-        Ok(KnownContext { seen: self.seen(None), cache: self.store().stat_cache()? })
+        seen.iter().filter(|(what, _)| what == of).map(|(_, seen)| Arc::clone(seen)).collect()
     }
 
     fn digest_path(
@@ -181,6 +227,22 @@ fn local_source(vertex: VertexRef<'_>) -> Result<&LocalSource, WorkerError> {
         Op::Source(SourceOp::Local(local)) => Ok(local),
         op => Err(WorkerError::unsupported(op)),
     }
+}
+
+/// A part of a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Taken {
+    local: LocalSource,
+    selection: Selection,
+}
+
+/// What a key was made of.
+#[derive(Debug, Clone)]
+pub(super) struct Digested {
+    taken: Taken,
+    digest: ContentDigest,
+    /// What was seen, where it is kept, and at which path, if all of it is at one.
+    seen: Option<(PathBuf, Arc<Seen>)>,
 }
 
 /// What was found of one selected path.

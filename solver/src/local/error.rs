@@ -133,13 +133,7 @@ pub enum WorkerError {
 impl WorkerError {
     /// Whether somebody changes what is copied: with another key for what is there now, the step may be done.
     pub const fn is_change(&self) -> bool {
-        match self {
-            Self::ContextChanged { .. } | Self::File(FileError::Changed { .. }) => true,
-            Self::Store(error) | Self::File(FileError::Store(error)) => {
-                matches!(error, rbuild_cache::Error::SourceChanged { .. })
-            }
-            _ => false,
-        }
+        matches!(self, Self::ContextChanged { .. } | Self::File(FileError::Changed { .. }))
     }
 
     /// The layer that was not what it was made as, or had gone with such a one. It will not be found again, and can be made again.

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rbuild_cache::content_digest::{KnownContext, Seen};
 use rbuild_cache::root_dir::{At as _, PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, Addition, Delta, KnownLayers, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
@@ -50,12 +51,15 @@ const EARLIER_MAX: u32 = 8;
 struct Wanted<'a> {
     action: &'a FileAction,
     directories: Directories<'a>,
+    known: Option<&'a KnownContext<'a>>,
 }
 
 /// A step that is to be carried out.
 struct WantedStep<'a> {
     action: &'a FileAction,
     form: Form,
+    /// What was seen of what it takes of a context, and at which path.
+    seen: Option<&'a (PathBuf, Arc<Seen>)>,
 }
 
 /// A copy and what it is compared with.
@@ -90,9 +94,10 @@ enum Rest {
 }
 
 impl Rest {
-    /// Whether nothing is taken but what the build had seen before, so that whatever has changed since cannot be in it.
-    const fn is_as_seen(&self) -> bool {
-        matches!(self, Self::Graft { graft: Graft::Planned(Planned { is_as_seen: true, .. }), .. })
+    /// Whether nothing is taken but what was seen at this path for the step's key, so that whatever has changed since cannot be in it.
+    fn is_as_seen_at(&self, path: &Path) -> bool {
+        let Self::Graft { graft: Graft::Planned(planned), .. } = self else { return false };
+        planned.is_as_seen && planned.source == path
     }
 }
 
@@ -188,20 +193,23 @@ impl LocalWorker<'_> {
                 drafts.unchanged_since(*used)?;
             }
             let form = self.form(vertex, op, drafts.of_step.len())?;
-            let wanted = WantedStep { action: &step.action, form };
+            let context = taken_of_context(&step.action, inputs);
+            let seen = context.and_then(|(input, source)| self.seen_of_context(source, input, cx));
+            let wanted = WantedStep { action: &step.action, form, seen: seen.as_ref() };
             let rest = self.carry_out(wanted, &drafts.drafts[draft], &named, cx);
             let done = rest.and_then(|rest| {
-                let is_as_seen = rest.is_as_seen();
+                let is_as_seen = seen.is_some_and(|(path, _)| rest.is_as_seen_at(&path));
                 self.put_rest(&mut drafts.drafts[draft].active, rest, cx)?;
                 Ok(is_as_seen)
             });
-            match (&done, taken_of_context(&step.action, inputs)) {
-                (Ok(true), _) | (_, None) => {}
+            match (done, context) {
+                (Ok(true), _) | (Ok(_), None) => {}
                 (Ok(false), Some((input, source))) => drop(looked_at_again.insert(input, source)),
-                // It may be that what it was to take is gone.
-                (Err(_), Some((input, source))) => self.check_context(source, input, cx)?,
+                (Err(error), Some((input, source))) => {
+                    return Err(self.changed_or(error, source, input, cx));
+                }
+                (Err(error), None) => return Err(error),
             }
-            done?;
             drafts.changed(draft);
         }
         for (input, source) in looked_at_again {
@@ -261,8 +269,17 @@ impl LocalWorker<'_> {
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<Rest, WorkerError> {
-        let WantedStep { action, form } = wanted;
-        let apply = |directories| self.apply_wanted(&Wanted { action, directories }, &draft.root, named, cx);
+        let WantedStep { action, form, seen } = wanted;
+        let seen: Vec<Arc<Seen>> = seen.map(|(_, seen)| Arc::clone(seen)).into_iter().collect();
+        let known = match form {
+            Form::Directory => None,
+            Form::Tree { .. } | Form::Delta { .. } => {
+                Some(KnownContext { seen, cache: self.store().stat_cache()? })
+            }
+        };
+        let known = known.as_ref();
+        let apply =
+            |directories| self.apply_wanted(&Wanted { action, directories, known }, &draft.root, named, cx);
         let source = || match action {
             FileAction::Copy(copy) => named(copy.from).map(|source| source.root.try_clone()).transpose(),
             _ => Ok(None),
@@ -352,7 +369,8 @@ impl LocalWorker<'_> {
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        self.apply_wanted(&Wanted { action, directories: Directories::Copied }, dest, named, cx).map(drop)
+        let wanted = Wanted { action, directories: Directories::Copied, known: None };
+        self.apply_wanted(&wanted, dest, named, cx).map(drop)
     }
 
     /// The same, but for a directory that is to become a tree.
@@ -363,11 +381,7 @@ impl LocalWorker<'_> {
         named: &dyn Fn(FileInput) -> Option<CopySource<'a>>,
         cx: &Context<'_>,
     ) -> Result<Option<Graft>, WorkerError> {
-        let Wanted { action, directories } = *wanted;
-        let known = match directories {
-            Directories::Copied => None,
-            Directories::Planned { .. } | Directories::Compared { .. } => Some(self.known_context()?),
-        };
+        let Wanted { action, directories, known } = *wanted;
         let options = FileOptions {
             now_ns: self.options.now_ns,
             cancel: cx.cancel,
@@ -381,7 +395,7 @@ impl LocalWorker<'_> {
             },
             pool: self.pool,
             directories,
-            known: known.as_ref(),
+            known,
             single_id: self.options.single_id,
         };
         let done = apply(action, dest, named, &options)?;
@@ -420,7 +434,7 @@ impl LocalWorker<'_> {
         match input {
             Input::Output(snapshot) => {
                 let root = self.view(snapshot)?;
-                let layers = Some(self.store().known_layers(snapshot, self.seen(Some(snapshot))));
+                let layers = Some(self.store().known_layers(snapshot, self.seen(snapshot)));
                 Ok(Source { root, kind: SourceKind::Tree, exclude: None, layers })
             }
             Input::Local(vertex) => match &vertex.vertex().op {

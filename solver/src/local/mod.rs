@@ -37,11 +37,13 @@ use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{BuildName, KeyLock, Origin, Snapshot, Store};
 use rbuild_executor::network::Lack;
 use rbuild_executor::{Confinement, Executor, Networks, Trust};
+use rbuild_image::KeyHasher;
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{InputIndex, LocalSource, Op, OpDigest, SourceOp};
 use rbuild_registry::Secret;
 
 use aside::{Aside, LateFileList};
+use content::Digested;
 pub use error::{StepEnd, StepError, WorkerError};
 pub use exec::StepLimits;
 pub use mounts::{cache_mount_key, make_stubs};
@@ -149,10 +151,10 @@ pub struct LocalWorker<'a> {
     pool: &'a ThreadPool,
     options: LocalWorkerOptions,
     explainer: Explainer,
-    /// What was seen of snapshots and, without one, of contexts lately, for keys.
-    seen: Mutex<Vec<(Option<Snapshot>, Arc<Seen>)>>,
+    /// What was seen of snapshots lately, for keys.
+    seen: Mutex<Vec<(Snapshot, Arc<Seen>)>>,
     /// What contexts held that keys are made of.
-    digested: Mutex<HashMap<(LocalSource, Selection), ContentDigest>>,
+    digested: Mutex<Vec<Digested>>,
     /// The lists of files that are being kept.
     file_lists: FileLists,
     aside: Aside,
@@ -200,18 +202,6 @@ impl<'a> LocalWorker<'a> {
         }
     }
 
-    fn digest_input(
-        &self,
-        input: Input<'_, Snapshot>,
-        selection: &Selection,
-        cx: &Context<'_>,
-    ) -> Result<ContentDigest, WorkerError> {
-        match input {
-            Input::Output(snapshot) => self.digest_snapshot(snapshot, selection, cx),
-            Input::Local(vertex) => self.digest_local(vertex, selection, cx),
-        }
-    }
-
     /// The tree of a snapshot.
     fn view(&self, snapshot: &Snapshot) -> Result<RootDir, WorkerError> {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +213,17 @@ impl<'a> LocalWorker<'a> {
         let forgotten = views.len().saturating_sub(VIEWS_MAX);
         views.drain(..forgotten);
         Ok(root)
+    }
+
+    /// What a source is to keys. With a single id all files belong to root, whoever they are given to: such results are nobody else's, in this store later or in
+    /// shared caches.
+    fn as_taken_here(&self, digest: [u8; 32]) -> [u8; 32] {
+        if !self.options.single_id {
+            return digest;
+        }
+        let mut hasher = KeyHasher::new("rbuild.single-id.v1");
+        hasher.bytes(&digest);
+        hasher.finish()
     }
 
     const fn store(&self) -> &Store {
@@ -281,13 +282,14 @@ impl Worker for LocalWorker<'_> {
     type Lock = KeyLock;
 
     fn identify(&self, vertex: VertexRef<'_>, cx: &Context<'_>) -> Result<SourceIdentity, WorkerError> {
-        match &vertex.vertex().op {
+        let identity = match &vertex.vertex().op {
             Op::Source(SourceOp::Image(image)) => self.identify_image(image),
             Op::Source(SourceOp::OciLayout(layout)) => Ok(identify_layout(layout)),
             Op::Source(SourceOp::Http(http)) => self.identify_http(http, cx),
             Op::Source(SourceOp::Git(git)) => self.identify_git(git, cx),
             op => Err(WorkerError::unsupported(op)),
-        }
+        };
+        Ok(SourceIdentity(self.as_taken_here(identity?.0)))
     }
 
     fn content_digest(
@@ -297,8 +299,8 @@ impl Worker for LocalWorker<'_> {
         cx: &Context<'_>,
     ) -> Result<ContentDigest, WorkerError> {
         match input {
-            Input::Output(tree) => self.digest_input(Input::Output(&self.here(tree, cx)?), selection, cx),
-            Input::Local(vertex) => self.digest_input(Input::Local(vertex), selection, cx),
+            Input::Output(tree) => self.digest_snapshot(&self.here(tree, cx)?, selection, cx),
+            Input::Local(vertex) => self.digest_local(vertex, selection, cx),
         }
     }
 
@@ -373,7 +375,8 @@ impl Worker for LocalWorker<'_> {
     }
 
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), WorkerError> {
-        self.store().records().set_content_key(stored(key), stored(content_key))?;
+        let build = self.options.history.build.as_ref();
+        self.store().records().set_content_key(stored(key), stored(content_key), build)?;
         Ok(())
     }
 

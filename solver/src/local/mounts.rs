@@ -109,7 +109,9 @@ impl LocalWorker<'_> {
             _ => None,
         });
         if let Some((input, vertex)) = local {
-            let active = self.copy_of_context(vertex, &mount.selector, cx)?;
+            let active = self
+                .copy_of_context(vertex, &mount.selector, cx)
+                .map_err(|error| self.changed_or(error, vertex, input, cx))?;
             self.check_context(vertex, input, cx)?;
             let source = writable(mount, &active)?;
             resolved.discarded.push(active);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rbuild_cache::KnownLayers;
-use rbuild_cache::content_digest::{KnownFile, KnownFiles, content_of};
+use rbuild_cache::content_digest::{KnownFile, KnownFiles, content_of, digest_of_link};
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
 use rbuild_cache::root_dir::xattr::{self, Xattrs};
@@ -287,6 +287,9 @@ impl Planner<'_> {
             FileType::Symlink => {
                 let target =
                     readlinkat(open.fd, name, Vec::new()).at_name("read the link", open.path, name)?;
+                if known.and_then(|known| known.digest(stat)) != Some(digest_of_link(target.to_bytes())) {
+                    self.is_as_seen.store(false, Ordering::Relaxed);
+                }
                 Kind::Symlink(target.into_bytes())
             }
             FileType::Socket if self.changes.kind == SourceKind::Context => {

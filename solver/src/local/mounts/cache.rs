@@ -46,13 +46,23 @@ impl LocalWorker<'_> {
         }
         let mut paths = BTreeMap::new();
         for (spec, mounts) in instances.values() {
-            let fill = |path: &Path| self.fill_cache(path, mounts[0], inputs, cx);
+            let fill = |path: &Path| {
+                self.fill_cache(path, mounts[0], inputs, cx)?;
+                // It is named by what it begins as, and every later build with that is given it.
+                let is_same = self.base_digest(mounts[0], inputs, cx)? == spec.base;
+                if is_same { Ok(()) } else { Err(WorkerError::ContextChanged { name: spec.id.to_owned() }) }
+            };
             let cache = self.store().cache_mount(spec, cx.cancel, fill)?;
             if spec.base.is_none() && !is_root(&op.process.user) {
                 open_to_all(&cache.path())?;
             }
             paths.extend(mounts.iter().map(|mount| (mount.target.as_str(), cache.path())));
             taken.push(cache);
+        }
+        for mount in instances.values().flat_map(|(_, mounts)| mounts) {
+            if let (Some(Input::Local(source)), Some(input)) = (base(mount, inputs), mount.input) {
+                self.check_context(source, input, cx)?;
+            }
         }
         Ok(paths)
     }
@@ -67,7 +77,7 @@ impl LocalWorker<'_> {
         let Some(base) = base(mount, inputs) else { return Ok(None) };
         let (path, contents_only) = (selector(mount).to_owned(), mount.selector.is_empty());
         let part = SelectedPath { path, contents_only, ..SelectedPath::default() };
-        Ok(Some(self.digest_input(base, &Selection::Paths(vec![part]), cx)?.0))
+        Ok(Some(self.digest_now(base, &Selection::Paths(vec![part]), cx)?.0))
     }
 
     /// Makes `path` what a new instance begins as: a copy of what the mount names, or an empty directory.
