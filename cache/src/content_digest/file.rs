@@ -14,7 +14,7 @@ use rustix::io::{Errno, read};
 use super::fold::{Facts, whiteout_digest};
 use super::stat_cache::{DirectoryId, Fingerprint, Names, Remembered, Row, Substance, Times, encode};
 use super::tree::substance_of;
-use super::walk::{Dir, Top, Walk, is_local};
+use super::walk::{Dir, KeptRow, Top, Walk};
 use super::{Blake3, Error, Selected, TreeOwner, digest_of_link};
 use crate::layer::whiteout::{is_overlay_attribute, is_whiteout};
 use crate::root_dir::At;
@@ -119,9 +119,6 @@ pub(super) struct AllLooked {
     pub(super) tops: Vec<Option<Looked>>,
 }
 
-/// A row of the stat cache.
-type NewRow = (DirectoryId, Vec<u8>);
-
 /// Looks at all files that a walk found, and has what is new of them remembered.
 pub(super) fn look(walk: &Walk<'_>, tops: &[Top], selected: &[Selected<'_>]) -> Result<AllLooked, Error> {
     debug_assert_eq!(tops.len(), selected.len(), "a top for each selected path");
@@ -176,7 +173,7 @@ fn look_at_group(
 }
 
 /// Looks at what is selected by itself and no directory. Of such a file a row of its own is kept, under its own number.
-fn look_at_tops(walk: &Walk<'_>, tops: &[Top]) -> Result<(Vec<Option<Looked>>, Vec<NewRow>), Error> {
+fn look_at_tops(walk: &Walk<'_>, tops: &[Top]) -> Result<(Vec<Option<Looked>>, Vec<KeptRow>), Error> {
     let paths: Vec<&Path> = tops.iter().filter_map(Top::file).collect();
     let remembered = match walk.options.memory {
         None => vec![None; paths.len()],
@@ -187,7 +184,7 @@ fn look_at_tops(walk: &Walk<'_>, tops: &[Top]) -> Result<(Vec<Option<Looked>>, V
     };
     let look = |(path, row): (&&Path, Option<Vec<u8>>)| look_at_top(walk, path, row);
     let looked = paths.par_iter().zip(remembered).map(look).collect::<Result<Vec<_>, Error>>()?;
-    let (looked, new): (Vec<Looked>, Vec<Option<NewRow>>) = looked.into_iter().unzip();
+    let (looked, new): (Vec<Looked>, Vec<Option<KeptRow>>) = looked.into_iter().unzip();
     let mut looked = looked.into_iter();
     let in_place = tops.iter().map(|top| top.file().and_then(|_| looked.next())).collect();
     Ok((in_place, new.into_iter().flatten().collect()))
@@ -197,12 +194,12 @@ fn look_at_top(
     walk: &Walk<'_>,
     path: &Path,
     remembered: Option<Vec<u8>>,
-) -> Result<(Looked, Option<NewRow>), Error> {
+) -> Result<(Looked, Option<KeptRow>), Error> {
     let owner = walk.options.owner;
     let fd = walk.root.open_dir(path.parent().unwrap_or(Path::new("")))?;
     let name = path.file_name().unwrap_or(OsStr::new("."));
     let remembered = remembered.and_then(|row| Row::decode(row, owner)).unwrap_or_default();
-    let is_local = is_local(fd.as_fd()).at("look at the file system of", path)?;
+    let is_local = walk.is_local(fd.as_fd(), path)?;
     let known = Known { remembered: Some(&remembered), is_local, ..Known::default() };
     let looked = look_at(walk, fd.as_fd(), name, &known).at("read", path)?;
     let Some(memory) = walk.options.memory.filter(|_| looked.news == News::Some) else {
@@ -319,7 +316,7 @@ pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
 }
 
 /// The rows of directories that are no longer what they were.
-fn rows(walk: &Walk<'_>, looked: &[Vec<Looked>], now_ns: i64) -> Vec<NewRow> {
+fn rows(walk: &Walk<'_>, looked: &[Vec<Looked>], now_ns: i64) -> Vec<KeptRow> {
     let changed = |(dir, looked): (&Dir, &Vec<Looked>)| {
         let row = remember(dir, looked, now_ns, walk.options.owner)?;
         Some((DirectoryId::of(&dir.listing.stat), row))

@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 use rustix::fs::{FileType, FsWord, Stat, fstat, fstatfs};
-use rustix::io::Errno;
 
 use super::file::{News, attributes_digest};
 use super::stat_cache::{DirectoryId, Row};
@@ -55,7 +54,7 @@ pub(super) struct Dir {
 }
 
 /// A row of the stat cache, and whose it is.
-type KeptRow = (DirectoryId, Vec<u8>);
+pub(super) type KeptRow = (DirectoryId, Vec<u8>);
 
 /// What was found in a directory.
 #[derive(Debug)]
@@ -187,6 +186,16 @@ impl<'a> Walk<'a> {
         Ok(directories.into_iter().zip(rows).map(|(directory, row)| Some((directory, row?))).collect())
     }
 
+    /// Whether a directory is of a file system that is known: there its change time and its files' are the kernel's, and it gets a new one with every name
+    /// that it gains or loses. What others do, with servers of all kinds behind them, is not known. Nobody asks where nothing is remembered.
+    pub(super) fn is_local(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<bool, Error> {
+        if self.options.memory.is_none() {
+            return Ok(false);
+        }
+        let file_system = fstatfs(dir).at("look at the file system of", path)?;
+        Ok(LOCAL_FILE_SYSTEMS.contains(&file_system.f_type))
+    }
+
     fn listing(&self, task: &Task<'_>, remembered: Option<KeptRow>) -> Result<Listing, Error> {
         if self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
             return Err(Error::Cancelled);
@@ -206,8 +215,7 @@ impl<'a> Walk<'a> {
         let remembered = remembered.filter(|(directory, _)| *directory == DirectoryId::of(&stat));
         let remembered = remembered.and_then(|(_, row)| Row::decode(row, self.options.owner));
         let remembered = remembered.unwrap_or_default();
-        let is_local =
-            self.options.memory.is_some() && is_local(dir.as_fd()).at("look at the file system of", path)?;
+        let is_local = self.is_local(dir.as_fd(), path)?;
         let known = if is_local { remembered.names(&stat) } else { None };
         let news = match &known {
             Some(_) => News::None,
@@ -235,12 +243,6 @@ impl<'a> Walk<'a> {
         }
         Ok(listing)
     }
-}
-
-/// Whether a directory is of a file system that is known: there its change time and its files' are the kernel's, and it gets a new one with every name
-/// that it gains or loses. What others do, with servers of all kinds behind them, is not known.
-pub(super) fn is_local(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(LOCAL_FILE_SYSTEMS.contains(&fstatfs(dir)?.f_type))
 }
 
 impl Top {

@@ -455,4 +455,4 @@ impl Inode {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,13 +12,13 @@ use crate::testing::{OPTIONS, path_of, pool, problems, read, run};
 use crate::{LayerForm, LayerTar, Problem, Snapshot, Store, StoreOptions};
 
 /// A store on a disk: in memory, images cannot be mounted.
-struct DiskStore {
-    store: Store,
+pub(crate) struct DiskStore {
+    pub(crate) store: Store,
     directory: tempfile::TempDir,
 }
 
 impl DiskStore {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(&OPTIONS)
     }
 
@@ -28,8 +28,17 @@ impl DiskStore {
     }
 
     /// Another handle, as another process would have.
-    fn again(&self) -> Store {
+    pub(crate) fn again(&self) -> Store {
         open(self.store.root(), &OPTIONS)
+    }
+
+    /// Whether layers can be images here; says so where they cannot.
+    pub(crate) fn has_trees(&self) -> bool {
+        let Err(reason) = self.store.tree_support() else { return true };
+        // In a user namespace there are none, whatever the kernel.
+        assert!(!rustix::process::geteuid().is_root() || in_user_namespace(), "{reason}");
+        eprintln!("SKIPPED: {reason}");
+        false
     }
 
     /// Files to copy from, by name, and the tree of them.
@@ -50,7 +59,12 @@ impl DiskStore {
     }
 
     /// Commits a layer with these files in `/app`; `prepare` may do more in its upper directory, and to what is copied.
-    fn commit(&self, parent: &Snapshot, files: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Snapshot {
+    pub(crate) fn commit(
+        &self,
+        parent: &Snapshot,
+        files: &[(&str, &str)],
+        prepare: impl FnOnce(&Path),
+    ) -> Snapshot {
         let (source, tree) = self.source(files);
         let mut active = self.store.prepare(parent).unwrap();
         fs::create_dir(active.upper().join("app")).unwrap();
@@ -73,7 +87,7 @@ impl DiskStore {
         pack::read_index(&File::open(path).unwrap(), path).unwrap().len()
     }
 
-    fn packs(&self) -> Vec<PathBuf> {
+    pub(crate) fn packs(&self) -> Vec<PathBuf> {
         let packs = fs::read_dir(self.store.0.layout.packs()).into_iter().flatten();
         let mut packs: Vec<PathBuf> = packs.map(|entry| entry.unwrap().path()).collect();
         packs.sort();
@@ -89,10 +103,7 @@ fn open(root: &Path, options: &StoreOptions) -> Store {
 macro_rules! require_trees {
     ($test:expr) => {
         crate::testing::require_overlay!();
-        if let Err(reason) = $test.store.tree_support() {
-            // In a user namespace there are none, whatever the kernel.
-            assert!(!rustix::process::geteuid().is_root() || in_user_namespace(), "{reason}");
-            eprintln!("SKIPPED: {reason}");
+        if !$test.has_trees() {
             return;
         }
     };

@@ -47,7 +47,7 @@ pub enum ResolveMode {
 }
 
 /// A local directory as a source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LocalSource {
     /// Which directory, by the name the caller gave it: `context`, or a named context.

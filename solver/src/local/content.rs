@@ -222,7 +222,8 @@ impl LocalWorker<'_> {
     }
 }
 
-fn local_source(vertex: VertexRef<'_>) -> Result<&LocalSource, WorkerError> {
+/// What a vertex that is a context says of it.
+pub(super) fn local_source(vertex: VertexRef<'_>) -> Result<&LocalSource, WorkerError> {
     match &vertex.vertex().op {
         Op::Source(SourceOp::Local(local)) => Ok(local),
         op => Err(WorkerError::unsupported(op)),

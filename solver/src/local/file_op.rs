@@ -14,11 +14,10 @@ use rbuild_cache::content_digest::{KnownContext, Seen};
 use rbuild_cache::root_dir::{At as _, PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, Addition, Delta, KnownLayers, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
-use rbuild_llb::{
-    CopyAction, FileAction, FileInput, FileOp, FileStep, InputIndex, Op, OutputIndex, SourceOp, Vertex,
-};
+use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, InputIndex, OutputIndex, Vertex};
 use rustix::io::Errno;
 
+use super::content::local_source;
 use super::file::{CopySource, Directories, FileError, FileOptions, Graft, Planned, SourceKind, apply};
 use super::merge::snapshot;
 use super::{LocalWorker, WorkerError};
@@ -437,10 +436,7 @@ impl LocalWorker<'_> {
                 let layers = Some(self.store().known_layers(snapshot, self.seen(snapshot)));
                 Ok(Source { root, kind: SourceKind::Tree, exclude: None, layers })
             }
-            Input::Local(vertex) => match &vertex.vertex().op {
-                Op::Source(SourceOp::Local(local)) => self.context(local),
-                op => Err(WorkerError::unsupported(op)),
-            },
+            Input::Local(vertex) => self.context(local_source(vertex)?),
         }
     }
 }

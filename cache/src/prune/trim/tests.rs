@@ -1,14 +1,12 @@
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::*;
+use crate::Snapshot;
 use crate::prune::{PrunePolicy, PruneReport};
-use crate::root_dir::RootDir;
-use crate::testing::{OPTIONS, pool, problems, read, require_overlay};
-use crate::tree::{Attributes, Content, Inode, InodeId, Kind, Tree};
-use crate::{LayerForm, Snapshot, StoreOptions};
+use crate::testing::{problems, read, require_overlay};
+use crate::tree::tests::DiskStore;
 
 #[test]
 fn what_lies_between_is_not_needed() {
@@ -29,10 +27,9 @@ fn half_of_a_pack_is_worth_keeping_it_whole() {
 /// How large each content is.
 const CONTENT_BYTES: usize = 128 * 1024;
 
-/// A store on a disk, with an image that needs one of the four contents of its only pack.
+/// A store with an image that needs one of the four contents of its only pack.
 struct Trimmable {
-    directory: tempfile::TempDir,
-    store: Store,
+    disk: DiskStore,
     kept: Snapshot,
 }
 
@@ -47,54 +44,28 @@ struct Row {
 impl Trimmable {
     /// `None` where layers cannot be trees.
     fn new() -> Option<Self> {
-        // In memory, images cannot be mounted.
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        let store = open(&directory.path().join("store"));
-        if let Err(reason) = store.tree_support() {
-            // In a user namespace there are none, whatever the kernel.
-            assert!(!rustix::process::geteuid().is_root() || in_user_namespace(), "{reason}");
-            eprintln!("SKIPPED: {reason}");
+        let disk = DiskStore::new();
+        if !disk.has_trees() {
             return None;
         }
         let contents: Vec<String> =
             (0..4).map(|number| format!("{number:08}").repeat(CONTENT_BYTES / 8)).collect();
         let names = ["f0", "f1", "f2", "f3"];
         let all: Vec<(&str, &str)> = names.into_iter().zip(contents.iter().map(String::as_str)).collect();
-        let mut test = Self { directory, store, kept: Snapshot::empty() };
-        test.commit(&all);
-        test.kept = test.commit(&all[1..2]);
-        let target = crate::images::tests::store_image(&test.store, "{}");
-        test.store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&test.kept)).unwrap();
-        Some(test)
-    }
-
-    /// Commits a layer of these files.
-    fn commit(&self, files: &[(&str, &str)]) -> Snapshot {
-        let source = self.directory.path().join("source");
-        fs::create_dir_all(&source).unwrap();
-        let mut tree = Tree::new(Attributes::default());
-        for (name, content) in files {
-            fs::write(source.join(name), content).unwrap();
-            let digest = Some(*blake3::hash(content.as_bytes()).as_bytes());
-            let kind = Kind::File(Content { size_bytes: content.len() as u64, digest, place: None });
-            let id =
-                tree.add(Inode { attributes: Attributes { mode: 0o644, ..Attributes::default() }, kind });
-            tree.name(InodeId::ROOT, OsString::from(name), id);
-        }
-        let mut active = self.store.prepare(&Snapshot::empty()).unwrap();
-        fs::create_dir(active.upper().join("app")).unwrap();
-        let source = RootDir::open(&source).unwrap();
-        active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
-        active.commit().unwrap()
+        disk.commit(&Snapshot::empty(), &all, |_| {});
+        let kept = disk.commit(&Snapshot::empty(), &all[1..2], |_| {});
+        let target = crate::images::tests::store_image(&disk.store, "{}");
+        disk.store.images().put(&"app".parse().unwrap(), &target, std::slice::from_ref(&kept)).unwrap();
+        Some(Self { disk, kept })
     }
 
     /// What another process would do.
     fn prune(&self) -> PruneReport {
-        open(self.store.root()).prune(&[PrunePolicy::default()]).unwrap()
+        self.disk.again().prune(&[PrunePolicy::default()]).unwrap()
     }
 
     fn pack(&self) -> PathBuf {
-        fs::read_dir(self.store.0.layout.packs()).unwrap().next().unwrap().unwrap().path()
+        self.disk.packs().remove(0)
     }
 
     fn taken_bytes(&self) -> u64 {
@@ -107,12 +78,12 @@ impl Trimmable {
             let disk_size_bytes = row.get::<_, i64>(2)?.cast_unsigned();
             Ok(Row { reusable: row.get(0)?, is_to_cut: row.get(1)?, disk_size_bytes })
         };
-        self.store.0.db.read("read", |db| Ok(db.query_row(sql, (), read)?)).unwrap()
+        self.disk.store.0.db.read("read", |db| Ok(db.query_row(sql, (), read)?)).unwrap()
     }
 
     fn set(&self, assignments: &str) {
         let sql = format!("UPDATE pack SET {assignments}");
-        self.store.0.db.write("set", |db| Ok(db.execute(&sql, ()).map(drop)?)).unwrap();
+        self.disk.store.0.db.write("set", |db| Ok(db.execute(&sql, ()).map(drop)?)).unwrap();
     }
 
     /// Fails unless all was cut that nobody needs, and nothing else, and the row says so.
@@ -121,18 +92,10 @@ impl Trimmable {
         let taken = self.taken_bytes();
         assert!(taken < 2 * CONTENT_BYTES as u64, "{taken}");
         assert_eq!(self.row(), Row { reusable: false, is_to_cut: false, disk_size_bytes: taken });
-        let content = read(&open(self.store.root()).view(&self.kept).unwrap(), "app/f1").unwrap();
+        let content = read(&self.disk.again().view(&self.kept).unwrap(), "app/f1").unwrap();
         assert_eq!(content, "00000001".repeat(CONTENT_BYTES / 8));
-        assert_eq!(problems(&self.store), []);
+        assert_eq!(problems(&self.disk.store), []);
     }
-}
-
-fn in_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
-}
-
-fn open(root: &Path) -> Store {
-    Store::open(root, &StoreOptions { layers: LayerForm::Tree, ..OPTIONS }).unwrap()
 }
 
 #[test]
@@ -140,7 +103,7 @@ fn kernel_a_pack_is_cut_when_all_have_ended_who_lived_when_it_was_retired() {
     require_overlay!();
     let Some(test) = Trimmable::new() else { return };
     let before = test.taken_bytes();
-    let (other, third) = (open(test.store.root()), open(test.store.root()));
+    let (other, third) = (test.disk.again(), test.disk.again());
     let lease = other.lease().unwrap();
     for _ in 0..2 {
         assert_eq!(test.prune().trimmed_bytes, 0);
@@ -176,6 +139,6 @@ fn kernel_a_pack_that_may_be_damaged_is_left_as_it_is() {
     test.set("reusable = 0");
     assert_eq!((test.prune().trimmed_bytes, test.taken_bytes()), (0, before));
     test.set("to_cut = 1");
-    test.store.forget_layer(test.kept.layers[0]).unwrap();
+    test.disk.store.forget_layer(test.kept.layers[0]).unwrap();
     assert_eq!(test.row(), Row { reusable: false, is_to_cut: false, disk_size_bytes: before });
 }

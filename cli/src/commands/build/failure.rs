@@ -173,16 +173,16 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         WorkerError::Executor(error) if error.exit_code().is_some() => Kind::Step,
         WorkerError::Executor(rbuild_executor::Error::User(_)) => Kind::Step,
         WorkerError::Executor(rbuild_executor::Error::Cancelled) | WorkerError::Cancelled => Kind::Cancelled,
-        WorkerError::File(cause) if !error.is_change() => return file(cause),
+        error if error.is_change() => {
+            return Failure::caused_by(Kind::Environment, error)
+                .hint("a build takes files as they are when it begins: let what writes them end first");
+        }
+        WorkerError::File(error) => return file(error),
         WorkerError::Image(error) => image_kind(error),
         WorkerError::Git(error) => return git(error),
         WorkerError::Http(HttpError::Fetch(error)) => return fetch(error),
         WorkerError::Http(_) | WorkerError::SecretNotText { .. } => Kind::Input,
         WorkerError::SharedCache { .. } => Kind::Remote,
-        error if error.is_change() => {
-            return Failure::caused_by(Kind::Environment, error)
-                .hint("a build takes files as they are when it begins: let what writes them end first");
-        }
         WorkerError::SecretNotFound { id } => {
             return Failure::caused_by(Kind::Input, error)
                 .hint(format!("`--secret id={id},src=FILE` gives it"));
@@ -195,7 +195,6 @@ pub(crate) fn worker(error: &WorkerError) -> Failure {
         WorkerError::UnknownContext { .. } | WorkerError::UnknownLayout { .. } => Kind::Internal,
         WorkerError::Executor(_)
         | WorkerError::Store(_)
-        | WorkerError::File(_)
         | WorkerError::ContextChanged { .. }
         | WorkerError::Digest(_)
         | WorkerError::Path(_)

@@ -1,8 +1,9 @@
 //! The build context as a tree of its own, for the mounts that show it: steps read it in place otherwise.
 
 use rbuild_cache::{ActiveSnapshot, Snapshot};
-use rbuild_llb::{CopyAction, FileAction, FileInput, Op, SourceOp};
+use rbuild_llb::{CopyAction, FileAction, FileInput};
 
+use crate::local::content::local_source;
 use crate::local::file_op::root_of;
 use crate::local::{LocalWorker, WorkerError};
 use crate::worker::{Context, VertexRef};
@@ -15,11 +16,8 @@ impl LocalWorker<'_> {
         selector: &str,
         cx: &Context<'_>,
     ) -> Result<ActiveSnapshot, WorkerError> {
-        let Op::Source(SourceOp::Local(local)) = &vertex.vertex().op else {
-            return Err(WorkerError::unsupported(&vertex.vertex().op));
-        };
+        let context = self.context(local_source(vertex)?)?;
         let active = self.store().prepare(&Snapshot::empty())?;
-        let context = self.context(local)?;
         let path = if selector.is_empty() { "/" } else { selector };
         let action = FileAction::Copy(CopyAction::new(FileInput::Scratch, path, path));
         let dest = root_of(active.mount(None)?);
