@@ -11,7 +11,7 @@
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
 //! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk,
 //! version 7 archives in parts, version 8 the names that these begin with, version 9 how much layers need of packs, version 10 packs that are
-//! to be cut. Who changes
+//! to be cut, version 11 digests of layers that count what their roots are. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -33,7 +33,7 @@ use crate::{Error, Result};
 /// The oldest version of the tables that is read.
 const FIRST_VERSION: u32 = 3;
 /// What makes each version of the one before it, from the first on.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     "
 ALTER TABLE layer ADD COLUMN image BLOB;
 CREATE TABLE pack (
@@ -78,6 +78,8 @@ UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archi
 ",
     "ALTER TABLE layer_pack ADD COLUMN needed_bytes INTEGER",
     "ALTER TABLE pack ADD COLUMN to_cut INTEGER",
+    // They are made again when they are asked for.
+    "UPDATE layer SET content_digest = NULL",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;

@@ -2,7 +2,8 @@
 //!
 //! A step has a *definition key*: what it does, and the definition keys of its inputs. It is known before
 //! anything runs. And it has a *content key*: what it does, and what its inputs really contain. It is known once they
-//! are there, and finds the step's result again when an input was made anew and came out the same.
+//! are there, and finds the step's result again when an input was made anew and came out the same; what the step added then lies
+//! on what was made anew. Merges and diffs have none ([`cache_map::has_content_key`]).
 //!
 //! Both start from the op's digest. What is in it, and what is not:
 //!

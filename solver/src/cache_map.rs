@@ -15,9 +15,15 @@
 //! An input that is used in several ways gives the list of what they take, in the order of the op, one entry for
 //! each use even where two are equal: the op refers to them by position. If one of them takes everything, so does the
 //! whole, and the op's digest then holds the paths in full (see [`cache_key`]).
+//!
+//! What a step gives begins with the layers of an input, its *base* ([`bases`]). A result that is found by its content key is laid on the
+//! base that the step has now: the digest says that it holds the same, not that it has the same times.
+
+use std::collections::BTreeMap;
 
 use rbuild_llb::{
-    ChownId, CopyAction, ExecOp, FileAction, FileInput, FileOp, InputIndex, OpDigest, Owner, Vertex,
+    ChownId, CopyAction, ExecOp, FileAction, FileInput, FileOp, FileStep, InputIndex, OpDigest, OutputIndex,
+    Owner, Vertex,
 };
 use rbuild_llb::{Mount, Op};
 use serde::{Deserialize, Serialize};
@@ -117,6 +123,32 @@ pub(crate) fn selections(vertex: &Vertex) -> Vec<Selection> {
         }
     }
     selections
+}
+
+/// Whether a vertex has a content key. A source is known by what it is pinned to; a merge and a diff are nothing but layers of their
+/// inputs, which are put together in less time than it takes to look at what they hold.
+pub const fn has_content_key(op: &Op) -> bool {
+    matches!(op, Op::Exec(_) | Op::File(_))
+}
+
+/// The input that each output of an exec or a file op is laid on: the step adds a layer to that. `None` where it begins with nothing.
+pub(crate) fn bases(op: &Op) -> BTreeMap<OutputIndex, Option<InputIndex>> {
+    match op {
+        Op::Exec(exec) => exec.mounts.iter().filter_map(|mount| Some((mount.output?, mount.input))).collect(),
+        Op::File(file) => {
+            file.steps.iter().filter_map(|step| Some((step.output?, base(file, step)))).collect()
+        }
+        Op::Source(_) | Op::Merge(_) | Op::Diff(_) => BTreeMap::new(),
+    }
+}
+
+/// What the tree that a step works on began with.
+fn base(file: &FileOp, step: &FileStep) -> Option<InputIndex> {
+    match step.base {
+        FileInput::Input(input) => Some(input),
+        FileInput::Scratch => None,
+        FileInput::Step(earlier) => base(file, file.steps.get(earlier as usize)?),
+    }
 }
 
 fn of_exec(exec: &ExecOp, take: &mut impl FnMut(InputIndex, Selection)) {
@@ -234,7 +266,7 @@ mod tests {
             input: Some(InputIndex(1)),
             selector: selector.to_owned(),
             target: "/mnt".to_owned(),
-            output: output.map(rbuild_llb::OutputIndex),
+            output: output.map(OutputIndex),
             readonly: output.is_none(),
             kind: MountKind::Bind,
         };
@@ -254,6 +286,27 @@ mod tests {
         let Op::File(mut file) = copy_op(FileInput::Scratch, action) else { panic!("a file op") };
         file.steps.push(file.steps[0].clone());
         assert_eq!(paths(&selections_of(Op::File(file), 2)[1]), ["/a", "/a"]);
+    }
+
+    #[test]
+    fn what_an_output_is_laid_on_is_what_its_tree_began_with() {
+        let step = |base: FileInput, output: Option<u32>| FileStep {
+            base,
+            output: output.map(OutputIndex),
+            action: FileAction::Copy(copy_action("/a", "/a")),
+        };
+        let file = FileOp {
+            steps: vec![
+                step(FileInput::Scratch, None),
+                step(FileInput::Input(InputIndex(2)), None),
+                step(FileInput::Step(1), Some(1)),
+                step(FileInput::Step(0), Some(0)),
+            ],
+        };
+        let expected = [(OutputIndex(0), None), (OutputIndex(1), Some(InputIndex(2)))];
+        assert_eq!(bases(&Op::File(file)), BTreeMap::from(expected));
+        let expected = [(OutputIndex(0), Some(InputIndex(0)))];
+        assert_eq!(bases(&Op::Exec(exec_op(&["true"]))), BTreeMap::from(expected));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::{Dfs, EdgeRef as _, Reversed};
 use rbuild_llb::{Definition, Edge, InputIndex, Op, SourceOp, Vertex, VertexId};
 
-use crate::cache_map::{CacheMap, Selection};
+use crate::cache_map::{self, CacheMap, Selection};
 
 /// The place of a vertex in a [`Graph`].
 pub(crate) type Position = usize;
@@ -128,6 +128,10 @@ impl<'a> Graph<'a> {
 
     pub(crate) fn is_source(&self, position: Position) -> bool {
         matches!(self.vertex(position).op, Op::Source(_))
+    }
+
+    pub(crate) fn has_content_key(&self, position: Position) -> bool {
+        cache_map::has_content_key(&self.vertex(position).op)
     }
 }
 

@@ -190,18 +190,18 @@ impl<'a, W: Worker> Desk<'a, W> {
             return Ok(Probe::NoRecord);
         }
         let content_key = self.content_key(step, &self.stop)?;
-        match self.lookup_content(step, content_key)? {
-            None => Ok(Probe::Missed(content_key)),
-            Some(outputs) => {
-                self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
-                Ok(Probe::Hit(outputs))
-            }
-        }
+        let found = self.find_by_content(step, content_key, &self.quiet_context(step.vertex))?;
+        Ok(found.map_or(Probe::Missed(content_key), Probe::Hit))
     }
 
-    fn lookup_content(&self, step: &Step<W::Output>, key: CacheKey) -> Result<Found<W::Output>, W::Error> {
+    fn find_by_content(
+        &self,
+        step: &Step<W::Output>,
+        content_key: CacheKey,
+        cx: &Context<'_>,
+    ) -> Result<Found<W::Output>, W::Error> {
         let wanted = Wanted { vertex: self.vertex(step.vertex), trace: &step.trace };
-        self.worker.lookup_content(&wanted, key, &self.stop)
+        self.worker.find_by_content(&wanted, &self.inputs(step), content_key, cx)
     }
 
     /// The key of a step by what its inputs contain.
@@ -240,10 +240,10 @@ impl<'a, W: Worker> Desk<'a, W> {
             Reuse::Never => None,
         };
         let _lock = key.map(|key| self.worker.lock(key, &cx)).transpose()?;
-        if let Some(outputs) = self.made_meanwhile(step, reuse)? {
+        if let Some(outputs) = self.made_meanwhile(step, reuse, &cx)? {
             return Ok(Made::Elsewhere(outputs));
         }
-        let inputs: Vec<Input<'_, W::Output>> = step.inputs.iter().map(|input| self.input(input)).collect();
+        let inputs = self.inputs(step);
         let vertex = self.vertex(step.vertex);
         let outputs = thread::scope(|scope| {
             let explain = || self.worker.explain(vertex, &step.trace, reason);
@@ -267,27 +267,27 @@ impl<'a, W: Worker> Desk<'a, W> {
     }
 
     /// What another build recorded before this one got the lock.
-    fn made_meanwhile(&self, step: &Step<W::Output>, reuse: Reuse) -> Result<Found<W::Output>, W::Error> {
+    fn made_meanwhile(
+        &self,
+        step: &Step<W::Output>,
+        reuse: Reuse,
+        cx: &Context<'_>,
+    ) -> Result<Found<W::Output>, W::Error> {
         let found = match reuse {
             Reuse::Never => None,
             Reuse::ByDefinition => self.worker.lookup(&[step.key])?.pop().flatten(),
-            Reuse::ByContent(content_key) => {
-                let found = self.lookup_content(step, content_key)?;
-                if found.is_some() {
-                    self.worker.link(self.vertex(step.vertex), &step.trace, content_key)?;
-                }
-                found
-            }
+            Reuse::ByContent(content_key) => self.find_by_content(step, content_key, cx)?,
         };
         let needed = self.graph.outputs_needed(self.graph.position(step.vertex));
         Ok(found.filter(|outputs| outputs.len() >= needed))
     }
 
-    fn input<'b>(&'b self, supplied: &'b Supplied<W::Output>) -> Input<'b, W::Output> {
-        match supplied {
+    fn inputs<'b>(&'b self, step: &'b Step<W::Output>) -> Vec<Input<'b, W::Output>> {
+        let input = |supplied: &'b Supplied<W::Output>| match supplied {
             Supplied::Output(output) => Input::Output(output),
             Supplied::Local { vertex, .. } => Input::Local(self.vertex(*vertex)),
-        }
+        };
+        step.inputs.iter().map(input).collect()
     }
 
     fn requests(&self, vertex: VertexId) -> &[InputRequest] {

@@ -216,8 +216,9 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         let vertex = self.graph.vertex(position);
         if vertex.meta.ignore_cache {
             self.run(position, MissReason::IgnoreCache);
-        } else if self.graph.is_source(position) {
-            self.run(position, MissReason::NoRecord);
+        } else if !self.graph.has_content_key(position) {
+            let reason = self.reason(position, MissReason::NoRecord);
+            self.run(position, reason);
         } else {
             self.nodes[position].enter(State::Probing);
             let step = self.step(position);
@@ -266,7 +267,7 @@ impl<'a, O: Clone, E: std::error::Error + 'static> Scheduler<'a, O, E> {
         node.enter(State::Running(reason));
         if known.is_some() {
             node.content_key = ContentKey::Settled;
-        } else if !self.graph.is_source(position) {
+        } else if self.graph.has_content_key(position) {
             node.content_key = ContentKey::Pending;
             self.background.push_back(position);
         }

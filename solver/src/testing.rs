@@ -99,21 +99,15 @@ impl Store {
         self.records().values().any(|record| record.op == op)
     }
 
-    /// What a content key leads to.
-    pub fn get_content(&self, key: CacheKey) -> Found<Tree> {
-        let records = self.records();
-        // The smallest definition key, so that a test does not depend on the order of a map.
-        let matching = records.iter().filter(|(_, record)| record.content_key == Some(key));
-        matching.min_by_key(|(key, _)| **key).map(|(_, record)| record.outputs.clone())
-    }
-
-    /// Lets a definition key find what a content key leads to.
-    pub fn link(&self, key: CacheKey, content_key: CacheKey) {
+    /// What a content key leads to. From then on a definition key leads there, too.
+    pub fn link(&self, key: CacheKey, content_key: CacheKey) -> Found<Tree> {
         let mut records = self.records();
+        // The smallest definition key, so that a test does not depend on the order of a map.
         let matching = records.iter().filter(|(_, record)| record.content_key == Some(content_key));
-        if let Some(record) = matching.min_by_key(|(key, _)| **key).map(|(_, record)| record.clone()) {
-            records.insert(key, record);
-        }
+        let (_, record) = matching.min_by_key(|(key, _)| **key)?;
+        let (record, outputs) = (record.clone(), record.outputs.clone());
+        records.insert(key, record);
+        Some(outputs)
     }
 
     /// Remembers a result.
@@ -413,14 +407,15 @@ impl Worker for ScriptedWorker {
         Ok(self.store.has_op(op))
     }
 
-    fn lookup_content(
+    fn find_by_content(
         &self,
-        _: &Wanted<'_>,
-        key: CacheKey,
-        _: &AtomicBool,
+        step: &Wanted<'_>,
+        _: &[Input<'_, Tree>],
+        content_key: CacheKey,
+        _: &Context<'_>,
     ) -> Result<Found<Tree>, ScriptError> {
         self.count().looked_up_content += 1;
-        Ok(self.store.get_content(key))
+        Ok(self.store.link(step.trace.key(), content_key))
     }
 
     fn lock(&self, key: CacheKey, _: &Context<'_>) -> Result<HeldLock, ScriptError> {
@@ -461,11 +456,6 @@ impl Worker for ScriptedWorker {
 
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), ScriptError> {
         self.store.set_content_key(key, content_key);
-        Ok(())
-    }
-
-    fn link(&self, _: VertexRef<'_>, trace: &KeyTrace, content_key: CacheKey) -> Result<(), ScriptError> {
-        self.store.link(trace.key(), content_key);
         Ok(())
     }
 }

@@ -85,15 +85,17 @@ pub trait Worker: Sync {
         steps.iter().map(|_| None).collect()
     }
 
-    /// Finds a record by content key: that of a step which is about to run. What is given need not be here yet.
+    /// Finds what a step that is about to run gave when its inputs held the same, by its content key, and lets its definition key
+    /// lead there. What its outputs are laid on is what `inputs` are now.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    fn lookup_content(
+    /// When the store cannot be read or written.
+    fn find_by_content(
         &self,
         step: &Wanted<'_>,
-        key: CacheKey,
-        cancel: &AtomicBool,
+        inputs: &[Input<'_, Self::Output>],
+        content_key: CacheKey,
+        cx: &Context<'_>,
     ) -> Result<Found<Self::Output>, Self::Error>;
 
     /// Waits until no other process and no other thread holds the key, and holds it.
@@ -125,13 +127,6 @@ pub trait Worker: Sync {
     /// # Errors
     /// When the store cannot be written.
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), Self::Error>;
-
-    /// Lets the definition key of a vertex, which is made of `trace`, find the record that has this content key, if the store has one.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    fn link(&self, vertex: VertexRef<'_>, trace: &KeyTrace, content_key: CacheKey)
-    -> Result<(), Self::Error>;
 
     /// Why a vertex has to run: in what it differs from what is recorded. Nothing where nobody knows.
     fn explain(&self, _vertex: VertexRef<'_>, _trace: &KeyTrace, _reason: MissReason) -> Vec<Cause> {

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use rbuild_image::KeyHasher;
 use rbuild_llb::{Definition, Op, SourceOp, VertexId};
+use rbuild_solver::cache_map;
 use rbuild_solver::pool::Desk;
 use rbuild_solver::progress::EventSink as _;
 use rbuild_solver::scheduler::{Command, Job, Made, Report, Reuse, Scheduler};
@@ -400,7 +401,7 @@ struct Oracle<'a> {
     ran: BTreeSet<VertexId>,
     /// What it found by content key, and that key.
     cut_off: BTreeMap<VertexId, CacheKey>,
-    /// What ignores the cache.
+    /// What ignores the cache, or is put together of what does.
     must_run: BTreeSet<VertexId>,
 }
 
@@ -441,8 +442,8 @@ impl<'a> Oracle<'a> {
             .zip(&map.inputs)
             .map(|(tree, request)| digest_tree(tree, &request.selection))
             .collect();
-        let is_source = matches!(vertex.op, Op::Source(_));
-        let content_key = (!is_source).then(|| cache_key::content_key(map.op, &contents));
+        let has_content_key = cache_map::has_content_key(&vertex.op);
+        let content_key = has_content_key.then(|| cache_key::content_key(map.op, &contents));
         let matching = |record: &&Record| content_key.is_some() && record.content_key == content_key;
         let found = self.records.values().find(matching).filter(|_| !vertex.meta.ignore_cache).cloned();
         let record = found.inspect(|_| {
@@ -452,7 +453,8 @@ impl<'a> Oracle<'a> {
             if !matches!(vertex.op, Op::Source(SourceOp::Local(_))) {
                 self.ran.insert(id);
             }
-            if vertex.meta.ignore_cache {
+            // A merge has no content key by which it could be found.
+            if vertex.meta.ignore_cache || self.is_tainted(id) && !has_content_key {
                 self.must_run.insert(id);
             }
             Record { outputs: self.worker.evaluate(vertex, &inputs).unwrap(), op: map.op, content_key }

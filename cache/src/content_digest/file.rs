@@ -35,7 +35,10 @@ const LAYERS_FILES_MIN: usize = 64;
 /// The domain of attribute digests.
 const XATTRS_DOMAIN: &str = "rbuild.xattrs.v1";
 
-/// Attributes whose namespace belongs to the machine or to overlayfs.
+/// Attributes of a namespace that otherwise belongs to the machine, and yet are a file's own.
+const OWN_ATTRIBUTES: [&[u8]; 3] =
+    [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+/// Attributes whose namespace belongs to the machine.
 const FOREIGN_NAMESPACES: [&[u8]; 2] = [b"security.", b"system."];
 
 /// A file that was looked at.
@@ -309,7 +312,7 @@ pub(super) fn digest_attributes(attributes: &Xattrs) -> Option<Blake3> {
 
 pub(super) fn counts(name: &CStr, owner: TreeOwner) -> bool {
     let name = name.to_bytes();
-    if name == b"security.capability" {
+    if OWN_ATTRIBUTES.contains(&name) {
         return owner == TreeOwner::Keep;
     }
     !is_overlay_attribute(name) && !FOREIGN_NAMESPACES.iter().any(|namespace| name.starts_with(namespace))

@@ -6,8 +6,8 @@
 //! | type, permission bits with set-id and sticky bits | times: a fresh checkout has new ones |
 //! | owner and group | those of a build context, which count as 0:0, as they do in the image |
 //! | size, content, link target, device numbers | inode numbers, link counts, holes |
-//! | `security.capability` and attributes of no special namespace | labels and access lists (`security.*`, `system.*`): the machine's; overlay marks; in a build context capabilities, too |
-//! | in a layer: whiteouts and opaque marks | overlayfs's other marks |
+//! | `security.capability`, access lists and attributes of no special namespace | labels (`security.*`): the machine's; overlay marks; in a build context capabilities and access lists, too |
+//! | in a layer: whiteouts, opaque marks, the root's own attributes | overlayfs's other marks; which names are one file |
 //!
 //! A directory's digest is made of its own attributes and its entries' names and digests, so equal subtrees
 //! have equal digests wherever they are. The content digest of a file is the plain BLAKE3 of its bytes.
@@ -113,10 +113,10 @@ impl std::fmt::Debug for Selected<'_> {
 /// Whose the files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TreeOwner {
-    /// As the tree says: a snapshot.
-    Keep,
-    /// Root's, without capabilities: a build context.
-    Zero,
+    /// Root's, without capabilities and access lists: a build context.
+    Zero = 1,
+    /// As the tree says: a snapshot. Rows of a stat cache with a 0 are of snapshots, too, without their access lists.
+    Keep = 2,
 }
 
 /// How a digest is computed.
@@ -216,8 +216,7 @@ pub fn digest_layer(
     xattrs: OverlayXattrs,
     options: &DigestOptions<'_>,
 ) -> Result<TreeDigest, Error> {
-    let whole = Selected { contents_only: true, ..Selected::tree(Path::new("")) };
-    digest(layer, &[whole], options, Some(xattrs)).map(|(digest, _)| digest)
+    digest(layer, &[Selected::tree(Path::new(""))], options, Some(xattrs)).map(|(digest, _)| digest)
 }
 
 /// The digest of what a symbolic link is: where it leads.

@@ -64,6 +64,11 @@ fn set_attribute(path: &Path, name: &std::ffi::CStr, value: &[u8]) -> bool {
     xattr::write(parent.as_fd(), path.file_name().unwrap(), name, value).is_ok()
 }
 
+/// A list that lets user 1000 read (`linux/posix_acl_xattr.h`): of each entry the tag, what is allowed, and whom.
+const ACCESS_LIST: &[u8] = b"\x02\0\0\0\
+    \x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
+    \x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
+
 /// The golden value: a change of it makes every user's cached steps run again.
 #[test]
 fn digests_stay() {
@@ -132,15 +137,18 @@ fn digests_depend_on_what_they_should() {
 }
 
 #[test]
-fn owners_and_capabilities_do_not_count_in_a_context() {
+fn owners_capabilities_and_access_lists_do_not_count_in_a_context() {
     let (kept, zero) = (whole(tree().path(), TreeOwner::Keep), whole(tree().path(), TreeOwner::Zero));
     let dir = tree();
     let readme = dir.path().join("README");
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     if std::os::unix::fs::chown(&readme, Some(12), Some(34)).is_err()
         || !set_attribute(&readme, c"security.capability", capability)
+        || !set_attribute(&dir.path().join("empty"), c"system.posix_acl_default", ACCESS_LIST)
     {
-        eprintln!("SKIPPED: only root may change owners and capabilities");
+        eprintln!(
+            "SKIPPED: only root may change owners and capabilities, and some file systems have no access lists"
+        );
         return;
     }
     assert_ne!(whole(dir.path(), TreeOwner::Keep), kept);
@@ -148,6 +156,9 @@ fn owners_and_capabilities_do_not_count_in_a_context() {
     std::os::unix::fs::chown(&readme, Some(0), Some(0)).unwrap();
     assert!(set_attribute(&readme, c"security.capability", capability));
     assert_ne!(whole(dir.path(), TreeOwner::Keep), kept, "the capability");
+    let dir = tree();
+    assert!(set_attribute(&dir.path().join("empty"), c"system.posix_acl_default", ACCESS_LIST));
+    assert_ne!(whole(dir.path(), TreeOwner::Keep), kept, "the access list");
 }
 
 #[test]
@@ -501,6 +512,23 @@ fn layers_are_told_apart_by_their_marks() {
     assert_ne!(plain, whiteout);
     assert_eq!(whiteout, file_whiteout, "both forms mean the same");
     assert_eq!(plain, digest(tree().path()));
+}
+
+#[test]
+fn the_root_of_a_layer_is_of_what_it_holds() {
+    let pool = pool();
+    let dir = tree();
+    let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+    let digest = || {
+        let options = options(&pool, TreeOwner::Keep);
+        digest_layer(&RootDir::open(dir.path()).unwrap(), OverlayXattrs::User, &options).unwrap().digest
+    };
+    mode(0o700);
+    let before = digest();
+    mode(0o711);
+    assert_ne!(digest(), before);
+    mode(0o700);
+    assert_eq!(digest(), before);
 }
 
 #[test]

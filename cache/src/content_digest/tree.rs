@@ -5,7 +5,7 @@ use std::thread;
 use rbuild_image::KeyHasher;
 
 use super::file::{counts, digest_attributes};
-use super::fold::{DIRECTORY_DOMAIN, Facts, SELECTION_DOMAIN, feed, whiteout_digest};
+use super::fold::{DIRECTORY_DOMAIN, Facts, SELECTION_DOMAIN, whiteout_digest};
 use super::stat_cache::Substance;
 use super::{Blake3, TreeOwner, digest_of_link};
 use crate::root_dir::Stat;
@@ -18,11 +18,10 @@ const SHARE_MIN: usize = 1000;
 /// What [`digest_layer`](super::digest_layer) gives for the tree; `None` if the digest of a content is not known.
 pub(crate) fn digest_of_tree(tree: &Tree) -> Option<Blake3> {
     let digested = Digested { tree, files: digest_files(tree)? };
-    let content = digested.directory(tree.inode(InodeId::ROOT), tree.entries(InodeId::ROOT)?);
     let mut hasher = KeyHasher::new(SELECTION_DOMAIN);
-    // One selected path, without a name, of which only what is in it counts.
+    // One selected path, without a name.
     hasher.number(1u64).bytes(b"");
-    Some(hasher.number(2u64).option(Some(&content), feed).finish())
+    Some(hasher.number(1u64).bytes(&digested.entry(InodeId::ROOT)).finish())
 }
 
 /// A tree, and the digests of its files.

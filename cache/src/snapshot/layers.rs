@@ -160,6 +160,23 @@ impl Store {
         })
     }
 
+    /// The layers that the step which made a snapshot has added: the topmost, with those that it continues.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub fn own_layers<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a [LayerId]> {
+        self.0.db.read("look up what a layer continues", |db| {
+            let sql =
+                "SELECT EXISTS (SELECT 1 FROM layer_archive WHERE layer = ?1 AND part = 0 AND continues)";
+            let mut statement = db.prepare_cached(sql)?;
+            let mut first = snapshot.layers.len().saturating_sub(1);
+            while first > 0 && statement.query_row([snapshot.layers[first].0], |row| row.get(0))? {
+                first -= 1;
+            }
+            Ok(&snapshot.layers[first..])
+        })
+    }
+
     /// For each layer of a snapshot the archives that it stands for in its place, if they are known: what is below has to be.
     pub(super) fn known_archives(
         &self,

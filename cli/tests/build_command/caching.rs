@@ -158,6 +158,51 @@ RUN wc /program >/lines
     assert_eq!(test.image_id("again"), test.image_id("app"));
 }
 
+/// What a step that runs again leaves otherwise, and no content digest tells, is in the image: what is found again lies on top of it.
+#[test]
+fn what_is_found_by_content_lies_on_what_was_made_anew() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let cases = [
+        ("touch -d @1000000000 /file", "touch -d @1000000001 /file"),
+        ("echo 1 >/file; cp /file /other", "echo 1 >/file; ln /file /other"),
+        ("mkdir /d; touch -d @5 /d", "mkdir /d; touch -d @6 /d; true"),
+    ];
+    let look = "stat -c '%n %h %Y' /file /other /d; cat /after a";
+    for (number, (before, edited)) in cases.into_iter().enumerate() {
+        let name = format!("case{number}");
+        let build = |step: &str, options: &[&str]| {
+            let dockerfile =
+                format!("FROM busybox\nRUN {step}\nRUN echo after >/after\nWORKDIR /made\nCOPY a .\n");
+            let context = test.context(&name, &[("Dockerfile", &dockerfile), ("a", "a\n")]);
+            let built = test.build(&context, &[&["-t", &name], options].concat()).succeeds();
+            (built, test.rbuild(&["run", "--rm", &name, "sh", "-c", look]).outcome().stdout)
+        };
+        let (_, was) = build(before, &[]);
+        let (built, is) = build(edited, &[]);
+        assert_eq!(built.ran(), [format!("RUN {edited}")], "{was}");
+        assert_ne!(is, was);
+        // It is what a build without a cache makes of it, and is found at once from then on.
+        let (again, same) = build(edited, &[]);
+        assert_eq!((again.ran(), &same), (Vec::new(), &is));
+        assert_eq!(build(before, &[]).1, was);
+        test.assert_sound();
+    }
+}
+
+/// Who owns the root, and what it lets whom do, is seen by the steps after it.
+#[test]
+fn the_mode_of_the_root_is_of_its_contents() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let build = |mode: &str| {
+        let dockerfile = format!("FROM busybox\nRUN chmod {mode} /\nRUN stat -c %a / >/seen\n");
+        let context = test.context("root", &[("Dockerfile", &dockerfile)]);
+        test.build(&context, &["-t", "root"]).succeeds();
+        test.run("root", "cat /seen; stat -c %a /")
+    };
+    assert_eq!(build("700"), "700\n700\n");
+    assert_eq!(build("711"), "711\n711\n");
+}
+
 #[test]
 fn a_step_is_shared_between_builds_of_different_dockerfiles() {
     let Some(test) = TestEnvironment::with_base() else { return };

@@ -93,10 +93,26 @@ impl Images {
     ) -> Result<Snapshot, ImageError> {
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
         let (present, below) = self.store.longest_chain(&diff_ids)?;
-        let snapshot = self.fetch_and_unpack(&layers[present..], below, fetch, watch)?;
-        let continuing = layers.iter().filter(|layer| layer.continues).map(|layer| layer.diff_id);
-        self.store.note_continuing(&continuing.collect::<Vec<_>>())?;
+        self.note_continuing(&layers[..present])?;
+        self.unpack_layers_on(below, &layers[present..], fetch, watch)
+    }
+
+    /// The same on top of a snapshot; all of the layers are fetched.
+    pub(crate) fn unpack_layers_on(
+        &self,
+        below: Snapshot,
+        layers: &[PackedLayer],
+        fetch: Fetch<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Snapshot, ImageError> {
+        let snapshot = self.fetch_and_unpack(layers, below, fetch, watch)?;
+        self.note_continuing(layers)?;
         Ok(snapshot)
+    }
+
+    fn note_continuing(&self, layers: &[PackedLayer]) -> Result<(), ImageError> {
+        let continuing = layers.iter().filter(|layer| layer.continues).map(|layer| layer.diff_id);
+        Ok(self.store.note_continuing(&continuing.collect::<Vec<_>>())?)
     }
 
     /// Fetches and unpacks layers side by side, and puts them on top of one another in order as they come in.

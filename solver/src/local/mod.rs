@@ -8,10 +8,12 @@
 //! * `exec`: a process on an active snapshot, and `mounts`, what it sees; `ssh_relay` is its way to an agent;
 //! * `file`: copies and the like;
 //! * `merge`, `diff`: stacks of layers;
+//! * `by_content`: what a step gave before, laid on what it is given now;
 //! * `aside`: what no step waits for;
 //! * `shared`: what other machines made, fetched when a step is given it.
 
 mod aside;
+mod by_content;
 mod content;
 mod diff;
 mod error;
@@ -318,15 +320,14 @@ impl Worker for LocalWorker<'_> {
         Ok(self.options.shared.has_op(op) || self.store().records().has_op(&op.0)?)
     }
 
-    fn lookup_content(
+    fn find_by_content(
         &self,
         step: &Wanted<'_>,
-        key: CacheKey,
-        cancel: &AtomicBool,
+        inputs: &[Input<'_, Tree>],
+        content_key: CacheKey,
+        cx: &Context<'_>,
     ) -> Result<Found<Tree>, WorkerError> {
-        let record = self.store().records().lookup_content(stored(key))?;
-        let found = record.map(|record| here(record.outputs));
-        Ok(found.or_else(|| self.find_shared_content(step, key, cancel)))
+        Ok(self.laid_on_inputs(step, inputs, content_key, cx)?.map(here))
     }
 
     fn lock(&self, key: CacheKey, cx: &Context<'_>) -> Result<KeyLock, WorkerError> {
@@ -377,19 +378,6 @@ impl Worker for LocalWorker<'_> {
     fn set_content_key(&self, key: CacheKey, content_key: CacheKey) -> Result<(), WorkerError> {
         let build = self.options.history.build.as_ref();
         self.store().records().set_content_key(stored(key), stored(content_key), build)?;
-        Ok(())
-    }
-
-    fn link(
-        &self,
-        vertex: VertexRef<'_>,
-        trace: &KeyTrace,
-        content_key: CacheKey,
-    ) -> Result<(), WorkerError> {
-        if let Some(existing) = self.store().records().lookup_content(stored(content_key))? {
-            let recipe = recipe::encode(vertex.vertex(), trace);
-            self.store().records().link(stored(trace.key()), existing.key, &recipe)?;
-        }
         Ok(())
     }
 

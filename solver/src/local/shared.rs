@@ -23,34 +23,23 @@ impl LocalWorker<'_> {
             steps.iter().zip(&found).filter(|(step, found)| found.is_none() && depends_on_steps(step.vertex));
         let ops: Vec<_> = missing.map(|(step, _)| step.trace.op).collect();
         self.options.shared.look_for_ops(&ops, cancel);
-        let tree = |(step, found): (&Wanted<'_>, Option<_>)| Some(self.elsewhere(step, None, found?));
+        let tree = |(step, found): (&Wanted<'_>, Option<_>)| {
+            Some(RemoteTree::outputs(self.elsewhere(step, None, found?)))
+        };
         steps.iter().zip(found).map(tree).collect()
     }
 
-    /// What shared caches have under a content key.
-    pub(super) fn find_shared_content(
-        &self,
-        step: &Wanted<'_>,
-        key: CacheKey,
-        cancel: &AtomicBool,
-    ) -> Found<Tree> {
-        if !self.options.shared.has_op(step.trace.op) {
-            return None;
-        }
-        Some(self.elsewhere(step, Some(key), self.options.shared.lookup_content(key, cancel)?))
-    }
-
-    fn elsewhere(
+    /// What a shared cache has of a step, found by its content key if one is given.
+    pub(super) fn elsewhere(
         &self,
         step: &Wanted<'_>,
         content_key: Option<CacheKey>,
         (store, record): (RemoteStore, SharedRecord),
-    ) -> Vec<Tree> {
-        let step = self.recorded(step, content_key);
-        RemoteTree::outputs(RemoteResult { store, record, step, here: Mutex::default() })
+    ) -> RemoteResult {
+        RemoteResult { store, record, step: self.recorded(step, content_key), here: Mutex::default() }
     }
 
-    fn recorded(&self, step: &Wanted<'_>, content_key: Option<CacheKey>) -> RecordedStep {
+    pub(super) fn recorded(&self, step: &Wanted<'_>, content_key: Option<CacheKey>) -> RecordedStep {
         let vertex = step.vertex.vertex();
         RecordedStep {
             key: step.trace.key(),
@@ -82,13 +71,22 @@ impl LocalWorker<'_> {
             Tree::Here(snapshot) => return Ok(snapshot.clone()),
             Tree::Elsewhere(tree) => tree,
         };
+        self.fetched(&tree.result, cx, |watch| self.images.fetch_tree(tree, watch))
+    }
+
+    /// What a fetch of a result brought. One that failed is noted, so that what was found is not found again.
+    pub(super) fn fetched<T>(
+        &self,
+        result: &RemoteResult,
+        cx: &Context<'_>,
+        fetch: impl FnOnce(Watch<'_>) -> Result<T, ImageError>,
+    ) -> Result<T, WorkerError> {
         let transfers = |transfer| emit_transfer(cx, transfer);
-        let watch = Watch { transfers: &transfers, cancel: cx.cancel };
-        self.images.fetch_tree(tree, watch).map_err(|error| match error {
+        fetch(Watch { transfers: &transfers, cancel: cx.cancel }).map_err(|error| match error {
             _ if cx.is_cancelled() => WorkerError::Cancelled,
             error @ (ImageError::Registry(_) | ImageError::Unpack { .. }) => {
-                self.lost(&tree.result, &error);
-                WorkerError::SharedCache { store: tree.result.store.to_string(), source: Box::new(error) }
+                self.lost(result, &error);
+                WorkerError::SharedCache { store: result.store.to_string(), source: Box::new(error) }
             }
             error => error.into(),
         })

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use rbuild_cache::{NewRecord, Snapshot};
 use rbuild_image::Reference;
 
-use super::{RecordedStep, RemoteResult, RemoteTree, lock};
-use crate::images::{ImageError, Images, Watch};
+use super::{RecordedStep, RemoteResult, RemoteTree, SharedLayer, lock};
+use crate::images::{ImageError, Images, PackedLayer, Watch};
 
 impl Images {
     /// A tree of a shared cache, fetched unless it is here. Who asks while another fetches, in whatever process, waits for it.
@@ -32,8 +32,28 @@ impl Images {
             return Ok(record.outputs);
         }
         let fetch = |layer: &_, out: &mut dyn Write| self.fetch_from(&result.store, layer, out, watch);
-        let output = |index| self.unpack_layers(&RemoteTree::layers_of(&result.record, index), &fetch, watch);
-        let outputs = (0..result.record.outputs.len()).map(output).collect::<Result<Vec<_>, _>>()?;
+        let output = |layers: &Vec<SharedLayer>| self.unpack_layers(&packed(layers), &fetch, watch);
+        let outputs = result.record.outputs.iter().map(output).collect::<Result<Vec<_>, _>>()?;
+        self.store().records().insert(&result.step.record(&outputs))?;
+        Ok(outputs)
+    }
+
+    /// What a step of a shared cache has added to its outputs, each laid on another base than there, and recorded.
+    ///
+    /// # Errors
+    /// When the cache fails, or has something else than its record says.
+    pub(crate) fn fetch_own_layers(
+        &self,
+        result: &RemoteResult,
+        bases: &[Snapshot],
+        watch: Watch<'_>,
+    ) -> Result<Vec<Snapshot>, ImageError> {
+        let fetch = |layer: &_, out: &mut dyn Write| self.fetch_from(&result.store, layer, out, watch);
+        let output = |(layers, base): (&Vec<SharedLayer>, &Snapshot)| {
+            let first = layers.iter().rposition(|layer| !layer.continues).unwrap_or(0);
+            self.unpack_layers_on(base.clone(), &packed(&layers[first..]), &fetch, watch)
+        };
+        let outputs = result.record.outputs.iter().zip(bases).map(output).collect::<Result<Vec<_>, _>>()?;
         self.store().records().insert(&result.step.record(&outputs))?;
         Ok(outputs)
     }
@@ -63,8 +83,20 @@ impl Images {
     }
 }
 
+/// What to fetch for layers, and what they must unpack to.
+fn packed(layers: &[SharedLayer]) -> Vec<PackedLayer> {
+    let packed = |layer: &SharedLayer| PackedLayer {
+        blob: layer.blob.clone(),
+        diff_id: layer.diff_id,
+        created: Some(layer.created),
+        continues: layer.continues,
+    };
+    layers.iter().map(packed).collect()
+}
+
 impl RecordedStep {
-    fn record<'a>(&'a self, outputs: &'a [Snapshot]) -> NewRecord<'a> {
+    /// Its record, of what it gave.
+    pub(crate) fn record<'a>(&'a self, outputs: &'a [Snapshot]) -> NewRecord<'a> {
         NewRecord {
             key: rbuild_cache::CacheKey(self.key.0),
             op_digest: self.op_digest,

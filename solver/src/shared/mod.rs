@@ -10,7 +10,8 @@
 //! * **Filled** after a build (`export`), from the records of this store.
 //!
 //! * **Found by content** too: where a step is given what another machine made by other ways, one document leads from its content
-//!   key to the record. Only steps are asked about whose op the cache has a mark of.
+//!   key to the record. Only steps are asked about whose op the cache has a mark of. What the step added is fetched then and there, and laid on
+//!   what it is given here.
 //! * **Cache mounts** travel too (`mounts`), in chunks, so that a changed one costs its difference.
 //! * **In images** (`inline`): an image may say itself which steps lead to it.
 //! * **Kept up** (`upkeep`): who writes notes the day of use in what it finds, and whoever prunes goes by that.
@@ -52,7 +53,6 @@ pub use signature::{KeyError, PublicKey, SigningKey, Trust};
 pub use upkeep::{Entry, Pruned, Upkeep};
 
 use crate::cache_key::CacheKey;
-use crate::images::PackedLayer;
 use crate::worker::VertexRef;
 
 /// How many records of one cache may turn out damaged before it is given up.
@@ -375,17 +375,6 @@ impl RemoteTree {
     /// Its layers, bottom first.
     pub(crate) fn layers(&self) -> &[SharedLayer] {
         &self.result.record.outputs[self.output]
-    }
-
-    /// What to fetch for an output of a record, and what it must unpack to.
-    fn layers_of(record: &SharedRecord, output: usize) -> Vec<PackedLayer> {
-        let packed = |layer: &SharedLayer| PackedLayer {
-            blob: layer.blob.clone(),
-            diff_id: layer.diff_id,
-            created: Some(layer.created),
-            continues: layer.continues,
-        };
-        record.outputs[output].iter().map(packed).collect()
     }
 }
 
