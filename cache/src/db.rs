@@ -11,7 +11,8 @@
 //! `PRAGMA user_version` says which tables these are. Version 3 is the first that was released; what was before is refused. Version 4
 //! has layers that are trees, version 5 layers that are told from others, version 6 packs of which nobody knows whether they are on the disk,
 //! version 7 archives in parts, version 8 the names that these begin with, version 9 how much layers need of packs, version 10 packs that are
-//! to be cut, version 11 digests of layers that count what their roots are. Who changes
+//! to be cut, version 11 digests of layers that count what their roots are, and those of what
+//! was pushed. Who changes
 //! [`SCHEMA`] after a release adds the statements that lead there to [`MIGRATIONS`], which makes the next version, and a fixture of it
 //! (`testdata/store`). [`Database::open`] migrates an older store in one transaction; a newer one is refused. A test opens every
 //! fixture, and compares its tables with those of a new store: so a change of the tables that has no version fails.
@@ -78,8 +79,11 @@ UPDATE layer_archive AS one SET made = 0 WHERE EXISTS (SELECT 1 FROM layer_archi
 ",
     "ALTER TABLE layer_pack ADD COLUMN needed_bytes INTEGER",
     "ALTER TABLE pack ADD COLUMN to_cut INTEGER",
-    // They are made again when they are asked for.
-    "UPDATE layer SET content_digest = NULL",
+    // Digests of contents are made again when they are asked for.
+    "
+UPDATE layer SET content_digest = NULL;
+ALTER TABLE image_name ADD COLUMN pushed BLOB;
+",
 ];
 /// The version of [`SCHEMA`].
 const SCHEMA_VERSION: u32 = FIRST_VERSION + MIGRATIONS.len() as u32;
@@ -246,7 +250,8 @@ CREATE INDEX image_snapshot_by_snapshot ON image_snapshot(snapshot);
 CREATE TABLE image_name (
     name TEXT PRIMARY KEY,
     image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE
-) STRICT, WITHOUT ROWID;
+    -- The digest of what was last pushed under the name; NULL: nothing, since it leads to this image.
+    , pushed BLOB) STRICT, WITHOUT ROWID;
 CREATE INDEX image_name_by_image ON image_name(image);
 
 CREATE TABLE container (

@@ -3,6 +3,8 @@
 //! A name leads to one image; an image may have many names, or none after its name was given to another (Docker's
 //! `<none>`). Images are roots: what they need is kept.
 
+use std::collections::BTreeMap;
+
 use rbuild_image::{
     Descriptor, Digest, Index, MANIFEST_SIZE_BYTES_MAX, Manifest, ManifestError, Platform, Reference,
 };
@@ -24,11 +26,19 @@ pub struct ImageRecord {
     pub config: Option<Digest>,
     /// The trees that it unpacks to, as far as it was unpacked: one, or one for each platform.
     pub snapshots: Vec<Snapshot>,
+    /// What its names lead to at their registries, of those that it was pushed to: layers are compressed as they leave, so that it is
+    /// another manifest there.
+    pub pushed: BTreeMap<Reference, Digest>,
     /// When it came into the store, Unix seconds.
     pub created: i64,
 }
 
 impl ImageRecord {
+    /// The digest by which the registry of one of its names knows it, as far as anybody can tell.
+    pub fn digest_at(&self, name: &Reference) -> Digest {
+        self.pushed.get(name).copied().unwrap_or(self.target.digest)
+    }
+
     /// What people know it by: the digest of its config.
     pub fn id(&self) -> Digest {
         self.config.unwrap_or(self.target.digest)
@@ -76,6 +86,19 @@ impl Images<'_> {
         self.0.0.db.read("look up an image", |db| {
             let row = db.prepare_cached(&sql)?.query_row([name.to_string()], read_row).optional()?;
             row.map(|row| complete(db, row)).transpose()
+        })
+    }
+
+    /// Notes that the image of this manifest is at the registry of one of its names, and what its manifest is there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_pushed(&self, name: &Reference, target: Digest, pushed: Digest) -> Result<()> {
+        self.0.0.db.write("note where an image was pushed", |db| {
+            let sql = "UPDATE image_name SET pushed = ?3
+                WHERE name = ?1 AND image = (SELECT id FROM image WHERE target_digest = ?2)";
+            db.execute(sql, params![name.to_string(), target.as_bytes(), pushed.as_bytes()])?;
+            Ok(())
         })
     }
 
@@ -190,7 +213,9 @@ impl Images<'_> {
                 db.prepare_cached(sql)?.execute((image, id.0))?;
             }
             if let Some(name) = name {
-                let sql = "INSERT OR REPLACE INTO image_name (name, image) VALUES (?1, ?2)";
+                let sql =
+                    "INSERT INTO image_name (name, image) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET
+                    pushed = CASE image WHEN excluded.image THEN pushed END, image = excluded.image";
                 db.execute(sql, params![name.to_string(), image])?;
                 remove_other_forms(db, image)?;
             }
@@ -247,7 +272,9 @@ fn complete(db: &Connection, row: ImageRow) -> Result<ImageRecord, Failure> {
     let target = serde_json::from_str(&row.target).map_err(|error| damaged(error.to_string()))?;
     let config = row.config.map(Digest::from_bytes);
     let (names, snapshots) = (names_of(db, row.id)?, snapshots_of(db, row.id)?);
-    Ok(ImageRecord { names, target, config, snapshots, created: row.created })
+    let pushed = names.iter().filter_map(|(name, pushed)| Some((name.clone(), (*pushed)?))).collect();
+    let names = names.into_iter().map(|(name, _)| name).collect();
+    Ok(ImageRecord { names, target, config, snapshots, pushed, created: row.created })
 }
 
 fn snapshots_of(db: &Connection, image: i64) -> Result<Vec<Snapshot>, Failure> {
@@ -257,10 +284,17 @@ fn snapshots_of(db: &Connection, image: i64) -> Result<Vec<Snapshot>, Failure> {
     ids.into_iter().filter_map(|id| find_snapshot(db, SnapshotId(id)).transpose()).collect()
 }
 
-fn names_of(db: &Connection, image: i64) -> Result<Vec<Reference>, Failure> {
-    let mut statement = db.prepare_cached("SELECT name FROM image_name WHERE image = ?1 ORDER BY name")?;
-    let names = statement.query_map([image], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-    let parse = |name: String| name.parse().map_err(|_| Error::Damaged { table: "image_name", found: name });
+/// The names of an image, and what each leads to at its registry, where that is known.
+fn names_of(db: &Connection, image: i64) -> Result<Vec<(Reference, Option<Digest>)>, Failure> {
+    let sql = "SELECT name, pushed FROM image_name WHERE image = ?1 ORDER BY name";
+    let mut statement = db.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Option<[u8; 32]>>(1)?.map(Digest::from_bytes)));
+    let names = statement.query_map([image], read)?.collect::<Result<Vec<(String, _)>, _>>()?;
+    let damaged = |name| Error::Damaged { table: "image_name", found: name };
+    let parse = |(name, pushed): (String, _)| match name.parse() {
+        Ok(reference) => Ok((reference, pushed)),
+        Err(_) => Err(damaged(name)),
+    };
     Ok(names.into_iter().map(parse).collect::<Result<_>>()?)
 }
 

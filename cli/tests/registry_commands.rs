@@ -1,5 +1,6 @@
 //! `login`, `logout`, `copy`, `manifest inspect`, `search`, and the form in which layers are pushed.
 
+use rbuild_image::MediaType;
 use rbuild_registry::testing::{Door, FakeRegistry};
 use serde_json::Value;
 
@@ -79,6 +80,124 @@ fn layers_are_pushed_in_the_form_that_is_asked_for() {
     assert_eq!(types(&test, &name), ["tar+zstd", "tar+zstd"]);
     assert_eq!(test.run(&name, "cat /x"), "\n");
     test.assert_sound();
+}
+
+/// What an image's manifest, its config and its layers say that they are.
+fn media_types(manifest: &Value) -> Vec<&str> {
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    let all = [manifest, &manifest["config"]].into_iter().chain(layers);
+    all.map(|it| it["mediaType"].as_str().unwrap()).collect()
+}
+
+/// Others refuse what mixes Docker's words with OCI's.
+#[test]
+fn an_image_on_one_of_dockers_is_in_one_vocabulary() {
+    let Some((mut test, registry, base)) = with_base() else { return };
+    let mut document = manifest(&test, &base);
+    let docker = |kind: &str| Value::from(format!("application/vnd.docker.{kind}"));
+    document["mediaType"] = docker("distribution.manifest.v2+json");
+    document["config"]["mediaType"] = docker("container.image.v1+json");
+    document["layers"][0]["mediaType"] = docker("image.rootfs.diff.tar.gzip");
+    let media_type = MediaType::from(document["mediaType"].as_str().unwrap());
+    registry.add_manifest("team/base", "docker", &media_type, &serde_json::to_vec(&document).unwrap());
+    let base = format!("{}/team/base:docker", registry.name());
+    test.set_store(test.path("second"));
+
+    let name = format!("{}/team/app:1", registry.name());
+    let context = test.dockerfile(&format!("FROM {base}\nRUN echo >/x\n"));
+    test.build(&context, &["-t", &name, "--push"]).succeeds();
+    let pushed = manifest(&test, &name);
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let [document, config] =
+        ["manifest", "config"].map(|it| format!("application/vnd.oci.image.{it}.v1+json"));
+    assert_eq!(media_types(&pushed), [&*document, &config, layer, layer]);
+
+    // What is pushed as it was pulled stays what it was.
+    let again = format!("{}/team/again:1", registry.name());
+    test.rbuild(&["pull", &base]).outcome().succeeds();
+    test.rbuild(&["tag", &base, &again]).outcome().succeeds();
+    test.rbuild(&["push", &again]).outcome().succeeds();
+    assert_eq!(digest(&test, &again), digest(&test, &base));
+    test.rbuild(&["push", "--compression", "zstd", "--force-compression", &again]).outcome().succeeds();
+    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    assert_eq!(media_types(&manifest(&test, &again)), [&*document, &config, zstd]);
+}
+
+fn digest(test: &TestEnvironment, name: &str) -> String {
+    test.rbuild(&["manifest", "inspect", "--digest", name]).outcome().succeeds().stdout.trim().to_owned()
+}
+
+#[test]
+fn the_digests_that_are_told_are_the_registrys() {
+    let Some((test, registry, _)) = with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN echo >/x\n");
+    let name = format!("{}/team/app:1", registry.name());
+    let told = || -> Value { serde_json::from_str(&test.read("told.json")).unwrap() };
+    let build = |options: &[&str]| {
+        test.build(&context, &[&["-t", &name, "--metadata-file", "told.json"], options].concat()).succeeds();
+        told()["containerimage.digest"].as_str().unwrap().to_owned()
+    };
+    let repo_digest = || {
+        let template = "{{index .RepoDigests 0}}";
+        test.rbuild(&["inspect", "-f", template, &name]).outcome().succeeds().stdout.trim().to_owned()
+    };
+    for options in [&["--push"][..], &["--push", "--provenance=true"], &["--push", "--platform", BOTH]] {
+        let told = build(options);
+        assert_eq!(told, digest(&test, &name), "{options:?}");
+        assert_eq!(repo_digest(), format!("{}/team/app@{told}", registry.name()));
+    }
+    let listed = test.rbuild(&["images", "--digests", "--format", "{{.Digest}}", &name]).outcome().succeeds();
+    assert_eq!(listed.stdout.trim(), digest(&test, &name));
+    // The name stands for something else from now on, which nobody has pushed.
+    let before = repo_digest();
+    assert!(!before.ends_with(&build(&[])));
+    assert_ne!(repo_digest(), before);
+    test.rbuild(&["push", &name]).outcome().succeeds();
+    assert!(repo_digest().ends_with(&digest(&test, &name)));
+
+    let archived = build(&["-o", "type=oci,tar=false,dest=layout"]);
+    let index: Value = serde_json::from_str(&test.read("layout/index.json")).unwrap();
+    assert_eq!(index["manifests"][0]["digest"], archived);
+}
+
+/// A pull takes no blob of a layer that is here unpacked; whoever wants the image whole is given it all the same.
+#[test]
+fn what_was_pulled_onto_layers_that_were_here_leaves_whole() {
+    let Some((mut test, registry, _)) = with_base() else { return };
+    let context = test.dockerfile("FROM busybox\nRUN echo here >/x\n");
+    let name = format!("{}/team/app:1", registry.name());
+    test.build(&context, &["-t", &name, "--push"]).succeeds();
+    test.rbuild(&["pull", &name]).outcome().succeeds();
+    test.rbuild(&["save", "-o", "app.tar", &name]).outcome().succeeds();
+    let elsewhere = FakeRegistry::start().unwrap();
+    let there = format!("{}/app:1", elsewhere.name());
+    test.rbuild(&["tag", &name, &there]).outcome().succeeds();
+    test.rbuild(&["push", &there]).outcome().succeeds();
+    assert_eq!(digest(&test, &there), digest(&test, &name), "the same compressed again");
+    let id = test.image_id(&name);
+    test.set_store(test.path("second"));
+    test.rbuild(&["load", "-i", "app.tar"]).outcome().succeeds();
+    assert_eq!((test.image_id(&name), test.run(&name, "cat /x")), (id, "here\n".to_owned()));
+    test.assert_sound();
+}
+
+const BOTH: &str = "linux/amd64,linux/arm64";
+
+#[test]
+fn an_image_for_another_machine_is_an_image() {
+    let Some((mut test, registry, _)) = with_base() else { return };
+    let context = test.context("context", &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "x")]);
+    let name = format!("{}/team/both:1", registry.name());
+    test.build(&context, &["-t", &name, "--push", "--platform", BOTH]).succeeds();
+    test.set_store(test.path("second"));
+    let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
+    test.rbuild(&["pull", "--platform", &format!("linux/{other}"), &name]).outcome().succeeds();
+    assert_eq!(test.rbuild(&["images", "-q"]).outcome().succeeds().stdout.lines().count(), 1);
+    assert_eq!(test.inspect(&name)["Architecture"], other);
+    for command in ["history", "save"] {
+        test.rbuild(&[command, &name]).outcome().succeeds();
+    }
+    test.rbuild(&["create", "--platform", "linux/s390x", &name, "x"]).outcome().exits(125);
 }
 
 #[test]

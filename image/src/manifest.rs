@@ -66,6 +66,17 @@ impl Manifest {
         }
     }
 
+    /// The same with OCI's names for all types: a manifest that is made anew may have layers of a Docker image, and one that mixes the two
+    /// vocabularies is refused by Podman, skopeo and umoci.
+    #[must_use]
+    pub fn in_oci(mut self) -> Self {
+        self.media_type = Some(MediaType::OciManifest);
+        for descriptor in self.layers.iter_mut().chain([&mut self.config]) {
+            descriptor.media_type = descriptor.media_type.clone().in_oci();
+        }
+        self
+    }
+
     /// Reads a manifest.
     ///
     /// # Errors

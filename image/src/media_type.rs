@@ -68,6 +68,19 @@ impl MediaType {
         matches!(self, Self::OciIndex | Self::DockerIndex)
     }
 
+    /// OCI's name for the same.
+    #[must_use]
+    pub fn in_oci(self) -> Self {
+        match self {
+            Self::DockerIndex => Self::OciIndex,
+            Self::DockerManifest => Self::OciManifest,
+            Self::DockerConfig => Self::OciConfig,
+            Self::DockerLayer => Self::OciLayer,
+            Self::DockerLayerGzip => Self::OciLayerGzip,
+            other => other,
+        }
+    }
+
     /// Whether this is an image manifest of either vocabulary.
     pub const fn is_manifest(&self) -> bool {
         matches!(self, Self::OciManifest | Self::DockerManifest)

@@ -138,8 +138,9 @@ CREATE INDEX image_snapshot_by_snapshot ON image_snapshot(snapshot);
 CREATE TABLE image_name (
     name TEXT PRIMARY KEY,
     image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE
-) STRICT, WITHOUT ROWID;
-INSERT INTO image_name VALUES ('docker.io/library/app:latest', 1);
+    -- The digest of what was last pushed under the name; NULL: nothing, since it leads to this image.
+    , pushed BLOB) STRICT, WITHOUT ROWID;
+INSERT INTO image_name VALUES ('docker.io/library/app:latest', 1, NULL);
 CREATE INDEX image_name_by_image ON image_name(image);
 CREATE TABLE container (
     id TEXT PRIMARY KEY,

@@ -47,10 +47,10 @@ impl Listed {
         self.image.config.created.as_deref().and_then(parse_rfc3339)
     }
 
-    fn lines(&self, size_bytes: u64) -> Vec<Line<'_>> {
-        let line = |name| Line {
+    fn lines<'a>(&'a self, size_bytes: u64) -> Vec<Line<'a>> {
+        let line = |name: Option<&'a Reference>| Line {
             name,
-            digest: Some(self.record.target.digest),
+            digest: Some(name.map_or(self.record.target.digest, |name| self.record.digest_at(name))),
             id: self.image.id(),
             created: self.created(),
             size_bytes,

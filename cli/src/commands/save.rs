@@ -54,21 +54,24 @@ fn saved(images: &Images, name: &str, platform: Option<&str>) -> Result<Saved, F
 ///
 /// # Errors
 /// When it cannot be written, or `write` fails.
-pub(crate) fn write_file(
+pub(crate) fn write_file<T>(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         let mut out = BufWriter::new(File::create(path).map_err(io_failure("open", path))?);
-        return write(&mut out).and_then(|()| out.flush().map_err(io_failure("write", path)));
+        let written = write(&mut out)?;
+        return out.flush().map_err(io_failure("write", path)).map(|()| written);
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let temporary = PathBuf::from(name);
     let mut out = BufWriter::new(File::create(&temporary).map_err(io_failure("make", &temporary))?);
-    let written = write(&mut out)
-        .and_then(|()| out.flush().map_err(io_failure("write", &temporary)))
-        .and_then(|()| fs::rename(&temporary, path).map_err(io_failure("make", path)));
+    let written = write(&mut out).and_then(|written| {
+        out.flush().map_err(io_failure("write", &temporary))?;
+        fs::rename(&temporary, path).map_err(io_failure("make", path))?;
+        Ok(written)
+    });
     if written.is_err() {
         // What made the writing fail is what the user must hear.
         drop(fs::remove_file(&temporary));

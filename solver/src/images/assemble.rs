@@ -52,7 +52,7 @@ impl Images {
         let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let config_descriptor = self.keep_new(MediaType::OciConfig, &config.to_bytes())?;
         let annotations = options.annotations.clone();
-        let manifest = Manifest { annotations, ..Manifest::new(config_descriptor, layers) };
+        let manifest = Manifest { annotations, ..Manifest::new(config_descriptor, layers) }.in_oci();
         let mut target = self.keep_new(MediaType::OciManifest, &manifest.to_bytes())?;
         target.annotations.clone_from(&options.descriptor_annotations);
         Ok(StoredImage { target: target.clone(), manifest_descriptor: target, manifest, config })

@@ -55,6 +55,9 @@ pub struct CompressionConfig {
 }
 
 impl CompressionConfig {
+    /// Lets all layers leave as they are.
+    pub(super) const KEEPING: Self = Self { compression: Compression::None, level: None, force: false };
+
     fn encoding(&self) -> Encoding {
         match self.compression {
             Compression::None => Encoding::None,
@@ -88,6 +91,13 @@ pub(crate) struct LeavingLayer {
 }
 
 impl LeavingLayer {
+    /// How it is compressed anew, where its blob is elsewhere: in the form that the image has it in.
+    pub(super) fn own_form(&self) -> Result<CompressionConfig, ImageError> {
+        let compression = Compression::of(&self.descriptor.media_type);
+        let compression = compression.ok_or(ImageError::MissingLayer { digest: self.descriptor.digest })?;
+        Ok(CompressionConfig { compression, ..CompressionConfig::default() })
+    }
+
     /// Its tar.
     pub(super) fn tar(&self) -> Result<&Blob, ImageError> {
         self.tar.as_ref().ok_or(ImageError::MissingLayer { digest: self.descriptor.digest })
@@ -97,9 +107,9 @@ impl LeavingLayer {
 /// What becomes of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// It is in a form that will do.
+    /// It is in a form that will do; whether the store has that is another question.
     AsIs,
-    /// It was compressed before, to this; whether the store still has that is another question.
+    /// It was compressed before, to this; whether the store still has that is another question, too.
     Known(Descriptor),
     /// It has to be compressed.
     New,
@@ -197,13 +207,19 @@ impl Images {
         layer: &LeavingLayer,
         config: &CompressionConfig,
     ) -> Result<Descriptor, ImageError> {
-        match self.leaving(layer, config)? {
-            Leaving::AsIs => return Ok(layer.descriptor.clone()),
-            Leaving::Known(known) if self.store.content().contains(known.digest)? => return Ok(known),
-            Leaving::Known(_) | Leaving::New => {}
-        }
+        let is_here = |digest| self.store.content().contains(digest);
+        let config = match self.leaving(layer, config)? {
+            // An image that has a layer as its tar has it under its diff-id.
+            Leaving::AsIs if layer.descriptor.digest == layer.diff_id.0 => {
+                return Ok(layer.descriptor.clone());
+            }
+            Leaving::AsIs if is_here(layer.descriptor.digest)? => return Ok(layer.descriptor.clone()),
+            Leaving::Known(known) if is_here(known.digest)? => return Ok(known),
+            Leaving::AsIs => layer.own_form()?,
+            Leaving::Known(_) | Leaving::New => *config,
+        };
         let mut writer = self.store.content().writer(LAYER_SIZE_BYTES_MAX)?;
-        self.write_compressed(layer.tar()?, config, &mut writer)?;
+        self.write_compressed(layer.tar()?, &config, &mut writer)?;
         let (digest, size_bytes) = writer.commit(None)?;
         let compressed = Descriptor::new(config.compression.media_type(), digest, size_bytes);
         self.store.record_blob(layer.diff_id, &compressed)?;

@@ -164,18 +164,24 @@ impl Images {
         }
     }
 
-    /// Reads the documents behind a descriptor of the store.
+    /// Reads the documents behind a descriptor of the store: of an index the image for `platform`, or the first one that is here.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get), and when none is here.
     pub fn open(&self, target: &Descriptor, platform: &Platform) -> Result<StoredImage, ImageError> {
         if !target.media_type.is_index() {
             return self.open_manifest(target, target.clone());
         }
         let index = self.document(target, Index::parse)?;
-        let entry = index.select(platform).or_else(|| index.images().next());
-        let none = || ImageError::NoPlatform { name: target.digest.to_string(), platform: platform.clone() };
-        self.open_manifest(target, entry.cloned().ok_or_else(none)?)
+        let mut missing =
+            ImageError::NoPlatform { name: target.digest.to_string(), platform: platform.clone() };
+        for entry in index.select(platform).into_iter().chain(index.images()) {
+            match self.open_manifest(target, entry.clone()) {
+                Err(error @ ImageError::MissingDocument { .. }) => missing = error,
+                opened => return opened,
+            }
+        }
+        Err(missing)
     }
 
     /// As [`open`](Self::open), for exactly this platform where there is a choice; `None` when its documents are not here.

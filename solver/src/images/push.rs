@@ -33,10 +33,13 @@ impl Images {
         let not_found = || ImageError::NotFound { name: reference.familiar() };
         let record = self.store.images().get(reference)?.ok_or_else(not_found)?;
         let target = self.open_target(&record.target, platform)?;
-        self.push_target(reference, &target, config, watch)
+        let pushed = self.push_target(reference, &target, config, watch)?.descriptor.digest;
+        self.store.images().note_pushed(reference, record.target.digest, pushed)?;
+        Ok(pushed)
     }
 
-    /// Sends an image, or an index of several, under a name. Layers that are not compressed yet are, as `config` says.
+    /// Sends an image, or an index of several, under a name. Layers that are not compressed yet are, as `config` says. Returns what it
+    /// is at the registry.
     ///
     /// # Errors
     /// When a layer is missing, or the registry refuses something.
@@ -46,19 +49,23 @@ impl Images {
         target: &Target,
         config: &CompressionConfig,
         watch: Watch<'_>,
-    ) -> Result<Digest, ImageError> {
+    ) -> Result<Target, ImageError> {
         self.touch(target)?;
+        let here = target.descriptor.digest;
         let target = self.push_blobs(&self.repository(reference), target, config, watch)?;
         let index = self.index_bytes(&target)?;
-        let mut pushed = target.descriptor.digest;
         for (descriptor, manifest) in target.manifests() {
             // Without an index it is the manifest that the name leads to.
             let place =
                 if index.is_some() { reference.with_digest(descriptor.digest) } else { reference.clone() };
             let bytes = self.manifest_bytes(descriptor, manifest)?;
-            pushed = self.push_document(&place, descriptor, &bytes, watch)?;
+            self.push_document(&place, descriptor, &bytes, watch)?;
         }
-        index.map_or(Ok(pushed), |bytes| self.push_document(reference, &target.descriptor, &bytes, watch))
+        if let Some(bytes) = index {
+            self.push_document(reference, &target.descriptor, &bytes, watch)?;
+        }
+        self.store.images().note_pushed(reference, here, target.descriptor.digest)?;
+        Ok(target)
     }
 
     fn push_document(
@@ -67,8 +74,9 @@ impl Images {
         descriptor: &Descriptor,
         bytes: &[u8],
         watch: Watch<'_>,
-    ) -> Result<Digest, ImageError> {
-        Ok(self.registry.push_manifest(place, &descriptor.media_type, bytes, watch.cancel)?)
+    ) -> Result<(), ImageError> {
+        self.registry.push_manifest(place, &descriptor.media_type, bytes, watch.cancel)?;
+        Ok(())
     }
 
     /// The manifest's bytes: as they came, if they came from elsewhere.
@@ -128,7 +136,7 @@ impl Images {
             Leaving::AsIs if layer.descriptor.digest == layer.diff_id.0 => {
                 self.push_known(to, &layer.descriptor, layer.tar()?, watch)
             }
-            Leaving::AsIs => Err(ImageError::MissingLayer { digest: layer.descriptor.digest }),
+            Leaving::AsIs => self.push_compressing(to, layer, &layer.own_form()?, watch),
             Leaving::Known(_) | Leaving::New => self.push_compressing(to, layer, config, watch),
         }
     }

@@ -10,7 +10,7 @@ use super::archive::{
 };
 use super::attest::Attestation;
 use super::compress::Blob;
-use super::{ImageError, Images, StoredImage, Target};
+use super::{CompressionConfig, ImageError, Images, StoredImage, Target};
 
 /// What to save, and the names it is saved under.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub struct Saved {
 }
 
 impl Images {
-    /// Writes images as a layout. Layers that several share are written once.
+    /// Writes images as a layout. Layers that several share are written once; one whose blob is elsewhere (it was here in another form when
+    /// the image was pulled) is compressed anew.
     ///
     /// # Errors
     /// When a layer is missing or the sink fails.
@@ -33,9 +34,14 @@ impl Images {
         sink: &mut dyn LayoutSink,
     ) -> Result<(), ImageError> {
         images.iter().try_for_each(|saved| self.touch(&saved.target))?;
+        let at_hand = |Saved { target, names }: &Saved| {
+            let target = self.compressed_target(target, &CompressionConfig::KEEPING)?;
+            Ok(Saved { target, names: names.clone() })
+        };
+        let images = images.iter().map(at_hand).collect::<Result<Vec<_>, ImageError>>()?;
         let mut written = HashSet::new();
         add(sink, OCI_LAYOUT, OCI_LAYOUT_CONTENT)?;
-        for saved in images {
+        for saved in &images {
             self.save_documents(&saved.target, sink, &mut written)?;
             saved.target.images.iter().try_for_each(|image| self.save_layers(image, sink, &mut written))?;
             if let Some(index) = self.index_bytes(&saved.target)?

@@ -73,7 +73,12 @@ impl Target {
             let annotations = annotations.chain(now.annotations.clone()).collect();
             Descriptor { annotations, platform: entry.platform.clone(), ..now.clone() }
         };
-        let index = Index { manifests: index.manifests.iter().map(entry).collect(), ..index.clone() };
+        let index = Index {
+            media_type: Some(MediaType::OciIndex),
+            manifests: index.manifests.iter().map(entry).collect(),
+            annotations: index.annotations.clone(),
+            ..*index
+        };
         let descriptor = Descriptor {
             annotations: self.descriptor.annotations.clone(),
             ..Descriptor::of(MediaType::OciIndex, &index.to_bytes())
@@ -87,9 +92,8 @@ impl StoredImage {
         if layers == self.manifest.layers {
             return self.clone();
         }
-        let manifest = Manifest { layers, ..self.manifest.clone() };
-        let media_type = self.manifest_descriptor.media_type.clone();
-        let descriptor = Descriptor::of(media_type, &manifest.to_bytes());
+        let manifest = Manifest { layers, ..self.manifest.clone() }.in_oci();
+        let descriptor = Descriptor::of(MediaType::OciManifest, &manifest.to_bytes());
         Self { target: descriptor.clone(), manifest_descriptor: descriptor, manifest, ..self.clone() }
     }
 }
@@ -149,9 +153,12 @@ impl Images {
     /// An image, if its documents and its layers are here, in one form or the other.
     fn open_whole(&self, manifest: &Descriptor) -> Result<Option<StoredImage>, ImageError> {
         let Some(image) = there(self.open_manifest(manifest, manifest.clone()))? else { return Ok(None) };
-        let layers = 0..image.manifest.layers.len();
-        let missing = |index| matches!(self.blob(&image, index), Err(ImageError::MissingLayer { .. }));
-        Ok((!layers.into_iter().any(missing)).then_some(image))
+        for layer in &image.manifest.layers {
+            if !self.store.content().contains(layer.digest)? {
+                return Ok(self.snapshot(&image)?.is_some().then_some(image));
+            }
+        }
+        Ok(Some(image))
     }
 
     /// Stamps layers and blobs as used before the first of them is read, so that the caller's lease keeps those as well that come late. What is

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use rbuild_cache::{MtimeClamp, Snapshot, Store};
 use rbuild_frontend::Lowered;
@@ -121,13 +122,15 @@ pub(crate) fn write(
             note(progress, &format!("naming to {name}"));
         }
     }
+    // What leaves is another manifest, as its layers are compressed: that is the image for whoever gets it.
+    let mut left = None;
     for output in &settings.outputs {
-        write_one(app, settings, output, built, target.as_ref(), &names, progress)?;
+        left = write_one(app, settings, output, built, target.as_ref(), &names, progress)?.or(left);
     }
     if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
-        push(app, target, &names, &settings.push_compression(), progress)?;
+        left = push(app, target, &names, &settings.push_compression(), progress)?;
     }
-    target.map_or(Ok(()), |target| report(settings, built, &target, warnings))
+    left.or(target).map_or(Ok(()), |target| report(settings, built, &target, warnings))
 }
 
 /// Whether the store keeps an image.
@@ -208,27 +211,30 @@ fn epoch(settings: &Settings, lowered: &Lowered) -> Option<i64> {
     settings.source_date_epoch.or(lowered.source_date_epoch)
 }
 
-/// Sends the result to the registry of each of its names.
+/// Sends the result to the registry of each of its names, and says what it is there.
 fn push(
     app: &App,
     target: &Target,
     names: &[Reference],
     compression: &CompressionConfig,
     progress: &Progress,
-) -> Result<(), Failure> {
+) -> Result<Option<Target>, Failure> {
     if names.is_empty() {
         return Err(Failure::new(Kind::Input, "tag is needed when pushing to registry").hint("add `-t NAME`"));
     }
-    let images = app.images()?;
+    let (images, mut pushed) = (app.images()?, None);
     for name in names {
         let task_name = format!("pushing {name}");
         let moved = |transfer| report_transfer(progress, &task_name, transfer);
         let watch = Watch { transfers: &moved, cancel: app.cancel() };
-        task(progress, &task_name, || Ok(images.push_target(name, target, compression, watch)?))?;
+        let sent =
+            task(progress, &task_name, || Ok(images.push_target(name, target, compression, watch)?))?;
+        pushed = Some(sent);
     }
-    Ok(())
+    Ok(pushed)
 }
 
+/// Writes an output, and says what the image in it is, if there is one.
 #[expect(clippy::too_many_arguments, reason = "a dispatch over outputs, each of which takes some of these")]
 fn write_one(
     app: &App,
@@ -238,18 +244,18 @@ fn write_one(
     target: Option<&Target>,
     names: &[Reference],
     progress: &Progress,
-) -> Result<(), Failure> {
+) -> Result<Option<Target>, Failure> {
     let images = app.images()?;
     let archive = |format, compression: &CompressionConfig, sink: &mut dyn LayoutSink| {
         let target = target.expect("an archive was asked for, so the image was made");
-        save(images, (target, names), format, compression, sink)
+        save(images, (target, names), format, compression, sink).map(Some)
     };
     let with_trees = |write: &dyn Fn(Trees<'_>) -> Result<(), Failure>| {
         let directories = directories(images, built)?;
         write(Trees { trees: &directories, mtime: epoch(settings, &built[0].lowered) })
     };
     match output {
-        OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(()),
+        OutputSpec::Image { .. } | OutputSpec::CacheOnly => Ok(None),
         OutputSpec::OciArchive { dest: Dest::File(path), as_directory: true, compression } => {
             let mut sink = DirectorySink::new(path).map_err(io_failure("make", path))?;
             task(progress, "exporting to oci image format", || {
@@ -273,11 +279,13 @@ fn write_one(
             with_trees(&|trees| {
                 to_dest(dest, |out| export_tar(images.store(), trees, out).map_err(export_failure))
             })
+            .map(|()| None)
         }),
         OutputSpec::Local { dest } => task(progress, "exporting to client directory", || {
             with_trees(&|trees| {
                 export_directory(images.store(), trees, dest, app.owner()).map_err(export_failure)
             })
+            .map(|()| None)
         }),
     }
 }
@@ -300,22 +308,25 @@ fn save(
     format: ArchiveFormat,
     compression: &CompressionConfig,
     sink: &mut dyn LayoutSink,
-) -> Result<(), Failure> {
+) -> Result<Target, Failure> {
     if format == ArchiveFormat::Docker && target.is_index() {
         let message = "docker exporter does not currently support exporting manifest lists";
         return Err(Failure::new(Kind::Input, message).hint("`type=oci` holds several platforms"));
     }
     let target = images.compressed_target(target, compression)?;
-    Ok(images.save(&[Saved { target, names: names.to_vec() }], format, sink)?)
+    let saved = Saved { target, names: names.to_vec() };
+    images.save(slice::from_ref(&saved), format, sink)?;
+    Ok(saved.target)
 }
 
-fn to_dest(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+fn to_dest<T>(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
     match dest {
         Dest::File(path) => write_file(path, |out| write(out)),
         Dest::Stdout => {
             let mut out = BufWriter::new(io::stdout());
-            write(&mut out)?;
-            out.flush().map_err(io_failure("write", Path::new("standard output")))
+            let written = write(&mut out)?;
+            out.flush().map_err(io_failure("write", Path::new("standard output")))?;
+            Ok(written)
         }
     }
 }

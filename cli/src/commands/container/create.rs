@@ -99,7 +99,14 @@ fn image(app: &App, options: &CreateOptions) -> Result<(StoredImage, Snapshot), 
         let reference = reference.ok_or_else(not_found)?;
         return images.pull(&reference, &platform, policy, watch).map_err(cannot_pull);
     };
-    let image = images.open(&record.target, &platform)?;
+    let image = match images.open_exactly(&record.target, &platform)? {
+        Some(image) => image,
+        None if options.platform.is_none() => images.open(&record.target, &platform)?,
+        None => {
+            let reference = reference.ok_or_else(not_found)?;
+            return images.pull(&reference, &platform, policy, watch).map_err(cannot_pull);
+        }
+    };
     if let Some(snapshot) = images.snapshot(&image)? {
         return Ok((image, snapshot));
     }

@@ -26,7 +26,7 @@ fn show(app: &App, record: &ImageRecord) -> Result<Value, Failure> {
     let images = app.images()?;
     let image = images.open(&record.target, &Platform::host())?;
     let names: Vec<String> = record.names.iter().map(Reference::familiar).collect();
-    let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.target.digest);
+    let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.digest_at(name));
     let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
     let config = &image.config;
     let newest = config.history.last();
