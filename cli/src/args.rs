@@ -620,7 +620,8 @@ pub(crate) struct Refusal {
 pub(crate) fn parse(line: Vec<OsString>) -> Result<Cli, Refusal> {
     let mut commands = Cli::command();
     let line = with_default_command(&commands, line);
-    let is_docker_s = line.get(command_at(&line)).is_some_and(|word| is_docker_s(&word.to_string_lossy()));
+    let command = line.get(command_at(&commands, &line));
+    let is_docker_s = command.is_some_and(|word| is_docker_s(&word.to_string_lossy()));
     commands
         .try_get_matches_from_mut(line)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
@@ -648,22 +649,23 @@ fn is_docker_s(command: &str) -> bool {
     !command.starts_with('-') && !OWN_COMMANDS.contains(&command)
 }
 
-/// Where the command is, if the line has one.
-fn command_at(line: &[OsString]) -> usize {
+/// Where the command is, if the line has one: behind the flags that hold for every command.
+fn command_at(commands: &clap::Command, line: &[OsString]) -> usize {
     let mut at = 1;
     while let Some(word) = line.get(at).and_then(|word| word.to_str()) {
-        match word {
-            "--root" | "--isolation" => at += 2,
-            word if word.starts_with("--root=") || word.starts_with("--isolation=") => at += 1,
-            _ => break,
-        }
+        let (flag, value) = word.split_once('=').map_or((word, None), |(flag, value)| (flag, Some(value)));
+        let is_it = |arg: &&clap::Arg| {
+            arg.is_global_set() && arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long))
+        };
+        let Some(global) = commands.get_arguments().find(is_it) else { break };
+        at += if value.is_none() && global.get_action().takes_values() { 2 } else { 1 };
     }
     at
 }
 
 /// Inserts `build` where the first word is no command.
 fn with_default_command(commands: &clap::Command, mut line: Vec<OsString>) -> Vec<OsString> {
-    let at = command_at(&line);
+    let at = command_at(commands, &line);
     let is_command = |word: &str| {
         matches!(word, "-h" | "--help" | "-V" | "--version") || commands.find_subcommand(word).is_some()
     };
@@ -688,12 +690,29 @@ mod tests {
             ("rbuild .", "rbuild build ."),
             ("rbuild --root /x -t app .", "rbuild --root /x build -t app ."),
             ("rbuild --root=/x .", "rbuild --root=/x build ."),
+            ("rbuild --offline images", "rbuild --offline images"),
+            ("rbuild --offline .", "rbuild --offline build ."),
+            ("rbuild --layers tree --offline --root=/x ps", "rbuild --layers tree --offline --root=/x ps"),
             ("rbuild images -q", "rbuild images -q"),
             ("rbuild --help", "rbuild --help"),
             ("rbuild build .", "rbuild build ."),
         ];
         for (line, expected) in cases {
             assert_eq!(with_default_command(&Cli::command(), words(line)), words(expected));
+        }
+    }
+
+    #[test]
+    fn every_global_flag_may_stand_before_the_command() {
+        let commands = Cli::command();
+        let globals: Vec<&clap::Arg> = commands.get_arguments().filter(|arg| arg.is_global_set()).collect();
+        assert!(globals.len() >= 5, "{globals:?}");
+        for global in globals {
+            let flag = format!("--{}", global.get_long().expect("a global flag has a long name"));
+            let value = global.get_action().takes_values().then_some("x");
+            let line: Vec<OsString> =
+                ["rbuild", &flag].into_iter().chain(value).chain(["ps"]).map(Into::into).collect();
+            assert_eq!(with_default_command(&commands, line.clone()), line);
         }
     }
 
