@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 
 use rbuild_registry::testing::{FakeRegistry, ServedFile};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{Outcome, TestEnvironment, Tree, gzip, tar_of, unpack};
 
@@ -85,7 +85,7 @@ fn import_takes_a_configuration() {
     rbuild(&test, &line);
     let config = &test.inspect("app")["Config"];
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let expected = serde_json::json!({
+    let expected = json!({
         "Cmd": ["a", "b"],
         "Entrypoint": ["/bin/sh", "-c", "c d"],
         "Env": [path, "A=b", "C=d e"],
@@ -196,6 +196,39 @@ fn archives_are_loaded_in_every_form() {
     test.set_store(test.path("store-piped"));
     test.rbuild(&["load"]).stdin(id_only).outcome().succeeds();
     assert_eq!(test.image_id(&other), other);
+}
+
+#[test]
+fn what_has_no_tag_is_saved_without_a_name() {
+    let mut test = two_images();
+    let registry = FakeRegistry::start().unwrap();
+    let name = format!("{}/team/app", registry.name());
+    let tag = format!("{name}:1");
+    rbuild(&test, &["tag", "app:1", &tag]);
+    rbuild(&test, &["push", &tag]);
+    let digest = rbuild(&test, &["manifest", "inspect", "--digest", &tag]).stdout;
+    let pinned = format!("{name}@{}", digest.trim());
+    let id = test.image_id("app:1");
+    test.set_store(test.path("pinned"));
+    rbuild(&test, &["pull", &pinned]);
+    let shown = test.inspect(&pinned);
+    assert_eq!((&shown["RepoTags"], &shown["RepoDigests"]), (&json!([]), &json!([pinned])));
+    rbuild(&test, &["tag", &pinned, "named:1"]);
+    assert_eq!(test.inspect("named:1")["RepoTags"], json!(["named:1"]));
+    for (image, tags) in [(&*pinned, Value::Null), (&id, Value::Null), ("named:1", json!(["named:1"]))] {
+        let archive = Tree::read(&rbuild(&test, &["save", image]).stdout_bytes);
+        let read = |path: &str| serde_json::from_str::<Value>(archive.text(path)).unwrap();
+        assert_eq!(read("manifest.json")[0]["RepoTags"], tags, "{image}");
+        assert_eq!(
+            read("index.json")["manifests"][0].get("annotations").is_none(),
+            tags.is_null(),
+            "{image}"
+        );
+    }
+    let archive = rbuild(&test, &["save", &pinned]).stdout_bytes;
+    test.set_store(test.path("fresh"));
+    let loaded = test.rbuild(&["load"]).stdin(archive).outcome().succeeds().stdout;
+    assert_eq!(loaded, format!("Loaded image ID: {id}\n"));
 }
 
 #[test]

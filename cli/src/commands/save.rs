@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
-use rbuild_image::{Platform, Reference};
+use rbuild_image::Platform;
 use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink, Target};
 
 use super::{image_for, io_failure, note_image};
@@ -38,15 +38,15 @@ pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// An image by any name, with the names to save it under: the one that was typed or, for an id, all.
+/// An image by any name, with the name to save it under: the one that was typed or, for an id, none, as with Docker.
 fn saved(images: &Images, name: &str, platform: Option<&str>) -> Result<Saved, Failure> {
     let record = images.find(name)?;
-    let typed: Option<Reference> = name.parse().ok().filter(|reference| record.names.contains(reference));
+    let typed = name.parse().ok().filter(|reference| record.names.contains(reference));
     let target = match platform {
         None => images.open_target(&record.target, &Platform::host())?,
         platform => Target::of(image_for(images, &record.target, platform)?),
     };
-    Ok(Saved { target, names: typed.map_or(record.names, |reference| vec![reference]) })
+    Ok(Saved { target, names: Vec::from_iter(typed) })
 }
 
 /// Writes a file under a temporary name beside it, and gives it its name when it is whole. What is there and no file, such as a pipe

@@ -17,8 +17,14 @@ use super::{CompressionConfig, ImageError, Images, StoredImage, Target};
 pub struct Saved {
     /// An image, or an index of several.
     pub target: Target,
-    /// Its names; without any it is saved all the same.
+    /// Its names; without any it is saved all the same. One with a digest is not written: to whoever loads an archive, a name is a tag.
     pub names: Vec<Reference>,
+}
+
+impl Saved {
+    fn tags(&self) -> impl Iterator<Item = &Reference> {
+        self.names.iter().filter(|name| name.digest().is_none())
+    }
 }
 
 impl Images {
@@ -126,15 +132,17 @@ fn index_entries(saved: &Saved) -> Vec<Descriptor> {
         entry.annotations.extend(name.tag().map(|tag| (REF_NAME.to_owned(), tag.to_owned())));
         entry
     };
-    if saved.names.is_empty() { vec![entry()] } else { saved.names.iter().map(named).collect() }
+    let entries: Vec<_> = saved.tags().map(named).collect();
+    if entries.is_empty() { vec![entry()] } else { entries }
 }
 
 /// Docker's own description knows one platform for a name: the first.
 fn docker_image(saved: &Saved) -> DockerImage {
     let manifest = &saved.target.images[0].manifest;
+    let tags: Vec<_> = saved.tags().map(Reference::familiar).collect();
     DockerImage {
         config: blob_path(manifest.config.digest),
-        repo_tags: Some(saved.names.iter().map(Reference::familiar).collect()),
+        repo_tags: (!tags.is_empty()).then_some(tags),
         layers: manifest.layers.iter().map(|layer| blob_path(layer.digest)).collect(),
     }
 }

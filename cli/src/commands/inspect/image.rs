@@ -25,14 +25,15 @@ pub(super) fn find(app: &App, name: &str) -> Result<Option<Value>, Failure> {
 fn show(app: &App, record: &ImageRecord) -> Result<Value, Failure> {
     let images = app.images()?;
     let image = images.open(&record.target, &Platform::host())?;
-    let names: Vec<String> = record.names.iter().map(Reference::familiar).collect();
+    let is_tag = |name: &&Reference| name.digest().is_none();
+    let tags: Vec<String> = record.names.iter().filter(is_tag).map(Reference::familiar).collect();
     let digest = |name: &Reference| format!("{}@{}", name.familiar_name(), record.digest_at(name));
     let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
     let config = &image.config;
     let newest = config.history.last();
     Ok(json!({
         "Id": image.id(),
-        "RepoTags": names,
+        "RepoTags": tags,
         "RepoDigests": digests,
         "Parent": "",
         "Comment": newest.and_then(|entry| entry.comment.clone()).unwrap_or_default(),
