@@ -332,6 +332,8 @@ pub(crate) fn image_kind(error: &ImageError) -> Kind {
         | ImageError::NotAnArchive
         | ImageError::DamagedArchive { .. }
         | ImageError::ArchiveEntry { .. }
+        | ImageError::ArchiveLink { .. }
+        | ImageError::ArchiveTag { .. }
         | ImageError::ArchiveDocument { .. } => Kind::Input,
         ImageError::MissingDocument { .. }
         | ImageError::MissingLayer { .. }

@@ -5,8 +5,10 @@ use std::fs;
 use std::io::Read as _;
 use std::process::Stdio;
 
+use rbuild_image::Digest;
 use rbuild_registry::testing::{FakeRegistry, ServedFile};
 use serde_json::{Value, json};
+use tar::EntryType;
 
 use crate::common::{Outcome, TestEnvironment, Tree, gzip, tar_of, unpack};
 
@@ -229,6 +231,84 @@ fn what_has_no_tag_is_saved_without_a_name() {
     test.set_store(test.path("fresh"));
     let loaded = test.rbuild(&["load"]).stdin(archive).outcome().succeeds().stdout;
     assert_eq!(loaded, format!("Loaded image ID: {id}\n"));
+}
+
+/// An archive as Docker before 25 writes it, of an image whose layers are all the same: `x/layer.tar`, and a link to it as
+/// `y/layer.tar`.
+fn of_old(tag: &str, layers: Option<&[&str]>, link: (EntryType, &str)) -> Vec<u8> {
+    let layer = small();
+    let diff_ids = vec![Digest::of(&layer).to_string(); layers.map_or(0, <[_]>::len)];
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
+    let config =
+        json!({ "architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs }).to_string();
+    let manifest = json!([{ "Config": "c.json", "RepoTags": [tag], "Layers": layers }]).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(0);
+    header.set_entry_type(link.0);
+    tar.append_link(&mut header, "y/layer.tar", link.1).unwrap();
+    header.set_entry_type(EntryType::Regular);
+    let files =
+        [("c.json", config.as_bytes()), ("x/layer.tar", &layer), ("manifest.json", manifest.as_bytes())];
+    for (path, content) in files {
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn archives_of_older_dockers_are_loaded() {
+    let mut test = TestEnvironment::new();
+    let both: Option<&[&str]> = Some(&["x/layer.tar", "y/layer.tar"]);
+    let symlink = of_old("old:1", both, (EntryType::Symlink, "../x/layer.tar"));
+    unpack(&symlink, &test.path("directory"));
+    test.write("symlink", &symlink);
+    test.write("hard", of_old("old:1", both, (EntryType::Link, "x/layer.tar")));
+    test.write("none", of_old("old:1", None, (EntryType::Link, "x/layer.tar")));
+    for (form, layers) in [("symlink", 2), ("directory", 2), ("hard", 2), ("none", 0)] {
+        test.set_store(test.path(&format!("store-{form}")));
+        assert_eq!(rbuild(&test, &["load", "-i", form]).stdout, "Loaded image: old:1\n");
+        assert_eq!(test.inspect("old:1")["RootFS"]["Layers"].as_array().unwrap().len(), layers, "{form}");
+        test.assert_sound();
+    }
+    test.set_store(test.path("fresh"));
+    let digest = format!("old@{}", Digest::of("x"));
+    let cases = [
+        ("old:1", "../../x/layer.tar", "link `y/layer.tar` leads out of it, to `y/../../x/layer.tar`"),
+        ("old:1", "layer.tar", "names `y/layer.tar`, but does not hold it"),
+        ("OLD:1", "../x/layer.tar", "names an image `OLD:1`, which is no tag"),
+        (&digest, "../x/layer.tar", "which is no tag"),
+    ];
+    for (tag, target, message) in cases {
+        let archive = of_old(tag, both, (EntryType::Symlink, target));
+        test.rbuild(&["load"]).stdin(archive).outcome().exits(2).says(&[message]);
+    }
+    assert_eq!(rbuild(&test, &["images", "-aq"]).stdout, "");
+}
+
+#[test]
+fn directories_of_skopeo_are_loaded() {
+    let mut test = two_images();
+    let id = test.image_id("other");
+    let layout = test.path("layout");
+    unpack(&rbuild(&test, &["save", "other"]).stdout_bytes, &layout);
+    let blobs = layout.join("blobs/sha256");
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    fs::rename(blobs.join(manifest), blobs.join("manifest.json")).unwrap();
+    fs::write(blobs.join("version"), "Directory Transport Version: 1.1\n").unwrap();
+    test.set_store(test.path("fresh"));
+    let load = |test: &TestEnvironment| test.rbuild(&["load", "-i", "layout/blobs/sha256"]).outcome();
+    assert_eq!(load(&test).succeeds().stdout, format!("Loaded image ID: {id}\n"));
+    assert_eq!(test.image_id(&id), id);
+    test.assert_sound();
+    test.set_store(test.path("another"));
+    fs::remove_file(blobs.join(id.strip_prefix("sha256:").unwrap())).unwrap();
+    load(&test).exits(2).says(&["does not hold it"]);
+    fs::write(blobs.join("manifest.json"), "{}").unwrap();
+    load(&test).exits(2).says(&["failed to read document"]);
 }
 
 #[test]

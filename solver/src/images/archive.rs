@@ -24,6 +24,9 @@ pub(super) const INDEX: &str = "index.json";
 /// Below it every file is named by its digest.
 pub(super) const BLOBS: &str = "blobs/sha256/";
 pub(super) const DOCKER_MANIFEST: &str = "manifest.json";
+/// In directories of skopeo's transport `dir:` alone. Their `manifest.json` is the image's manifest, or an index, and blobs are named by
+/// the digits of their digests.
+pub(super) const SKOPEO_VERSION: &str = "version";
 
 /// What an archive can be read by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,9 @@ pub(super) struct DockerImage {
     pub(super) config: String,
     #[serde(default)]
     pub(super) repo_tags: Option<Vec<String>>,
-    pub(super) layers: Vec<String>,
+    /// `null` where there are none.
+    #[serde(default)]
+    pub(super) layers: Option<Vec<String>>,
 }
 
 /// Where a blob stands in a layout.

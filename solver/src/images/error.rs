@@ -119,6 +119,20 @@ pub enum ImageError {
         /// The file.
         path: String,
     },
+    /// A link of an archive leads to where nothing of the archive can be.
+    #[error("the archive's link `{path}` leads out of it, to `{target}`")]
+    ArchiveLink {
+        /// The link.
+        path: String,
+        /// What it leads to, from the archive's root.
+        target: String,
+    },
+    /// An archive names an image by what is no name, or stands for one digest.
+    #[error("the archive names an image `{tag}`, which is no tag")]
+    ArchiveTag {
+        /// The name.
+        tag: String,
+    },
     /// A document of an archive cannot be read.
     #[error("failed to read `{path}` of the archive")]
     ArchiveDocument {

@@ -91,8 +91,18 @@ fn write_blob(directory: &Path, descriptor: &Descriptor, out: &mut dyn Write) ->
 /// A document that is known by its digest alone.
 fn described(directory: &Path, digest: Digest) -> Result<Descriptor, ImageError> {
     let bytes = read(&directory.join(blob_path(digest)))?;
-    let media_type = if Index::parse(&bytes).is_ok() { MediaType::OciIndex } else { MediaType::OciManifest };
-    Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
+    Ok(Descriptor::new(media_type(&bytes), digest, bytes.len() as u64))
+}
+
+/// What a manifest or index is that no descriptor tells the type of: what it says itself, if it does.
+pub(super) fn media_type(bytes: &[u8]) -> MediaType {
+    match Index::parse(bytes) {
+        Ok(index) => index.media_type.unwrap_or(MediaType::OciIndex),
+        Err(_) => {
+            let manifest = Manifest::parse(bytes).ok();
+            manifest.and_then(|manifest| manifest.media_type).unwrap_or(MediaType::OciManifest)
+        }
+    }
 }
 
 /// The manifest or index that has a tag: as such, or at the end of a whole name.

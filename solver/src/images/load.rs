@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rbuild_cache::Expected;
 use rbuild_cache::layer::compression::{self, Decoder};
@@ -16,8 +16,10 @@ use rbuild_image::{
 };
 use serde::de::DeserializeOwned;
 
-use super::archive::{BLOBS, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME, blob_path};
-use super::layout::unnamed;
+use super::archive::{
+    BLOBS, DOCKER_MANIFEST, DockerImage, IMAGE_NAME, INDEX, REF_NAME, SKOPEO_VERSION, blob_path,
+};
+use super::layout::{media_type, unnamed};
 use super::pull::layers;
 use super::{ImageError, Images, StoredImage, Watch};
 
@@ -25,6 +27,8 @@ use super::{ImageError, Images, StoredImage, Watch};
 const ARCHIVE_SIZE_BYTES_MAX: u64 = 1 << 40;
 /// How much is read at a time.
 const READ_SIZE_BYTES: usize = 128 * 1024;
+/// How many links are followed to one file, as Linux follows.
+const LINKS_MAX: usize = 40;
 
 /// An image that was loaded: its names, or its id where it has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +43,8 @@ pub struct Loaded {
 #[derive(Default)]
 struct Files {
     blobs: BTreeMap<String, (Digest, u64)>,
-    links: BTreeMap<String, String>,
+    /// Symlinks and hard links, and what they lead to from the archive's root; not followed yet.
+    links: BTreeMap<String, PathBuf>,
     documents: BTreeMap<String, Vec<u8>>,
 }
 
@@ -52,10 +57,25 @@ impl Files {
         self.documents.get(path).map(parse).transpose()
     }
 
-    /// The blob at a path; `docker save` of old writes layers that images share as symlinks.
+    /// The blob at a path; Docker before 25 writes layers that repeat as symlinks.
     fn blob(&self, path: &str) -> Result<(Digest, u64), ImageError> {
-        let found = self.blobs.get(path).or_else(|| self.blobs.get(self.links.get(path)?));
-        found.copied().ok_or_else(|| ImageError::ArchiveEntry { path: path.to_owned() })
+        let mut at = path.to_owned();
+        for _ in 0..=LINKS_MAX {
+            if let Some(found) = self.blobs.get(&at) {
+                return Ok(*found);
+            }
+            let Some(target) = self.links.get(&at) else { break };
+            at = normal(target)
+                .ok_or_else(|| ImageError::ArchiveLink { path: at, target: target.display().to_string() })?;
+        }
+        Err(ImageError::ArchiveEntry { path: path.to_owned() })
+    }
+
+    /// The manifest or index of a directory of skopeo's.
+    fn skopeo_s(&self) -> Option<Descriptor> {
+        let bytes =
+            self.documents.get(DOCKER_MANIFEST).filter(|_| self.blobs.contains_key(SKOPEO_VERSION))?;
+        Some(Descriptor::of(media_type(bytes), bytes))
     }
 }
 
@@ -85,8 +105,8 @@ impl Images {
                     let target = entry.link_name().map_err(failed())?.unwrap_or_default();
                     let base = Path::new(&path).parent().unwrap_or(Path::new(""));
                     let target = match entry.header().entry_type() {
-                        tar::EntryType::Symlink => relative(&base.join(target)),
-                        _ => relative(&target),
+                        tar::EntryType::Symlink => base.join(target),
+                        _ => target.into_owned(),
                     };
                     files.links.insert(path, target);
                 }
@@ -96,7 +116,7 @@ impl Images {
         self.register(&files, platform, watch)
     }
 
-    /// Reads images from an OCI layout in a directory.
+    /// Reads images from a directory: an OCI layout, an archive that was unpacked, or one of skopeo's.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -120,6 +140,9 @@ impl Images {
                 } else if kind.is_file() {
                     let mut file = File::open(entry.path()).map_err(failed())?;
                     self.take(&mut files, relative(&path), &mut file)?;
+                } else if kind.is_symlink() {
+                    let target = fs::read_link(entry.path()).map_err(failed())?;
+                    files.links.insert(relative(&path), below.join(target));
                 }
             }
         }
@@ -159,14 +182,14 @@ impl Images {
         platform: Option<&Platform>,
         watch: Watch<'_>,
     ) -> Result<Vec<Loaded>, ImageError> {
-        let index: Option<Index> = files.document(INDEX)?;
-        let docker: Option<Vec<DockerImage>> = files.document(DOCKER_MANIFEST)?;
-        let targets = match (index, docker) {
-            (Some(index), _) => named_targets(index),
-            (None, Some(images)) => {
-                images.iter().map(|image| self.docker_target(files, image)).collect::<Result<_, _>>()?
-            }
-            (None, None) => return Err(ImageError::NotAnArchive),
+        let targets = if let Some(index) = files.document(INDEX)? {
+            named_targets(index)
+        } else if let Some(target) = files.skopeo_s() {
+            vec![(target, Vec::new())]
+        } else if let Some(images) = files.document::<Vec<DockerImage>>(DOCKER_MANIFEST)? {
+            images.iter().map(|image| self.docker_target(files, image)).collect::<Result<_, _>>()?
+        } else {
+            return Err(ImageError::NotAnArchive);
         };
         let mut loaded: Vec<Loaded> = Vec::new();
         for (target, names) in targets {
@@ -223,11 +246,11 @@ impl Images {
             let (digest, size_bytes) = files.blob(path)?;
             Ok(Descriptor::new(self.layer_type(digest)?, digest, size_bytes))
         };
-        let layers = image.layers.iter().map(layer).collect::<Result<_, ImageError>>()?;
+        let layers = image.layers.iter().flatten().map(layer).collect::<Result<_, ImageError>>()?;
         let bytes = Manifest::new(config, layers).to_bytes();
         let target = Descriptor::of(MediaType::OciManifest, &bytes);
         self.keep(&target, &bytes)?;
-        let names = image.repo_tags.iter().flatten().filter_map(|name| name.parse().ok()).collect();
+        let names = image.repo_tags.iter().flatten().map(|name| tag(name)).collect::<Result<_, _>>()?;
         Ok((target, names))
     }
 
@@ -285,10 +308,29 @@ fn named_targets(index: Index) -> Vec<(Descriptor, Vec<Reference>)> {
     targets
 }
 
+/// A name in Docker's `manifest.json`: as with Docker, never one with a digest, because the manifest it is to stand for is made here.
+fn tag(name: &str) -> Result<Reference, ImageError> {
+    let tag = name.parse().ok().filter(|reference: &Reference| reference.digest().is_none());
+    tag.ok_or_else(|| ImageError::ArchiveTag { tag: name.to_owned() })
+}
+
+/// Where a link leads, as archives spell it; `None` if that is above the archive's root.
+fn normal(target: &Path) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in target.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_string_lossy()),
+            Component::ParentDir => drop(parts.pop()?),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    Some(parts.join("/"))
+}
+
 /// A path as archives spell it, without `./` and without a way up.
 fn relative(path: &Path) -> String {
     let parts = path.components().filter_map(|part| match part {
-        std::path::Component::Normal(name) => Some(name.to_string_lossy()),
+        Component::Normal(name) => Some(name.to_string_lossy()),
         _ => None,
     });
     parts.collect::<Vec<_>>().join("/")

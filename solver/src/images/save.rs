@@ -143,6 +143,6 @@ fn docker_image(saved: &Saved) -> DockerImage {
     DockerImage {
         config: blob_path(manifest.config.digest),
         repo_tags: (!tags.is_empty()).then_some(tags),
-        layers: manifest.layers.iter().map(|layer| blob_path(layer.digest)).collect(),
+        layers: Some(manifest.layers.iter().map(|layer| blob_path(layer.digest)).collect()),
     }
 }
