@@ -196,6 +196,37 @@ fn history_tells_what_made_each_layer() {
 }
 
 #[test]
+fn what_an_image_does_not_set_is_empty_in_templates() {
+    let test = TestEnvironment::new();
+    let tar = test.write("small.tar", tar_of(&[("etc/", "")]));
+    rbuild(&test, &["import", tar.to_str().unwrap(), "app"]);
+    let image = test.inspect("app");
+    let config = serde_json::json!({
+        "Cmd": null, "Entrypoint": null, "Env": image["Config"]["Env"], "Labels": null, "OnBuild": null, "User": "",
+        "Volumes": null, "WorkingDir": "/",
+    });
+    assert_eq!(image["Config"], config);
+    assert!(image.get("Variant").is_none() && image.get("OsVersion").is_none(), "{image}");
+    let cases = [
+        ("{{range $p, $_ := .Config.ExposedPorts}}{{$p}}{{end}}{{json .Config.ExposedPorts}}", "null"),
+        ("{{if .Config.Healthcheck}}1{{else}}2{{end}} {{json .Config.Healthcheck}}", "2 null"),
+        ("{{.Config.StopSignal}}|{{json .Config.StopSignal}}|{{.OsVersion}}|{{.Variant}}", "|\"\"||"),
+        ("{{.Config.Shell}} {{len .Config.Shell}} {{.Config.ArgsEscaped}}", "[] 0 false"),
+        ("{{.Config.Volumes}} {{.Config.OnBuild}} {{.Config.Entrypoint}} {{.Config.Cmd}}", "map[] [] [] []"),
+        ("{{json .Config.Entrypoint}} {{.Config.Labels}} {{.Config.Labels.x}}", "null map[] <no value>"),
+        ("{{with .Config}}{{.Shell}}{{end}}{{if .Config.Labels.x}}set{{end}}", "[]"),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(
+            rbuild(&test, &["inspect", "-f", template, "app"]).stdout,
+            format!("{expected}\n"),
+            "{template}"
+        );
+    }
+    test.rbuild(&["inspect", "-f", "{{.Config.Nosuch}}", "app"]).outcome().exits(1);
+}
+
+#[test]
 fn inspect_speaks_docker_s_words() {
     let test = TestEnvironment::new();
     let id = import(&test, "first", &["app:1"]);
@@ -225,7 +256,7 @@ fn inspect_speaks_docker_s_words() {
     }
     // All fields are there for templates; one that is none is told from one that asks for too much.
     let asked = ["inspect", "-f", "{{.Config.Entrypoint}}|{{.Config.WorkingDir}}|{{.Comment}}", "app:1"];
-    assert_eq!(rbuild(&test, &asked).stdout, "<nil>|/|first\n");
+    assert_eq!(rbuild(&test, &asked).stdout, "[]|/|first\n");
     test.rbuild(&["inspect", "-f", "{{.Id", "app:1"]).outcome().exits(64);
     test.rbuild(&["inspect", "-f", "{{.Nosuch}}", "app:1"]).outcome().exits(1);
 }

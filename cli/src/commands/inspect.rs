@@ -1,10 +1,10 @@
 //! `rbuild inspect`: what is known of containers, images, networks and volumes, as a JSON list in Docker's words.
 
+mod host_config;
 mod image;
 
 use rbuild_container::{
-    Attachment, Container, ContainerError, ContainerSpec, Containers, NetworkMode, RestartPolicy, Status,
-    Volumes,
+    Attachment, Container, ContainerError, ContainerSpec, Containers, NetworkMode, Status, Volumes,
 };
 use rbuild_solver::images::ImageError;
 use serde_json::{Map, Value, json};
@@ -24,17 +24,26 @@ const EXIT_NO_TEMPLATE: u8 = 64;
 /// What `--type` may be here.
 const KINDS: &str = "\"container\", \"image\", \"network\", \"volume\"";
 
+/// What is known of a thing.
+pub(crate) struct Inspected {
+    json: Value,
+    /// The zero values of what Docker leaves out of the JSON, or has as `null` there, for templates.
+    zeros: Value,
+}
+
+impl From<Value> for Inspected {
+    fn from(json: Value) -> Self {
+        Self { json, zeros: Value::Null }
+    }
+}
+
 pub(crate) fn run(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
     match args.kind.as_deref() {
         None | Some("") => show(args, |name| any(app, name, args.size)),
         Some("container") => containers(app, args),
         Some("image") => images(app, args),
-        Some("network") => {
-            show(args, |name| super::network::find(app, name)?.map_err(super::container::failure))
-        }
-        Some("volume") => {
-            show(args, |name| super::volume::find(app, name)?.map_err(super::container::failure))
-        }
+        Some("network") => show(args, |name| inspected(super::network::find(app, name)?)),
+        Some("volume") => show(args, |name| inspected(super::volume::find(app, name)?)),
         Some(kind) => Err(Failure::new(FAILED, format!("unknown type: \"{kind}\": must be one of {KINDS}"))),
     }
 }
@@ -51,7 +60,7 @@ pub(crate) fn images(app: &App, args: &InspectArgs) -> Result<u8, Failure> {
 }
 
 /// The first thing of this name, in Docker's order.
-fn any(app: &App, name: &str, with_size: bool) -> Result<Value, Failure> {
+fn any(app: &App, name: &str, with_size: bool) -> Result<Inspected, Failure> {
     if let Some(found) = container(app, name, with_size)? {
         return Ok(found);
     }
@@ -60,18 +69,23 @@ fn any(app: &App, name: &str, with_size: bool) -> Result<Value, Failure> {
     }
     match super::network::find(app, name)? {
         Err(ContainerError::NoSuchNetwork { .. }) => {}
-        found => return found.map_err(super::container::failure),
+        found => return inspected(found),
     }
     match super::volume::find(app, name)? {
         Err(ContainerError::NoSuchVolume { .. }) => {
             Err(Failure::new(FAILED, format!("No such object: {name}")))
         }
-        found => found.map_err(super::container::failure),
+        found => inspected(found),
     }
 }
 
+/// A network or a volume, of which all that is known is in its JSON.
+pub(crate) fn inspected(found: Result<Value, ContainerError>) -> Result<Inspected, Failure> {
+    found.map(Inspected::from).map_err(super::container::failure)
+}
+
 /// Shows what there is, and then fails for what there is not.
-fn show(args: &InspectArgs, find: impl FnMut(&str) -> Result<Value, Failure>) -> Result<u8, Failure> {
+fn show(args: &InspectArgs, find: impl FnMut(&str) -> Result<Inspected, Failure>) -> Result<u8, Failure> {
     show_each(args.format.as_deref(), &args.names, find)
 }
 
@@ -82,7 +96,7 @@ fn show(args: &InspectArgs, find: impl FnMut(&str) -> Result<Value, Failure>) ->
 pub(crate) fn show_each(
     format: Option<&str>,
     names: &[String],
-    mut find: impl FnMut(&str) -> Result<Value, Failure>,
+    mut find: impl FnMut(&str) -> Result<Inspected, Failure>,
 ) -> Result<u8, Failure> {
     let format = format.filter(|format| !format.is_empty());
     let template = format.filter(|format| *format != "json").map(Template::parse).transpose();
@@ -93,10 +107,10 @@ pub(crate) fn show_each(
         Ok(())
     });
     let text = match template {
-        None if format.is_some() => Value::from(found).to_string() + "\n",
-        None => serde_json::to_string_pretty(&found).expect("a JSON value is JSON") + "\n",
+        None if format.is_some() => plain(found).to_string() + "\n",
+        None => format!("{:#}\n", plain(found)),
         Some(template) => {
-            let shown = found.iter().map(|value| Ok(template.render(value)? + "\n"));
+            let shown = found.iter().map(|one| Ok(template.render_typed(&one.json, &one.zeros)? + "\n"));
             shown.collect::<Result<String, _>>().map_err(templated)?
         }
     };
@@ -104,10 +118,17 @@ pub(crate) fn show_each(
     outcome
 }
 
-fn container(app: &App, name: &str, with_size: bool) -> Result<Option<Value>, Failure> {
+fn plain(found: Vec<Inspected>) -> Value {
+    found.into_iter().map(|one| one.json).collect()
+}
+
+fn container(app: &App, name: &str, with_size: bool) -> Result<Option<Inspected>, Failure> {
     let store = Containers::new(app.store()?.clone());
     match store.find(name) {
-        Ok(found) => container_json(app, &store, &found, with_size).map(Some),
+        Ok(found) => {
+            let json = container_json(app, &store, &found, with_size)?;
+            Ok(Some(Inspected { json, zeros: container_zeros() }))
+        }
         Err(ContainerError::NotFound { .. }) => Ok(None),
         Err(error) => Err(super::container::failure(error)),
     }
@@ -137,7 +158,7 @@ fn container_json(
         "Platform": "linux",
         "Mounts": mounts_json(spec, &Volumes::new(app.store()?.clone())),
         "Config": config_json(container),
-        "HostConfig": host_config_json(spec),
+        "HostConfig": host_config::json(spec),
         "NetworkSettings": network_json(container),
     });
     if with_size {
@@ -145,6 +166,21 @@ fn container_json(
         (json["SizeRw"], json["SizeRootFs"]) = (sizes.written.into(), sizes.whole.into());
     }
     Ok(json)
+}
+
+fn container_zeros() -> Value {
+    let mut config = image::config_zeros();
+    config["StopTimeout"] = Value::Null;
+    config["NetworkDisabled"] = false.into();
+    json!({
+        "State": { "Health": null },
+        "Config": config,
+        "HostConfig": host_config::zeros(),
+        "SizeRw": null,
+        "SizeRootFs": null,
+        "MountLabel": "",
+        "ProcessLabel": "",
+    })
 }
 
 fn state_json(container: &Container) -> Value {
@@ -223,6 +259,8 @@ fn config_json(container: &Container) -> Value {
     let own = json!({
         "Hostname": hostname,
         "Domainname": spec.domainname,
+        "Env": spec.config.env,
+        "Labels": spec.config.labels,
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
@@ -233,44 +271,6 @@ fn config_json(container: &Container) -> Value {
         json.extend(own);
     }
     json
-}
-
-fn host_config_json(spec: &ContainerSpec) -> Value {
-    let binds: Vec<String> =
-        spec.binds.iter().map(|bind| format!("{}:{}", bind.source, bind.target)).collect();
-    let retries = if let RestartPolicy::OnFailure { max_retries } = spec.restart { max_retries } else { 0 };
-    let hosts: Vec<String> = spec.extra_hosts.iter().map(|(host, ip)| format!("{host}:{ip}")).collect();
-    let nano_cpus =
-        spec.limits.cpu_quota.and_then(|quota| Some(quota.quota_us? * 1_000_000_000 / quota.period_us));
-    json!({
-        "Binds": binds,
-        "NetworkMode": spec.network.to_string(),
-        "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": retries },
-        "AutoRemove": spec.auto_remove,
-        "Annotations": spec.annotations,
-        "Links": spec.links.iter().map(|link| format!("{}:{}", link.id, link.alias)).collect::<Vec<_>>(),
-        "PidMode": spec.pid.to_string(),
-        "IpcMode": if spec.host_ipc { "host" } else { "private" },
-        "CgroupnsMode": if spec.host_cgroups { "host" } else { "private" },
-        "UTSMode": if spec.host_uts { "host" } else { "" },
-        "GroupAdd": spec.groups,
-        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
-        "CgroupParent": spec.cgroup_parent.as_deref().unwrap_or_default(),
-        "CapAdd": spec.cap_add,
-        "CapDrop": spec.cap_drop,
-        "Dns": spec.dns,
-        "DnsSearch": spec.dns_search,
-        "DnsOptions": spec.dns_options,
-        "ExtraHosts": hosts,
-        "Init": spec.init,
-        "Memory": spec.limits.memory_bytes.unwrap_or(0),
-        "NanoCpus": nano_cpus.unwrap_or(0),
-        "PidsLimit": spec.limits.pids,
-        "Privileged": spec.privileged,
-        "ReadonlyRootfs": spec.readonly_root,
-        "ShmSize": spec.shm_size_bytes.unwrap_or(64 << 20),
-        "LogConfig": { "Type": if spec.log.discard { "none" } else { "json-file" }, "Config": {} },
-    })
 }
 
 fn mounts_json(spec: &ContainerSpec, volumes: &Volumes) -> Vec<Value> {

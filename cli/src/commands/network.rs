@@ -88,7 +88,7 @@ fn ls(app: &App, args: &NetworkLsArgs) -> Result<u8, Failure> {
 
 fn inspect(app: &App, args: &NetworkInspectArgs) -> Result<u8, Failure> {
     super::inspect::show_each(args.format.as_deref(), &args.networks, |name| {
-        find(app, name)?.map_err(failure)
+        super::inspect::inspected(find(app, name)?)
     })
 }
 

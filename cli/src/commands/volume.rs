@@ -73,7 +73,9 @@ fn ls(app: &App, args: &VolumeLsArgs) -> Result<u8, Failure> {
 }
 
 fn inspect(app: &App, args: &VolumeInspectArgs) -> Result<u8, Failure> {
-    super::inspect::show_each(args.format.as_deref(), &args.volumes, |name| find(app, name)?.map_err(failure))
+    super::inspect::show_each(args.format.as_deref(), &args.volumes, |name| {
+        super::inspect::inspected(find(app, name)?)
+    })
 }
 
 /// What is known of the volume of this name.

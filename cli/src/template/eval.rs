@@ -2,28 +2,26 @@
 
 use serde_json::Value;
 
-use super::functions::{call, is_true, print};
+use super::functions::{call, print};
 use super::parse::{Block, Node, Operand, Pipeline};
+use super::typed::Typed;
 use super::{DEPTH_MAX, TemplateError};
-
-/// What Go prints where a map has no such key.
-pub(super) const NO_VALUE: &str = "<no value>";
 
 struct Scope {
     /// Innermost last; the first is `$`.
-    variables: Vec<(String, Value)>,
+    variables: Vec<(String, Typed)>,
     out: String,
     depth: usize,
 }
 
-pub(super) fn render(nodes: &[Node], value: &Value) -> Result<String, TemplateError> {
+pub(super) fn render(nodes: &[Node], value: &Typed) -> Result<String, TemplateError> {
     let mut scope = Scope { variables: vec![(String::new(), value.clone())], out: String::new(), depth: 0 };
     scope.nodes(nodes, value)?;
     Ok(scope.out)
 }
 
 impl Scope {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), TemplateError> {
+    fn nodes(&mut self, nodes: &[Node], dot: &Typed) -> Result<(), TemplateError> {
         let outer = self.variables.len();
         for node in nodes {
             match node {
@@ -31,7 +29,7 @@ impl Scope {
                 Node::Print(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
-                        self.out.push_str(&print(&value));
+                        self.out.push_str(&print(value.seen()));
                     }
                 }
                 Node::If(block) => self.choose(block, dot, false)?,
@@ -43,10 +41,10 @@ impl Scope {
         Ok(())
     }
 
-    fn choose(&mut self, block: &Block, dot: &Value, becomes_dot: bool) -> Result<(), TemplateError> {
+    fn choose(&mut self, block: &Block, dot: &Typed, becomes_dot: bool) -> Result<(), TemplateError> {
         let outer = self.variables.len();
         let value = self.pipeline(&block.pipeline, dot)?;
-        if is_true(&value) {
+        if value.is_true() {
             self.nodes(&block.then, if becomes_dot { &value } else { dot })?;
         } else {
             self.nodes(&block.otherwise, dot)?;
@@ -55,13 +53,16 @@ impl Scope {
         Ok(())
     }
 
-    fn range(&mut self, block: &Block, dot: &Value) -> Result<(), TemplateError> {
+    fn range(&mut self, block: &Block, dot: &Typed) -> Result<(), TemplateError> {
         let outer = self.variables.len();
-        let items: Vec<(Value, Value)> = match self.pipeline(&block.pipeline, dot)? {
+        let items: Vec<(Typed, Typed)> = match self.pipeline(&block.pipeline, dot)?.into_seen() {
             Value::Array(items) => {
-                items.into_iter().enumerate().map(|(at, item)| (at.into(), item)).collect()
+                let items = items.into_iter().enumerate();
+                items.map(|(at, item)| (Value::from(at).into(), item.into())).collect()
             }
-            Value::Object(items) => items.into_iter().map(|(key, item)| (key.into(), item)).collect(),
+            Value::Object(items) => {
+                items.into_iter().map(|(key, item)| (Value::from(key).into(), item.into())).collect()
+            }
             Value::Null => Vec::new(),
             other => return Err(TemplateError::new(format!("range can't iterate over {}", print(&other)))),
         };
@@ -84,7 +85,7 @@ impl Scope {
         Ok(())
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, TemplateError> {
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Typed) -> Result<Typed, TemplateError> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(TemplateError::new("nested too deep"));
@@ -105,65 +106,41 @@ impl Scope {
     fn command(
         &mut self,
         operands: &[Operand],
-        piped: Option<Value>,
-        dot: &Value,
-    ) -> Result<Value, TemplateError> {
+        piped: Option<Typed>,
+        dot: &Typed,
+    ) -> Result<Typed, TemplateError> {
         let (first, rest) = operands.split_first().ok_or_else(|| TemplateError::new("empty command"))?;
         let mut arguments =
             rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
         arguments.extend(piped);
         if let Operand::Function(name) = first {
-            return call(name, arguments);
+            // As JSON, what is nil is no longer empty.
+            let plain = if name == "json" { Typed::into_json } else { Typed::into_seen };
+            return call(name, arguments.into_iter().map(plain).collect()).map(Typed::from);
         }
         let value = self.operand(first, dot)?;
         match arguments.is_empty() {
             true => Ok(value),
             // A method in Docker, such as `.Label "name"`: here the map that it looks into.
             false => {
-                let mut all = vec![value];
-                all.append(&mut arguments);
-                call("index", all)
+                let all = std::iter::once(value).chain(arguments).map(Typed::into_seen);
+                call("index", all.collect()).map(Typed::from)
             }
         }
     }
 
-    fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, TemplateError> {
+    fn operand(&mut self, operand: &Operand, dot: &Typed) -> Result<Typed, TemplateError> {
         match operand {
-            Operand::Literal(value) => Ok(value.clone()),
-            Operand::Field(names) => fields(dot, names),
+            Operand::Literal(value) => Ok(value.clone().into()),
+            Operand::Field(names) => dot.fields(names),
             Operand::Variable(name, names) => {
                 let found = self.variables.iter().rev().find(|(known, _)| known == name);
                 let (_, value) =
                     found.ok_or_else(|| TemplateError::new(format!("undefined variable \"${name}\"")))?;
-                fields(value, names)
+                value.fields(names)
             }
-            Operand::Nested(pipeline, names) => fields(&self.pipeline(pipeline, dot)?, names),
-            Operand::Function(name) => call(name, Vec::new()),
+            Operand::Nested(pipeline, names) => self.pipeline(pipeline, dot)?.fields(names),
+            Operand::Function(name) => call(name, Vec::new()).map(Typed::from),
         }
     }
-}
-
-/// What a chain of names leads to.
-fn fields(value: &Value, names: &[String]) -> Result<Value, TemplateError> {
-    let mut current = value;
-    for name in names {
-        current = match current {
-            Value::Object(object) => match object.get(name) {
-                Some(found) => found,
-                None if is_struct(object) => {
-                    return Err(TemplateError::new(format!("can't evaluate field {name}")));
-                }
-                None => return Ok(Value::String(NO_VALUE.to_owned())),
-            },
-            Value::Null => return Err(TemplateError::new(format!("nil data; no entry for key \"{name}\""))),
-            _ => {
-                return Err(TemplateError::new(format!("can't evaluate field {name} in {}", print(current))));
-            }
-        };
-    }
-    Ok(current.clone())
-}
-
-fn is_struct(object: &serde_json::Map<String, Value>) -> bool {
-    !object.is_empty() && object.keys().all(|key| key.starts_with(|letter: char| letter.is_ascii_uppercase()))
 }

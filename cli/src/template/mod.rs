@@ -6,15 +6,17 @@
 //! ```
 //!
 //! An object whose keys all begin with a capital letter stands for one of Go's structs: a field that it lacks is an error there. Any
-//! other object is a map, where it is `<no value>`.
+//! other object is a map, where it is `<no value>`. Whoever knows the struct better says with it what its fields are when they are missing.
 
 mod eval;
 mod functions;
 mod parse;
+mod typed;
 
 use serde_json::Value;
 use thiserror::Error;
 
+use self::typed::Typed;
 use crate::format::table;
 
 /// How deep parentheses and blocks may be nested: the recursion is bounded by it.
@@ -51,7 +53,16 @@ impl Template {
     /// # Errors
     /// When it asks for what is not there.
     pub(crate) fn render(&self, value: &Value) -> Result<String, TemplateError> {
-        eval::render(&self.nodes, value)
+        self.render_typed(value, &Value::Null)
+    }
+
+    /// The same, where `zeros` has the zero values of fields that the value may lack: `{"Config": {"Shell": []}}`. What is `null` there
+    /// is a pointer.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub(crate) fn render_typed(&self, value: &Value, zeros: &Value) -> Result<String, TemplateError> {
+        eval::render(&self.nodes, &Typed::new(value.clone(), zeros.clone()))
     }
 }
 

@@ -52,6 +52,34 @@ fn templates_mean_what_go_means() {
 }
 
 #[test]
+fn what_is_missing_has_the_zero_value_of_its_type() {
+    let value = json!({ "State": { "Pid": 7 }, "Args": null, "Labels": null, "Name": "app" });
+    let zeros = json!({
+        "State": { "Health": null, "Error": "", "Paused": false }, "Args": [], "Labels": {}, "Name": "", "Size": 0,
+    });
+    let render = |template: &str| Template::parse(template).unwrap().render_typed(&value, &zeros);
+    let cases = [
+        ("{{.State.Health}} {{json .State.Health}}", "<nil> null"),
+        ("{{.State.Error}}|{{json .State.Error}}|{{.State.Paused}}|{{.Size}}", "|\"\"|false|0"),
+        ("{{.Args}} {{json .Args}} {{len .Args}} {{join .Args \",\"}}", "[] null 0 "),
+        ("{{.Labels}} {{json .Labels}} {{.Labels.x}} {{index .Labels \"x\"}}", "map[] null <no value> "),
+        ("{{range $key, $_ := .Labels}}{{$key}}{{else}}none{{end}}", "none"),
+        ("{{if .State.Health}}1{{else if .Labels.x}}2{{else}}3{{end}}", "3"),
+        (
+            "{{with .State}}{{.Error}}{{.Pid}}{{end}}{{$s := .State}}{{$s.Health}}{{(.State).Paused}}",
+            "7<nil>false",
+        ),
+        ("{{json .State}} {{.Name}}", "{\"Pid\":7} app"),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(render(template).unwrap(), expected, "{template}");
+    }
+    for template in ["{{.State.Nosuch}}", "{{.State.Health.Status}}", "{{.Nosuch}}", "{{.Error}}"] {
+        render(template).unwrap_err();
+    }
+}
+
+#[test]
 fn mistakes_are_errors_never_panics() {
     let cases = [
         "{{.Nosuch}}",

@@ -1,5 +1,7 @@
 //! Flags that change one thing each: what a process may use, how it is looked after, and what lists show of it.
 
+use serde_json::json;
+
 use super::{DEAF, clean_up, printed, rbuild, state};
 use crate::common::{TestEnvironment, has_cgroups};
 
@@ -49,6 +51,46 @@ fn an_id_is_written_to_a_file_that_is_not_there() {
     assert_eq!(test.inspect("one")["Id"], test.read("id"));
     rbuild(&test, &line).exits(125).says(&["container ID file found"]);
     clean_up(&test, &["one"]);
+}
+
+#[test]
+fn what_a_container_may_have_is_shown() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    printed(&test, &["create", "--name", "plain", "busybox"]);
+    let device =
+        ["--device", "/dev/null:/dev/n:r", "--security-opt", "no-new-privileges", "--ulimit", "nofile=10:20"];
+    let network =
+        ["-p", "80", "-p", "127.0.0.1:81:82/udp", "--sysctl", "net.core.somaxconn=5", "--tmpfs", "/t:ro"];
+    let line =
+        [&["create", "--name", "set"], &device[..], &network, &["--cpu-shares", "512", "busybox"]].concat();
+    printed(&test, &line);
+    let cases = [
+        (".Config.Healthcheck", "null", "null"),
+        (".Config.StopSignal", "\"\"", "\"\""),
+        (".State.Health", "null", "null"),
+        (".NetworkSettings.Ports", "{}", "{}"),
+        (".HostConfig.MemorySwap", "0", "0"),
+        (".HostConfig.CpuShares", "0", "512"),
+        (".HostConfig.StorageOpt", "null", "null"),
+        (".HostConfig.Sysctls", "null", "{\"net.core.somaxconn\":\"5\"}"),
+        (".HostConfig.Tmpfs", "null", "{\"/t\":\"ro\"}"),
+        (".HostConfig.SecurityOpt", "[]", "[\"no-new-privileges\"]"),
+        (".HostConfig.Ulimits", "[]", "[{\"Hard\":20,\"Name\":\"nofile\",\"Soft\":10}]"),
+        (
+            ".HostConfig.Devices",
+            "[]",
+            "[{\"CgroupPermissions\":\"r\",\"PathInContainer\":\"/dev/n\",\"PathOnHost\":\"/dev/null\"}]",
+        ),
+    ];
+    for (field, plain, set) in cases {
+        let shown = printed(&test, &["inspect", "-f", &format!("{{{{json {field}}}}}"), "plain", "set"]);
+        assert_eq!(shown, format!("{plain}\n{set}\n"), "{field}");
+    }
+    let ports = json!({
+        "80/tcp": [{ "HostIp": "", "HostPort": "" }], "82/udp": [{ "HostIp": "127.0.0.1", "HostPort": "81" }],
+    });
+    assert_eq!(test.inspect("set")["HostConfig"]["PortBindings"], ports);
+    clean_up(&test, &["plain", "set"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use rbuild_image::{ContainerConfig, Platform, Reference};
 use rbuild_solver::images::ImageError;
 use serde_json::{Value, json};
 
+use super::Inspected;
 use crate::app::App;
 use crate::report::Failure;
 
@@ -14,9 +15,9 @@ use crate::report::Failure;
 ///
 /// # Errors
 /// When the name is that of several, or the store fails.
-pub(super) fn find(app: &App, name: &str) -> Result<Option<Value>, Failure> {
+pub(super) fn find(app: &App, name: &str) -> Result<Option<Inspected>, Failure> {
     match app.images()?.find(name) {
-        Ok(record) => show(app, &record).map(Some),
+        Ok(record) => Ok(Some(Inspected { json: show(app, &record)?, zeros: zeros() })),
         Err(ImageError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -31,7 +32,7 @@ fn show(app: &App, record: &ImageRecord) -> Result<Value, Failure> {
     let digests: BTreeSet<String> = record.names.iter().map(digest).collect();
     let config = &image.config;
     let newest = config.history.last();
-    Ok(json!({
+    let mut json = json!({
         "Id": image.id(),
         "RepoTags": tags,
         "RepoDigests": digests,
@@ -43,26 +44,54 @@ fn show(app: &App, record: &ImageRecord) -> Result<Value, Failure> {
         "Config": config_json(&config.config),
         "Architecture": config.platform.architecture,
         "Os": config.platform.os,
-        "Variant": config.platform.variant.clone().unwrap_or_default(),
         "Size": images.layer_sizes([&image])?.total(&image),
         "GraphDriver": { "Name": "overlayfs", "Data": null },
         "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
         "Metadata": { "LastTagTime": crate::format::rfc3339(record.created) },
         "Descriptor": record.target,
-    }))
+    });
+    for (name, value) in [("Variant", &config.platform.variant), ("OsVersion", &config.platform.os_version)] {
+        if let Some(value) = value {
+            json[name] = value.as_str().into();
+        }
+    }
+    Ok(json)
 }
 
-/// A config with all of Docker's fields, whether they are set or not: templates ask for them.
+fn zeros() -> Value {
+    json!({ "Config": config_zeros(), "Variant": "", "OsVersion": "" })
+}
+
+/// The zero values of all fields of a config.
+pub(super) fn config_zeros() -> Value {
+    json!({
+        "User": "",
+        "ExposedPorts": {},
+        "Env": [],
+        "Entrypoint": [],
+        "Cmd": [],
+        "Volumes": {},
+        "WorkingDir": "",
+        "Labels": {},
+        "StopSignal": "",
+        "ArgsEscaped": false,
+        "Healthcheck": null,
+        "OnBuild": [],
+        "Shell": [],
+    })
+}
+
+/// A config with the fields that Docker prints whether they are set or not.
 pub(super) fn config_json(config: &ContainerConfig) -> Value {
     let mut json = json!({
         "User": "",
-        "Env": [],
+        "Env": null,
         "Cmd": null,
         "Volumes": null,
         "WorkingDir": "",
         "Entrypoint": null,
         "OnBuild": null,
-        "Labels": {},
+        "Labels": null,
     });
     let own = serde_json::to_value(config).expect("a config is JSON");
     if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
