@@ -16,7 +16,7 @@
 //! each use even where two are equal: the op refers to them by position. If one of them takes everything, so does the
 //! whole, and the op's digest then holds the paths in full (see [`cache_key`]).
 //!
-//! What a step gives begins with the layers of an input, its *base* ([`bases`]). A result that is found by its content key is laid on the
+//! What a step gives begins with the layers of an input, its *base* (`bases`). A result that is found by its content key is laid on the
 //! base that the step has now: the digest says that it holds the same, not that it has the same times.
 
 use std::collections::BTreeMap;
