@@ -20,6 +20,27 @@ fn a_container_goes_through_its_life() {
 }
 
 #[test]
+fn what_removes_itself_is_waited_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let script = "while ! test -e /go; do sleep 0.01; done; exit 3";
+    let line = ["run", "-d", "--rm", "--network", "none", "--name", "brief", "busybox", "sh", "-c", script];
+    printed(&test, &line);
+    let waiter = test.rbuild(&["wait", "brief"]).start();
+    // It asks the monitor over the only socket that it has.
+    while !has_socket(waiter.pid()) {}
+    rbuild(&test, &["exec", "brief", "touch", "/go"]);
+    assert_eq!(waiter.finish().succeeds().stdout, "3\n");
+    rbuild(&test, &["wait", "brief"]).exits(1).says(&["No such container: brief"]);
+    clean_up(&test, &["brief"]);
+}
+
+fn has_socket(process: nix::unistd::Pid) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let mut targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.any(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
+}
+
+#[test]
 fn illegal_changes_are_docker_s_errors() {
     let Some(test) = TestEnvironment::with_base() else { return };
     let id = detached(&test, "busy", &["sleep", "1000"]).id;

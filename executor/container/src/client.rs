@@ -210,18 +210,21 @@ impl Containers {
         if !container.state.status.is_active() {
             return Ok(());
         }
-        self.ask_or_gone(container, Request::Stop(stop))?;
+        self.or_gone(container, self.ask(container, Request::Stop(stop)))?;
         self.note(container, "stop", []);
         Ok(())
     }
 
-    /// Waits until a container runs no more, and will not by itself. Returns its exit code.
+    /// Waits until a container runs no more, and will not by itself. Returns its exit code, which its monitor knows also where the
+    /// container is removed then, or started again.
     ///
     /// # Errors
-    /// When the container is gone.
+    /// When the container had ended before, and is gone.
     pub fn wait(&self, container: &Container) -> Result<i32, ContainerError> {
-        if container.state.status.is_active() {
-            self.ask_or_gone(container, Request::Wait)?;
+        if container.state.status.is_active()
+            && let Some(code) = self.or_gone(container, self.talk(container, Request::Wait, ended))?.flatten()
+        {
+            return Ok(code);
         }
         let status = self.get(&container.id)?.state.status;
         Ok(status.ended().map_or(0, |ended| ended.code))
@@ -372,14 +375,18 @@ impl Containers {
         self.talk(container, request, |socket| done(&socket))
     }
 
-    /// Asks for something that is done as well when the container has ended meanwhile.
-    fn ask_or_gone(&self, container: &Container, request: Request) -> Result<(), ContainerError> {
-        match self.ask(container, request) {
+    /// The answer to what is done as well when the container has ended meanwhile; `None` when it has.
+    fn or_gone<T>(
+        &self,
+        container: &Container,
+        answer: Result<T, ContainerError>,
+    ) -> Result<Option<T>, ContainerError> {
+        match answer {
             Err(error) => match self.get(&container.id) {
                 Ok(now) if now.state.status.is_active() => Err(error),
-                _ => Ok(()),
+                _ => Ok(None),
             },
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(Some(answer)),
         }
     }
 }
@@ -416,6 +423,15 @@ fn started(socket: UnixStream) -> Result<Started, ContainerError> {
 fn done(socket: &UnixStream) -> Result<Option<String>, ContainerError> {
     match expect(socket).map_err(|_| ContainerError::MonitorLost)? {
         Reply::Done { note } => Ok(note),
+        reply => Err(refusal(reply)),
+    }
+}
+
+/// How a container has ended; `None` of a monitor of an older program, which says only that it has.
+fn ended(socket: UnixStream) -> Result<Option<i32>, ContainerError> {
+    match expect(&socket).map_err(|_| ContainerError::MonitorLost)? {
+        Reply::Exited { code } => Ok(Some(code)),
+        Reply::Done { .. } => Ok(None),
         reply => Err(refusal(reply)),
     }
 }

@@ -61,7 +61,7 @@ pub(crate) enum Request {
     /// From the network of this name.
     Disconnect(String),
     Usage,
-    /// Answered when the container runs no more, and will not by itself.
+    /// Answered with [`Reply::Exited`] when the container runs no more, and will not by itself.
     Wait,
 }
 

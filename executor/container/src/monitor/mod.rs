@@ -70,8 +70,8 @@ struct Shared {
     current: Option<Arc<Current>>,
     /// A person has stopped it: it is not started again.
     stop_requested: bool,
-    /// It runs no more, its end is noted, and its lock is free.
-    done: bool,
+    /// How it ended, when it runs no more, its end is noted, and its lock is free.
+    done: Option<i32>,
 }
 
 /// The process that runs now.
@@ -316,7 +316,7 @@ impl Monitor {
         self.networks.close();
         current.hub.finish(code);
         let mut shared = locked(&self.shared);
-        (shared.current, shared.done) = (None, true);
+        (shared.current, shared.done) = (None, Some(code));
         drop(shared);
         self.changed.notify_all();
         let sessions = std::mem::take(&mut *locked(&self.sessions));
@@ -337,16 +337,16 @@ impl Monitor {
         locked(&self.shared).current.clone()
     }
 
-    /// Waits until the container runs no more and will not by itself; false when `limit` was over before.
-    fn wait_done(&self, limit: Option<Duration>) -> bool {
+    /// Waits until the container runs no more and will not by itself. Its exit code; `None` when `limit` was over before.
+    fn wait_done(&self, limit: Option<Duration>) -> Option<i32> {
         let shared = locked(&self.shared);
         match limit {
             Some(limit) => {
-                let wait = self.changed.wait_timeout_while(shared, limit, |shared| !shared.done);
+                let wait = self.changed.wait_timeout_while(shared, limit, |shared| shared.done.is_none());
                 wait.unwrap_or_else(PoisonError::into_inner).0.done
             }
             None => {
-                let wait = self.changed.wait_while(shared, |shared| !shared.done);
+                let wait = self.changed.wait_while(shared, |shared| shared.done.is_none());
                 wait.unwrap_or_else(PoisonError::into_inner).done
             }
         }

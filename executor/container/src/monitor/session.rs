@@ -96,8 +96,9 @@ fn answer(
             Ok(Some(Reply::Usage(Box::new(monitor.usage(&current)?))))
         }
         Request::Wait => {
-            monitor.wait_done(None);
-            done(None)
+            // Without a limit it is over when this returns.
+            let code = monitor.wait_done(None).unwrap_or_default();
+            Ok(Some(Reply::Exited { code }))
         }
     }
 }
@@ -273,7 +274,7 @@ fn stop(monitor: &Monitor, stop: Stop) -> Result<(), ContainerError> {
     }
     // A negative time is for ever.
     let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
-    if !monitor.wait_done(limit)
+    if monitor.wait_done(limit).is_none()
         && let Some(current) = monitor.current()
     {
         current.handle.kill()?;
