@@ -126,6 +126,8 @@ const CONTEXT_LINES: u32 = 2;
 
 /// The kernel's and SQLite's words for it.
 const FULL_DISK_TEXTS: [&str; 2] = ["No space left on device", "database or disk is full"];
+/// How the failure begins when rbuild's own output cannot be written.
+const OUTPUT_LOST: &str = "failed to write to standard ";
 const FULL_DISK_HINT: &str =
     "the disk is full: `rbuild rmi` removes images, `--root` names another place for the store";
 
@@ -176,8 +178,12 @@ impl Failure {
         rendered(group, color)
     }
 
-    /// A full disk shows up in every kind of error, and in what steps print; what to do about it is always the same.
+    /// A full disk shows up in every kind of error, and in what steps print; what to do about it is always the same, unless it is the one
+    /// that rbuild's own output goes to.
     fn full_disk_hint(&self) -> Option<&'static str> {
+        if self.message.starts_with(OUTPUT_LOST) {
+            return None;
+        }
         let tells = |line: &String| FULL_DISK_TEXTS.iter().any(|text| line.contains(text));
         (tells(&self.message) || self.tail.iter().any(tells)).then_some(FULL_DISK_HINT)
     }

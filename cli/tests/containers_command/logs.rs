@@ -1,3 +1,5 @@
+use std::process::Stdio;
+
 use super::{clean_up, detached, printed, rbuild};
 use crate::common::TestEnvironment;
 
@@ -47,4 +49,31 @@ fn logs_rotate() {
     let kept = printed(&test, &["logs", "turn"]);
     assert!(kept.ends_with("4999\n5000\n") && kept.len() < 5000, "{}", kept.len());
     clean_up(&test, &["turn"]);
+}
+
+#[test]
+fn a_full_disk_is_said() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    detached(&test, "full", &["sh", "-c", "echo x; sleep 1000"]);
+    while printed(&test, &["logs", "full"]) != "x\n" {}
+    let run = |script| ["run", "--rm", "--network", "none", "busybox", "sh", "-c", script].to_vec();
+    let cases = [
+        (run("echo x"), 1),
+        (run("trap '' PIPE; echo x; exit 4"), 4),
+        (vec!["exec", "full", "echo", "x"], 1),
+        (vec!["logs", "full"], 1),
+    ];
+    for (words, code) in cases {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let child = test.rbuild(&words).start_on(Stdio::null(), full, Stdio::piped());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("failed to write to standard output: No space left on device"),
+            "{words:?}: {said}"
+        );
+        assert!(!said.contains("rbuild rmi"), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+    }
+    clean_up(&test, &["full"]);
 }

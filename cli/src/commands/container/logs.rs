@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
 use rbuild_container::{Container, ContainerError, Containers, LogLine, LogReader, LogTail};
+use rbuild_executor::Stream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
-use super::{EXIT_FAILED, containers, failure};
+use super::{EXIT_FAILED, containers, failure, unwritten};
 use crate::app::App;
 use crate::args::LogsArgs;
 use crate::commands::filter::time_ns;
@@ -69,6 +70,15 @@ impl From<Failure> for Stopped {
     }
 }
 
+impl Stopped {
+    fn writing(stream: Stream) -> impl FnOnce(io::Error) -> Self {
+        move |error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => unwritten(stream, &error).into(),
+        }
+    }
+}
+
 fn print_rest(mut reader: LogReader, shown: &Shown) -> Result<(), Stopped> {
     print_lines(&mut reader, shown)
 }
@@ -78,10 +88,14 @@ fn print_lines(reader: &mut LogReader, shown: &Shown) -> Result<(), Stopped> {
     let mut err = io::BufWriter::new(io::stderr().lock());
     let read = |error| Stopped::from(io_failure("read", "the log".as_ref())(error));
     while let Some(line) = reader.next_line().map_err(read)? {
-        if line.stream == "stderr" { shown.write(&line, &mut err) } else { shown.write(&line, &mut out) }
-            .map_err(|_| Stopped::ReaderGone)?;
+        if line.stream == "stderr" {
+            shown.write(&line, &mut err).map_err(Stopped::writing(Stream::Stderr))?;
+        } else {
+            shown.write(&line, &mut out).map_err(Stopped::writing(Stream::Stdout))?;
+        }
     }
-    out.flush().and_then(|()| err.flush()).map_err(|_| Stopped::ReaderGone)
+    out.flush().map_err(Stopped::writing(Stream::Stdout))?;
+    err.flush().map_err(Stopped::writing(Stream::Stderr))
 }
 
 impl Shown {

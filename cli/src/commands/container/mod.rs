@@ -21,7 +21,10 @@ mod top;
 mod update;
 mod volumes;
 
+use std::io;
+
 use rbuild_container::{Container, ContainerError, Containers};
+use rbuild_executor::Stream;
 
 pub(crate) use self::attended::attended;
 pub(crate) use self::create::labels;
@@ -116,6 +119,12 @@ pub(crate) fn each(
         }
     }
     failed.map_or(Ok(0), Err)
+}
+
+/// Output of a container that could not be written, though somebody reads it.
+fn unwritten(stream: Stream, error: &io::Error) -> Failure {
+    let name = if stream == Stream::Stdout { "standard output" } else { "standard error" };
+    Failure::new(Kind::Run(EXIT_FAILED), format!("failed to write to {name}: {error}"))
 }
 
 /// As Docker: 1, or the code of a program that is not there or cannot be executed.

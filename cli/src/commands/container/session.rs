@@ -10,9 +10,12 @@ use std::thread;
 use nix::sys::signal::Signal;
 use rbuild_container::{ContainerError, Event, Session};
 use rbuild_executor::Stream;
+use rustix::io::Errno;
 
 use super::pipes::write_all;
 use super::terminal::{self, RawTerminal};
+use super::{EXIT_FAILED, unwritten};
+use crate::app::color;
 use crate::report::{Failure, Kind, eprint};
 use crate::signal;
 
@@ -87,9 +90,10 @@ pub(super) fn attend(
         let (session, part, left) = (session.clone(), part.clone(), Arc::clone(&left));
         thread::spawn(move || send_input(&session, &part, &left));
     }
+    let mut lost = None;
     let outcome = loop {
         match session.next_event() {
-            Ok(Event::Output(stream, bytes)) => show(session, stream, &bytes),
+            Ok(Event::Output(stream, bytes)) => lost = lost.or(show(session, stream, &bytes).err()),
             Ok(Event::Exited(code)) => break Ok(Outcome::Exited(code)),
             Err(_) if left.load(Ordering::SeqCst) => break Ok(Outcome::Left),
             Err(error) => break Err(error),
@@ -99,18 +103,24 @@ pub(super) fn attend(
     if matches!(outcome, Ok(Outcome::Left)) {
         eprint("read escape sequence\n");
     }
-    outcome
+    let Some(lost) = lost else { return outcome };
+    lost.show(color());
+    match outcome {
+        Ok(Outcome::Exited(0)) => Ok(Outcome::Exited(EXIT_FAILED.into())),
+        outcome => outcome,
+    }
 }
 
-fn show(session: &Session, stream: Stream, bytes: &[u8]) {
+/// Writes output. A reader that went away is no failure.
+fn show(session: &Session, stream: Stream, bytes: &[u8]) -> Result<(), Failure> {
     let written = match stream {
         Stream::Stdout => write_all(io::stdout().as_fd(), bytes),
         Stream::Stderr => write_all(io::stderr().as_fd(), bytes),
     };
-    if written.is_err() {
-        // The process finds what a program finds whose reader went away.
-        drop(session.close_output(stream));
-    }
+    let Err(error) = written else { return Ok(()) };
+    // The process finds what a program finds whose reader went away.
+    drop(session.close_output(stream));
+    if error == Errno::PIPE { Ok(()) } else { Err(unwritten(stream, &error.into())) }
 }
 
 fn send_input(session: &Session, part: &Part, left: &AtomicBool) {
@@ -190,10 +200,7 @@ pub(super) fn parse_detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
         return Ok(Vec::new());
     }
     let invalid = |name: &str| {
-        Failure::new(
-            Kind::Run(super::EXIT_FAILED),
-            format!("invalid detach keys ({text}): unknown key `{name}`"),
-        )
+        Failure::new(Kind::Run(EXIT_FAILED), format!("invalid detach keys ({text}): unknown key `{name}`"))
     };
     text.split(',').map(|name| key(name).ok_or_else(|| invalid(name))).collect()
 }
