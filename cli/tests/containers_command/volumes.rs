@@ -80,3 +80,30 @@ fn a_volume_in_use_stays() {
         assert_eq!(rbuild(&test, &line).code, 125, "{name}");
     }
 }
+
+#[test]
+fn names_are_known_whatever_lies_on_etc() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let run = |flags: &[&str], script: &str| {
+        let line =
+            [&["run", "--rm", "--network", "none", "-h", "me"], flags, &["busybox", "sh", "-c", script]];
+        printed(&test, &line.concat())
+    };
+    let hosts = test.write("hosts", "127.0.0.9 own\n");
+    let empty = test.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let (own, bind) = (format!("{}:/etc/hosts", hosts.display()), format!("{}:/etc", empty.display()));
+    for flags in [["-v", "etc:/etc"], ["-v", &bind], ["--tmpfs", "/etc"]] {
+        assert_eq!(run(&flags, "cat /etc/hostname; grep -c me /etc/hosts"), "me\n1\n", "{flags:?}");
+        let flags = [&flags[..], &["-v", &own]].concat();
+        assert_eq!(run(&flags, "cat /etc/hosts"), "127.0.0.9 own\n", "{flags:?}");
+    }
+    assert_eq!(run(&["-v", "new:/etc:ro"], "cat /etc/hostname"), "me\n");
+    assert_eq!(std::fs::read_to_string(empty.join("hostname")).unwrap(), "");
+    // The root's own are as they were.
+    let line = ["run", "--name", "kept", "--network", "none", "-v", &bind, "busybox", "true"];
+    printed(&test, &line);
+    assert!(!printed(&test, &["diff", "kept"]).contains("host"));
+    clean_up(&test, &["kept"]);
+    rbuild(&test, &["volume", "rm", "etc", "new"]).succeeds();
+}

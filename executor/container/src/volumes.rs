@@ -13,13 +13,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rbuild_cache::layer::{self, ApplyOptions, ArchiveOptions};
 use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{Area, Snapshot, Store, Subject};
+use rbuild_executor::Stubs;
 use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock, fstat};
 use serde::{Deserialize, Serialize};
 
@@ -219,7 +220,8 @@ impl Volumes {
             }
             fchmod(&to, Mode::from_raw_mode(stat.st_mode))
         };
-        take_over().map_err(|error: rustix::io::Errno| failed()(error.into()))
+        take_over().map_err(|error: rustix::io::Errno| failed()(error.into()))?;
+        add_stubs(mount, &data).map_err(failed())
     }
 
     fn read(&self, name: &str) -> Result<Option<Volume>, ContainerError> {
@@ -262,4 +264,19 @@ impl Volumes {
             drop(fs::remove_dir_all(self.store.area(Area::Volumes).join(name)));
         }
     }
+}
+
+/// The files that are mounted over in every container are a part of what an image has, so that a volume may be read-only.
+fn add_stubs(mount: &VolumeMount, data: &Path) -> io::Result<()> {
+    let target = Path::new(&mount.target);
+    for stub in Stubs::CONTAINER.files.iter().map(|stub| Path::new("/").join(stub)) {
+        if stub.parent() == Some(target)
+            && let Some(name) = stub.file_name()
+            && let Err(error) = File::create_new(data.join(name))
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
 }

@@ -21,7 +21,9 @@ use rustix::mount::{
 
 use super::targets::{Kind, Targets, kind_of, open_beneath};
 use crate::error::Note;
-use crate::handshake::{Channel, Failure, Message, NewPlace, SourceSpec, Spec, Step, StepExt as _};
+use crate::handshake::{
+    Channel, Failure, Message, MountSpec, NewPlace, SourceSpec, Spec, Step, StepExt as _,
+};
 use crate::mount::{MountFlags, filesystem};
 use crate::sys::{self, MountChange};
 
@@ -31,6 +33,8 @@ const DEV_SIZE: &str = "65536k";
 const SCRATCH_SIZE: &str = "1m";
 /// For all users, as `/tmp` is: the kernel's own choice.
 const TMPFS_MODE_DEFAULT: u32 = 0o1777;
+/// Where the files are that say how names are looked up.
+const ETC: &str = "etc";
 /// The group `tty`, which terminals belong to on every distribution.
 const TTY_GROUP: &str = "5";
 
@@ -117,7 +121,6 @@ pub(super) fn set_up(
     if place.masked {
         container.protect(&dev)?;
     }
-    container.etc(place)?;
     container.declared(place, &descriptors)?;
     // What is mounted in it has flags of its own.
     let flags = MountFlags { readonly: place.readonly_root, nodev: place.nodev, ..MountFlags::default() };
@@ -320,16 +323,14 @@ impl Mounter<'_> {
         Ok(())
     }
 
-    fn etc(&mut self, place: &NewPlace) -> Step<()> {
+    /// Mounts a file of `/etc` that lies in the scratch under the same name.
+    fn etc(&mut self, path: &Path, place: &NewPlace) -> Step<()> {
         let readonly = !place.etc_writable || place.readonly_root;
         let flags = MountFlags { readonly, nosuid: true, nodev: true, noexec: true };
-        for (name, _) in &place.etc {
-            let path = Path::new("etc").join(name);
-            let file = copy(&self.scratch, name).step_at("copy", &path)?;
-            sys::mount_setattr(file.as_fd(), change(flags)).step_at("protect", &path)?;
-            self.place(&file, &path, Kind::File)?;
-        }
-        Ok(())
+        let name = path.strip_prefix(ETC).unwrap_or(path);
+        let file = copy(&self.scratch, &name.to_string_lossy()).step_at("copy", path)?;
+        sys::mount_setattr(file.as_fd(), change(flags)).step_at("protect", path)?;
+        self.place(&file, path, Kind::File)
     }
 
     fn bind(&mut self, source: &OwnedFd, target: &Path, flags: MountFlags) -> Step<()> {
@@ -357,27 +358,40 @@ impl Mounter<'_> {
         Some(Mode::from_raw_mode(stat.st_mode).as_raw_mode())
     }
 
-    /// What the caller asked for; what lies deeper comes later, so that it is not covered.
+    /// The files of `/etc` and what the caller asked for; what lies deeper comes later, so that it is not covered, and of the same
+    /// place what the caller asked for.
     fn declared(&mut self, place: &NewPlace, descriptors: &[OwnedFd]) -> Step<()> {
-        let mut mounts: Vec<_> = place.mounts.iter().map(|mount| (normal(&mount.target), mount)).collect();
-        mounts.sort_by_key(|(target, _)| target.components().count());
+        let etc = place.etc.iter().map(|(name, _)| (Path::new(ETC).join(name), None));
+        let asked = place.mounts.iter().map(|mount| (normal(&mount.target), Some(mount)));
+        let mut mounts: Vec<_> = etc.chain(asked).collect();
+        mounts.sort_by_key(|(target, mount)| match mount {
+            // What a step mounts on `/etc` may lack them and be read-only: it covers them, as in BuildKit.
+            None if !place.etc_writable => 0,
+            _ => target.components().count(),
+        });
         for (target, mount) in mounts {
-            match &mount.source {
-                SourceSpec::Detached(index) => self.bind(&descriptors[*index], &target, mount.flags)?,
-                SourceSpec::Within { mount: index, path } => {
-                    let source = self.part(&descriptors[*index], *index, path)?;
-                    self.bind(&source, &target, mount.flags)?;
-                }
-                SourceSpec::Tmpfs { size_bytes } => {
-                    let mode = self.mode_of(&target).unwrap_or(TMPFS_MODE_DEFAULT);
-                    let tmpfs = tmpfs(*size_bytes, mode).step_at("create a tmpfs for", &target)?;
-                    sys::mount_setattr(tmpfs.as_fd(), change(mount.flags))
-                        .step_at("set the flags of", &target)?;
-                    self.place(&tmpfs, &target, Kind::Directory)?;
-                }
+            match mount {
+                None => self.etc(&target, place)?,
+                Some(mount) => self.asked(&target, mount, descriptors)?,
             }
         }
         Ok(())
+    }
+
+    fn asked(&mut self, target: &Path, mount: &MountSpec, descriptors: &[OwnedFd]) -> Step<()> {
+        match &mount.source {
+            SourceSpec::Detached(index) => self.bind(&descriptors[*index], target, mount.flags),
+            SourceSpec::Within { mount: index, path } => {
+                let source = self.part(&descriptors[*index], *index, path)?;
+                self.bind(&source, target, mount.flags)
+            }
+            SourceSpec::Tmpfs { size_bytes } => {
+                let mode = self.mode_of(target).unwrap_or(TMPFS_MODE_DEFAULT);
+                let tmpfs = tmpfs(*size_bytes, mode).step_at("create a tmpfs for", target)?;
+                sys::mount_setattr(tmpfs.as_fd(), change(mount.flags)).step_at("set the flags of", target)?;
+                self.place(&tmpfs, target, Kind::Directory)
+            }
+        }
     }
 }
 

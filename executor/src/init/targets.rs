@@ -7,7 +7,9 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstat, mkdirat, openat, openat2, readlinkat, statx,
+};
 use rustix::io::Errno;
 
 use crate::handshake::{Channel, Failure, Message, Step, StepExt as _, Stub};
@@ -94,6 +96,8 @@ impl Targets<'_> {
             }
         };
         match made {
+            // In something that is mounted it stays, as with Docker.
+            Ok(()) if !self.is_of_root(&parent).step_at("examine", parent_path)? => Ok(()),
             Ok(()) => self.report(Stub {
                 path: path.to_owned(),
                 directory: kind == Kind::Directory,
@@ -107,6 +111,14 @@ impl Targets<'_> {
             }
             Err(error) => Err(error).step_at("create the mount target", path),
         }
+    }
+
+    /// Whether a directory is of the root itself, not of what is mounted in it.
+    fn is_of_root(&self, directory: &OwnedFd) -> rustix::io::Result<bool> {
+        let mount_of = |descriptor: BorrowedFd<'_>| {
+            statx(descriptor, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|statx| statx.stx_mnt_id)
+        };
+        Ok(mount_of(directory.as_fd())? == mount_of(self.root)?)
     }
 
     fn report(&mut self, stub: Stub) -> Step<()> {
