@@ -108,6 +108,16 @@ fn networks_are_made_and_removed() {
         .says(&[&format!("network with name {name} already exists")]);
     rbuild(&test, &["network", "create", "host"]).exits(1).says(&["is a pre-defined network"]);
     rbuild(&test, &["network", "rm", "bridge"]).exits(1).says(&["is a pre-defined network"]);
+    let subnet = "{{(index .IPAM.Config 0).Subnet}}";
+    for other in [name.as_str(), "bridge"] {
+        let subnet = printed(&test, &["network", "inspect", "-f", subnet, other]);
+        let (first, bits) = subnet.trim().rsplit_once('/').unwrap();
+        for bits in [bits, "28", "8"] {
+            rbuild(&test, &["network", "create", "--subnet", &format!("{first}/{bits}"), "second"])
+                .exits(1)
+                .says(&["Pool overlaps with other one on this address space", "of network"]);
+        }
+    }
     let names = printed(&test, &["network", "ls", "--format", "{{.Name}}"]);
     assert_eq!(names, format!("bridge\nhost\nnone\n{name}\n"));
     let drivers = printed(&test, &["network", "ls", "--format", "{{.Driver}}"]);

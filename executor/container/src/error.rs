@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rbuild_executor::network::Subnet;
 use thiserror::Error;
 
 /// Why something could not be done with a container.
@@ -147,6 +148,18 @@ pub enum ContainerError {
     #[error("network with name {name} already exists")]
     NetworkExists {
         /// The name.
+        name: String,
+    },
+    /// Another network has some of the addresses. The words are Docker's, and whose they are.
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space: {subnet} with {other} of network {name}"
+    )]
+    SubnetInUse {
+        /// What was asked for.
+        subnet: Subnet,
+        /// What there is.
+        other: Subnet,
+        /// The other network.
         name: String,
     },
     /// A network that is always there cannot be made or removed.

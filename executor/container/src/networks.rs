@@ -1,16 +1,18 @@
-//! The networks that people have made: a file for each, `networks/<name>` below the store's root.
+//! The networks that people have made: a file for each, `networks/<name>` below the store's root; `networks/.lock` is held while one
+//! is made.
 //!
 //! A file says what a network is to be; whether its bridge exists is the kernel's to know, and whoever connects makes what is missing
 //! of it, also after the machine was switched off. The networks `bridge`, `host` and `none` are always there and have no file.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
 use rbuild_cache::Store;
 use rbuild_executor::Networks;
 use rbuild_executor::network::{NetworkConfig, Subnet};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::ContainerError;
@@ -19,6 +21,8 @@ use crate::spec::{Attachment, DEFAULT_NETWORK, NetworkMode};
 
 /// How much of an id a bridge is named by: the names of interfaces have 15 bytes.
 const BRIDGE_ID_CHARS: usize = 12;
+/// No name of a network begins with a dot.
+const LOCK: &str = ".lock";
 
 /// A network that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +154,7 @@ impl KnownNetworks {
     /// Makes a network, with addresses that are chosen here where `subnets` has none.
     ///
     /// # Errors
-    /// When the name is taken or none, or the machine lacks something.
+    /// When the name is none, it or the addresses are another network's, or the machine lacks something.
     pub fn create(
         &self,
         networks: &Networks,
@@ -164,9 +168,11 @@ impl KnownNetworks {
         if !is_name(&name) {
             return Err(ContainerError::BadNetworkName { name });
         }
+        let _lock = self.lock()?;
         if self.read(&name)?.is_some() {
             return Err(ContainerError::NetworkExists { name });
         }
+        self.check_subnets(networks, &record.subnets)?;
         let id = generate_id()?;
         let bridge = format!("rb-{}", &id[..BRIDGE_ID_CHARS]);
         let NewNetwork { subnets, internal, labels, .. } = record;
@@ -193,6 +199,27 @@ impl KnownNetworks {
         fs::remove_file(&path).map_err(ContainerError::io("remove", &path))
     }
 
+    /// Whether addresses are nobody's yet.
+    fn check_subnets(&self, networks: &Networks, subnets: &[Subnet]) -> Result<(), ContainerError> {
+        if subnets.is_empty() {
+            return Ok(());
+        }
+        // The default one's addresses are the kernel's to know.
+        let default = networks.create(&NetworkConfig::default_network())?;
+        let default = NetworkConfig { name: DEFAULT_NETWORK.to_owned(), ..default };
+        let known = self.list()?.into_iter().map(|record| record.config);
+        overlap(subnets, known.chain([default])).map_or(Ok(()), Err)
+    }
+
+    fn lock(&self) -> Result<File, ContainerError> {
+        fs::create_dir_all(&self.directory).map_err(ContainerError::io("make", &self.directory))?;
+        let path = self.directory.join(LOCK);
+        let file = File::create(&path).map_err(ContainerError::io("make", &path))?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| ContainerError::io("lock", &path)(error.into()))?;
+        Ok(file)
+    }
+
     fn read(&self, name: &str) -> Result<Option<NetworkRecord>, ContainerError> {
         let path = self.directory.join(name);
         match fs::read(&path) {
@@ -208,7 +235,6 @@ impl KnownNetworks {
     /// Writes a file whole or not at all, and never over another one.
     fn write(&self, record: &NetworkRecord) -> Result<(), ContainerError> {
         fs::create_dir_all(&self.directory).map_err(ContainerError::io("make", &self.directory))?;
-        // No name of a network begins with a dot.
         let temporary = self.directory.join(format!(".{}", record.id));
         let path = self.directory.join(&record.config.name);
         let bytes = serde_json::to_vec(record).expect("a network is strings and numbers");
@@ -234,6 +260,16 @@ pub struct NewNetwork {
     pub internal: bool,
     /// What else is known of it.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The first of the networks that has some of these addresses.
+fn overlap(subnets: &[Subnet], known: impl Iterator<Item = NetworkConfig>) -> Option<ContainerError> {
+    known
+        .flat_map(|config| config.subnets.into_iter().map(move |other| (config.name.clone(), other)))
+        .find_map(|(name, other)| {
+            let subnet = *subnets.iter().find(|subnet| subnet.overlaps(other))?;
+            Some(ContainerError::SubnetInUse { subnet, other, name })
+        })
 }
 
 /// The networks that are always there. Their ids are the same on every machine: there is one of each in each store.
@@ -277,6 +313,29 @@ mod tests {
         let [bridge, host, none] = predefined();
         assert!(bridge.check(&Attachment::to("bridge")).is_ok() && bridge.check(&with("10.1.2.9")).is_err());
         assert!(host.check(&Attachment::to("host")).is_err() && none.check(&Attachment::to("none")).is_err());
+    }
+
+    #[test]
+    fn addresses_are_one_network_s() {
+        let subnet = |text: &str| {
+            let (first, prefix) = text.split_once('/').unwrap();
+            Subnet::containing(first.parse().unwrap(), prefix.parse().unwrap())
+        };
+        let mut web = record("web", 'a').config;
+        web.subnets = vec![subnet("10.1.2.0/24"), subnet("fd00::/64")];
+        let cases = [
+            ("10.1.2.0/24", true),
+            ("10.1.2.128/25", true),
+            ("10.1.0.0/16", true),
+            ("10.1.3.0/24", false),
+            ("fd00::/48", true),
+            ("fd01::/48", false),
+        ];
+        for (text, taken) in cases {
+            let found = overlap(&[subnet("10.9.0.0/24"), subnet(text)], [web.clone()].into_iter());
+            assert_eq!(found.is_some(), taken, "{text}");
+            assert!(found.is_none_or(|error| error.to_string().ends_with("of network web")), "{text}");
+        }
     }
 
     #[test]
