@@ -233,7 +233,8 @@ pub(crate) struct PsArgs {
     /// Does not shorten ids and commands.
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Only what matches: `id=`, `name=`, `label=`, `exited=`, `status=`, `ancestor=`, `before=`, `since=`, `health=` (repeatable).
+    /// Only what matches: `id=`, `name=`, `label=`, `exited=`, `status=`, `ancestor=`, `before=`, `since=`, `health=`, `network=`,
+    /// `volume=`, `publish=`, `expose=`, `is-task=` (repeatable).
     #[arg(short, long = "filter", value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
     /// `table`, `json`, or a Go template.

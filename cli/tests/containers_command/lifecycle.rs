@@ -189,9 +189,27 @@ fn an_init_reaps_and_passes_signals_on() {
 fn lists_are_filtered_and_formatted() {
     let Some(test) = TestEnvironment::with_base() else { return };
     detached(&test, "one", &["sleep", "1000"]);
-    let line = ["create", "--name", "two", "--label", "kind=test", "busybox", "true"];
+    let line = ["create", "--name", "two", "--label", "kind=test", "-v", "/tmp:/t", "busybox", "true"];
     printed(&test, &line);
-    let cases: [(&[&str], &str); 8] = [
+    let bridge = printed(&test, &["network", "inspect", "-f", "{{.Id}}", "bridge"]);
+    let network = format!("network={}", bridge.trim());
+    let cases: [(&[&str], &str); 21] = [
+        (&["-a", "--filter", "name=^/two$", "--format", "{{.Names}}"], "two\n"),
+        (&["-a", "--filter", "name=^two$", "--format", "{{.Names}}"], "two\n"),
+        (&["-a", "--filter", "name=^tw$", "--format", "{{.Names}}"], ""),
+        (&["-a", "--filter", "name=/one", "--format", "{{.Names}}"], "one\n"),
+        (&["-a", "--filter", "name=t.o", "--format", "{{.Names}}"], "two\n"),
+        (&["-a", "--filter", "network=none", "--format", "{{.Names}}"], "one\n"),
+        (&["-a", "--filter", &network, "--format", "{{.Names}}"], "two\n"),
+        (&["-a", "--filter", "volume=/t", "--format", "{{.Names}}"], "two\n"),
+        (&["-aq", "--filter", "publish=80", "--filter", "expose=80/udp"], ""),
+        (&["-a", "--filter", "is-task=true", "-q"], ""),
+        (&["--filter", "is-task=false", "--format", "{{.Names}}"], "one\n"),
+        (&["-a", "--format", "{{.Names}} {{.Label \"kind\"}}"], "two test\none \n"),
+        (
+            &["-a", "--format", "table {{.Names}}\\t{{.Label \"kind\"}}"],
+            "NAMES   kind\ntwo     test\none\n",
+        ),
         (&["--format", "{{.Names}}"], "one\n"),
         (&["-a", "--filter", "status=created", "--format", "{{.Names}} {{.State}}"], "two created\n"),
         (&["--filter", "status=created", "--format", "{{.Names}}"], "two\n"),
@@ -209,7 +227,10 @@ fn lists_are_filtered_and_formatted() {
     }
     let json: serde_json::Value = rbuild(&test, &["ps", "--format", "json"]).succeeds().json();
     assert_eq!((&json["Names"], &json["Networks"]), (&"one".into(), &"none".into()));
-    rbuild(&test, &["ps", "--filter", "nosuch=1"]).exits(1).says(&["invalid filter 'nosuch=1'"]);
+    rbuild(&test, &["ps", "--filter", "nosuch=1"]).exits(1).says(&["invalid filter 'nosuch'"]);
+    rbuild(&test, &["ps", "--filter", "status=foo"]).exits(1).says(&[
+        "invalid filter 'status=foo': invalid value for state (foo): must be one of created, running",
+    ]);
     rbuild(&test, &["ps", "--format", "{{.Nosuch}}"]).exits(1).says(&["template parsing error"]);
     let pruned = printed(&test, &["container", "prune", "-f", "--filter", "label=kind"]);
     assert!(pruned.starts_with("Deleted Containers:\n"), "{pruned}");

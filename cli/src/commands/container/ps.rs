@@ -1,11 +1,15 @@
 //! `rbuild ps`: the list of containers.
 
-use rbuild_container::{Container, Containers, HealthStatus, NetworkMode, Status};
+mod filters;
+
+use std::collections::BTreeMap;
+
+use rbuild_container::{Container, Containers, HealthStatus, KnownNetworks, NetworkMode, Status};
 use rbuild_image::Platform;
 use rbuild_solver::images::ImageError;
 use serde_json::{Value, json};
 
-use super::lifecycle::has_label;
+use self::filters::Filters;
 use super::{EXIT_FAILED, containers, failure, networks};
 use crate::app::{App, unix_now};
 use crate::args::PsArgs;
@@ -25,7 +29,7 @@ const TABLE: &str =
 pub(super) fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
     let containers = containers(app)?;
     let all = containers.list().map_err(failure)?;
-    let filters = Filters::parse(&args.filters, &all)?;
+    let filters = Filters::parse(&args.filters, &all, &KnownNetworks::of(app.store()?))?;
     let shows_all = args.all || args.last.is_some() || args.latest || filters.names_status();
     let limit = if args.latest { 1 } else { args.last.unwrap_or(usize::MAX) };
     let shown = all.iter().filter(|container| shows_all || container.state.status.is_active());
@@ -41,8 +45,16 @@ pub(super) fn ps(app: &App, args: &PsArgs) -> Result<u8, Failure> {
         let size = with_size.then(|| sizes(app, &containers, container)).transpose()?;
         Ok(row(container, args.no_trunc, size))
     });
-    let rows = rows.collect::<Result<Vec<_>, Failure>>()?;
-    let text = template::list(&format, &headings(), &rows)
+    let mut rows = rows.collect::<Result<Vec<_>, Failure>>()?;
+    let mut headings = headings();
+    // A method of Docker's, so that it is not among the fields that are listed.
+    if format.contains(".Label ") {
+        headings["Label"] = json!(label_headings(&shown));
+        for (row, container) in rows.iter_mut().zip(&shown) {
+            row["Label"] = json!(container.state.spec.config.labels);
+        }
+    }
+    let text = template::list(&format, &headings, &rows)
         .map_err(|error| Failure::caused_by(Kind::Run(EXIT_FAILED), &error))?;
     print(&text).map(|()| 0)
 }
@@ -54,6 +66,16 @@ fn headings() -> Value {
         "Names": "NAMES", "Labels": "LABELS", "Mounts": "MOUNTS", "Networks": "NETWORKS",
         "LocalVolumes": "LOCAL VOLUMES",
     })
+}
+
+/// The heading of a column of values of each label, as Docker makes it of the label's name.
+fn label_headings(containers: &[&Container]) -> BTreeMap<String, String> {
+    let names = containers.iter().flat_map(|container| container.state.spec.config.labels.keys());
+    let heading = |name: &String| {
+        let last = name.rsplit_once('.').map_or(name.as_str(), |(_, last)| last);
+        (name.clone(), last.replace(['-', '_'], " "))
+    };
+    names.map(heading).collect()
 }
 
 /// How large a container is.
@@ -141,97 +163,5 @@ fn health(container: &Container) -> &'static str {
         Some(HealthStatus::Starting) => " (health: starting)",
         Some(HealthStatus::Healthy) => " (healthy)",
         Some(HealthStatus::Unhealthy) => " (unhealthy)",
-    }
-}
-
-/// `--filter`: values of one name are alternatives, names are all to be met.
-#[derive(Debug, Default)]
-struct Filters(Vec<(String, Vec<Rule>)>);
-
-#[derive(Debug)]
-enum Rule {
-    Id(String),
-    Name(String),
-    Label(String),
-    Exited(i32),
-    Status(String),
-    Ancestor(String),
-    Health(String),
-    /// Created before this time, or after; of the same second, the list's order tells.
-    Before(i64),
-    Since(i64),
-    Network(String),
-}
-
-impl Filters {
-    fn parse(texts: &[String], all: &[Container]) -> Result<Self, Failure> {
-        let mut filters = Self::default();
-        for text in texts {
-            let invalid = || Failure::new(Kind::Run(EXIT_FAILED), format!("invalid filter '{text}'"));
-            let (name, value) = text.split_once('=').ok_or_else(invalid)?;
-            let rule = Rule::parse(name, value, all).ok_or_else(invalid)?;
-            match filters.0.iter_mut().find(|(known, _)| known == name) {
-                // Labels are all to be there.
-                Some((_, rules)) if name != "label" => rules.push(rule),
-                _ => filters.0.push((name.to_owned(), vec![rule])),
-            }
-        }
-        Ok(filters)
-    }
-
-    /// Whether they speak of what does not run.
-    fn names_status(&self) -> bool {
-        self.0.iter().any(|(name, _)| name == "status" || name == "exited")
-    }
-
-    fn select(&self, container: &Container) -> bool {
-        self.0.iter().all(|(_, rules)| rules.iter().any(|rule| rule.is_met(container)))
-    }
-}
-
-impl Rule {
-    fn parse(name: &str, value: &str, all: &[Container]) -> Option<Self> {
-        let created = || {
-            let meant = |it: &&Container| it.name == value || it.id.starts_with(value);
-            all.iter().find(meant).map(|container| container.created)
-        };
-        let value = value.to_owned();
-        Some(match name {
-            "id" => Self::Id(value),
-            "name" => Self::Name(value),
-            "label" => Self::Label(value),
-            "exited" => Self::Exited(value.parse().ok()?),
-            "status" => Self::Status(value),
-            "ancestor" => Self::Ancestor(value),
-            "health" => Self::Health(value),
-            "network" => Self::Network(value),
-            "before" => Self::Before(created()?),
-            "since" => Self::Since(created()?),
-            _ => return None,
-        })
-    }
-
-    fn is_met(&self, container: &Container) -> bool {
-        let spec = &container.state.spec;
-        match self {
-            Self::Id(id) => container.id.starts_with(id.as_str()),
-            Self::Name(name) => container.name.contains(name.as_str()),
-            Self::Label(label) => has_label(container, label),
-            Self::Exited(code) => container.state.status.ended().is_some_and(|ended| ended.code == *code),
-            Self::Status(name) => container.state.status.name() == name,
-            Self::Ancestor(image) => {
-                let bare = spec.image_id.strip_prefix("sha256:").unwrap_or(&spec.image_id);
-                spec.image == *image
-                    || spec.image.strip_suffix(":latest") == Some(image)
-                    || spec.image_id == *image
-                    || bare.starts_with(image.as_str())
-            }
-            Self::Health(name) => {
-                container.state.health.as_ref().map_or("none", |health| health.status.name()) == name
-            }
-            Self::Before(time) => container.created < *time,
-            Self::Since(time) => container.created > *time,
-            Self::Network(name) => spec.network.to_string() == *name,
-        }
     }
 }
