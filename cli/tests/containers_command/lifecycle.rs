@@ -94,6 +94,33 @@ fn stop_asks_and_then_kills() {
 }
 
 #[test]
+fn many_are_stopped_at_once() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    // Each waits for the other's signal, passed on by the directory that both see.
+    let shared = test.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let volume = format!("{}:/s", shared.display());
+    let start = |name: &str, other: &str| {
+        let told = format!("touch /s/{name}; while ! test -e /s/{other}; do sleep 0.01; done; exit 5");
+        let script = format!("trap '{told}' TERM; echo ready; while :; do sleep 0.01; done");
+        let line = ["run", "-d", "--name", name, "--network", "none", "-v", &volume, "busybox", "sh", "-c"];
+        printed(&test, &[&line[..], &[&script]].concat());
+        while !printed(&test, &["logs", name]).contains("ready") {}
+    };
+    start("one", "two");
+    start("two", "one");
+    rbuild(&test, &["stop", "-t", "-1", "two", "nosuch", "one"])
+        .exits(1)
+        .says(&["No such container: nosuch"]);
+    for name in ["one", "two"] {
+        assert_eq!(state(&test, name, "ExitCode"), "5");
+    }
+    assert_eq!(printed(&test, &["restart", "two", "one"]), "two\none\n");
+    assert_eq!(state(&test, "one", "Status"), "running");
+    clean_up(&test, &["one", "two"]);
+}
+
+#[test]
 fn names_are_unique_and_ids_may_be_cut() {
     let Some(test) = TestEnvironment::with_base() else { return };
     let id = detached(&test, "first", &["sleep", "1000"]).id;

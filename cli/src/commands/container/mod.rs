@@ -23,6 +23,7 @@ mod volumes;
 
 use std::io;
 
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use rbuild_container::{Container, ContainerError, Containers};
 use rbuild_executor::Stream;
 
@@ -41,6 +42,8 @@ use crate::report::{Failure, Kind};
 pub(crate) const EXIT_CANNOT_RUN: u8 = 125;
 /// Docker's exit code for everything else that fails.
 const EXIT_FAILED: u8 = 1;
+/// How many containers are waited for at once, as with Docker.
+const AT_ONCE_MAX: usize = 50;
 
 /// `rbuild container …`.
 pub(crate) fn container(app: &App, command: &ContainerCommand) -> Result<u8, Failure> {
@@ -119,6 +122,21 @@ pub(crate) fn each(
         }
     }
     failed.map_or(Ok(0), Err)
+}
+
+/// The same of many at once, where the time goes by in waiting. What was done is said in the order of the names.
+fn each_at_once(
+    names: &[String],
+    action: impl Fn(&str) -> Result<(), Failure> + Sync,
+) -> Result<u8, Failure> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(names.len().min(AT_ONCE_MAX)).build();
+    let pool = pool.map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
+    let done: Vec<Result<(), Failure>> = pool.install(|| names.par_iter().map(|name| action(name)).collect());
+    let mut done = done.into_iter();
+    each(names, |name| {
+        done.next().unwrap_or(Ok(()))?;
+        print(&format!("{name}\n"))
+    })
 }
 
 /// Output of a container that could not be written, though somebody reads it.
