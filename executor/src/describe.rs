@@ -67,7 +67,7 @@ fn describe_mounts(
     let mut mounts = Vec::with_capacity(declared.len());
     for mount in declared {
         let source = match mount.source {
-            MountSource::Tmpfs { size_bytes } => SourceSpec::Tmpfs { size_bytes },
+            MountSource::Tmpfs(options) => SourceSpec::Tmpfs(options),
             MountSource::Detached(descriptor) => SourceSpec::Detached(descriptors.keep(descriptor)),
             MountSource::Within { mount, path } => {
                 SourceSpec::Within { mount: descriptors.keep(mount), path }

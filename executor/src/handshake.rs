@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Note;
-use crate::mount::MountFlags;
+use crate::mount::{MountFlags, TmpfsOptions};
 use crate::output::TerminalSize;
 use crate::process::Process;
 use crate::user;
@@ -107,7 +107,7 @@ pub(crate) struct MountSpec {
 pub(crate) enum SourceSpec {
     Detached(DescriptorIndex),
     Within { mount: DescriptorIndex, path: PathBuf },
-    Tmpfs { size_bytes: Option<u64> },
+    Tmpfs(TmpfsOptions),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

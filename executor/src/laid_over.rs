@@ -83,7 +83,7 @@ impl LaidOver {
     pub(crate) fn mount(&mut self, mount: Mount) -> Result<(), Error> {
         match mount.source {
             MountSource::Moved(path) => self.lay(&mount.target, path),
-            MountSource::Tmpfs { .. } => {
+            MountSource::Tmpfs(_) => {
                 let path = self.fresh();
                 make_directory(&path, 0o1777)
                     .map_err(|error| Error::setup_at("make", &mount.target, error))?;

@@ -51,7 +51,7 @@ pub use container::{Container, Device, DeviceAccess, Names, PidNamespace, Securi
 pub use error::{Error, Note};
 pub use init::init_hook;
 pub use memory::Access;
-pub use mount::{Mount, MountFlags, MountSource, PlainRoot, Root, Stubs};
+pub use mount::{Mount, MountFlags, MountSource, PlainRoot, Root, Stubs, TmpfsOptions};
 pub use network::{Connection, Dns, Network, Networks};
 pub use output::{OutputSink, Stdio, Stream, TerminalSize};
 pub use process::{Exit, Process, Resource, Ulimit};

@@ -60,12 +60,25 @@ pub enum MountSource {
         /// The path in it.
         path: PathBuf,
     },
-    /// An empty file system in memory. Its top directory has the permissions of the one that it covers, or is for all users
-    /// where there is none.
-    Tmpfs {
-        /// The most it may hold; half of the memory when not given.
-        size_bytes: Option<u64>,
-    },
+    /// An empty file system in memory.
+    Tmpfs(TmpfsOptions),
+}
+
+/// What an empty file system in memory is like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TmpfsOptions {
+    /// The most it may hold; half of the memory when not given.
+    pub size_bytes: Option<u64>,
+    /// How many files and directories it may hold; as many as pages fit in half of the memory when not given.
+    pub inodes_max: Option<u64>,
+    /// The permissions of its top directory; when not given those of the directory that it covers, or for all users where there is
+    /// none.
+    pub mode: Option<u32>,
+    /// Whose its top directory is; root's when not given.
+    pub uid: Option<u32>,
+    /// The group of its top directory; root's when not given.
+    pub gid: Option<u32>,
 }
 
 /// What a mount forbids. A bind applies them to the mounts below it too.

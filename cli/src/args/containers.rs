@@ -166,7 +166,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Sets an environment variable; without a value it is taken from the environment (repeatable).
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", allow_hyphen_values = true)]
     pub(crate) env: Vec<String>,
     /// Sets environment variables from the lines of a file (repeatable).
     #[arg(long = "env-file", value_name = "FILE")]

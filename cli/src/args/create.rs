@@ -24,7 +24,7 @@ pub(crate) struct CreateOptions {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Sets an environment variable; without a value it is taken from the environment (repeatable).
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", allow_hyphen_values = true)]
     pub(crate) env: Vec<String>,
     /// Sets environment variables from the lines of a file (repeatable).
     #[arg(long = "env-file", value_name = "FILE")]
@@ -93,7 +93,7 @@ pub(crate) struct CreateOptions {
     /// Shows it what another container has mounted (repeatable).
     #[arg(long = "volumes-from", value_name = "CONTAINER[:ro]")]
     pub(crate) volumes_from: Vec<String>,
-    /// Mounts a file system in memory: `PATH[:size=64m,ro,exec]` (repeatable).
+    /// Mounts a file system in memory: `PATH[:size=64m,mode=1777,uid=5,gid=6,nr_inodes=50,ro,exec,suid,dev]` (repeatable).
     #[arg(long = "tmpfs", value_name = "SPEC")]
     pub(crate) tmpfs: Vec<String>,
     /// Makes the root file system read-only.
@@ -161,7 +161,7 @@ pub(crate) struct CreateOptions {
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
     /// Adds a label (repeatable).
-    #[arg(short, long = "label", value_name = "NAME=VALUE")]
+    #[arg(short, long = "label", value_name = "NAME=VALUE", allow_hyphen_values = true)]
     pub(crate) labels: Vec<String>,
     /// Adds labels from the lines of a file (repeatable).
     #[arg(long = "label-file", value_name = "FILE")]

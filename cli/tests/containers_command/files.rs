@@ -14,6 +14,7 @@ fn what_was_written_is_told_committed_and_exported() {
     for line in ["C /etc\n", "D /etc/passwd\n", "A /tmp/new\n", "C /tmp\n"] {
         assert!(changes.contains(line), "{changes}");
     }
+    rbuild(&test, &["commit", "-c", "RUN x", "work"]).exits(1).says(&["--change takes instructions"]);
     let line = ["commit", "-m", "done", "-a", "me", "-c", "CMD [\"cat\", \"/tmp/new\"]", "work", "made"];
     assert!(printed(&test, &line).starts_with("sha256:"));
     assert_eq!(printed(&test, &["run", "--rm", "made"]), "new\n");

@@ -128,7 +128,8 @@ fn names_are_unique_and_ids_may_be_cut() {
     rbuild(&test, &again)
         .exits(125)
         .says(&["Conflict. The container name \"/first\" is already in use by container", &id]);
-    rbuild(&test, &["create", "--name", "x y", "busybox"]).exits(125).says(&["Invalid container name (x y)"]);
+    rbuild(&test, &["create", "--name", "x y", "busybox"]).exits(1).says(&["Invalid container name (x y)"]);
+    rbuild(&test, &["create", "--name", "first", "busybox"]).exits(1).says(&["Conflict."]);
     assert_eq!(printed(&test, &["exec", &id[..5], "echo", "hi"]), "hi\n");
     assert_eq!(printed(&test, &["ps", "-q", "--no-trunc"]), format!("{id}\n"));
     clean_up(&test, &[&id[..12]]);

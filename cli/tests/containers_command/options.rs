@@ -167,3 +167,17 @@ fn lists_and_logs_show_more_where_that_is_asked_for() {
     assert!(time.starts_with("20") && time.ends_with('Z') && said == "said\n", "{logged}");
     clean_up(&test, &["first", "second"]);
 }
+
+#[test]
+fn a_file_system_in_memory_is_as_it_is_asked_for() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let shown = |flags: &[&str]| {
+        let script = "stat -c '%a %u %g' /x; grep ' /x ' /proc/mounts";
+        let line = [&["run", "--rm", "--network", "none"], flags, &["busybox", "sh", "-c", script]].concat();
+        printed(&test, &line)
+    };
+    let all = shown(&["--tmpfs", "/x:mode=1770,uid=5,gid=6,nr_inodes=50,suid,dev"]);
+    assert!(all.starts_with("1770 5 6\n") && all.contains("rw,noexec,relatime,nr_inodes=50"), "{all}");
+    let mode = shown(&["--mount", "type=tmpfs,dst=/x,tmpfs-mode=1770"]);
+    assert!(mode.starts_with("1770 0 0\n") && mode.contains("rw,nosuid,nodev,noexec"), "{mode}");
+}

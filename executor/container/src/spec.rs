@@ -8,7 +8,7 @@ use std::str::FromStr;
 use rbuild_cache::Durability;
 use rbuild_executor::cgroup::{DeviceRule, Limits};
 use rbuild_executor::network::{MacAddress, PublishedPort};
-use rbuild_executor::{Confinement, Device, Trust, Ulimit};
+use rbuild_executor::{Confinement, Device, TmpfsOptions, Trust, Ulimit};
 use rbuild_image::ContainerConfig;
 use serde::{Deserialize, Serialize};
 
@@ -125,16 +125,23 @@ impl ContainerSpec {
 }
 
 /// An empty file system in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     /// Where.
     pub target: String,
-    /// The most it may hold.
-    pub size_bytes: Option<u64>,
+    /// What it is like.
+    #[serde(flatten)]
+    pub options: TmpfsOptions,
     /// Whether it cannot be written to.
     pub readonly: bool,
     /// Whether programs on it can be executed.
     pub exec: bool,
+    /// Whether set-user-id bits have an effect on it.
+    #[serde(default)]
+    pub suid: bool,
+    /// Whether device files on it can be opened.
+    #[serde(default)]
+    pub dev: bool,
 }
 
 /// A directory or file of the host.
@@ -450,6 +457,14 @@ mod tests {
         assert_eq!(mode, NetworkMode::default_network());
         let json = serde_json::to_string(&mode).unwrap();
         assert_eq!(serde_json::from_str::<NetworkMode>(&json).unwrap(), mode);
+    }
+
+    #[test]
+    fn rows_of_older_programs_know_less_of_tmpfs() {
+        let row = r#"{"target":"/t","size_bytes":7,"readonly":true,"exec":false}"#;
+        let tmpfs: Tmpfs = serde_json::from_str(row).unwrap();
+        let options = TmpfsOptions { size_bytes: Some(7), ..TmpfsOptions::default() };
+        assert_eq!(tmpfs, Tmpfs { target: "/t".to_owned(), options, readonly: true, ..Tmpfs::default() });
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::error::Note;
 use crate::handshake::{
     Channel, Failure, Message, MountSpec, NewPlace, SourceSpec, Spec, Step, StepExt as _,
 };
-use crate::mount::{MountFlags, filesystem};
+use crate::mount::{MountFlags, TmpfsOptions, filesystem};
 use crate::sys::{self, MountChange};
 
 /// Docker's size of `/dev`.
@@ -385,9 +385,9 @@ impl Mounter<'_> {
                 let source = self.part(&descriptors[*index], *index, path)?;
                 self.bind(&source, target, mount.flags)
             }
-            SourceSpec::Tmpfs { size_bytes } => {
-                let mode = self.mode_of(target).unwrap_or(TMPFS_MODE_DEFAULT);
-                let tmpfs = tmpfs(*size_bytes, mode).step_at("create a tmpfs for", target)?;
+            SourceSpec::Tmpfs(options) => {
+                let mode = options.mode.or_else(|| self.mode_of(target)).unwrap_or(TMPFS_MODE_DEFAULT);
+                let tmpfs = tmpfs(options, mode).step_at("create a tmpfs for", target)?;
                 sys::mount_setattr(tmpfs.as_fd(), change(mount.flags)).step_at("set the flags of", target)?;
                 self.place(&tmpfs, target, Kind::Directory)
             }
@@ -421,12 +421,19 @@ fn change(flags: MountFlags) -> MountChange {
     MountChange { set, clear: 0, propagation: 0, recursive: true }
 }
 
-fn tmpfs(size_bytes: Option<u64>, mode: u32) -> rustix::io::Result<OwnedFd> {
+fn tmpfs(options: &TmpfsOptions, mode: u32) -> rustix::io::Result<OwnedFd> {
     let mode = format!("{mode:o}");
-    let size = size_bytes.map(|size| size.to_string());
-    let mut options = vec![("mode", mode.as_str())];
-    options.extend(size.as_deref().map(|size| ("size", size)));
-    filesystem("tmpfs", &options, MountAttrFlags::empty())
+    let numbers = [
+        ("size", options.size_bytes),
+        ("nr_inodes", options.inodes_max),
+        ("uid", options.uid.map(u64::from)),
+        ("gid", options.gid.map(u64::from)),
+    ];
+    let numbers: Vec<(&str, String)> =
+        numbers.into_iter().filter_map(|(name, number)| Some((name, number?.to_string()))).collect();
+    let mut words = vec![("mode", mode.as_str())];
+    words.extend(numbers.iter().map(|(name, number)| (*name, number.as_str())));
+    filesystem("tmpfs", &words, MountAttrFlags::empty())
 }
 
 fn submount(dev: &OwnedFd, name: &str, mount: rustix::io::Result<OwnedFd>) -> Step<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rbuild_executor::{Access, Error, Mount, MountFlags, MountSource, Root};
+use rbuild_executor::{Access, Error, Mount, MountFlags, MountSource, Root, TmpfsOptions};
 
 use super::fixture::{Fixture, succeeded};
 
@@ -54,7 +54,7 @@ fn bind(source: &Path, target: &str) -> Mount {
 }
 
 fn tmpfs(target: &str) -> Mount {
-    let source = MountSource::Tmpfs { size_bytes: Some(1 << 20) };
+    let source = MountSource::Tmpfs(TmpfsOptions { size_bytes: Some(1 << 20), ..TmpfsOptions::default() });
     Mount { target: target.into(), source, flags: MountFlags::default() }
 }
 

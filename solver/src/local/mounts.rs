@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_cache::root_dir::{PathError, RootDir};
 use rbuild_cache::{ActiveSnapshot, CacheMount, PlainTree, Snapshot, Trees};
-use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, Stubs};
+use rbuild_executor::{Mount as Resolved, MountFlags, MountSource, Stubs, TmpfsOptions};
 use rbuild_llb::{ExecOp, Mount, MountKind, OutputIndex};
 
 use super::exec::{is_extra, shm_size_bytes};
@@ -66,7 +66,10 @@ impl LocalWorker<'_> {
             let source = match &mount.kind {
                 MountKind::Bind => Some(self.bind(mount, inputs, cx, &mut resolved)?),
                 MountKind::Cache { .. } => Some(self.directory(caches[mount.target.as_str()].clone())),
-                MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
+                MountKind::Tmpfs { size_bytes } => {
+                    let size_bytes = *size_bytes;
+                    Some(MountSource::Tmpfs(TmpfsOptions { size_bytes, ..TmpfsOptions::default() }))
+                }
                 MountKind::Secret(_) | MountKind::Ssh(_) if self.is_plain() => {
                     return Err(needs_namespaces("secret or ssh mount", &mount.target));
                 }

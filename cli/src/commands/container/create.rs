@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_cache::Snapshot;
-use rbuild_container::{Container, ContainerSpec, Containers, LogOptions, RestartPolicy, parse_signal};
+use rbuild_container::{
+    Container, ContainerError, ContainerSpec, Containers, LogOptions, RestartPolicy, parse_signal,
+};
 use rbuild_executor::cgroup::Limits;
 use rbuild_executor::{Capabilities, Resource, Ulimit};
 use rbuild_frontend::parse_size_bytes;
@@ -14,7 +16,7 @@ use rbuild_image::{ContainerConfig, Healthcheck, ParsePlatformError, Platform};
 use rbuild_solver::images::{ImageError, PullPolicy, StoredImage, Watch};
 
 use super::limits::{limits, rates};
-use super::{EXIT_CANNOT_RUN, containers, isolation, networks, run_failure, volumes};
+use super::{EXIT_CANNOT_RUN, containers, failure, isolation, networks, volumes};
 use crate::app::{App, environment};
 use crate::args::{CreateArgs, CreateOptions, PullArg};
 use crate::commands::build::{confinement, extra_host, ulimit};
@@ -22,7 +24,7 @@ use crate::commands::{io_failure, print, reference, silent, trust};
 use crate::report::{Failure, Kind, image_kind};
 
 pub(super) fn create(app: &App, args: &CreateArgs) -> Result<u8, Failure> {
-    let created = Created::new(app, &args.options, true)?;
+    let created = Created::new(app, &args.options, true, failure)?;
     print(&format!("{}\n", created.container.id)).map(|()| 0)
 }
 
@@ -33,8 +35,14 @@ pub(super) struct Created {
 }
 
 impl Created {
-    /// `attended` containers have an input that ends with their user's.
-    pub(super) fn new(app: &App, options: &CreateOptions, attended: bool) -> Result<Self, Failure> {
+    /// `attended` containers have an input that ends with their user's. What `refused` makes of an error depends on the command, as with
+    /// Docker.
+    pub(super) fn new(
+        app: &App,
+        options: &CreateOptions,
+        attended: bool,
+        refused: fn(ContainerError) -> Failure,
+    ) -> Result<Self, Failure> {
         let cidfile = options.cidfile.as_ref();
         if let Some(file) = cidfile.filter(|file| file.exists()) {
             let message = "container ID file found, make sure the other container isn't running or delete";
@@ -50,7 +58,7 @@ impl Created {
         spec.image_id = image.id().to_string();
         spec.stdin_once = options.interactive && attended;
         if spec.args().is_empty() {
-            return Err(run_failure(rbuild_container::ContainerError::NoCommand));
+            return Err(refused(ContainerError::NoCommand));
         }
         let containers = containers(app)?;
         volumes::take_over(&mut spec, &containers, &options.volumes_from)?;
@@ -58,7 +66,7 @@ impl Created {
         spec.network = networks::mode(app, &containers, options)?;
         spec.links = networks::links(&containers, &options.links)?;
         isolation::settle(&mut spec, &containers, options)?;
-        let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(run_failure)?;
+        let container = containers.create(options.name.as_deref(), &snapshot, spec).map_err(refused)?;
         if let Some(file) = cidfile {
             fs::write(file, &container.id).map_err(io_failure("write", file))?;
         }
@@ -124,7 +132,10 @@ fn cannot_pull(error: ImageError) -> Failure {
 }
 
 fn spec(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerSpec, Failure> {
-    let host = |text: &String| extra_host(text).map(|extra| (extra.host, extra.ip));
+    let host = |text: &String| {
+        let extra = extra_host(text).map_err(|failure| invalid(failure.message))?;
+        Ok::<_, Failure>((extra.host, extra.ip))
+    };
     let config = config(options, image)?;
     let volumes::Mounts { binds, tmpfs, volumes } = volumes::parse(options)?;
     Ok(ContainerSpec {
@@ -218,13 +229,17 @@ fn config(options: &CreateOptions, image: ContainerConfig) -> Result<ContainerCo
     if !options.command().is_empty() {
         config.cmd = Some(options.command().to_vec());
     }
-    if let Some(relative) = options.workdir.as_ref().filter(|workdir| !workdir.starts_with('/')) {
+    let workdir = options.workdir.as_ref().filter(|workdir| !workdir.is_empty());
+    if let Some(relative) = workdir.filter(|workdir| !workdir.starts_with('/')) {
         return Err(invalid(format!("the working directory `{relative}` is not absolute")));
     }
-    config.working_dir = options.workdir.clone().unwrap_or(config.working_dir);
+    config.working_dir = workdir.cloned().unwrap_or(config.working_dir);
     config.user = options.user.clone().unwrap_or(config.user);
     for file in &options.label_files {
         config.labels.extend(labels(&lines_of(file)?));
+    }
+    if let Some(nameless) = options.labels.iter().find(|label| is_nameless(label)) {
+        return Err(invalid(format!("invalid label '{nameless}': empty name")));
     }
     config.labels.extend(labels(&options.labels));
     config.exposed_ports.extend(networks::exposed(options)?);
@@ -246,11 +261,19 @@ pub(crate) fn labels(texts: &[String]) -> BTreeMap<String, String> {
     texts.iter().map(pair).collect()
 }
 
+/// Whether a pair of a name and a value has no name.
+fn is_nameless(pair: &str) -> bool {
+    pair.is_empty() || pair.starts_with('=')
+}
+
 /// `--env-file` and then `--env`; a name without a value is that of the user's environment, if it is there.
 pub(super) fn environment_of(pairs: &[String], files: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
     for file in files {
         all.extend(lines_of(file)?);
+    }
+    if let Some(nameless) = pairs.iter().find(|pair| is_nameless(pair)) {
+        return Err(invalid(format!("invalid environment variable: {nameless}")));
     }
     all.extend_from_slice(pairs);
     let known = |pair: String| {
@@ -366,6 +389,7 @@ pub(super) mod tests {
             entrypoint: list(&["/init"]),
             cmd: list(&["serve"]),
             env: vec!["A=1".to_owned()],
+            working_dir: "/image".to_owned(),
             ..ContainerConfig::default()
         };
         spec(&options(line), image).unwrap()
@@ -393,6 +417,9 @@ pub(super) mod tests {
         assert_eq!(spec.limits.cpu_quota, CpuQuota::new(150_000, 0));
         assert_eq!(spec.limits.pids, Some(u64::MAX));
         assert_eq!(spec.config.healthcheck.unwrap().test, ["CMD-SHELL", "true"]);
+        let spec = made("create -e -A=1 -l -a=1 -w= x");
+        assert_eq!(spec.config.env, ["A=1", "-A=1"]);
+        assert_eq!((spec.config.labels["-a"].as_str(), spec.config.working_dir.as_str()), ("1", "/image"));
         let spec = made("create --health-interval 1m30s --no-healthcheck x");
         assert_eq!(spec.config.healthcheck.unwrap().test, ["NONE"]);
     }
@@ -408,6 +435,10 @@ pub(super) mod tests {
             "create --log-opt nosuch=1 x",
             "create --stop-signal NOSUCH x",
             "create -w here x",
+            "create -e =x x",
+            "create -e= x",
+            "create --label =x x",
+            "create --add-host foo x",
         ] {
             let Ok(cli) = Cli::try_parse_from(std::iter::once("rbuild").chain(line.split(' '))) else {
                 continue;

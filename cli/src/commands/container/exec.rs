@@ -22,7 +22,7 @@ pub(super) fn exec(app: &App, args: &ExecArgs) -> Result<u8, Failure> {
     let exec = Exec {
         args: args.command().to_vec(),
         env: environment_of(&args.env, &args.env_files)?,
-        workdir: args.workdir.clone(),
+        workdir: args.workdir.clone().filter(|workdir| !workdir.is_empty()),
         user: args.user.clone(),
         privileged: args.privileged,
         terminal: args.tty.then(terminal::size),

@@ -52,7 +52,8 @@ pub(super) fn export(app: &App, args: &ExportArgs) -> Result<u8, Failure> {
 }
 
 pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
-    let name = args.name.as_deref().map(reference).transpose()?;
+    let refused = |failure: Failure| Failure { kind: Kind::Run(EXIT_FAILED), ..failure };
+    let name = args.name.as_deref().map(reference).transpose().map_err(refused)?;
     let containers = containers(app)?;
     let container = containers.find(&args.container).map_err(failure)?;
     let runs = matches!(container.state.status, Status::Running(_));
@@ -77,7 +78,7 @@ pub(super) fn commit(app: &App, args: &CommitArgs) -> Result<u8, Failure> {
     config.config = spec.config.clone();
     config.created = Some(created.clone());
     config.author = args.author.clone().or(config.author);
-    let mut config = changed(config, &args.changes, &created)?;
+    let mut config = changed(config, &args.changes, &created).map_err(refused)?;
     config.history.push(History {
         created: Some(created),
         created_by: Some(spec.args().join(" ")),

@@ -27,7 +27,7 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<u8, Failure> {
     // Before any thread, as they inherit the mask; so the session that signals go to comes later.
     let target = forward_signals(options.tty, args.leave.sig_proxy)?;
     let monitor = IdleMonitor::start().map_err(run_failure)?;
-    let created = Created::new(app, options, !args.detach)?;
+    let created = Created::new(app, options, !args.detach, run_failure)?;
     let Created { containers, container } = &created;
     let attach = (!args.detach).then(|| part_of(&args.attach, options.interactive));
     let raw = (!args.detach && options.tty && options.interactive).then(RawTerminal::enter).flatten();

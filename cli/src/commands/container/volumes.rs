@@ -1,6 +1,10 @@
 //! `-v`, `--mount` and `--tmpfs`: what a container is shown beside its own files.
 
+use std::collections::BTreeSet;
+
 use rbuild_container::{Bind, ContainerSpec, Containers, Tmpfs, VolumeMount, generate_id};
+use rbuild_executor::TmpfsOptions;
+use rbuild_llb::pattern::clean;
 
 use super::create::{invalid, size};
 use super::run_failure;
@@ -18,19 +22,20 @@ pub(super) struct Mounts {
 /// Reads all of them.
 ///
 /// # Errors
-/// When one is malformed, or asks for what is not there yet.
+/// When one is malformed, asks for what is not there yet, or for a place that another one has.
 pub(super) fn parse(options: &CreateOptions) -> Result<Mounts, Failure> {
     let mut mounts = Mounts::default();
-    for text in &options.volumes {
+    // What is said twice is said once.
+    for text in options.volumes.iter().collect::<BTreeSet<_>>() {
         mounts.add(volume(text)?);
     }
-    for text in &options.tmpfs {
+    for text in options.tmpfs.iter().collect::<BTreeSet<_>>() {
         mounts.tmpfs.push(parse_tmpfs(text)?);
     }
     for text in &options.mounts {
         mounts.add(mount(text)?);
     }
-    Ok(mounts)
+    mounts.settle()
 }
 
 /// Adds what other containers have mounted, where nothing is yet: `CONTAINER[:ro|rw]`.
@@ -95,6 +100,33 @@ impl Mounts {
             Mounted::Volume(volume) => self.volumes.push(volume),
         }
     }
+
+    /// Each at a place of its own. A volume without a name gives way, as it does to what an image asks for.
+    fn settle(mut self) -> Result<Self, Failure> {
+        let named = self.volumes.iter().filter(|volume| !volume.anonymous).map(|volume| &volume.target);
+        let binds = self.binds.iter().map(|bind| &bind.target);
+        let all = binds.chain(self.tmpfs.iter().map(|tmpfs| &tmpfs.target)).chain(named);
+        let mut taken = BTreeSet::new();
+        for target in all {
+            if !taken.insert(target.clone()) {
+                return Err(invalid(format!("Duplicate mount point: {target}")));
+            }
+        }
+        self.volumes.retain(|volume| !volume.anonymous || taken.insert(volume.target.clone()));
+        Ok(self)
+    }
+}
+
+/// The place of a mount, in its shortest form.
+fn place(target: &str) -> Result<String, String> {
+    let shortest = clean(target);
+    if !target.starts_with('/') {
+        return Err(format!("invalid mount path: '{target}' mount path must be absolute"));
+    }
+    if shortest == "/" {
+        return Err("invalid specification: destination can't be '/'".to_owned());
+    }
+    Ok(shortest)
 }
 
 enum Mounted {
@@ -112,33 +144,39 @@ struct Options {
 /// `[HOST:|NAME:]CONTAINER[:OPTIONS]`.
 fn volume(text: &str) -> Result<Mounted, Failure> {
     let parts: Vec<&str> = text.split(':').collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(invalid(format!("invalid spec: {text}: empty section between colons")));
+    }
     let (source, target, words) = match parts.as_slice() {
         [target] => ("", *target, ""),
         [source, target] => (*source, *target, ""),
         [source, target, words] => (*source, *target, *words),
         _ => return Err(invalid(format!("invalid volume specification `{text}`"))),
     };
-    let mut options = Options::default();
-    for word in words.split(',').filter(|word| !word.is_empty()) {
-        match word {
-            "ro" | "readonly" => options.readonly = true,
-            "nocopy" => options.no_copy = true,
-            // Labels of security modules, which are not there.
-            "rw" | "z" | "Z" => {}
-            _ => return Err(invalid(format!("invalid volume specification `{text}`: option `{word}`"))),
-        }
-    }
+    let options = mode(words)?;
+    let target = place(target)
+        .map_err(|reason| invalid(format!("invalid volume specification: '{text}': {reason}")))?;
     if source.starts_with('/') || source.starts_with('.') {
-        return bind(text, source, target, options.readonly).map(Mounted::Bind);
+        return bind(text, source, &target, options.readonly).map(Mounted::Bind);
     }
-    volume_mount(source, target, options).map(Mounted::Volume)
+    volume_mount(source, &target, options).map(Mounted::Volume)
+}
+
+/// `ro,z,nocopy`: of each kind one word at most.
+fn mode(text: &str) -> Result<Options, Failure> {
+    // The second are labels of security modules, which are not there.
+    const KINDS: [&[&str]; 3] = [&["ro", "readonly", "rw"], &["z", "Z"], &["nocopy"]];
+    let words: Vec<&str> = text.split(',').filter(|word| !word.is_empty()).collect();
+    let counts = KINDS.map(|kind| words.iter().filter(|word| kind.contains(word)).count());
+    if counts.iter().sum::<usize>() != words.len() || counts.iter().any(|count| *count > 1) {
+        return Err(invalid(format!("invalid mode: {text}")));
+    }
+    let readonly = words.iter().any(|word| matches!(*word, "ro" | "readonly"));
+    Ok(Options { readonly, no_copy: words.contains(&"nocopy") })
 }
 
 /// A volume; one without a name gets one that nobody else has.
 fn volume_mount(name: &str, target: &str, options: Options) -> Result<VolumeMount, Failure> {
-    if !target.starts_with('/') || target == "/" {
-        return Err(invalid(format!("invalid volume: the target `{target}` is not absolute, or the root")));
-    }
     let anonymous = name.is_empty();
     let name = if anonymous { generate_id().map_err(run_failure)? } else { name.to_owned() };
     let Options { readonly, no_copy } = options;
@@ -146,9 +184,6 @@ fn volume_mount(name: &str, target: &str, options: Options) -> Result<VolumeMoun
 }
 
 fn bind(text: &str, source: &str, target: &str, readonly: bool) -> Result<Bind, Failure> {
-    if !target.starts_with('/') {
-        return Err(invalid(format!("invalid mount `{text}`: the target is not absolute")));
-    }
     let missing = |error| invalid(format!("invalid mount `{text}`: `{source}`: {error}"));
     let source = std::path::absolute(source).map_err(missing)?;
     Ok(Bind { source: source.to_string_lossy().into_owned(), target: target.to_owned(), readonly })
@@ -157,22 +192,43 @@ fn bind(text: &str, source: &str, target: &str, readonly: bool) -> Result<Bind, 
 /// `PATH[:OPTIONS]`.
 fn parse_tmpfs(text: &str) -> Result<Tmpfs, Failure> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut tmpfs = Tmpfs { target: target.to_owned(), size_bytes: None, readonly: false, exec: false };
+    let mut tmpfs = Tmpfs { target: place(target).map_err(invalid)?, ..Tmpfs::default() };
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("size", value)) => tmpfs.size_bytes = Some(size("--tmpfs size", value)?),
-            None if option == "ro" => tmpfs.readonly = true,
-            None if option == "exec" => tmpfs.exec = true,
-            None if matches!(option, "rw" | "noexec" | "nosuid" | "nodev") => {}
-            _ => return Err(invalid(format!("invalid tmpfs option `{option}`"))),
-        }
+        set_tmpfs(&mut tmpfs, option)?;
     }
     Ok(tmpfs)
 }
 
+/// Sets one option; of those that contradict each other the last one counts.
+fn set_tmpfs(tmpfs: &mut Tmpfs, option: &str) -> Result<(), Failure> {
+    let refused = || invalid(format!("invalid tmpfs option \"{option}\""));
+    let own = &mut tmpfs.options;
+    match option.split_once('=') {
+        Some(("size", value)) => own.size_bytes = Some(size("--tmpfs size", value)?),
+        Some(("nr_inodes", value)) => own.inodes_max = Some(size("--tmpfs nr_inodes", value)?),
+        Some(("mode", value)) => own.mode = Some(octal(value).ok_or_else(refused)?),
+        Some(("uid", value)) => own.uid = Some(value.parse().map_err(|_| refused())?),
+        Some(("gid", value)) => own.gid = Some(value.parse().map_err(|_| refused())?),
+        Some(_) => return Err(refused()),
+        None => match option {
+            "ro" | "rw" => tmpfs.readonly = option == "ro",
+            "exec" | "noexec" => tmpfs.exec = option == "exec",
+            "suid" | "nosuid" => tmpfs.suid = option == "suid",
+            "dev" | "nodev" => tmpfs.dev = option == "dev",
+            _ => return Err(refused()),
+        },
+    }
+    Ok(())
+}
+
+/// Permissions, as `chmod` takes them.
+fn octal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
+}
+
 /// `type=volume,source=…,target=…`.
 fn mount(text: &str) -> Result<Mounted, Failure> {
-    let (mut kind, mut source, mut target, mut size_bytes) = ("volume", "", "", None);
+    let (mut kind, mut source, mut target, mut tmpfs) = ("volume", "", "", TmpfsOptions::default());
     let mut options = Options::default();
     let is_set = |value: &str| !matches!(value, "false" | "0");
     for field in text.split(',') {
@@ -183,27 +239,34 @@ fn mount(text: &str) -> Result<Mounted, Failure> {
             "target" | "destination" | "dst" => target = value,
             "readonly" | "ro" => options.readonly = is_set(value),
             "volume-nocopy" => options.no_copy = is_set(value),
-            "tmpfs-size" => size_bytes = Some(size("tmpfs-size", value)?),
+            "tmpfs-size" => tmpfs.size_bytes = Some(size("tmpfs-size", value)?),
+            "tmpfs-mode" => {
+                let refused = || invalid(format!("invalid value for tmpfs-mode: {value}"));
+                tmpfs.mode = Some(octal(value).ok_or_else(refused)?);
+            }
             _ => return Err(invalid(format!("unexpected key `{name}` in `{field}`"))),
         }
     }
     if target.is_empty() {
         return Err(invalid(format!("invalid mount `{text}`: target is required")));
     }
+    let target = place(target)
+        .map_err(|reason| invalid(format!("invalid mount config for type \"{kind}\": {reason}")))?;
     match kind {
         "bind" if source.is_empty() => Err(invalid(format!("invalid mount `{text}`: source is required"))),
-        "bind" => bind(text, source, target, options.readonly).map(Mounted::Bind),
+        "bind" => bind(text, source, &target, options.readonly).map(Mounted::Bind),
         "tmpfs" => {
             let readonly = options.readonly;
-            Ok(Mounted::Tmpfs(Tmpfs { target: target.to_owned(), size_bytes, readonly, exec: false }))
+            Ok(Mounted::Tmpfs(Tmpfs { target, options: tmpfs, readonly, ..Tmpfs::default() }))
         }
-        "volume" => volume_mount(source, target, options).map(Mounted::Volume),
+        "volume" => volume_mount(source, &target, options).map(Mounted::Volume),
         _ => Err(invalid(format!("invalid mount `{text}`: unknown type `{kind}`"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::create::tests::options;
     use super::*;
 
     #[test]
@@ -217,7 +280,17 @@ mod tests {
                 (source, target, readonly)
             );
         }
-        for text in ["name:b", "b", "/a:b", "/a:/b:nosuch", "/a:/b:ro:x", "name:/"] {
+        for text in [
+            "name:b",
+            "b",
+            "/a:b",
+            "/a:/b:nosuch",
+            "/a:/b:ro:x",
+            "name:/",
+            "/a:/b:rw,ro",
+            "/a:/b:z,Z",
+            "/a:/b/..",
+        ] {
             assert!(volume(text).is_err(), "{text}");
         }
     }
@@ -245,13 +318,46 @@ mod tests {
             Mounted::Bind(Bind { readonly: true, .. })
         ));
         let Mounted::Tmpfs(tmpfs) = mount("type=tmpfs,dst=/t,tmpfs-size=1m").unwrap() else { panic!() };
-        assert_eq!((tmpfs.target.as_str(), tmpfs.size_bytes), ("/t", Some(1 << 20)));
-        for text in
-            ["type=bind,target=/b", "type=bind,source=/a", "type=x,target=/b", "type=bind,nosuch=1,target=/b"]
-        {
+        assert_eq!((tmpfs.target.as_str(), tmpfs.options.size_bytes), ("/t", Some(1 << 20)));
+        for text in [
+            "type=bind,target=/b",
+            "type=bind,source=/a",
+            "type=x,target=/b",
+            "type=bind,nosuch=1,target=/b",
+            "type=tmpfs,target=b",
+            "type=tmpfs,target=/",
+            "type=tmpfs,target=/b,tmpfs-mode=9",
+        ] {
             assert!(mount(text).is_err(), "{text}");
         }
-        assert_eq!(parse_tmpfs("/t:size=1k,exec,ro").unwrap().size_bytes, Some(1024));
-        assert!(parse_tmpfs("/t:nosuch").is_err());
+        let tmpfs = parse_tmpfs("/t:size=1k,exec,ro,rw,mode=1777,uid=5,gid=6,nr_inodes=50,suid,dev").unwrap();
+        let options = TmpfsOptions {
+            size_bytes: Some(1024),
+            inodes_max: Some(50),
+            mode: Some(0o1777),
+            uid: Some(5),
+            gid: Some(6),
+        };
+        let expected =
+            Tmpfs { target: "/t".to_owned(), options, readonly: false, exec: true, suid: true, dev: true };
+        assert_eq!(tmpfs, expected);
+        for text in ["/t:nosuch", "/t:mode=99", "/t:uid=a", "t", "/", "/t/..", ""] {
+            assert!(parse_tmpfs(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_one_mount_s() {
+        let settled = |line: &str| parse(&options(line));
+        for line in
+            ["-v /a:/x -v /b:/x/", "-v /a:/x --tmpfs /x", "--tmpfs /x --mount type=bind,src=/a,dst=/x"]
+        {
+            let refused = settled(&format!("create {line} i")).unwrap_err();
+            assert_eq!(refused.message, "Duplicate mount point: /x", "{line}");
+        }
+        for line in ["-v /a:/x -v /a:/x", "-v /x -v a:/x", "-v /x -v /x", "-v /a:/x -v /a:/x/y"] {
+            let mounts = settled(&format!("create {line} i")).unwrap();
+            assert!(mounts.volumes.len() + mounts.binds.len() <= 2, "{line}");
+        }
     }
 }

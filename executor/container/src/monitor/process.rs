@@ -171,8 +171,13 @@ pub(super) fn mounts(spec: &ContainerSpec, volumes: &Volumes) -> Vec<Mount> {
     });
     let tmpfs = spec.tmpfs.iter().map(|tmpfs| Mount {
         target: tmpfs.target.clone().into(),
-        source: MountSource::Tmpfs { size_bytes: tmpfs.size_bytes },
-        flags: MountFlags { readonly: tmpfs.readonly, nosuid: true, nodev: true, noexec: !tmpfs.exec },
+        source: MountSource::Tmpfs(tmpfs.options),
+        flags: MountFlags {
+            readonly: tmpfs.readonly,
+            nosuid: !tmpfs.suid,
+            nodev: !tmpfs.dev,
+            noexec: !tmpfs.exec,
+        },
     });
     let mut mounts: Vec<Mount> = volumes.chain(binds).chain(tmpfs).collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
