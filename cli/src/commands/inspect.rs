@@ -1,11 +1,9 @@
 //! `rbuild inspect`: what is known of containers, images, networks and volumes, as a JSON list in Docker's words.
 
-mod host_config;
+mod host;
 mod image;
 
-use rbuild_container::{
-    Attachment, Container, ContainerError, ContainerSpec, Containers, NetworkMode, Status, Volumes,
-};
+use rbuild_container::{Attachment, Container, ContainerError, Containers, NetworkMode, Status, Volumes};
 use rbuild_solver::images::ImageError;
 use serde_json::{Map, Value, json};
 
@@ -156,9 +154,11 @@ fn container_json(
         "LogPath": directory.join("json.log"),
         "Driver": "overlayfs",
         "Platform": "linux",
-        "Mounts": mounts_json(spec, &Volumes::new(app.store()?.clone())),
+        "ExecIDs": null,
+        "GraphDriver": { "Name": "overlayfs", "Data": null },
+        "Mounts": host::mounts_json(spec, &Volumes::new(app.store()?.clone())),
         "Config": config_json(container),
-        "HostConfig": host_config::json(spec),
+        "HostConfig": host::config_json(spec),
         "NetworkSettings": network_json(container),
     });
     if with_size {
@@ -175,7 +175,7 @@ fn container_zeros() -> Value {
     json!({
         "State": { "Health": null },
         "Config": config,
-        "HostConfig": host_config::zeros(),
+        "HostConfig": host::zeros(),
         "SizeRw": null,
         "SizeRootFs": null,
         "MountLabel": "",
@@ -191,6 +191,7 @@ fn state_json(container: &Container) -> Value {
         _ => 0,
     };
     let code = if let Status::Restarting { code, .. } = status { *code } else { ended.code };
+    let failure = container.state.start_failure.as_ref();
     let started = status.run().map_or(ended.started, |run| run.started);
     // Go's zero time, for what has not happened.
     let time = |ns: i64| if ns == 0 { "0001-01-01T00:00:00Z".to_owned() } else { rfc3339_ns(ns) };
@@ -202,8 +203,8 @@ fn state_json(container: &Container) -> Value {
         "OOMKilled": ended.oom_killed,
         "Dead": false,
         "Pid": pid,
-        "ExitCode": code,
-        "Error": ended.error,
+        "ExitCode": failure.map_or(code, |failure| failure.code),
+        "Error": failure.map_or(ended.error, |failure| failure.message.clone()),
         "StartedAt": time(started),
         "FinishedAt": time(ended.finished),
     });
@@ -261,6 +262,9 @@ fn config_json(container: &Container) -> Value {
         "Domainname": spec.domainname,
         "Env": spec.config.env,
         "Labels": spec.config.labels,
+        "AttachStdin": spec.stdin_once,
+        "AttachStdout": spec.attended,
+        "AttachStderr": spec.attended,
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
@@ -271,29 +275,4 @@ fn config_json(container: &Container) -> Value {
         json.extend(own);
     }
     json
-}
-
-fn mounts_json(spec: &ContainerSpec, volumes: &Volumes) -> Vec<Value> {
-    let volumes = spec.volumes.iter().map(|volume| {
-        json!({
-            "Type": "volume", "Name": volume.name, "Source": volumes.data(&volume.name),
-            "Destination": volume.target, "Driver": "local", "Mode": "", "RW": !volume.readonly,
-            "Propagation": "",
-        })
-    });
-    let binds = spec.binds.iter().map(|bind| {
-        json!({
-            "Type": "bind", "Source": bind.source, "Destination": bind.target, "Mode": "", "RW": !bind.readonly,
-            "Propagation": "rprivate",
-        })
-    });
-    let tmpfs = spec.tmpfs.iter().map(|tmpfs| {
-        json!({
-            "Type": "tmpfs", "Source": "", "Destination": tmpfs.target, "Mode": "", "RW": !tmpfs.readonly,
-            "Propagation": "",
-        })
-    });
-    let mut mounts: Vec<Value> = binds.chain(tmpfs).chain(volumes).collect();
-    mounts.sort_by_key(|mount| mount["Destination"].to_string());
-    mounts
 }

@@ -234,10 +234,7 @@ fn lists_are_filtered_and_formatted() {
         (&["-a", "--filter", "is-task=true", "-q"], ""),
         (&["--filter", "is-task=false", "--format", "{{.Names}}"], "one\n"),
         (&["-a", "--format", "{{.Names}} {{.Label \"kind\"}}"], "two test\none \n"),
-        (
-            &["-a", "--format", "table {{.Names}}\\t{{.Label \"kind\"}}"],
-            "NAMES   kind\ntwo     test\none\n",
-        ),
+        (&["-a", "--format", "table {{.Names}}\\t{{.Label \"kind\"}}"], "NAMES   kind\ntwo     test\none\n"),
         (&["--format", "{{.Names}}"], "one\n"),
         (&["-a", "--filter", "status=created", "--format", "{{.Names}} {{.State}}"], "two created\n"),
         (&["--filter", "status=created", "--format", "{{.Names}}"], "two\n"),

@@ -181,3 +181,42 @@ fn a_file_system_in_memory_is_as_it_is_asked_for() {
     let mode = shown(&["--mount", "type=tmpfs,dst=/x,tmpfs-mode=1770"]);
     assert!(mode.starts_with("1770 0 0\n") && mode.contains("rw,nosuid,nodev,noexec"), "{mode}");
 }
+
+#[test]
+fn what_was_asked_for_is_inspected() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    let flags = "-v /tmp:/t:ro -v box:/v --tmpfs /x:mode=1770 --cap-add net_admin --ulimit nofile=100:200 --device \
+        /dev/null:/dev/nn:r --security-opt no-new-privileges -m 64m --memory-swap 128m -p 127.0.0.1:8080:80/udp -p 70";
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    printed(&test, &[&["create", "--name", "all"], &flags[..], &["busybox", "nosuch"]].concat());
+    let cases = [
+        ("json .HostConfig.Binds", r#"["/tmp:/t:ro","box:/v"]"#),
+        ("range .Mounts}}{{.Name}} {{.Destination}} {{.Mode}};{{end", " /t ro;box /v ; /x ;"),
+        ("json .HostConfig.CapAdd", r#"["CAP_NET_ADMIN"]"#),
+        ("json .HostConfig.Tmpfs", r#"{"/x":"mode=1770"}"#),
+        ("json .HostConfig.Ulimits", r#"[{"Hard":200,"Name":"nofile","Soft":100}]"#),
+        ("(index .HostConfig.Devices 0).CgroupPermissions", "r"),
+        ("json .HostConfig.SecurityOpt", r#"["no-new-privileges"]"#),
+        (".HostConfig.MemorySwap", "134217728"),
+        (
+            "json .HostConfig.PortBindings",
+            r#"{"70/tcp":[{"HostIp":"","HostPort":""}],"80/udp":[{"HostIp":"127.0.0.1","HostPort":"8080"}]}"#,
+        ),
+        (".Config.AttachStdin}} {{.Config.AttachStdout}} {{.Config.AttachStderr", "false true true"),
+        (".GraphDriver.Name}} {{json .ExecIDs", "overlayfs null"),
+    ];
+    for (template, expected) in cases {
+        let shown = printed(&test, &["inspect", "-f", &format!("{{{{{template}}}}}"), "all"]);
+        assert_eq!(shown, format!("{expected}\n"), "{template}");
+    }
+    clean_up(&test, &["all"]);
+}
+
+#[test]
+fn why_a_start_failed_is_kept() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    rbuild(&test, &["run", "--name", "not", "--network", "none", "busybox", "nosuch"]).exits(127);
+    assert_eq!(state(&test, "not", "Status}} {{.State.ExitCode"), "created 127");
+    assert!(state(&test, "not", "Error").contains("executable file not found in $PATH"));
+    clean_up(&test, &["not"]);
+}

@@ -15,7 +15,7 @@ use crate::protocol::{
     send,
 };
 use crate::spec::{Attachment, NetworkMode, overlay};
-use crate::state::{Action, Status};
+use crate::state::{Action, START_FAILED, StartFailure, Status};
 use crate::{Container, ContainerError, Containers, SOCKET, generate_id};
 
 /// A monitor that was started and waits to be told its container. It ends when this is dropped.
@@ -142,11 +142,11 @@ impl Containers {
     /// Starts the process of a container, under a monitor that outlives the caller.
     ///
     /// # Errors
-    /// When its state forbids it, or it cannot be run. Its state is then what it was.
+    /// When its state forbids it, or it cannot be run. Its status is then what it was, and its state says why.
     pub fn start(&self, container: &Container, options: StartOptions) -> Result<Started, ContainerError> {
         container.check(Action::Start)?;
         // A person starts it: restarts count from here.
-        self.change(&container.id, |state| state.restart_count = 0)?;
+        self.change(&container.id, |state| (state.restart_count, state.start_failure) = (0, None))?;
         if options.attach.is_some() {
             self.note(container, "attach", []);
         }
@@ -162,7 +162,15 @@ impl Containers {
         };
         let socket = options.monitor.0;
         open(&socket, Request::Launch(Box::new(launch)))?;
-        started(socket)
+        started(socket).inspect_err(|error| self.note_start_failure(container, error))
+    }
+
+    /// Notes why a container could not be started. The error itself is told to whoever tried.
+    fn note_start_failure(&self, container: &Container, error: &ContainerError) {
+        if let ContainerError::Refused { message, exit_code } = error {
+            let failure = StartFailure { code: exit_code.unwrap_or(START_FAILED), message: message.clone() };
+            drop(self.change(&container.id, |state| state.start_failure = Some(failure)));
+        }
     }
 
     /// Takes part in a container that runs.

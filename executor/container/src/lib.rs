@@ -57,7 +57,10 @@ pub use spec::{
     Attachment, Bind, ContainerLink, ContainerSpec, DEFAULT_NETWORK, LogOptions, NetworkMode, PidMode,
     RestartPolicy, Tmpfs, VolumeMount,
 };
-pub use state::{Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, Status};
+pub use state::{
+    Action, ContainerState, Ended, Endpoint, Health, HealthResult, HealthStatus, Run, START_FAILED,
+    StartFailure, Status,
+};
 pub use volumes::{ANONYMOUS_LABEL, Volume, Volumes};
 
 /// The file that a monitor locks.

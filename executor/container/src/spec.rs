@@ -37,6 +37,8 @@ pub struct ContainerSpec {
     pub open_stdin: bool,
     /// Whether that input ends with the first client that was attached to it.
     pub stdin_once: bool,
+    /// Whether it was made for a client that takes part in its output.
+    pub attended: bool,
     /// Whether the container goes when its process ends.
     pub auto_remove: bool,
     /// Whether a small init is PID 1.

@@ -33,10 +33,25 @@ pub struct ContainerState {
     /// How often it was started again by its restart policy since a person started it.
     #[serde(default)]
     pub restart_count: u32,
+    /// Why it could not be started the last time somebody tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<StartFailure>,
     /// What its health check says, where it has one and runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
 }
+
+/// Why a container could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// 127 and 126 for a program that is not there or cannot be executed, else [`START_FAILED`].
+    pub code: i32,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// Docker's exit code of a container that could not be started, where it is not the program's fault.
+pub const START_FAILED: i32 = 128;
 
 /// How a container fares. Times are Unix nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,7 +318,14 @@ impl Status {
 impl ContainerState {
     /// A container that has never run.
     pub fn new(spec: ContainerSpec) -> Self {
-        Self { version: VERSION, spec, status: Status::Created, restart_count: 0, health: None }
+        Self {
+            version: VERSION,
+            spec,
+            status: Status::Created,
+            restart_count: 0,
+            start_failure: None,
+            health: None,
+        }
     }
 
     pub(crate) fn to_json(&self) -> String {

@@ -56,7 +56,7 @@ impl Created {
         let (image, snapshot) = image(app, options)?;
         let mut spec = spec(options, image.config.config.clone())?;
         spec.image_id = image.id().to_string();
-        spec.stdin_once = options.interactive && attended;
+        (spec.attended, spec.stdin_once) = (attended, options.interactive && attended);
         if spec.args().is_empty() {
             return Err(refused(ContainerError::NoCommand));
         }
