@@ -6,7 +6,7 @@
 //! | directory | a file | an error |
 //! | file | ends in `/`, or is a directory | a file of the source's name in there |
 //! | file | a file, or a link to one | replaces it; the link stays |
-//! | file | missing | that file; of several sources the last one wins |
+//! | file | missing, or a link to nothing | that file; of several sources the last one wins; the link stays |
 //! | archive (ADD) | anything but a file | its contents, in there |
 //!
 //! Missing directories are made, mode 0755 or what an octal `--chmod` leaves of it, and belong to `--chown`.
@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::root_dir::{At, FileType, RootDir, Stat};
+use rbuild_cache::root_dir::{At, FileType, RootDir, SYMLINK_DEPTH_MAX, Stat};
 use rbuild_llb::CopyAction;
 use rbuild_llb::pattern::CopySelection;
 
@@ -253,9 +253,26 @@ impl Copy<'_> {
 
     /// Where a source goes: below the destination if something is there that takes it in, otherwise to the destination.
     fn target(&self, found: &Found, takes_in: impl Fn(FileType) -> bool) -> Result<PathBuf, FileError> {
-        let resolved = self.to.root.resolve(self.to.wanted())?;
+        let resolved = self.to.root.resolve(self.end_of_links()?)?;
         let below = self.kind_at(&resolved)?.is_some_and(takes_in);
         Ok(if below { resolved.join(&found.name) } else { resolved })
+    }
+
+    /// The destination; where that is a link, what it leads to, whose directory is made if it is missing. A link that leads to itself is
+    /// left for the kernel to refuse.
+    fn end_of_links(&self) -> Result<PathBuf, FileError> {
+        let mut path = self.to.wanted().to_owned();
+        for _ in 0..SYMLINK_DEPTH_MAX {
+            let is_link = self.kind_at(&path)?.is_some_and(FileType::is_symlink);
+            if !is_link || !self.to.action.create_dest_path {
+                break;
+            }
+            // A slash at the end of a link's target is no wish for a directory.
+            let target = self.to.root.read_link(&path)?;
+            path = path.parent().unwrap_or(Path::new("/")).join(target).components().collect();
+            self.to.make_dirs(path.parent().unwrap_or(Path::new("/")))?;
+        }
+        Ok(path)
     }
 
     fn kind_at(&self, path: &Path) -> Result<Option<FileType>, FileError> {

@@ -41,6 +41,9 @@ fn where_a_file_goes() {
         ("/f", "/lnk", &["old=before", "lnk->old"], "old"),
         ("/f", "/lnk", &["lnk->../../../nowhere"], "nowhere"),
         ("/f", "/lnk/x", &["lnk->/made/on/the/way"], "made/on/the/way/x"),
+        ("/f", "/lnk", &["lnk->/made/on/the/way"], "made/on/the/way"),
+        ("/f", "/lnk", &["lnk->made/with/slash/"], "made/with/slash"),
+        ("/f", "/etc/lnk", &["etc/lnk->../run/second", "run/second->../../../out/side"], "out/side"),
         ("/../../f", "/../x", &[], "x"),
         ("/lf", "/dir", &["dir/"], "dir/lf"),
     ];
