@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::expand::ExpandError;
 use crate::lint::{self, Warning};
+use crate::parser;
 use crate::resolver::{OutsideError, ResolveError};
 use crate::span::Span;
 
@@ -36,9 +37,9 @@ impl Error {
 
     /// Finds the word to blame in the text of the file.
     pub(crate) fn in_source(mut self, source: &[u8]) -> Self {
-        if let (Some(range), Ok(source)) = (self.range, str::from_utf8(source)) {
-            let words = self.kind.words();
-            self.span = words.iter().find_map(|word| Span::find(source, range, word));
+        if let Some(range) = self.range {
+            let (words, text) = (self.kind.words(), parser::text(source));
+            self.span = words.iter().find_map(|word| Span::find(&text, range, word));
         }
         self
     }
@@ -105,8 +106,8 @@ pub enum ErrorKind {
     /// More than [`INSTRUCTIONS_MAX`](crate::parser::INSTRUCTIONS_MAX).
     #[error("more than {max} instructions")]
     TooManyInstructions { max: usize },
-    /// A byte sequence that is not text.
-    #[error("the Dockerfile is not UTF-8")]
+    /// RUN of bytes that are not text: BuildKit has no place for them either.
+    #[error("RUN holds bytes that are not UTF-8")]
     NotUtf8,
 
     /// A parser directive twice.

@@ -20,7 +20,7 @@ pub(crate) struct Transfer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Document {
     pub(crate) name: String,
-    pub(crate) text: String,
+    pub(crate) data: Vec<u8>,
     pub(crate) expand: bool,
 }
 
@@ -93,7 +93,7 @@ fn parse_transfer(node: &Node, flags: &Flags, instruction: &'static str) -> Resu
     sources.retain(|word| !is_document(word));
     let documents = node.heredocs.iter().map(|document| Document {
         name: document.name.clone(),
-        text: document.text(),
+        data: document.data(),
         expand: document.expand,
     });
     Ok(Transfer {

@@ -1,6 +1,6 @@
 //! RUN, and the command lines of CMD and ENTRYPOINT.
 
-use rbuild_llb::{Network, Security};
+use rbuild_llb::{Network, Security, SourceRange};
 
 use super::flags::{FlagKind, Flags};
 use super::mount::MountFlag;
@@ -39,6 +39,9 @@ fn command_line(node: &Node) -> CommandLine {
 }
 
 pub(super) fn parse(node: &Node) -> Result<Run, Error> {
+    if let Some(line) = node.not_text {
+        return Err(Error::new(ErrorKind::NotUtf8).at(SourceRange::line(line)));
+    }
     let flags = Flags::parse(
         node,
         &[

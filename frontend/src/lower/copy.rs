@@ -12,7 +12,7 @@ use crate::expand::{Expander, Quotes};
 use crate::instruction::{Command, Copy, Document, Transfer};
 use crate::lint::checks;
 use crate::stage::Step;
-use crate::{paths, remote};
+use crate::{parser, paths, remote};
 
 const DOCUMENT_MODE: u32 = 0o644;
 const CHMOD_MAX: u32 = 0o7777;
@@ -100,8 +100,8 @@ impl Lowerer<'_> {
         })
     }
 
-    /// The content of a here-document: quotes in it are characters, variables are expanded unless the name was
-    /// quoted.
+    /// The content of a here-document: quotes in it are characters. Unless the name was quoted, variables are expanded, and only then it has
+    /// to be text.
     fn document(
         &mut self,
         current: &Current,
@@ -112,8 +112,8 @@ impl Lowerer<'_> {
             return Ok(document.clone());
         }
         let expander = Expander { quotes: Quotes::Ignore, ..Expander::new('\\') };
-        let text = self.expand_with(current, command, expander, &document.text)?.text;
-        Ok(Document { text, ..document.clone() })
+        let text = self.expand_with(current, command, expander, &parser::text(&document.data))?.text;
+        Ok(Document { data: text.into_bytes(), ..document.clone() })
     }
 
     /// One source in a tree of the build.
@@ -149,7 +149,7 @@ impl Lowerer<'_> {
             let from = transfer.steps.file(MkfileAction {
                 path: path.clone(),
                 mode: DOCUMENT_MODE,
-                data: document.text.into_bytes(),
+                data: document.data,
                 owner: None,
                 timestamp_ns: self.times.file_ns,
             });

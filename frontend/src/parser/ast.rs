@@ -6,7 +6,7 @@ use super::heredoc;
 use super::json;
 use super::line::Lines;
 use super::words;
-use super::{Directives, Error, ErrorKind};
+use super::{Directives, Error, ErrorKind, text};
 
 /// A parsed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Node {
     pub comments: Vec<String>,
     /// The lines it stands on, here-documents included.
     pub range: SourceRange,
+    /// The first of these that is not UTF-8, comments aside.
+    pub not_text: Option<u32>,
 }
 
 /// A here-document.
@@ -45,8 +47,10 @@ pub struct Node {
 pub struct Heredoc {
     /// The word that ends it, without quotes.
     pub name: String,
-    /// The lines between, as they are.
+    /// The lines between.
     pub content: String,
+    /// The same as it is in the file, where that is not UTF-8.
+    pub raw: Option<Vec<u8>>,
     /// Whether variables in it are expanded: no part of the name was quoted.
     pub expand: bool,
     /// Whether leading tabs are no part of it (`<<-`).
@@ -58,10 +62,28 @@ pub struct Heredoc {
 impl Heredoc {
     /// The content, without leading tabs where the document asks for that.
     pub fn text(&self) -> String {
+        text(&self.data()).into_owned()
+    }
+
+    /// The same to the byte.
+    pub fn data(&self) -> Vec<u8> {
+        let content = self.raw.as_deref().unwrap_or(self.content.as_bytes());
         if !self.chomp {
-            return self.content.clone();
+            return content.to_vec();
         }
-        self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+        let lines = content.split_inclusive(|byte| *byte == b'\n');
+        lines.flat_map(|line| line.iter().skip_while(|byte| **byte == b'\t')).copied().collect()
+    }
+
+    /// Adds a line, as text and as it is in the file.
+    pub(super) fn push(&mut self, text: &str, raw: &[u8]) {
+        if self.raw.is_none() && text.as_bytes() != raw {
+            self.raw = Some(self.content.clone().into_bytes());
+        }
+        if let Some(all) = &mut self.raw {
+            all.extend_from_slice(raw);
+        }
+        self.content.push_str(text);
     }
 }
 
@@ -86,6 +108,7 @@ impl Node {
             code: code.to_owned(),
             comments: Vec::new(),
             range: SourceRange::line(1),
+            not_text: None,
         })
     }
 

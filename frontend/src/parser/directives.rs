@@ -6,7 +6,7 @@
 use rbuild_llb::SourceRange;
 
 use super::line::{Lines, without_line_end};
-use super::{Error, ErrorKind};
+use super::{Error, ErrorKind, text};
 
 /// What the directives of a file say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,9 @@ impl Default for Directives {
 
 /// The frontend image that a file of any language asks for, with what follows its name.
 pub(crate) fn syntax(source: &[u8]) -> Option<(String, SourceRange)> {
-    let text = str::from_utf8(source).ok()?;
-    let in_comment = |marker| read_after(marker, text).ok().and_then(|directives| directives.syntax);
-    in_comment("#").or_else(|| in_comment("//")).or_else(|| syntax_of_json(text))
+    let text = text(source);
+    let in_comment = |marker| read_after(marker, source, &text).ok().and_then(|directives| directives.syntax);
+    in_comment("#").or_else(|| in_comment("//")).or_else(|| syntax_of_json(&text))
 }
 
 fn syntax_of_json(text: &str) -> Option<(String, SourceRange)> {
@@ -41,15 +41,15 @@ fn syntax_of_json(text: &str) -> Option<(String, SourceRange)> {
 }
 
 /// Reads the directives. They end at the first line that is none, be it a blank one.
-pub(super) fn read(text: &str) -> Result<Directives, Error> {
-    read_after("#", text)
+pub(super) fn read(source: &[u8], text: &str) -> Result<Directives, Error> {
+    read_after("#", source, text)
 }
 
 /// Reads the directives of a file whose comments begin with `marker`.
-fn read_after(marker: &str, text: &str) -> Result<Directives, Error> {
+fn read_after(marker: &str, source: &[u8], text: &str) -> Result<Directives, Error> {
     let mut directives = Directives::default();
     let mut escape_seen = false;
-    let mut lines = Lines::new(text, directives.escape);
+    let mut lines = Lines::new(source, text, directives.escape);
     while let Some(line) = lines.next()? {
         if line.number == 1 && line.text.starts_with("#!") {
             continue;

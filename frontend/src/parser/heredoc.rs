@@ -38,5 +38,5 @@ pub(crate) fn token(word: &str) -> Option<Heredoc> {
     let (resolved, written) = (single(plain)?, single(raw)?);
     let expand = resolved == written;
     let descriptor = descriptor.to_owned();
-    Some(Heredoc { name: resolved, content: String::new(), expand, chomp, descriptor })
+    Some(Heredoc { name: resolved, content: String::new(), raw: None, expand, chomp, descriptor })
 }

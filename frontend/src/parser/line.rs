@@ -8,7 +8,16 @@ use rbuild_llb::SourceRange;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line<'a> {
     pub(super) text: &'a str,
+    /// What it is in the file.
+    raw: &'a [u8],
     pub(super) number: u32,
+}
+
+impl Line<'_> {
+    /// Whether it is UTF-8: a replacement character is longer than the byte it stands for.
+    const fn is_text(&self) -> bool {
+        self.text.len() == self.raw.len()
+    }
 }
 
 /// Lines that an escape character at the end joined.
@@ -23,13 +32,30 @@ pub(super) struct Joined {
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     rest: &'a str,
+    raw: &'a [u8],
     number: u32,
     escape: char,
+    /// The first line that was part of an instruction and is not UTF-8.
+    not_text: Option<u32>,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a str, escape: char) -> Self {
-        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), number: 0, escape }
+    /// `text` is what [`text`](super::text) makes of `source`.
+    pub(super) fn new(source: &'a [u8], text: &'a str, escape: char) -> Self {
+        let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let raw = &source[text.len() - rest.len()..];
+        Self { rest, raw, number: 0, escape, not_text: None }
+    }
+
+    /// The first line since the last call that is part of an instruction and is not UTF-8.
+    pub(super) const fn take_not_text(&mut self) -> Option<u32> {
+        self.not_text.take()
+    }
+
+    const fn note(&mut self, line: &Line<'_>) {
+        if self.not_text.is_none() && !line.is_text() {
+            self.not_text = Some(line.number);
+        }
     }
 
     /// The number of the line read last.
@@ -45,16 +71,20 @@ impl<'a> Lines<'a> {
         let end = self.rest.find('\n').map_or(self.rest.len(), |at| at + 1);
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
+        let end = self.raw.iter().position(|byte| *byte == b'\n').map_or(self.raw.len(), |at| at + 1);
+        let (raw, after) = self.raw.split_at(end);
+        self.raw = after;
         self.number += 1;
-        if text.len() > LINE_LENGTH_BYTES_MAX {
+        if raw.len() > LINE_LENGTH_BYTES_MAX {
             let range = SourceRange::line(self.number);
             return Err(Error::new(ErrorKind::LineTooLong { max: LINE_LENGTH_BYTES_MAX }).at(range));
         }
-        Ok(Some(Line { text, number: self.number }))
+        Ok(Some(Line { text, raw, number: self.number }))
     }
 
     /// Joins a line with those that continue it.
     pub(super) fn join(&mut self, first: Line<'a>) -> Result<Joined, Error> {
+        self.note(&first);
         let trimmed = without_line_end(first.text).trim_start();
         let (start, mut continues) = split_continuation(trimmed, self.escape);
         let mut joined = Joined { text: start.to_owned(), has_empty_line: false };
@@ -63,6 +93,7 @@ impl<'a> Lines<'a> {
             if comment(line.text).is_some() {
                 continue;
             }
+            self.note(&line);
             let text = without_line_end(line.text);
             if text.trim_start().is_empty() {
                 joined.has_empty_line = true;
@@ -82,10 +113,11 @@ impl<'a> Lines<'a> {
             if document.chomp {
                 text = text.trim_start_matches('\t');
             }
-            if text == document.name {
+            if line.is_text() && text == document.name {
                 return Ok(true);
             }
-            document.content.push_str(line.text);
+            self.note(&line);
+            document.push(line.text, line.raw);
         }
         Ok(false)
     }

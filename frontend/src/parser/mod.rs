@@ -1,6 +1,6 @@
 //! Text to lines of instructions, each with the range of lines it was written on.
 //!
-//! What is done here and nowhere else: the byte order mark and line ends, comments, continuation lines, parser
+//! What is done here and nowhere else: the byte order mark and line ends, bytes that are no text, comments, continuation lines, parser
 //! directives, flags, the JSON form, here-documents. What an instruction means is the next module's.
 //!
 //! The order matters and is BuildKit's: comments go before continuation lines are joined, so a comment may stand
@@ -17,6 +17,8 @@ pub use ast::{Dockerfile, Heredoc, Node};
 pub use directives::Directives;
 pub(crate) use directives::syntax;
 
+use std::borrow::Cow;
+
 use rbuild_llb::SourceRange;
 
 use crate::error::{Error, ErrorKind};
@@ -28,6 +30,19 @@ pub const FILE_SIZE_BYTES_MAX: usize = 16 << 20;
 pub const LINE_LENGTH_BYTES_MAX: usize = 65_535;
 /// The most instructions in a file.
 pub const INSTRUCTIONS_MAX: usize = 20_000;
+
+/// A file as text, and what stands there of a byte that is not UTF-8: one replacement character each, as in BuildKit's configs.
+pub fn text(source: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = str::from_utf8(source) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(source.len());
+    for chunk in source.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
 
 /// Parses a Dockerfile.
 ///
@@ -41,9 +56,9 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
         let (size_bytes, max) = (source.len(), FILE_SIZE_BYTES_MAX);
         return Err(ErrorKind::FileTooLarge { size_bytes, max }.into());
     }
-    let text = str::from_utf8(source).map_err(|_| ErrorKind::NotUtf8)?;
-    let directives = directives::read(text)?;
-    let mut lines = Lines::new(text, directives.escape);
+    let text = text(source);
+    let directives = directives::read(source, &text)?;
+    let mut lines = Lines::new(source, &text, directives.escape);
     let mut file = Dockerfile { directives, nodes: Vec::new(), empty_continuations: Vec::new() };
     let mut comments = Vec::new();
     while let Some(first) = lines.next()? {
@@ -62,6 +77,7 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Error> {
         let mut node = Node::new(&joined.text).map_err(|error| error.at(range(&lines)))?;
         node.read_heredocs(&mut lines).map_err(|error| error.at(range(&lines)))?;
         node.range = range(&lines);
+        node.not_text = lines.take_not_text();
         node.comments = std::mem::take(&mut comments);
         file.nodes.push(node);
         if file.nodes.len() > INSTRUCTIONS_MAX {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Answer, LineRange, Location};
 use crate::error::Error;
 use crate::lint::Warning;
+use crate::parser;
 
 /// How many lines around those of one line are shown, and around those of several.
 const CONTEXT_LINES: usize = 4;
@@ -113,7 +114,7 @@ impl Checked {
                 location: error.range().map(Location::new),
             }),
         };
-        Answer::new(&document, self.text(filename, &String::from_utf8_lossy(source)))
+        Answer::new(&document, self.text(filename, &parser::text(source)))
     }
 
     fn text(&self, filename: &str, source: &str) -> String {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rbuild_cache::ActiveSnapshot;
-use rbuild_frontend::{MainContext, NamedContext};
+use rbuild_frontend::{MainContext, NamedContext, parser};
 use rbuild_solver::local::LocalContext;
 
 pub(crate) use self::remote::Remote;
@@ -63,7 +63,7 @@ pub(crate) struct Trees {
 impl Input {
     /// The Dockerfile as text, for excerpts.
     pub(crate) fn dockerfile_text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.dockerfile)
+        parser::text(&self.dockerfile)
     }
 
     /// Reads all of it.
