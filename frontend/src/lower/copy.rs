@@ -235,10 +235,10 @@ fn with_pivot(source: &str) -> String {
     }
 }
 
-/// `user[:group]`. A lone number is the group too; without a user it is root; names are looked up in the tree that is
-/// copied into. `root` is 0, whatever that tree says.
+/// `user[:group]`. A lone number is the group too, one with nothing behind its colon has the group 0; without a user it is root;
+/// names are looked up in the tree that is copied into. `root` is 0, whatever that tree says.
 pub(super) fn parse_owner(text: &str, lookup: FileInput) -> Result<Owner, Error> {
-    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let id = |text: &str| match text.parse::<u32>() {
         Ok(id) => Ok(ChownId::Id(id)),
         Err(_) if text == "root" => Ok(ChownId::Id(0)),
@@ -249,9 +249,10 @@ pub(super) fn parse_owner(text: &str, lookup: FileInput) -> Result<Owner, Error>
     };
     let user = if user.is_empty() { ChownId::Id(0) } else { id(user)? };
     let group = match (group, &user) {
-        ("", ChownId::Id(number)) => Some(ChownId::Id(*number)),
-        ("", ChownId::Name { .. }) => None,
-        (group, _) => Some(id(group)?),
+        (None, ChownId::Id(number)) => Some(ChownId::Id(*number)),
+        (None, ChownId::Name { .. }) => None,
+        (Some(""), _) => Some(ChownId::Id(0)),
+        (Some(group), _) => Some(id(group)?),
     };
     Ok(Owner { user: Some(user), group })
 }
