@@ -20,7 +20,7 @@ pub struct CopySelection {
     pub include: Option<Patterns>,
     /// What is left out of a source that is a directory.
     pub exclude: Option<Patterns>,
-    /// A path, relative to `base`, that must exist: a `--parents` source without wildcards.
+    /// A path, relative to `base`, that must exist: a `--parents` source without wildcards, before its pivot or behind it.
     pub required: Option<String>,
 }
 
@@ -36,7 +36,10 @@ impl CopySelection {
         let (base, glob) = wildcards(&source, action.allow_wildcard)?;
         let (include, required) = match kept {
             None => (list(&action.include)?, None),
-            Some(kept) => (Some(including(&kept, &action.include)?), required(&kept)?),
+            Some(kept) => {
+                let required = if glob.is_none() { required(&kept)? } else { None };
+                (Some(including(&kept, &action.include)?), required)
+            }
         };
         Ok(Self { base, glob, include, exclude, required })
     }
