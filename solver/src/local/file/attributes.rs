@@ -15,8 +15,8 @@ use super::run::Run;
 use super::{SourceKind, Warning};
 
 const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
-/// The bits that a change of owner or content may take away.
-const SET_ID_BITS: u32 = 0o6000;
+/// The bits that a file is not made with: a change of owner or content may take some of them away again.
+const SPECIAL_BITS: u32 = 0o7000;
 
 /// The one extended attribute that a layer carries, and so the one that is worth copying.
 pub(super) const CAPABILITY: &CStr = c"security.capability";
@@ -85,7 +85,7 @@ impl Attributes {
         if !given || self.ids != run.own {
             changed_owner(file, self.ids, run.options.single_id)?;
         }
-        if !given || self.mode & (SET_ID_BITS | run.umask) != 0 {
+        if !given || self.mode & (SPECIAL_BITS | run.umask) != 0 {
             fchmod(file, Mode::from_raw_mode(self.mode))?;
         }
         Ok(())

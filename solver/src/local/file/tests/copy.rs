@@ -214,9 +214,26 @@ fn a_symbolic_mode_changes_each_and_not_those_made_on_the_way() {
 
 #[test]
 fn special_bits_are_kept() {
-    let bed = Bed::new(&["d/suid=1:4755", "d/sgid=1:2755", "d/sticky:1777", "d/least=:400", "d/wide=1:666"]);
+    let bed = Bed::new(&[
+        "d/suid=1:4755",
+        "d/sgid=1:2755",
+        "d/sticky:1777",
+        "d/kept=1:1644",
+        "d/least=:400",
+        "d/wide=1:666",
+    ]);
     bed.copy("/d", "/").unwrap();
-    lines(&bed, &["0400 least = ", "2755 sgid = 1", "1777 sticky/", "4755 suid = 1", "0666 wide = 1"]);
+    lines(
+        &bed,
+        &[
+            "1644 kept = 1",
+            "0400 least = ",
+            "2755 sgid = 1",
+            "1777 sticky/",
+            "4755 suid = 1",
+            "0666 wide = 1",
+        ],
+    );
 }
 
 #[test]
