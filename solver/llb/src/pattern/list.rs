@@ -43,7 +43,8 @@ pub struct Verdict {
 impl Patterns {
     /// Compiles patterns: the lines of a `.dockerignore` without comments, or the values of `--exclude`.
     ///
-    /// Each is trimmed and cleaned, slashes at its ends are dropped, and empty ones are skipped.
+    /// Each is trimmed and cleaned, a slash at its end is dropped, and empty ones are skipped. One that begins with a slash matches nothing:
+    /// that of a `.dockerignore` is dropped where the file is read.
     ///
     /// # Errors
     /// When a pattern is malformed.
@@ -124,12 +125,6 @@ impl Pattern {
         if text.is_empty() {
             return Err(PatternError::NothingNegated);
         }
-        let cleaned = clean(text);
-        let anchored = cleaned.strip_prefix('/').unwrap_or(&cleaned);
-        if anchored.is_empty() {
-            // A lone slash, which docker leaves without effect as well.
-            return Ok(None);
-        }
-        Ok(Some(Self { negated, program: Program::new(anchored, Grammar::Ignore)? }))
+        Ok(Some(Self { negated, program: Program::new(&clean(text), Grammar::Ignore)? }))
     }
 }

@@ -35,7 +35,7 @@ fn a_dockerignore_excludes_what_docker_excludes() {
             &["node_modules", "a/b/node_modules", "a/node_modules/x"],
             &["my_node_modules"],
         ),
-        (&["/a/", "b/"], &["a", "a/x", "b/x"], &["x/a"]),
+        (&["a/", "/b", "/c/", "/**", "!/a"], &["a", "a/x"], &["b", "c", "c/x", "x/a"]),
         (&["*.md", "!README.md"], &["x.md"], &["README.md", "a/x.md"]),
         (&["!README.md", "*.md"], &["README.md"], &[]),
         (&["*", "!src"], &["a", "b/c"], &["src", "src/x/y"]),
