@@ -249,7 +249,9 @@ impl Lowerer<'_> {
 
     fn start_empty(&self, id: StageId, edge: Option<Edge>, local: Option<super::tree::LocalId>) -> Current {
         let stage = self.graph.stage(id);
-        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        // Nothing is for no platform, so one that is given for it is not heard: BuildKit's rule.
+        let given = stage.platform.clone().filter(|_| !matches!(stage.base, Base::Scratch));
+        let platform = given.unwrap_or_else(|| self.options.platform.clone());
         let mut config = ImageConfig::new(platform.clone());
         config.config.working_dir = "/".to_owned();
         let state = State {
