@@ -84,7 +84,7 @@ pub(crate) struct Failure {
     pub(crate) tail: Vec<String>,
     /// What to do.
     pub(crate) hints: Vec<String>,
-    /// What lint found, where that is the failure.
+    /// What lint found: shown before.
     pub(crate) findings: Vec<Finding>,
 }
 

@@ -22,11 +22,12 @@ pub struct Error {
     kind: Box<ErrorKind>,
     range: Option<SourceRange>,
     span: Option<Span>,
+    warnings: Vec<Warning>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self { kind: Box::new(kind), range: None, span: None }
+        Self { kind: Box::new(kind), range: None, span: None, warnings: Vec::new() }
     }
 
     /// Says which lines the error is about, unless something below has said it more precisely.
@@ -44,6 +45,11 @@ impl Error {
         self
     }
 
+    /// Says what lint had found by then.
+    pub(crate) fn after(self, warnings: Vec<Warning>) -> Self {
+        Self { warnings, ..self }
+    }
+
     /// What is wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
@@ -58,6 +64,11 @@ impl Error {
     /// The word it is about, where there is one and the text has it as it is.
     pub const fn span(&self) -> Option<&Span> {
         self.span.as_ref()
+    }
+
+    /// What lint had found before [`lower`](crate::lower) met it, in the order of the file; nothing where the lines could not be read.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// What was probably meant, where a name is nearly right.

@@ -128,14 +128,32 @@ fn build(
     cancel: &std::sync::atomic::AtomicBool,
     blame: &Blame<'_>,
 ) -> Result<String, Failure> {
-    let images = app.images()?;
     let resolver = remote.resolver(&input.trees)?;
     let lowered = settings
         .frontend(input)
         .iter()
         .map(|options| lower(&input.dockerfile, options, &resolver))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| blame.frontend(&error))?;
+        .map_err(|error| blame.frontend_in_build(&error, settings))?;
+    let findings = blame.findings_shown(&lowered, settings);
+    make(app, settings, lowered, remote, recorder, cancel, blame)
+        .map_err(|failure| Failure { findings, ..failure })
+}
+
+/// Makes of the graphs what is asked for, and returns what is to be said in the end.
+#[expect(clippy::too_many_arguments, reason = "the cast of the story, each named once")]
+fn make(
+    app: &App,
+    settings: &Settings,
+    lowered: Vec<Lowered>,
+    remote: &Remote<'_>,
+    recorder: &Recorder,
+    cancel: &std::sync::atomic::AtomicBool,
+    blame: &Blame<'_>,
+) -> Result<String, Failure> {
+    let images = app.images()?;
+    let input = blame.input;
+    let resolver = remote.resolver(&input.trees)?;
     let (warnings, warning_documents) =
         (blame.warnings(&lowered, settings), blame.warning_documents(&lowered));
     let definition = definition(&lowered, settings.attestations.scans(&lowered, &resolver)?)?;

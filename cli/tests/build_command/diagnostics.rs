@@ -62,7 +62,8 @@ error: VOLUME specified can not be an empty string
     ];
     for (dockerfile, expected) in cases {
         context.dockerfile(dockerfile);
-        assert_eq!(test.build(&context, &[]).exits(2).stderr, expected);
+        let only_errors = ["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all"];
+        assert_eq!(test.build(&context, &only_errors).exits(2).stderr, expected);
     }
 }
 
@@ -118,6 +119,19 @@ warning[LegacyKeyValueFormat]: \"ENV key=value\" should be used instead of legac
         test.build(&context, &error).exits(2).stderr,
         format!("{expected}\n2 warnings found\n{verdict}")
     );
+}
+
+#[test]
+fn warnings_precede_a_failure() {
+    let Some(test) = TestEnvironment::with_base() else { return };
+    for (failing, code) in [("RUN false", 1), ("COPY none /", 2), ("WORKDIR ${x:?}", 2)] {
+        let context = test.dockerfile(&format!("FROM busybox AS Build\n{failing}\n"));
+        let shown = test.build(&context, &[]).exits(code).stderr;
+        let (warnings, error) = shown.split_once("\n1 warning found\nerror: ").expect(failing);
+        assert!(warnings.contains("warning[StageNameCasing]"), "{failing}: {shown}");
+        assert!(!error.contains("warning"), "{failing}: {shown}");
+        assert!(!test.build(&context, &["--quiet"]).exits(code).stderr.contains("warning"), "{failing}");
+    }
 }
 
 #[test]

@@ -79,9 +79,12 @@ struct Request<'a> {
 pub fn lower(source: &[u8], options: &Options, resolver: &dyn ImageResolver) -> Result<Lowered, Error> {
     let mut linter = Linter::default();
     let request = Request { source, options, resolver };
-    let mut lowered = translate(request, &mut linter, Graph::reachable, finish::finish)?;
-    lowered.warnings = linter.finish();
-    Ok(lowered)
+    let lowered = translate(request, &mut linter, Graph::reachable, finish::finish);
+    let warnings = linter.finish();
+    match lowered {
+        Ok(lowered) => Ok(Lowered { warnings, ..lowered }),
+        Err(error) => Err(error.after(warnings)),
+    }
 }
 
 /// Looks for mistakes in a Dockerfile: in all its stages, or in what `options.target` needs.

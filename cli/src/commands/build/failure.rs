@@ -52,6 +52,15 @@ impl Blame<'_> {
         failure
     }
 
+    /// The same in a build, which shows as well what lint found before.
+    pub(crate) fn frontend_in_build(&self, error: &rbuild_frontend::Error, settings: &Settings) -> Failure {
+        let mut failure = self.frontend(error);
+        if failure.findings.is_empty() && shows_findings(settings) {
+            failure.findings = self.lint(error.warnings());
+        }
+        failure
+    }
+
     /// An error of a step, or of what surrounds the steps.
     pub(crate) fn solve(&self, error: SolveError<WorkerError>) -> Failure {
         match error {
@@ -90,6 +99,11 @@ impl Blame<'_> {
         warning_documents(&distinct_warnings(lowered), dockerfile_name, dockerfile)
     }
 
+    /// What is to be said of a Dockerfile before the failure of its build.
+    pub(crate) fn findings_shown(&self, lowered: &[Lowered], settings: &Settings) -> Vec<Finding> {
+        if shows_findings(settings) { self.findings(lowered) } else { Vec::new() }
+    }
+
     fn findings(&self, lowered: &[Lowered]) -> Vec<Finding> {
         let mut findings = self.lint(&distinct_warnings(lowered));
         let unused = |name: &&String| lowered.iter().all(|lowered| lowered.unused_build_args.contains(name));
@@ -126,6 +140,11 @@ impl Blame<'_> {
         let text = self.input.dockerfile_text().into_owned();
         Box::new(Excerpt { path: self.input.dockerfile_name.clone(), text, range, span })
     }
+}
+
+/// Whether findings are for people: programs that asked for documents read none of a build that fails.
+fn shows_findings(settings: &Settings) -> bool {
+    !settings.quiet && settings.progress != Mode::RawJson
 }
 
 /// What lint found, once for all platforms.
