@@ -154,7 +154,8 @@ impl Finder<'_> {
         while let Some(dir) = missing.parent() {
             if let Ok(entries) = self.root().read_dir(dir) {
                 let name = missing.file_name().unwrap_or_default();
-                let names = entries.iter().map(|entry| entry.name.as_os_str());
+                // A link of this very name leads nowhere.
+                let names = entries.iter().map(|entry| entry.name.as_os_str()).filter(|other| *other != name);
                 let shown = names.filter(|name| !self.is_hidden(&dir.join(name), false));
                 let join = |name: &OsStr| Path::new("/").join(dir).join(name).display().to_string();
                 return closest(name, shown).into_iter().map(join).collect();
