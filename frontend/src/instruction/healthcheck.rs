@@ -9,8 +9,15 @@ use crate::parser::{Node, words};
 
 /// Below this a check would never end.
 const INTERVAL_NS_MIN: i64 = 1_000_000;
+/// The word for no check.
+const NONE: &str = "NONE";
 
 pub(super) fn parse(node: &Node) -> Result<Healthcheck, Error> {
+    let test = test(node)?;
+    // What is never checked has no interval: as in BuildKit its flags are not even read.
+    if test == [NONE] {
+        return Ok(Healthcheck { test, ..Healthcheck::default() });
+    }
     let flags = Flags::parse(
         node,
         &[
@@ -22,7 +29,7 @@ pub(super) fn parse(node: &Node) -> Result<Healthcheck, Error> {
         ],
     )?;
     Ok(Healthcheck {
-        test: test(node)?,
+        test,
         interval_ns: interval(&flags, "interval")?,
         timeout_ns: interval(&flags, "timeout")?,
         start_period_ns: interval(&flags, "start-period")?,
@@ -35,8 +42,8 @@ fn test(node: &Node) -> Result<Vec<String>, Error> {
     let (kind, command) = words::split_first(&node.arguments);
     match kind.to_ascii_uppercase().as_str() {
         "" => Err(at_least_one("HEALTHCHECK")),
-        "NONE" if command.is_empty() => Ok(vec!["NONE".to_owned()]),
-        "NONE" => Err(ErrorKind::HealthcheckNone.into()),
+        NONE if command.is_empty() => Ok(vec![NONE.to_owned()]),
+        NONE => Err(ErrorKind::HealthcheckNone.into()),
         "CMD" => match &node.json {
             Some(arguments) if !arguments.is_empty() => {
                 Ok(std::iter::once("CMD".to_owned()).chain(arguments.iter().cloned()).collect())
