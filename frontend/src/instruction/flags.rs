@@ -30,7 +30,7 @@ impl Flags {
     pub(super) fn parse(node: &Node, known: &[(&'static str, FlagKind)]) -> Result<Self, Error> {
         let mut flags = Self::default();
         for written in &node.flags {
-            let text = written.trim_start_matches("--");
+            let text = written.strip_prefix("--").unwrap_or(written);
             let (name, value) =
                 text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
             let Some((name, kind)) = known.iter().find(|(known, _)| *known == name).copied() else {
