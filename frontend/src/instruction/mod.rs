@@ -189,7 +189,7 @@ fn parse_shell(node: &Node) -> Result<Vec<String>, Error> {
     }
 }
 
-/// The trigger is kept as text, here-documents included: it is read again where it fires.
+/// The trigger is kept as text, here-documents included: it is read where it fires, and only then found to be no instruction.
 fn parse_onbuild(node: &Node) -> Result<String, Error> {
     Flags::none(node)?;
     let (keyword, _) = words::split_first(&node.arguments);
@@ -199,8 +199,7 @@ fn parse_onbuild(node: &Node) -> Result<String, Error> {
         keyword @ ("MAINTAINER" | "FROM") => {
             return Err(ErrorKind::OnbuildForbidden { instruction: keyword.to_owned() }.into());
         }
-        known if KEYWORDS.contains(&known) => {}
-        _ => return Err(unknown(keyword)),
+        _ => {}
     }
     let mut trigger = words::split_first(&node.code).1.to_owned();
     for document in &node.heredocs {
