@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::Dfs;
-use rbuild_image::Platform;
+use rbuild_image::{Platform, Reference};
 use rbuild_llb::SourceRange;
 
 use crate::args::Globals;
@@ -39,8 +39,8 @@ pub(crate) enum Base {
     Stage(StageId),
     /// A context that the caller named, instead of what the file says.
     Context(Box<NamedContext>),
-    /// An image, as written.
-    Image(String),
+    /// An image, as written and as it is understood.
+    Image(String, Reference),
 }
 
 /// An instruction, and what it copies or mounts from.
@@ -73,7 +73,7 @@ impl Stage {
     /// The base image as it is called in the file, or else `name`.
     pub(crate) fn base_name(&self, name: &str) -> String {
         match &self.base {
-            Base::Image(written) => written.clone(),
+            Base::Image(written, _) => written.clone(),
             _ => name.to_owned(),
         }
     }
@@ -151,7 +151,7 @@ impl Graph {
         let base = match (own, self.by_name.get(&base)) {
             (Some(context), _) => Base::Context(Box::new(context.clone())),
             (None, Some(stage)) => Base::Stage(*stage),
-            (None, None) => find_base(&base, platform.as_ref(), contexts),
+            (None, None) => find_base(&base, platform.as_ref(), contexts)?,
         };
         let display_name =
             if name.is_empty() { format!("stage-{}", self.stages.len()) } else { name.clone() };
@@ -191,8 +191,10 @@ impl Graph {
             },
             Instruction::Run(run) => {
                 let froms: Vec<_> = run.mounts.iter().map(|mount| mount.from.clone()).collect();
-                let find = |from: Option<String>| from.map(|from| self.named_source(&from, range, contexts));
-                froms.into_iter().map(find).collect()
+                let find = |from: Option<String>| {
+                    from.map(|from| self.named_source(&from, range, contexts)).transpose()
+                };
+                froms.into_iter().map(find).collect::<Result<_, _>>()?
             }
             _ => Vec::new(),
         };
@@ -211,7 +213,7 @@ impl Graph {
             return Err(Error::new(ErrorKind::FromExpansion).at(range));
         }
         if !from.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Ok(self.named_source(from, range, contexts));
+            return self.named_source(from, range, contexts);
         }
         let index = from.parse::<usize>().ok().filter(|index| *index < self.file_stages);
         index
@@ -220,15 +222,20 @@ impl Graph {
     }
 
     /// A stage in any case, or else something outside the file.
-    fn named_source(&mut self, from: &str, range: SourceRange, contexts: &Contexts<'_>) -> StageId {
+    fn named_source(
+        &mut self,
+        from: &str,
+        range: SourceRange,
+        contexts: &Contexts<'_>,
+    ) -> Result<StageId, Error> {
         let stage = self.by_name.get(&from.to_lowercase()).or_else(|| self.externals.get(from));
         if let Some(id) = stage {
-            return *id;
+            return Ok(*id);
         }
         let id = self.push(Stage {
             name: String::new(),
             display_name: String::new(),
-            base: find_base(from, None, contexts),
+            base: find_base(from, None, contexts).map_err(|error| error.at(range))?,
             platform: None,
             steps: Vec::new(),
             comments: Vec::new(),
@@ -237,7 +244,7 @@ impl Graph {
             triggers_fired: true,
         });
         self.externals.insert(from.to_owned(), id);
-        id
+        Ok(id)
     }
 
     /// Adds the edges of a stage.
@@ -363,13 +370,17 @@ fn parse_trigger(trigger: &str, range: SourceRange) -> Result<Command, Error> {
     }
 }
 
-fn find_base(name: &str, platform: Option<&Platform>, contexts: &Contexts<'_>) -> Base {
+/// A name that can be none is an error whether or not anybody needs the stage, as in BuildKit.
+fn find_base(name: &str, platform: Option<&Platform>, contexts: &Contexts<'_>) -> Result<Base, Error> {
     if name == "scratch" {
-        return Base::Scratch;
+        return Ok(Base::Scratch);
     }
-    contexts
-        .find(name, platform)
-        .map_or_else(|| Base::Image(name.to_owned()), |context| Base::Context(Box::new(context.clone())))
+    if let Some(context) = contexts.find(name, platform) {
+        return Ok(Base::Context(Box::new(context.clone())));
+    }
+    let reference = name.parse();
+    let reference = reference.map_err(|source| ErrorKind::BaseReference { name: name.to_owned(), source })?;
+    Ok(Base::Image(name.to_owned(), reference))
 }
 
 fn expand(expander: &Expander, word: &str, globals: &Globals) -> Result<String, Error> {

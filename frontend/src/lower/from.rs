@@ -154,10 +154,7 @@ enum Place {
 
 fn place(stage: &Stage, contexts: &Contexts<'_>) -> Result<Place, Error> {
     match &stage.base {
-        Base::Image(name) => name
-            .parse()
-            .map(Place::Image)
-            .map_err(|source| ErrorKind::BaseReference { name: name.clone(), source }.into()),
+        Base::Image(_, reference) => Ok(Place::Image(reference.clone())),
         Base::Context(context) => place_of_context(context, stage.platform.as_ref(), contexts),
         Base::Scratch | Base::Stage(_) => Ok(Place::Known(Box::new(Origin::Scratch))),
     }
