@@ -25,11 +25,10 @@ pub(super) struct Mounts {
 /// When one is malformed, asks for what is not there yet, or for a place that another one has.
 pub(super) fn parse(options: &CreateOptions) -> Result<Mounts, Failure> {
     let mut mounts = Mounts::default();
-    // What is said twice is said once.
-    for text in options.volumes.iter().collect::<BTreeSet<_>>() {
+    for text in once(&options.volumes) {
         mounts.add(volume(text)?);
     }
-    for text in options.tmpfs.iter().collect::<BTreeSet<_>>() {
+    for text in once(&options.tmpfs) {
         mounts.tmpfs.push(parse_tmpfs(text)?);
     }
     for text in &options.mounts {
@@ -115,6 +114,12 @@ impl Mounts {
         self.volumes.retain(|volume| !volume.anonymous || taken.insert(volume.target.clone()));
         Ok(self)
     }
+}
+
+/// What is said, in its order; what is said twice is said once.
+fn once(texts: &[String]) -> impl Iterator<Item = &String> {
+    let mut said = BTreeSet::new();
+    texts.iter().filter(move |text| said.insert(*text))
 }
 
 /// The place of a mount, in its shortest form.
