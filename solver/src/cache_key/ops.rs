@@ -13,7 +13,7 @@ use rbuild_llb::{
 use crate::cache_map::Selection;
 
 const EXEC: &str = "rbuild.exec.v1";
-const FILE: &str = "rbuild.file.v1";
+const FILE: &str = "rbuild.file.v2";
 const MERGE: &str = "rbuild.merge.v1";
 const DIFF: &str = "rbuild.diff.v1";
 const IMAGE: &str = "rbuild.source.image.v1";
