@@ -115,7 +115,7 @@ fn many_are_stopped_at_once() {
     for name in ["one", "two"] {
         assert_eq!(state(&test, name, "ExitCode"), "5");
     }
-    assert_eq!(printed(&test, &["restart", "two", "one"]), "two\none\n");
+    assert_eq!(printed(&test, &["restart", "two", "one", "two"]), "two\none\ntwo\n");
     assert_eq!(state(&test, "one", "Status"), "running");
     clean_up(&test, &["one", "two"]);
 }

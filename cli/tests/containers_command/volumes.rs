@@ -98,12 +98,22 @@ fn names_are_known_whatever_lies_on_etc() {
         let flags = [&flags[..], &["-v", &own]].concat();
         assert_eq!(run(&flags, "cat /etc/hosts"), "127.0.0.9 own\n", "{flags:?}");
     }
-    assert_eq!(run(&["-v", "new:/etc:ro"], "cat /etc/hostname"), "me\n");
+    for flags in [["-v", "new:/etc:ro"], ["-v", "bare:/etc:ro,nocopy"], ["--tmpfs", "/etc:ro"]] {
+        assert_eq!(
+            run(&flags, "cat /etc/hostname; echo x 2>&1 >/etc/x | grep -c only"),
+            "me\n1\n",
+            "{flags:?}"
+        );
+    }
+    // Nobody may make the files there: the container has none, and runs.
+    let bare = test.path("bare");
+    std::fs::create_dir(&bare).unwrap();
+    assert_eq!(run(&["-v", &format!("{}:/etc:ro", bare.display())], "ls /etc"), "");
     assert_eq!(std::fs::read_to_string(empty.join("hostname")).unwrap(), "");
     // The root's own are as they were.
     let line = ["run", "--name", "kept", "--network", "none", "-v", &bind, "busybox", "true"];
     printed(&test, &line);
     assert!(!printed(&test, &["diff", "kept"]).contains("host"));
     clean_up(&test, &["kept"]);
-    rbuild(&test, &["volume", "rm", "etc", "new"]).succeeds();
+    rbuild(&test, &["volume", "rm", "etc", "new", "bare"]).succeeds();
 }

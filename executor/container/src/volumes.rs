@@ -166,6 +166,8 @@ impl Volumes {
             if !mount.no_copy {
                 self.fill(mount, &image)?;
             }
+            let data = self.data(&mount.name);
+            add_stubs(mount, &data).map_err(ContainerError::io("fill", &data))?;
         }
         Ok(Some(lock))
     }
@@ -220,8 +222,7 @@ impl Volumes {
             }
             fchmod(&to, Mode::from_raw_mode(stat.st_mode))
         };
-        take_over().map_err(|error: rustix::io::Errno| failed()(error.into()))?;
-        add_stubs(mount, &data).map_err(failed())
+        take_over().map_err(|error: rustix::io::Errno| failed()(error.into()))
     }
 
     fn read(&self, name: &str) -> Result<Option<Volume>, ContainerError> {
@@ -266,7 +267,7 @@ impl Volumes {
     }
 }
 
-/// The files that are mounted over in every container are a part of what an image has, so that a volume may be read-only.
+/// The files that are mounted over in every container are in a volume in their place, so that it may be read-only.
 fn add_stubs(mount: &VolumeMount, data: &Path) -> io::Result<()> {
     let target = Path::new(&mount.target);
     for stub in Stubs::CONTAINER.files.iter().map(|stub| Path::new("/").join(stub)) {

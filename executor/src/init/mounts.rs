@@ -21,9 +21,7 @@ use rustix::mount::{
 
 use super::targets::{Kind, Targets, kind_of, open_beneath};
 use crate::error::Note;
-use crate::handshake::{
-    Channel, Failure, Message, MountSpec, NewPlace, SourceSpec, Spec, Step, StepExt as _,
-};
+use crate::handshake::{Channel, Failure, Message, NewPlace, SourceSpec, Spec, Step, StepExt as _};
 use crate::mount::{MountFlags, TmpfsOptions, filesystem};
 use crate::sys::{self, MountChange};
 
@@ -327,10 +325,15 @@ impl Mounter<'_> {
     fn etc(&mut self, path: &Path, place: &NewPlace) -> Step<()> {
         let readonly = !place.etc_writable || place.readonly_root;
         let flags = MountFlags { readonly, nosuid: true, nodev: true, noexec: true };
+        let target = match self.targets.open(path, Kind::File) {
+            // What is mounted there lacks the file, and nobody may write to it: the container has none.
+            Err(Failure::Step { errno: libc::EROFS | libc::EACCES | libc::EPERM, .. }) => return Ok(()),
+            opened => opened?,
+        };
         let name = path.strip_prefix(ETC).unwrap_or(path);
         let file = copy(&self.scratch, &name.to_string_lossy()).step_at("copy", path)?;
         sys::mount_setattr(file.as_fd(), change(flags)).step_at("protect", path)?;
-        self.place(&file, path, Kind::File)
+        attach(&file, &target).step_at("mount on", path)
     }
 
     fn bind(&mut self, source: &OwnedFd, target: &Path, flags: MountFlags) -> Step<()> {
@@ -369,29 +372,30 @@ impl Mounter<'_> {
             None if !place.etc_writable => 0,
             _ => target.components().count(),
         });
+        let mut all_tmpfs = Vec::new();
         for (target, mount) in mounts {
-            match mount {
-                None => self.etc(&target, place)?,
-                Some(mount) => self.asked(&target, mount, descriptors)?,
+            let Some(mount) = mount else {
+                self.etc(&target, place)?;
+                continue;
+            };
+            match &mount.source {
+                SourceSpec::Detached(index) => self.bind(&descriptors[*index], &target, mount.flags)?,
+                SourceSpec::Within { mount: index, path } => {
+                    let source = self.part(&descriptors[*index], *index, path)?;
+                    self.bind(&source, &target, mount.flags)?;
+                }
+                SourceSpec::Tmpfs(options) => {
+                    let mode = options.mode.or_else(|| self.mode_of(&target)).unwrap_or(TMPFS_MODE_DEFAULT);
+                    let tmpfs = tmpfs(options, mode).step_at("create a tmpfs for", &target)?;
+                    self.place(&tmpfs, &target, Kind::Directory)?;
+                    all_tmpfs.push((tmpfs, mount.flags, target));
+                }
             }
         }
-        Ok(())
-    }
-
-    fn asked(&mut self, target: &Path, mount: &MountSpec, descriptors: &[OwnedFd]) -> Step<()> {
-        match &mount.source {
-            SourceSpec::Detached(index) => self.bind(&descriptors[*index], target, mount.flags),
-            SourceSpec::Within { mount: index, path } => {
-                let source = self.part(&descriptors[*index], *index, path)?;
-                self.bind(&source, target, mount.flags)
-            }
-            SourceSpec::Tmpfs(options) => {
-                let mode = options.mode.or_else(|| self.mode_of(target)).unwrap_or(TMPFS_MODE_DEFAULT);
-                let tmpfs = tmpfs(options, mode).step_at("create a tmpfs for", target)?;
-                sys::mount_setattr(tmpfs.as_fd(), change(mount.flags)).step_at("set the flags of", target)?;
-                self.place(&tmpfs, target, Kind::Directory)
-            }
-        }
+        // One that may not be written to has a place by now for all that lies in it.
+        all_tmpfs.into_iter().try_for_each(|(tmpfs, flags, target)| {
+            sys::mount_setattr(tmpfs.as_fd(), change(flags)).step_at("set the flags of", target)
+        })
     }
 }
 

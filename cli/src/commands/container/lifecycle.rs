@@ -3,7 +3,7 @@
 use rbuild_container::{Container, ContainerError, Containers, KILL, Stop};
 
 use super::create::stop_signal;
-use super::{EXIT_FAILED, containers, each, each_at_once, failure, for_each};
+use super::{EXIT_FAILED, containers, each, failure, for_each, for_each_at_once};
 use crate::app::{App, color, unix_now};
 use crate::args::{ContainersArgs, KillArgs, ObjectPruneArgs, RenameArgs, RmArgs, StopArgs};
 use crate::commands::filter::ObjectFilters;
@@ -16,10 +16,8 @@ const FORCED_TRIES_MAX: u32 = 100;
 
 pub(super) fn stop(app: &App, args: &StopArgs) -> Result<u8, Failure> {
     let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
-    let containers = containers(app)?;
-    each_at_once(&args.containers, |name| {
-        let container = containers.find(name).map_err(failure)?;
-        containers.stop(&container, stop).map_err(failure)
+    for_each_at_once(app, &args.containers, |containers, container| {
+        containers.stop(container, stop).map_err(failure)
     })
 }
 

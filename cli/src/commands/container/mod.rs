@@ -21,6 +21,7 @@ mod top;
 mod update;
 mod volumes;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -124,18 +125,33 @@ pub(crate) fn each(
     failed.map_or(Ok(0), Err)
 }
 
-/// The same of many at once, where the time goes by in waiting. What was done is said in the order of the names.
-fn each_at_once(
+/// The same of many at once, where the time goes by in waiting: with each container once, by whatever names. What was done is said in the
+/// order of the names.
+fn for_each_at_once(
+    app: &App,
     names: &[String],
-    action: impl Fn(&str) -> Result<(), Failure> + Sync,
+    action: impl Fn(&Containers, &Container) -> Result<(), Failure> + Sync,
 ) -> Result<u8, Failure> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(names.len().min(AT_ONCE_MAX)).build();
+    let containers = containers(app)?;
+    let found: Vec<_> = names.iter().map(|name| containers.find(name).map_err(failure)).collect();
+    let distinct: BTreeMap<&str, &Container> =
+        found.iter().flatten().map(|container| (container.id.as_str(), container)).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(distinct.len().min(AT_ONCE_MAX)).build();
     let pool = pool.map_err(|error| Failure::caused_by(Kind::Environment, &error))?;
-    let done: Vec<Result<(), Failure>> = pool.install(|| names.par_iter().map(|name| action(name)).collect());
-    let mut done = done.into_iter();
+    let act = |(id, container): (&&str, &&Container)| ((*id).to_owned(), action(&containers, container));
+    let mut done: BTreeMap<String, Result<(), Failure>> =
+        pool.install(|| distinct.par_iter().map(act).collect());
+    let failed: BTreeSet<String> =
+        done.iter().filter(|(_, done)| done.is_err()).map(|(id, _)| id.clone()).collect();
+    let mut found = found.into_iter();
     each(names, |name| {
-        done.next().unwrap_or(Ok(()))?;
-        print(&format!("{name}\n"))
+        let Some(container) = found.next().transpose()? else { return Ok(()) };
+        match done.remove(&container.id) {
+            Some(Err(failure)) => Err(failure),
+            // Said already, of another of its names.
+            None if failed.contains(&container.id) => Ok(()),
+            _ => print(&format!("{name}\n")),
+        }
     })
 }
 

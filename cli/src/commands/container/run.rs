@@ -11,7 +11,7 @@ use rbuild_executor::Stubs;
 use super::create::{Created, stop_signal};
 use super::session::{Outcome, Part, attend, forward_signals, parse_detach_keys};
 use super::terminal::{self, RawTerminal};
-use super::{EXIT_FAILED, containers, each, each_at_once, failure, run_failure};
+use super::{EXIT_FAILED, containers, each, failure, for_each_at_once, run_failure};
 use crate::app::App;
 use crate::args::{AttachArgs, LeaveArgs, RunArgs, StartArgs, StopArgs};
 use crate::commands::print;
@@ -110,13 +110,11 @@ pub(super) fn attach(app: &App, args: &AttachArgs) -> Result<u8, Failure> {
 }
 
 pub(super) fn restart(app: &App, args: &StopArgs) -> Result<u8, Failure> {
-    let containers = containers(app)?;
     let stop = Stop { signal: stop_signal(args.signal.as_ref())?, timeout_seconds: args.time };
-    each_at_once(&args.containers, |name| {
-        let container = containers.find(name).map_err(failure)?;
-        containers.stop(&container, stop).map_err(failure)?;
+    for_each_at_once(app, &args.containers, |containers, container| {
+        containers.stop(container, stop).map_err(failure)?;
         let stopped = containers.get(&container.id).map_err(failure)?;
-        start_now(app, &containers, &stopped, None).map(drop)
+        start_now(app, containers, &stopped, None).map(drop)
     })
 }
 

@@ -28,8 +28,11 @@ pub(super) fn parse(options: &CreateOptions) -> Result<Mounts, Failure> {
     for text in once(&options.volumes) {
         mounts.add(volume(text)?);
     }
-    for text in once(&options.tmpfs) {
-        mounts.tmpfs.push(parse_tmpfs(text)?);
+    for text in &options.tmpfs {
+        let tmpfs = parse_tmpfs(text)?;
+        // Of one place the last one counts, as with Docker.
+        mounts.tmpfs.retain(|known| known.target != tmpfs.target);
+        mounts.tmpfs.push(tmpfs);
     }
     for text in &options.mounts {
         mounts.add(mount(text)?);
@@ -73,9 +76,10 @@ pub(super) fn take_over(
 /// Adds a volume without a name for each that the image asks for, where nothing is mounted yet.
 ///
 /// # Errors
-/// When there is no randomness to be had.
+/// When it asks for what cannot be, or there is no randomness to be had.
 pub(super) fn add_images(spec: &mut ContainerSpec) -> Result<(), Failure> {
     for target in spec.config.volumes.clone() {
+        let target = place(&format!("/{target}")).map_err(invalid)?;
         if !has(spec, &target) {
             spec.volumes.push(volume_mount("", &target, Options::default())?);
         }
@@ -364,5 +368,21 @@ mod tests {
             let mounts = settled(&format!("create {line} i")).unwrap();
             assert!(mounts.volumes.len() + mounts.binds.len() <= 2, "{line}");
         }
+        let mounts = settled("create --tmpfs /x:exec --tmpfs /x/:ro i").unwrap();
+        assert!(
+            matches!(&mounts.tmpfs[..], [Tmpfs { readonly: true, exec: false, .. }]),
+            "the last one counts"
+        );
+    }
+
+    #[test]
+    fn what_an_image_asks_for_is_a_place_too() {
+        let asking = |target: &str| {
+            let mut spec = ContainerSpec::default();
+            spec.config.volumes.insert(target.to_owned());
+            add_images(&mut spec).map(|()| spec.volumes.remove(0).target)
+        };
+        assert_eq!(asking("data/./x/").unwrap(), "/data/x");
+        assert!(asking("/").is_err() && asking("/a/..").is_err());
     }
 }
