@@ -128,6 +128,44 @@ fn one_platform_of_an_archive_is_loaded() {
     assert!(tree.contains("both:latest") && !tree.contains("amd64"), "{tree}");
 }
 
+/// Only the image for this machine is looked at when an archive is loaded.
+#[test]
+fn an_image_for_another_machine_that_is_wrong_is_told_when_it_leaves() {
+    let test = TestEnvironment::new();
+    let context = test.context("context", &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "x")]);
+    let layout =
+        ["-t", "both", "--platform", "linux/amd64,linux/arm64", "-o", "type=oci,tar=false,dest=layout"];
+    test.build(&context, &layout).succeeds();
+    let blobs = test.path("layout/blobs/sha256");
+    let read = |entry: &Value| -> Value {
+        let name = entry["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        serde_json::from_slice(&fs::read(blobs.join(name)).unwrap()).unwrap()
+    };
+    // Changes what an entry names, and lets it name that.
+    let replace = |entry: &mut Value, document: &Value| {
+        let bytes = serde_json::to_vec(document).unwrap();
+        let digest = Digest::of(&bytes);
+        fs::write(blobs.join(digest.hex()), &bytes).unwrap();
+        (entry["digest"], entry["size"]) = (digest.to_string().into(), bytes.len().into());
+    };
+    let top = test.path("layout/index.json");
+    let mut outer: Value = serde_json::from_slice(&fs::read(&top).unwrap()).unwrap();
+    let mut index = read(&outer["manifests"][0]);
+    let other = usize::from(cfg!(target_arch = "x86_64"));
+    let mut manifest = read(&index["manifests"][other]);
+    let mut config = read(&manifest["config"]);
+    config["rootfs"]["diff_ids"] = Value::Array(Vec::new());
+    replace(&mut manifest["config"], &config);
+    replace(&mut index["manifests"][other], &manifest);
+    replace(&mut outer["manifests"][0], &index);
+    fs::write(top, serde_json::to_vec(&outer).unwrap()).unwrap();
+    rbuild(&test, &["load", "-i", "layout"]);
+    test.rbuild(&["save", "-o", "both.tar", "both"])
+        .outcome()
+        .exits(4)
+        .says(&["names 1 layers, but its config has 0"]);
+}
+
 #[test]
 fn what_cannot_be_imported_leaves_nothing() {
     let test = TestEnvironment::new();

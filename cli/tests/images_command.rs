@@ -214,6 +214,7 @@ fn what_an_image_does_not_set_is_empty_in_templates() {
         ("{{.Config.Shell}} {{len .Config.Shell}} {{.Config.ArgsEscaped}}", "[] 0 false"),
         ("{{.Config.Volumes}} {{.Config.OnBuild}} {{.Config.Entrypoint}} {{.Config.Cmd}}", "map[] [] [] []"),
         ("{{json .Config.Entrypoint}} {{.Config.Labels}} {{.Config.Labels.x}}", "null map[] <no value>"),
+        ("{{if not .Config.Labels.x}}1{{end}} {{or .Config.Labels.x \"2\"}}", "1 2"),
         ("{{with .Config}}{{.Shell}}{{end}}{{if .Config.Labels.x}}set{{end}}", "[]"),
     ];
     for (template, expected) in cases {

@@ -134,7 +134,8 @@ fn the_digests_that_are_told_are_the_registrys() {
     let name = format!("{}/team/app:1", registry.name());
     let told = || -> Value { serde_json::from_str(&test.read("told.json")).unwrap() };
     let build = |options: &[&str]| {
-        test.build(&context, &[&["-t", &name, "--metadata-file", "told.json"], options].concat()).succeeds();
+        let told_in = ["-t", &name, "--metadata-file", "told.json", "--iidfile", "id"];
+        test.build(&context, &[&told_in, options].concat()).succeeds();
         told()["containerimage.digest"].as_str().unwrap().to_owned()
     };
     let repo_digest = || {
@@ -145,6 +146,8 @@ fn the_digests_that_are_told_are_the_registrys() {
         let told = build(options);
         assert_eq!(told, digest(&test, &name), "{options:?}");
         assert_eq!(repo_digest(), format!("{}/team/app@{told}", registry.name()));
+        let id = test.read("id");
+        test.rbuild(&["image", "inspect", &id]).outcome().succeeds();
     }
     let listed = test.rbuild(&["images", "--digests", "--format", "{{.Digest}}", &name]).outcome().succeeds();
     assert_eq!(listed.stdout.trim(), digest(&test, &name));
@@ -154,6 +157,14 @@ fn the_digests_that_are_told_are_the_registrys() {
     assert_ne!(repo_digest(), before);
     test.rbuild(&["push", &name]).outcome().succeeds();
     assert!(repo_digest().ends_with(&digest(&test, &name)));
+    // Somebody else pushes something else, which is pulled: what was pushed before is forgotten.
+    test.rbuild(&["push", "--compression", "none", &name]).outcome().succeeds();
+    let here = digest(&test, &name);
+    test.rbuild(&["push", &name]).outcome().succeeds();
+    let document = registry.manifest("team/app", &here).unwrap();
+    registry.add_manifest("team/app", "1", &MediaType::OciManifest, &document);
+    test.rbuild(&["pull", &name]).outcome().succeeds();
+    assert!(repo_digest().ends_with(&here));
 
     let archived = build(&["-o", "type=oci,tar=false,dest=layout"]);
     let index: Value = serde_json::from_str(&test.read("layout/index.json")).unwrap();

@@ -29,7 +29,7 @@ impl Scope {
                 Node::Print(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if pipeline.variables.is_empty() {
-                        self.out.push_str(&print(value.seen()));
+                        self.out.push_str(&value.text());
                     }
                 }
                 Node::If(block) => self.choose(block, dot, false)?,

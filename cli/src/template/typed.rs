@@ -14,6 +14,8 @@ const NO_VALUE: &str = "<no value>";
 pub(super) struct Typed {
     value: Value,
     zero: Value,
+    /// Whether it is what a map has no key for: nil to all who work with it, and told when it is printed.
+    is_missing: bool,
 }
 
 impl From<Value> for Typed {
@@ -24,14 +26,15 @@ impl From<Value> for Typed {
 
 impl Typed {
     pub(super) const fn new(value: Value, zero: Value) -> Self {
-        Self { value, zero }
+        Self { value, zero, is_missing: false }
+    }
+
+    /// As it is printed.
+    pub(super) fn text(self) -> String {
+        if self.is_missing { NO_VALUE.to_owned() } else { print(&self.into_seen()) }
     }
 
     /// As all but `json` see it: what is nil is empty.
-    pub(super) fn seen(&self) -> &Value {
-        if self.value.is_null() { &self.zero } else { &self.value }
-    }
-
     pub(super) fn into_seen(self) -> Value {
         if self.value.is_null() { self.zero } else { self.value }
     }
@@ -61,7 +64,7 @@ impl Typed {
                     None if is_struct(object) => {
                         return Err(TemplateError::new(format!("can't evaluate field {name}")));
                     }
-                    None => return Ok(Self::new(Value::Null, NO_VALUE.into())),
+                    None => return Ok(Self { is_missing: true, ..Self::default() }),
                 },
                 Value::Null => {
                     return Err(TemplateError::new(format!("nil data; no entry for key \"{name}\"")));

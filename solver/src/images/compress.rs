@@ -165,7 +165,13 @@ impl Images {
         image: &StoredImage,
         index: usize,
     ) -> Result<LeavingLayer, ImageError> {
-        let diff_id = image.config.rootfs.diff_ids[index];
+        let (layers, diff_ids) = (image.manifest.layers.len(), &image.config.rootfs.diff_ids);
+        let uneven = || ImageError::LayerCount {
+            name: image.manifest_descriptor.digest.to_string(),
+            layers,
+            diff_ids: diff_ids.len(),
+        };
+        let diff_id = *diff_ids.get(index).ok_or_else(uneven)?;
         let snapshot = self.snapshot(image)?;
         let tar = snapshot.map(|snapshot| Blob::Layer { snapshot, diff_id });
         Ok(LeavingLayer { diff_id, descriptor: image.manifest.layers[index].clone(), tar })

@@ -79,6 +79,8 @@ impl Images {
             self.keep(&document.descriptor, &document.bytes)?;
         }
         self.store.images().put(reference, &target, &[])?;
+        // That is what the name leads to there, whatever was pushed under it before.
+        self.store.images().note_pushed(reference, target.digest, target.digest)?;
         self.open(&target, platform)
     }
 

@@ -130,7 +130,7 @@ pub(crate) fn write(
     if let Some(target) = target.as_ref().filter(|_| settings.pushes()) {
         left = push(app, target, &names, &settings.push_compression(), progress)?;
     }
-    left.or(target).map_or(Ok(()), |target| report(settings, built, &target, warnings))
+    target.map_or(Ok(()), |target| report(settings, built, &target, left.as_ref(), warnings))
 }
 
 /// Whether the store keeps an image.
@@ -335,10 +335,16 @@ fn export_failure(error: rbuild_solver::export::ExportError) -> Failure {
     Failure::caused_by(Kind::Environment, &error)
 }
 
-/// Files and lines that say what the image is.
+/// Files and lines that say what the image is: its id, which finds it in the store, and what has left.
 ///
 /// Several images have no id; the digest of their index stands for it.
-fn report(settings: &Settings, built: &[Built], target: &Target, warnings: &[Value]) -> Result<(), Failure> {
+fn report(
+    settings: &Settings,
+    built: &[Built],
+    target: &Target,
+    left: Option<&Target>,
+    warnings: &[Value],
+) -> Result<(), Failure> {
     let id = match target.images.as_slice() {
         [image] if !settings.is_multi_platform() => image.id(),
         _ => target.descriptor.digest,
@@ -347,7 +353,7 @@ fn report(settings: &Settings, built: &[Built], target: &Target, warnings: &[Val
         fs::write(path, id.to_string()).map_err(io_failure("write", path))?;
     }
     if let Some(path) = &settings.metadata_file {
-        let mut metadata = metadata(target, &names(settings));
+        let mut metadata = metadata(left.unwrap_or(target), &names(settings));
         if settings.metadata_warnings {
             metadata["buildx.build.warnings"] = json!(warnings);
         }
