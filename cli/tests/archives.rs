@@ -332,13 +332,18 @@ fn directories_of_skopeo_are_loaded() {
     let id = test.image_id("other");
     let layout = test.path("layout");
     unpack(&rbuild(&test, &["save", "other"]).stdout_bytes, &layout);
-    let blobs = layout.join("blobs/sha256");
+    let blobs = test.path("skopeo");
+    fs::create_dir(&blobs).unwrap();
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let manifest = index["manifests"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
-    fs::rename(blobs.join(manifest), blobs.join("manifest.json")).unwrap();
+    for blob in fs::read_dir(layout.join("blobs/sha256")).unwrap().map(Result::unwrap) {
+        let name = blob.file_name();
+        let name = if name == manifest { "manifest.json".into() } else { name };
+        fs::write(blobs.join(name), fs::read(blob.path()).unwrap()).unwrap();
+    }
     fs::write(blobs.join("version"), "Directory Transport Version: 1.1\n").unwrap();
     test.set_store(test.path("fresh"));
-    let load = |test: &TestEnvironment| test.rbuild(&["load", "-i", "layout/blobs/sha256"]).outcome();
+    let load = |test: &TestEnvironment| test.rbuild(&["load", "-i", "skopeo"]).outcome();
     assert_eq!(load(&test).succeeds().stdout, format!("Loaded image ID: {id}\n"));
     assert_eq!(test.image_id(&id), id);
     test.assert_sound();
