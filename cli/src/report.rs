@@ -127,7 +127,7 @@ const CONTEXT_LINES: u32 = 2;
 /// The kernel's and SQLite's words for it.
 const FULL_DISK_TEXTS: [&str; 2] = ["No space left on device", "database or disk is full"];
 /// How the failure begins when rbuild's own output cannot be written.
-const OUTPUT_LOST: &str = "failed to write to standard ";
+pub(crate) const OUTPUT_LOST: &str = "failed to write to standard ";
 const FULL_DISK_HINT: &str =
     "the disk is full: `rbuild rmi` removes images, `--root` names another place for the store";
 

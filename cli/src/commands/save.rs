@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use rbuild_image::Platform;
-use rbuild_solver::images::{ArchiveFormat, Images, Saved, TarSink, Target};
+use rbuild_solver::images::{ArchiveFormat, CompressionConfig, Images, Saved, TarSink, Target};
 
 use super::{image_for, io_failure, note_image};
 use crate::app::App;
@@ -23,13 +23,18 @@ pub(crate) fn run(app: &App, args: &SaveArgs) -> Result<u8, Failure> {
         ArchiveFormatArg::DockerArchive => ArchiveFormat::Docker,
         ArchiveFormatArg::OciArchive => ArchiveFormat::Oci,
     };
+    let save = |out: &mut dyn Write| {
+        images
+            .save(&saved, format, &CompressionConfig::KEEPING, &mut TarSink::new(out))
+            .map_err(Failure::from)
+    };
     match given(args.output.as_ref()) {
-        Some(path) => write_file(path, |out| Ok(images.save(&saved, format, &mut TarSink::new(out))?)),
+        Some(path) => write_file(path, |out| save(out)),
         None if io::stdout().is_terminal() => {
             Err(Failure::new(Kind::Input, "cowardly refusing to save to a terminal")
                 .hint("use -o FILE or redirect"))
         }
-        None => Ok(images.save(&saved, format, &mut TarSink::new(BufWriter::new(io::stdout())))?),
+        None => save(&mut BufWriter::new(io::stdout())),
     }?;
     for image in saved.iter().flat_map(|saved| &saved.target.images) {
         let id = image.id().to_string();

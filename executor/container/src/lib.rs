@@ -349,3 +349,11 @@ fn check_name(name: &str) -> Result<(), ContainerError> {
 fn not_found(name: &str) -> ContainerError {
     ContainerError::NotFound { name: name.to_owned() }
 }
+
+/// Waits for the lock that this file is, which is held until what comes back is dropped.
+fn lock_file(path: &Path) -> Result<File, ContainerError> {
+    let file = File::create(path).map_err(ContainerError::io("make", path))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| ContainerError::io("lock", path)(error.into()))?;
+    Ok(file)
+}

@@ -12,12 +12,11 @@ use std::path::PathBuf;
 use rbuild_cache::Store;
 use rbuild_executor::Networks;
 use rbuild_executor::network::{NetworkConfig, Subnet};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::ContainerError;
 use crate::name::{generate_id, is_name};
 use crate::spec::{Attachment, DEFAULT_NETWORK, NetworkMode};
+use crate::{ContainerError, lock_file};
 
 /// How much of an id a bridge is named by: the names of interfaces have 15 bytes.
 const BRIDGE_ID_CHARS: usize = 12;
@@ -213,11 +212,7 @@ impl KnownNetworks {
 
     fn lock(&self) -> Result<File, ContainerError> {
         fs::create_dir_all(&self.directory).map_err(ContainerError::io("make", &self.directory))?;
-        let path = self.directory.join(LOCK);
-        let file = File::create(&path).map_err(ContainerError::io("make", &path))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| ContainerError::io("lock", &path)(error.into()))?;
-        Ok(file)
+        lock_file(&self.directory.join(LOCK))
     }
 
     fn read(&self, name: &str) -> Result<Option<NetworkRecord>, ContainerError> {

@@ -21,13 +21,13 @@ use rbuild_cache::prune::disk_size_bytes;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::{Area, Snapshot, Store, Subject};
 use rbuild_executor::Stubs;
-use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock, fstat};
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use serde::{Deserialize, Serialize};
 
 use crate::copy::through;
 use crate::name::{generate_id, is_name};
 use crate::spec::VolumeMount;
-use crate::{ContainerError, Containers};
+use crate::{ContainerError, Containers, lock_file};
 
 /// The label of a volume that nobody has named.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -248,10 +248,7 @@ impl Volumes {
     }
 
     fn lock(&self) -> Result<File, ContainerError> {
-        let path = self.directory(LOCK);
-        let file = File::create(&path).map_err(ContainerError::io("make", &path))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| ContainerError::io("lock", &path)(error.into()))?;
+        let file = lock_file(&self.directory(LOCK))?;
         self.discard_nameless();
         Ok(file)
     }

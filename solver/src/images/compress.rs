@@ -56,7 +56,7 @@ pub struct CompressionConfig {
 
 impl CompressionConfig {
     /// Lets all layers leave as they are.
-    pub(super) const KEEPING: Self = Self { compression: Compression::None, level: None, force: false };
+    pub const KEEPING: Self = Self { compression: Compression::None, level: None, force: false };
 
     fn encoding(&self) -> Encoding {
         match self.compression {
@@ -165,13 +165,8 @@ impl Images {
         image: &StoredImage,
         index: usize,
     ) -> Result<LeavingLayer, ImageError> {
-        let (layers, diff_ids) = (image.manifest.layers.len(), &image.config.rootfs.diff_ids);
-        let uneven = || ImageError::LayerCount {
-            name: image.manifest_descriptor.digest.to_string(),
-            layers,
-            diff_ids: diff_ids.len(),
-        };
-        let diff_id = *diff_ids.get(index).ok_or_else(uneven)?;
+        let uneven = || image.uneven(image.manifest_descriptor.digest.to_string());
+        let diff_id = *image.config.rootfs.diff_ids.get(index).ok_or_else(uneven)?;
         let snapshot = self.snapshot(image)?;
         let tar = snapshot.map(|snapshot| Blob::Layer { snapshot, diff_id });
         Ok(LeavingLayer { diff_id, descriptor: image.manifest.layers[index].clone(), tar })

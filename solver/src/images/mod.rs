@@ -69,6 +69,12 @@ impl StoredImage {
     pub const fn id(&self) -> Digest {
         self.manifest.config.digest
     }
+
+    /// What is wrong with one whose manifest has other layers than its config.
+    fn uneven(&self, name: String) -> ImageError {
+        let (layers, diff_ids) = (self.manifest.layers.len(), self.config.rootfs.diff_ids.len());
+        ImageError::LayerCount { name, layers, diff_ids }
+    }
 }
 
 /// How many bytes of something have moved.

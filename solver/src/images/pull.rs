@@ -310,11 +310,7 @@ pub(super) fn layers(name: &Reference, image: &StoredImage) -> Result<Vec<Packed
     let diff_ids = &image.config.rootfs.diff_ids;
     let layers = &image.manifest.layers;
     if diff_ids.len() != layers.len() {
-        return Err(ImageError::LayerCount {
-            name: name.familiar(),
-            layers: layers.len(),
-            diff_ids: diff_ids.len(),
-        });
+        return Err(image.uneven(name.familiar()));
     }
     let packed = |(blob, diff_id): (&Descriptor, &DiffId)| PackedLayer {
         blob: blob.clone(),

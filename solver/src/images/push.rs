@@ -34,7 +34,10 @@ impl Images {
         let record = self.store.images().get(reference)?.ok_or_else(not_found)?;
         let target = self.open_target(&record.target, platform)?;
         let pushed = self.push_target(reference, &target, config, watch)?.descriptor.digest;
-        self.store.images().note_pushed(reference, record.target.digest, pushed)?;
+        if target.descriptor.digest != record.target.digest {
+            // Of an index of which not all is here, only a part was sent.
+            self.store.images().note_pushed(reference, record.target.digest, pushed)?;
+        }
         Ok(pushed)
     }
 

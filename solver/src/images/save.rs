@@ -28,8 +28,8 @@ impl Saved {
 }
 
 impl Images {
-    /// Writes images as a layout. Layers that several share are written once; one whose blob is elsewhere (it was here in another form when
-    /// the image was pulled) is compressed anew.
+    /// Writes images as a layout, their layers in the form that `config` says. Layers that several share are written once; one whose blob is
+    /// elsewhere (it was here in another form when the image was pulled) is compressed anew. Returns what was written.
     ///
     /// # Errors
     /// When a layer is missing or the sink fails.
@@ -37,14 +37,15 @@ impl Images {
         &self,
         images: &[Saved],
         format: ArchiveFormat,
+        config: &CompressionConfig,
         sink: &mut dyn LayoutSink,
-    ) -> Result<(), ImageError> {
+    ) -> Result<Vec<Target>, ImageError> {
         images.iter().try_for_each(|saved| self.touch(&saved.target))?;
-        let at_hand = |Saved { target, names }: &Saved| {
-            let target = self.compressed_target(target, &CompressionConfig::KEEPING)?;
+        let leaving = |Saved { target, names }: &Saved| {
+            let target = self.compressed_target(target, config)?;
             Ok(Saved { target, names: names.clone() })
         };
-        let images = images.iter().map(at_hand).collect::<Result<Vec<_>, ImageError>>()?;
+        let images = images.iter().map(leaving).collect::<Result<Vec<_>, ImageError>>()?;
         let mut written = HashSet::new();
         add(sink, OCI_LAYOUT, OCI_LAYOUT_CONTENT)?;
         for saved in &images {
@@ -63,7 +64,8 @@ impl Images {
             let bytes = serde_json::to_vec(&docker).expect("strings and lists are always JSON");
             add(sink, DOCKER_MANIFEST, &bytes)?;
         }
-        sink.finish().map_err(ImageError::io("write", "the archive"))
+        sink.finish().map_err(ImageError::io("write", "the archive"))?;
+        Ok(images.into_iter().map(|saved| saved.target).collect())
     }
 
     /// Writes manifests and configs, and whole what is said of the images.

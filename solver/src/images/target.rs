@@ -181,7 +181,7 @@ impl Images {
     ///
     /// # Errors
     /// When a layer is missing or the store fails.
-    pub fn compressed_target(
+    pub(super) fn compressed_target(
         &self,
         target: &Target,
         config: &CompressionConfig,

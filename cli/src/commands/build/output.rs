@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::slice;
 
 use rbuild_cache::{MtimeClamp, Snapshot, Store};
 use rbuild_frontend::Lowered;
@@ -248,7 +247,7 @@ fn write_one(
     let images = app.images()?;
     let archive = |format, compression: &CompressionConfig, sink: &mut dyn LayoutSink| {
         let target = target.expect("an archive was asked for, so the image was made");
-        save(images, (target, names), format, compression, sink).map(Some)
+        save(images, (target, names), format, compression, sink)
     };
     let with_trees = |write: &dyn Fn(Trees<'_>) -> Result<(), Failure>| {
         let directories = directories(images, built)?;
@@ -308,15 +307,13 @@ fn save(
     format: ArchiveFormat,
     compression: &CompressionConfig,
     sink: &mut dyn LayoutSink,
-) -> Result<Target, Failure> {
+) -> Result<Option<Target>, Failure> {
     if format == ArchiveFormat::Docker && target.is_index() {
         let message = "docker exporter does not currently support exporting manifest lists";
         return Err(Failure::new(Kind::Input, message).hint("`type=oci` holds several platforms"));
     }
-    let target = images.compressed_target(target, compression)?;
-    let saved = Saved { target, names: names.to_vec() };
-    images.save(slice::from_ref(&saved), format, sink)?;
-    Ok(saved.target)
+    let saved = Saved { target: target.clone(), names: names.to_vec() };
+    Ok(images.save(&[saved], format, compression, sink)?.pop())
 }
 
 fn to_dest<T>(dest: &Dest, write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {

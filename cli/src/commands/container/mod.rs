@@ -37,7 +37,7 @@ pub(crate) use self::ps::{command, sizes, status};
 use super::print;
 use crate::app::App;
 use crate::args::{ContainerCommand, ContainersCommand};
-use crate::report::{Failure, Kind};
+use crate::report::{Failure, Kind, OUTPUT_LOST};
 
 /// Docker's exit code for a container that could not be created.
 pub(crate) const EXIT_CANNOT_RUN: u8 = 125;
@@ -157,8 +157,8 @@ fn for_each_at_once(
 
 /// Output of a container that could not be written, though somebody reads it.
 fn unwritten(stream: Stream, error: &io::Error) -> Failure {
-    let name = if stream == Stream::Stdout { "standard output" } else { "standard error" };
-    Failure::new(Kind::Run(EXIT_FAILED), format!("failed to write to {name}: {error}"))
+    let name = if stream == Stream::Stdout { "output" } else { "error" };
+    Failure::new(Kind::Run(EXIT_FAILED), format!("{OUTPUT_LOST}{name}: {error}"))
 }
 
 /// As Docker: 1, or the code of a program that is not there or cannot be executed.
