@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::difference;
 use crate::root_dir::{At, PathError};
@@ -26,6 +27,16 @@ const ZSTD_LEVEL: i32 = 1;
 const DIFFERENCE_PART: usize = 16;
 const MAGIC: &[u8; 6] = b"rbdiff";
 const KEY_PREFIX: &str = "key-";
+
+/// The list that was read last of those from which others are told.
+#[derive(Debug, Default)]
+pub(crate) struct LastKey(Mutex<Option<KeyList>>);
+
+#[derive(Debug)]
+struct KeyList {
+    digest: [u8; 32],
+    list: Arc<Vec<u8>>,
+}
 
 impl Store {
     /// Keeps a list, unless there is one for this digest.
@@ -50,7 +61,7 @@ impl Store {
     fn difference(&self, list: &[u8], key_path: &Path) -> io::Result<Option<Vec<u8>>> {
         let key = fs::read(key_path).ok().and_then(|digest| <[u8; 32]>::try_from(digest).ok());
         let Some(digest) = key else { return Ok(None) };
-        let Ok(Some(key)) = self.read_file_list(&digest) else { return Ok(None) };
+        let Ok(Some(key)) = self.key_list(&digest) else { return Ok(None) };
         let frame = difference::encode(list, &key)?;
         let is_little = frame.len() <= list.len() / DIFFERENCE_PART;
         Ok(is_little.then(|| [MAGIC.as_slice(), &digest, &frame].concat()))
@@ -74,11 +85,24 @@ impl Store {
         let Some((key, frame)) = split(&stored) else {
             return decoded(&stored).at("read", &path).map(Some).map_err(Into::into);
         };
-        let key = match fs::read(self.file_list(key)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.and_then(|key| decoded(&key)).at("read", &path)?,
-        };
+        let Some(key) = self.key_list(key)? else { return Ok(None) };
         Ok(Some(difference::decode(frame, &key).at("read", &path)?))
+    }
+
+    /// A list that is kept whole, if it is there. A build reads that of an earlier one and keeps its own, both of which are told from one as a rule, at
+    /// the same time: it is unpacked once.
+    fn key_list(&self, digest: &[u8; 32]) -> Result<Option<Arc<Vec<u8>>>> {
+        let mut last = self.0.last_key.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.file_list(digest);
+        if let Some(key) = last.as_ref().filter(|key| key.digest == *digest && path.exists()) {
+            return Ok(Some(Arc::clone(&key.list)));
+        }
+        let list = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => Arc::new(read.and_then(|frame| decoded(&frame)).at("read", &path)?),
+        };
+        *last = Some(KeyList { digest: *digest, list: Arc::clone(&list) });
+        Ok(Some(list))
     }
 
     /// Removes lists that no result names, and from which none is told that stays.

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, Weak};
 use crate::containers::Containers;
 use crate::content::ContentStore;
 use crate::db::Database;
+use crate::file_lists::LastKey;
 use crate::images::Images;
 use crate::layer::Owners;
 use crate::layout::{Area, Layout};
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) viewed: ViewedTrees,
     /// The layers that are images.
     pub(crate) images: LayerImages,
+    pub(crate) last_key: LastKey,
     stat_cache: OnceLock<StatCacheTable>,
     downloads: OnceLock<Downloads>,
     blob_places: OnceLock<BlobPlaces>,
@@ -85,6 +87,7 @@ impl Store {
             flattening: Mutex::default(),
             viewed: ViewedTrees::default(),
             images: LayerImages::default(),
+            last_key: LastKey::default(),
             stat_cache: OnceLock::new(),
             downloads: OnceLock::new(),
             blob_places: OnceLock::new(),

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 const CHANGES_NAMED_MAX: usize = 20;
 /// How much of a digest is kept: it tells a change, and proves nothing.
 const DIGEST_BYTES: usize = 8;
+/// How long an entry is behind its path: a letter, two numbers, and two digests, of which one may be none.
+const ENTRY_BYTES: usize = 1 + 4 + 8 + 2 * (1 + DIGEST_BYTES);
 
 /// The beginning of a digest.
 type Short = [u8; DIGEST_BYTES];
@@ -22,6 +24,13 @@ pub struct FileEntry {
     size_bytes: u64,
     content: Option<Short>,
     attributes: Option<Short>,
+}
+
+/// An entry as it is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct KeptEntry<'b> {
+    path: &'b [u8],
+    entry: &'b [u8; ENTRY_BYTES],
 }
 
 /// The files that a step is given, sorted by path: as the bytes that are kept, of which each entry is taken when it is looked at.
@@ -112,7 +121,8 @@ impl FileEntry {
         }
     }
 
-    fn decode(from: &mut &[u8]) -> Option<Self> {
+    fn decode(mut from: &[u8]) -> Option<Self> {
+        let from = &mut from;
         let [kind] = take(from)?;
         let (mode, size_bytes) = (u32::from_le_bytes(take(from)?), u64::from_le_bytes(take(from)?));
         let mut digest = || {
@@ -122,6 +132,25 @@ impl FileEntry {
         };
         let (content, attributes) = (digest()?, digest()?);
         Some(Self { kind, mode, size_bytes, content, attributes })
+    }
+}
+
+impl<'b> KeptEntry<'b> {
+    /// Takes the next one.
+    fn next(bytes: &mut &'b [u8]) -> Option<Self> {
+        let length = u32::from_le_bytes(take(bytes)?) as usize;
+        let (path, rest) = bytes.split_at_checked(length)?;
+        let (entry, rest) = rest.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self { path, entry })
+    }
+
+    fn shown_path(&self) -> String {
+        String::from_utf8_lossy(self.path).into_owned()
+    }
+
+    fn decode(&self) -> Option<FileEntry> {
+        FileEntry::decode(self.entry)
     }
 }
 
@@ -135,7 +164,7 @@ impl FromIterator<(String, FileEntry)> for FileList {
             bytes.extend(path.as_bytes());
             entry.encode(&mut bytes);
         }
-        let path_at = |start: usize| next_path(&mut &bytes[start..]);
+        let path_at = |start: usize| KeptEntry::next(&mut &bytes[start..]).map(|entry| entry.path);
         if starts.is_sorted_by(|a, b| path_at(*a) < path_at(*b)) {
             return Self(bytes);
         }
@@ -144,7 +173,7 @@ impl FromIterator<(String, FileEntry)> for FileList {
         let mut sorted = Vec::with_capacity(bytes.len());
         for start in starts {
             let mut rest = &bytes[start..];
-            let _read = next_entry(&mut rest);
+            let _read = KeptEntry::next(&mut rest);
             sorted.extend_from_slice(&bytes[start..bytes.len() - rest.len()]);
         }
         Self(sorted)
@@ -158,7 +187,9 @@ impl FileList {
         let (mut old, mut new) = (before.entries().peekable(), self.entries().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
-                (Some((old, _)), Some((new, _))) => old.cmp(new),
+                // As a rule they are the same.
+                (Some(old), Some(new)) if old == new => Ordering::Equal,
+                (Some(old), Some(new)) => old.path.cmp(new.path),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (None, None) => return changes,
@@ -166,21 +197,22 @@ impl FileList {
             let was = old.next_if(|_| order.is_le());
             let is = new.next_if(|_| order.is_ge());
             match (was, is) {
-                (Some((_, was)), Some((path, is))) if is != was => {
-                    let what = || is.changes_since(&was);
-                    changes.changed.push(|| FileChange { path: path.to_owned(), what: what() });
+                (Some(was), Some(is)) if is != was => {
+                    let what = || Some(is.decode()?.changes_since(&was.decode()?));
+                    let change = || FileChange { path: is.shown_path(), what: what().unwrap_or_default() };
+                    changes.changed.push(change);
                 }
-                (Some((path, _)), None) => changes.removed.push(|| path.to_owned()),
-                (None, Some((path, _))) => changes.added.push(|| path.to_owned()),
+                (Some(was), None) => changes.removed.push(|| was.shown_path()),
+                (None, Some(is)) => changes.added.push(|| is.shown_path()),
                 _ => {}
             }
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&str, FileEntry)> {
+    fn entries(&self) -> impl Iterator<Item = KeptEntry<'_>> {
         let mut bytes = &self.0[..];
         // Nothing was taken in that does not end in an entry.
-        std::iter::from_fn(move || next_entry(&mut bytes))
+        std::iter::from_fn(move || KeptEntry::next(&mut bytes))
     }
 
     /// As bytes, to be kept.
@@ -192,25 +224,13 @@ impl FileList {
     pub fn decode(bytes: Vec<u8>) -> Option<Self> {
         let (mut rest, mut last) = (&bytes[..], None);
         while !rest.is_empty() {
-            let (path, _) = next_entry(&mut rest)?;
+            let KeptEntry { path, .. } = KeptEntry::next(&mut rest)?;
             if last.replace(path).is_some_and(|last| last >= path) {
                 return None;
             }
         }
         Some(Self(bytes))
     }
-}
-
-fn next_entry<'b>(bytes: &mut &'b [u8]) -> Option<(&'b str, FileEntry)> {
-    let path = next_path(bytes)?;
-    Some((str::from_utf8(path).ok()?, FileEntry::decode(bytes)?))
-}
-
-fn next_path<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
-    let length = u32::from_le_bytes(take(bytes)?) as usize;
-    let (path, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(path)
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
