@@ -3,6 +3,8 @@
 //! No layer is written: its tar is only hashed, once ever, and described uncompressed. See [`Blob`](super::compress::Blob).
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread;
 
 use rbuild_cache::{LayerTar, MtimeClamp, Snapshot};
 use rbuild_image::{Descriptor, DiffId, History, ImageConfig, Manifest, MediaType, Reference, RootFs};
@@ -50,10 +52,17 @@ impl Images {
         let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         config.rootfs = RootFs { diff_ids, ..config.rootfs };
         let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
-        let config_descriptor = self.keep_new(MediaType::OciConfig, &config.to_bytes())?;
+        let config_bytes = config.to_bytes();
+        let config_descriptor = Descriptor::of(MediaType::OciConfig, &config_bytes);
         let annotations = options.annotations.clone();
-        let manifest = Manifest { annotations, ..Manifest::new(config_descriptor, layers) }.in_oci();
-        let mut target = self.keep_new(MediaType::OciManifest, &manifest.to_bytes())?;
+        let manifest = Manifest { annotations, ..Manifest::new(config_descriptor.clone(), layers) }.in_oci();
+        // Each waits for the disk, which takes as long for both.
+        let mut target = thread::scope(|scope| {
+            let config = scope.spawn(|| self.keep(&config_descriptor, &config_bytes));
+            let target = self.keep_new(MediaType::OciManifest, &manifest.to_bytes());
+            config.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            target
+        })?;
         target.annotations.clone_from(&options.descriptor_annotations);
         Ok(StoredImage { target: target.clone(), manifest_descriptor: target, manifest, config })
     }
