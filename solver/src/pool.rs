@@ -10,8 +10,8 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 use rbuild_llb::{InputIndex, VertexId};
@@ -20,7 +20,6 @@ use crate::build::{MissReason, SolveOptions, Solved};
 use crate::cache_key::{self, CacheKey, ContentDigest, SourceIdentity};
 use crate::cache_map::{InputRequest, Selection};
 use crate::error::SolveError;
-use crate::explain::Cause;
 use crate::graph::Graph;
 use crate::progress::{Event, EventSink, NoEvents};
 use crate::scheduler::{Command, Job, Made, Probe, Report, Reuse, Scheduler, Step, Supplied};
@@ -245,15 +244,14 @@ impl<'a, W: Worker> Desk<'a, W> {
         }
         let inputs = self.inputs(step);
         let vertex = self.vertex(step.vertex);
+        let events = ExplainedFirst { waiting: Mutex::new(Some(Vec::new())), events: self.events };
         let outputs = thread::scope(|scope| {
-            let explain = || self.worker.explain(vertex, &step.trace, reason);
-            let events = ExplainedFirst {
-                vertex: step.vertex,
-                causes: Mutex::new(Some(scope.spawn(explain))),
-                events: self.events,
-            };
+            let explained = scope.spawn(|| {
+                let causes = self.worker.explain(vertex, &step.trace, reason);
+                events.explain(Event::Explained { vertex: step.vertex, causes });
+            });
             let outputs = self.worker.run(vertex, &inputs, &Context { events: &events, ..cx });
-            events.explain();
+            explained.join().unwrap_or_else(|payload| panic::resume_unwind(payload));
             outputs
         })?;
         self.worker.record(NewRecord {
@@ -308,27 +306,31 @@ impl<'a, W: Worker> Desk<'a, W> {
     }
 }
 
-/// Events of a step, before which comes why it runs. That is found out while it runs; who has something to say waits for it.
-struct ExplainedFirst<'a, 'scope> {
-    vertex: VertexId,
-    causes: Mutex<Option<ScopedJoinHandle<'scope, Vec<Cause>>>>,
+/// Events of a step, before which comes why it runs. That is found out while it runs: what it says meanwhile waits, and the step does not.
+struct ExplainedFirst<'a> {
+    /// Until it is known.
+    waiting: Mutex<Option<Vec<Event>>>,
     events: &'a dyn EventSink,
 }
 
-impl ExplainedFirst<'_, '_> {
-    fn explain(&self) {
-        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = causes.take().map(ScopedJoinHandle::join) {
-            let causes = found.unwrap_or_else(|payload| panic::resume_unwind(payload));
-            self.events.emit(Event::Explained { vertex: self.vertex, causes });
-        }
+impl ExplainedFirst<'_> {
+    fn explain(&self, explained: Event) {
+        let mut waiting = self.lock();
+        self.events.emit(explained);
+        waiting.take().into_iter().flatten().for_each(|event| self.events.emit(event));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Event>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl EventSink for ExplainedFirst<'_, '_> {
+impl EventSink for ExplainedFirst<'_> {
     fn emit(&self, event: Event) {
-        self.explain();
-        self.events.emit(event);
+        match &mut *self.lock() {
+            Some(waiting) => waiting.push(event),
+            None => self.events.emit(event),
+        }
     }
 }
 
