@@ -120,8 +120,9 @@ pub use pipe::piped;
 pub use prune::{PrunePolicy, PruneReport};
 pub use records::{CacheKey, Likeness, NewRecord, Record, RecordedTrace, Records};
 pub use snapshot::{
-    ActiveSnapshot, Addition, Delta, Durability, KnownDirectory, KnownLayers, LayerForm, LayerId, LayerInfo,
-    LayerTar, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree, Snapshot, SnapshotId, Trees, UnpackedLayer,
+    ActiveSnapshot, Addition, Delta, Durability, Errand, KnownDirectory, KnownLayers, LayerForm, LayerId,
+    LayerInfo, LayerTar, MountedRoot, MtimeClamp, OverlayXattrs, PlainTree, Snapshot, SnapshotId, Trees,
+    UnpackedLayer,
 };
 pub use stat_cache::StatCacheTable;
 pub use store::{Store, StoreOptions};

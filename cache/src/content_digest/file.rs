@@ -87,6 +87,8 @@ impl News {
 struct Learnt {
     stat: Stat,
     substance: Substance,
+    /// The digest of that and its attributes, if it is remembered.
+    digest: Option<Blake3>,
     read_bytes: u64,
     news: News,
 }
@@ -103,14 +105,14 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// What a file with these attributes is known to be.
-    fn substance(&self, name: &OsStr, stat: &Stat) -> Option<Substance> {
+    /// What a file with these attributes is known to be, and its digest if that is known.
+    fn file(&self, name: &OsStr, stat: &Stat) -> Option<(Substance, Option<Blake3>)> {
         let remembered = self.remembered.and_then(|row| row.file_from(name, &self.next));
         let remembered = remembered.filter(|file| {
             file.fingerprint == Fingerprint::of(stat) && file.fingerprint.times.is_believed(self.is_local)
         });
-        let in_layers = || substance_of(self.in_layers.as_ref()?.file(name)?, stat);
-        remembered.map(|file| file.substance).or_else(in_layers)
+        let in_layers = || Some((substance_of(self.in_layers.as_ref()?.file(name)?, stat)?, None));
+        remembered.map(|file| (file.substance, Some(file.digest))).or_else(in_layers)
     }
 }
 
@@ -210,7 +212,7 @@ fn look_at_top(
     };
     let (stat, substance) = (looked.stat, looked.substance);
     let row = looked.news.is_worth_it(&stat, is_local, memory.now_ns).then(|| {
-        let file = Remembered { name, fingerprint: Fingerprint::of(&stat), substance };
+        let file = Remembered { name, fingerprint: Fingerprint::of(&stat), substance, digest: looked.digest };
         (DirectoryId::of(&stat), encode(&[file], None, owner))
     });
     Ok((looked, row))
@@ -222,13 +224,18 @@ fn look_at(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, known: &Known<'_>
         Some(marks) => is_whiteout(dir, name, &stat, marks)?,
         None => false,
     };
-    let learnt = match known.substance(name, &stat) {
-        Some(substance) => Learnt { stat, substance, read_bytes: 0, news: News::None },
+    let learnt = match known.file(name, &stat) {
+        Some((substance, digest)) => Learnt { stat, substance, digest, read_bytes: 0, news: News::None },
         None => learn(walk, dir, name, stat)?,
     };
-    let Learnt { stat, substance, read_bytes, news } = learnt;
-    let facts = Facts::of(&stat, walk.options.owner);
-    let digest = if whiteout { whiteout_digest() } else { facts.digest(substance.content, substance.xattrs) };
+    let Learnt { stat, substance, digest, read_bytes, news } = learnt;
+    let owner = walk.options.owner;
+    let digest = match digest {
+        _ if whiteout => whiteout_digest(),
+        // Owners may be shown otherwise from one mount to the next, and the file is the same.
+        Some(digest) if owner == TreeOwner::Zero => digest,
+        _ => Facts::of(&stat, owner).digest(substance.content, substance.xattrs),
+    };
     Ok(Looked { substance, digest, read_bytes, stat, news })
 }
 
@@ -239,11 +246,13 @@ fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Resu
         FileType::Symlink => {
             let target = readlinkat(dir, name, Vec::new())?;
             let content = Some(digest_of_link(target.to_bytes()));
-            Ok(Learnt { stat, substance: Substance { content, xattrs }, read_bytes: 0, news: News::Some })
+            let substance = Substance { content, xattrs };
+            Ok(Learnt { stat, substance, digest: None, read_bytes: 0, news: News::Some })
         }
         _ => Ok(Learnt {
             stat,
             substance: Substance { content: None, xattrs },
+            digest: None,
             read_bytes: 0,
             news: News::Unfit,
         }),
@@ -263,7 +272,8 @@ fn read_file(
     let stat = fstat(&file)?;
     let same = Fingerprint::of(seen) == Fingerprint::of(&stat) && read_bytes == stat.st_size.unsigned_abs();
     let news = if same { News::Some } else { News::Unfit };
-    Ok(Learnt { stat, substance: Substance { content: Some(content), xattrs }, read_bytes, news })
+    let substance = Substance { content: Some(content), xattrs };
+    Ok(Learnt { stat, substance, digest: None, read_bytes, news })
 }
 
 /// The digest of what an open file holds, from where it is read to its end, and how much that is.
@@ -345,7 +355,8 @@ fn remember(dir: &Dir, looked: &[Looked], now_ns: i64, owner: TreeOwner) -> Opti
         return None;
     }
     let seen = listing.files.iter().zip(looked).filter(|(_, file)| is_fit(file)).map(|(name, file)| {
-        Remembered { name, fingerprint: Fingerprint::of(&file.stat), substance: file.substance }
+        let (substance, digest) = (file.substance, file.digest);
+        Remembered { name, fingerprint: Fingerprint::of(&file.stat), substance, digest }
     });
     let mut files: Vec<Remembered<'_>> = seen.chain(unseen).collect();
     files.sort_unstable_by_key(|file| file.name);

@@ -10,18 +10,28 @@ use super::file::{AllLooked, Looked};
 use super::walk::{Dir, Top, Walk};
 use super::{Blake3, Selected, TreeDigest, TreeOwner};
 
-/// The domains. A change of what is fed below, or of what counts, must bump them: it changes every user's keys.
+/// The domains. A change of what is fed below, or of what counts, must bump them: it changes every user's keys. What the stat cache remembers of
+/// files has to get another version with it.
 pub(super) const ENTRY_DOMAIN: &str = "rbuild.tree-entry.v1";
 pub(super) const DIRECTORY_DOMAIN: &str = "rbuild.tree-directory.v1";
 pub(super) const SELECTION_DOMAIN: &str = "rbuild.tree-selection.v1";
 
-/// Digests what was found.
+/// What came of a directory that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Folded {
+    /// The digest of what is in it.
+    pub content: Blake3,
+    /// How many directories in it count.
+    pub subdirs: usize,
+}
+
+/// Digests what was found. Also returns what came of each directory.
 pub(super) fn fold(
     walk: &Walk<'_>,
     tops: &[Top],
     looked: &AllLooked,
     selected: &[Selected<'_>],
-) -> TreeDigest {
+) -> (TreeDigest, Vec<Option<Folded>>) {
     let mut fold = Fold {
         walk,
         looked,
@@ -125,11 +135,15 @@ impl Fold<'_> {
         self.size_bytes += facts.size_bytes;
     }
 
-    fn finish(self, digest: Blake3) -> TreeDigest {
+    fn finish(self, digest: Blake3) -> (TreeDigest, Vec<Option<Folded>>) {
         let read = |looked: &Looked| looked.read_bytes;
         let read_bytes =
             self.looked.in_dirs.iter().flatten().chain(self.looked.tops.iter().flatten()).map(read).sum();
-        TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes }
+        let digest = TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes };
+        let folded = self.digests.iter().zip(&self.children);
+        let folded =
+            folded.map(|(content, children)| Some(Folded { content: (*content)?, subdirs: children.len() }));
+        (digest, folded.collect())
     }
 }
 

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Stat};
 
 use super::file::Looked;
+use super::fold::{Facts, Folded};
 use super::stat_cache::{DirectoryId, Fingerprint, Remembered, Row, StatCache};
+use super::tree::facts;
 use super::walk::Listing;
-use super::{Blake3, Seen, TreeOwner};
+use super::{Blake3, Seen, TreeOwner, digest_of_link};
+use crate::tree::{Inode, Kind};
 
 /// What is known of a build context.
 pub struct KnownContext<'a> {
@@ -32,12 +35,17 @@ pub struct KnownFiles<'a>(Files<'a>);
 
 #[derive(Debug)]
 enum Files<'a> {
-    /// What was listed, and what the files that count are.
-    Seen {
-        listing: &'a Listing,
-        looked: &'a [Looked],
-    },
+    Seen(SeenDirectory<'a>),
     Remembered(Row),
+}
+
+/// What was listed, and what the files that count are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeenDirectory<'a> {
+    pub(super) listing: &'a Listing,
+    pub(super) looked: &'a [Looked],
+    pub(super) folded: Option<Folded>,
+    pub(super) owner: TreeOwner,
 }
 
 /// What is known of one file.
@@ -46,7 +54,7 @@ pub struct KnownFile<'a>(File<'a>);
 
 #[derive(Debug)]
 enum File<'a> {
-    Seen(&'a Looked),
+    Seen(&'a Looked, TreeOwner),
     Remembered(Remembered<'a>),
 }
 
@@ -69,20 +77,34 @@ impl<'a> KnownFiles<'a> {
 
     /// Whether it is what this build has seen, all of it.
     pub const fn is_seen(&self) -> bool {
-        matches!(self.0, Files::Seen { .. })
+        matches!(self.0, Files::Seen(_))
     }
 
     /// What was seen.
-    pub(super) const fn seen(listing: &'a Listing, looked: &'a [Looked]) -> Self {
-        Self(Files::Seen { listing, looked })
+    pub(super) const fn seen(seen: SeenDirectory<'a>) -> Self {
+        Self(Files::Seen(seen))
+    }
+
+    /// What came of the directory for a digest, if it was seen by this build and counts.
+    pub const fn folded(&self) -> Option<Folded> {
+        match &self.0 {
+            Files::Seen(seen) => seen.folded,
+            Files::Remembered(_) => None,
+        }
+    }
+
+    /// Whether the directory itself counts as a tree's inode does, what is in it aside.
+    pub fn counts_as(&self, directory: &Inode) -> bool {
+        let Files::Seen(SeenDirectory { listing, owner, .. }) = &self.0 else { return false };
+        listing.xattrs.is_none() && is_plain_as(directory, &listing.stat, *owner)
     }
 
     /// What is in the directory, and what is known of that, if it was seen by this build.
     pub fn all(&self) -> Option<Vec<(OsString, FileType, Option<KnownFile<'_>>)>> {
-        let Files::Seen { listing, looked } = &self.0 else { return None };
+        let Files::Seen(SeenDirectory { listing, looked, owner, .. }) = &self.0 else { return None };
         let files = listing.files.iter().zip(*looked).map(|(name, file)| {
             let kind = FileType::from_raw_mode(file.stat.st_mode);
-            (name.to_owned(), kind, Some(KnownFile(File::Seen(file))))
+            (name.to_owned(), kind, Some(KnownFile(File::Seen(file, *owner))))
         });
         let others = listing.others().map(|(name, kind)| (name.to_owned(), kind, None));
         Some(files.chain(others).collect())
@@ -91,9 +113,9 @@ impl<'a> KnownFiles<'a> {
     /// What is known of the file of this name.
     pub fn file(&self, name: &OsStr) -> Option<KnownFile<'_>> {
         let file = match &self.0 {
-            Files::Seen { listing, looked } => {
+            Files::Seen(SeenDirectory { listing, looked, owner, .. }) => {
                 let at = listing.files.binary_search_by(|known| known.as_os_str().cmp(name)).ok()?;
-                File::Seen(&looked[at])
+                File::Seen(&looked[at], *owner)
             }
             Files::Remembered(row) => File::Remembered(row.file(name)?),
         };
@@ -105,7 +127,7 @@ impl KnownFile<'_> {
     /// Its attributes, if they were seen by this build.
     pub const fn stat(&self) -> Option<Stat> {
         match &self.0 {
-            File::Seen(looked) => Some(looked.stat),
+            File::Seen(looked, _) => Some(looked.stat),
             File::Remembered(_) => None,
         }
     }
@@ -113,19 +135,35 @@ impl KnownFile<'_> {
     /// Whether it was seen by this build, and has no extended attributes that count.
     pub const fn is_plain(&self) -> bool {
         match &self.0 {
-            File::Seen(looked) => looked.substance.xattrs.is_none(),
+            File::Seen(looked, _) => looked.substance.xattrs.is_none(),
             File::Remembered(_) => false,
         }
+    }
+
+    /// Whether it was seen by this build, and counts for a digest as a tree's inode does.
+    pub fn counts_as(&self, inode: &Inode) -> bool {
+        let File::Seen(looked, owner) = &self.0 else { return false };
+        let content = match &inode.kind {
+            Kind::File(content) => content.digest,
+            Kind::Symlink(target) => Some(digest_of_link(target)),
+            Kind::Special(..) | Kind::Directory(_) => None,
+        };
+        self.is_plain() && content == looked.substance.content && is_plain_as(inode, &looked.stat, *owner)
     }
 
     /// The digest of what it holds, given that it has these attributes.
     pub fn digest(&self, stat: &Stat) -> Option<Blake3> {
         let (fingerprint, substance) = match &self.0 {
             // It held something else than its attributes say.
-            File::Seen(looked) if !looked.is_steady() => return None,
-            File::Seen(looked) => (Fingerprint::of(&looked.stat), looked.substance),
+            File::Seen(looked, _) if !looked.is_steady() => return None,
+            File::Seen(looked, _) => (Fingerprint::of(&looked.stat), looked.substance),
             File::Remembered(file) => (file.fingerprint, file.substance),
         };
         if fingerprint == Fingerprint::of(stat) { substance.content } else { None }
     }
+}
+
+/// Whether an inode has no extended attributes, and else what a file with these attributes counts as.
+fn is_plain_as(inode: &Inode, stat: &Stat, owner: TreeOwner) -> bool {
+    inode.attributes.xattrs.is_empty() && facts(inode) == Facts::of(stat, owner)
 }

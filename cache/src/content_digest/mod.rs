@@ -31,12 +31,13 @@ use std::sync::atomic::AtomicBool;
 use rayon::ThreadPool;
 use thiserror::Error;
 
+pub use self::fold::Folded;
 pub use self::known::{KnownContext, KnownFile, KnownFiles};
 pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
 pub use self::seen::{Seen, SeenGroup};
 pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
-pub use self::tree::content_of;
 pub(crate) use self::tree::digest_of_tree;
+pub use self::tree::{KnownContents, content_of};
 use self::walk::Walk;
 use crate::layer::OverlayXattrs;
 pub use crate::layer::TREE_DEPTH_MAX;
@@ -240,8 +241,8 @@ fn digest(
         let mut walk = Walk::new(root, options, marks);
         let tops = walk.run(selected)?;
         let looked = file::look(&walk, &tops, selected)?;
-        let digest = fold::fold(&walk, &tops, &looked, selected);
-        Ok((digest, Seen::new(walk, tops, looked, selected)))
+        let (digest, folded) = fold::fold(&walk, &tops, &looked, selected);
+        Ok((digest, Seen::new(walk, tops, looked, folded, selected)))
     })
 }
 

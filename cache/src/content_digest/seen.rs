@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rustix::fs::Stat;
 
 use super::file::{AllLooked, Looked};
-use super::fold::{Facts, counts};
-use super::known::KnownFiles;
+use super::fold::{Facts, Folded, counts};
+use super::known::{KnownFiles, SeenDirectory};
 use super::stat_cache::{DirectoryId, Row, Substance};
 use super::walk::{Dir, Top, Walk};
 use super::{Selected, TreeEntry, TreeOwner};
@@ -18,6 +18,8 @@ use super::{Selected, TreeEntry, TreeOwner};
 pub struct Seen {
     dirs: Vec<Dir>,
     looked: AllLooked,
+    /// What came of each directory, for the digest.
+    folded: Vec<Option<Folded>>,
     owner: TreeOwner,
     tops: Vec<SeenTop>,
     /// Which of the directories each is.
@@ -53,6 +55,7 @@ impl Seen {
         mut walk: Walk<'_>,
         tops: Vec<Top>,
         looked: AllLooked,
+        folded: Vec<Option<Folded>>,
         selected: &[Selected<'_>],
     ) -> Self {
         let top = |(top, selected): (Top, &Selected<'_>)| SeenTop {
@@ -65,7 +68,7 @@ impl Seen {
         walk.dirs.iter_mut().for_each(|dir| dir.listing.remembered = Row::default());
         let places = walk.dirs.iter().enumerate();
         let places = places.map(|(at, dir)| (DirectoryId::of(&dir.listing.stat), at)).collect();
-        Self { owner: walk.options.owner, dirs: walk.dirs, looked, tops, places }
+        Self { owner: walk.options.owner, dirs: walk.dirs, looked, folded, tops, places }
     }
 
     /// How many files there are that are no directories.
@@ -83,7 +86,8 @@ impl Seen {
         let Dir { listing, .. } = &self.dirs[at];
         let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);
         let is_same = times(stat) == times(&listing.stat);
-        is_same.then(|| KnownFiles::seen(listing, &self.looked.in_dirs[at]))
+        let (looked, folded) = (&self.looked.in_dirs[at][..], self.folded[at]);
+        is_same.then(|| KnownFiles::seen(SeenDirectory { listing, looked, folded, owner: self.owner }))
     }
 
     /// Every file that counts, by directory.

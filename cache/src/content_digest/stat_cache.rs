@@ -29,10 +29,8 @@ const TICK_NS: i64 = 20_000_000;
 const COARSE_TICK_NS: i64 = 2_000_000_000;
 const SECOND_NS: i128 = 1_000_000_000;
 
-/// The first byte of a row. Rows of another version are ignored.
-const VERSION: u8 = 2;
-/// That of rows that do not say what all names are.
-const VERSION_WITHOUT_NAMES: u8 = 1;
+/// The first byte of a row. Rows of another version are ignored. To be bumped with what the digests of files are made of ([`Facts`](super::fold::Facts)).
+const VERSION: u8 = 3;
 
 /// Names a directory on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +51,7 @@ impl DirectoryId {
 /// Keeps a row of bytes for each directory. It may forget any at any time, and never fails: what cannot be
 /// read is not known.
 pub trait StatCache: Sync {
-    /// What was kept for directories, in their order. Called with all of a level at once.
+    /// What was kept for directories, in their order. Called with a few at once, on several threads.
     fn get(&self, directories: &[DirectoryId]) -> Vec<Option<Vec<u8>>>;
 
     /// Keeps rows in place of those kept before. Called at most once per walk, with the rows that changed.
@@ -124,6 +122,8 @@ pub(super) struct Remembered<'a> {
     pub(super) name: &'a OsStr,
     pub(super) fingerprint: Fingerprint,
     pub(super) substance: Substance,
+    /// The digest of that and its attributes.
+    pub(super) digest: Blake3,
 }
 
 /// When something was last changed.
@@ -192,12 +192,10 @@ impl Row {
         let mut rest = Bytes(&bytes);
         let at = |rest: &Bytes<'_>| u32::try_from(bytes.len() - rest.0.len()).ok();
         let [version, of] = rest.array()?;
-        let names = match version {
-            _ if of != owner as u8 => return None,
-            VERSION => rest.names(at)?,
-            VERSION_WITHOUT_NAMES => None,
-            _ => return None,
-        };
+        if (version, of) != (VERSION, owner as u8) {
+            return None;
+        }
+        let names = rest.names(at)?;
         let (mut starts, mut last) = (Vec::new(), None);
         while !rest.0.is_empty() {
             starts.push(at(&rest)?);
@@ -281,6 +279,7 @@ pub(super) fn encode(files: &[Remembered<'_>], names: Option<&Names<'_>>, owner:
             row.push(u8::from(digest.is_some()));
             row.extend_from_slice(digest.as_ref().map_or(&[], |digest| digest));
         }
+        row.extend_from_slice(&file.digest);
     }
     row
 }
@@ -349,7 +348,7 @@ impl<'a> Bytes<'a> {
             times: self.times()?,
         };
         let substance = Substance { content: self.digest()?, xattrs: self.digest()? };
-        Some(Remembered { name, fingerprint, substance })
+        Some(Remembered { name, fingerprint, substance, digest: self.array()? })
     }
 
     fn digest(&mut self) -> Option<Option<Blake3>> {

@@ -1,5 +1,6 @@
 //! The digest of a layer that is a tree: the same as of its directory, of what is known already.
 
+use std::collections::HashMap;
 use std::thread;
 
 use rbuild_image::KeyHasher;
@@ -15,9 +16,12 @@ use crate::tree::{Entries, Inode, InodeId, Kind, Tree};
 /// So many files are digested in the time in which a thread begins.
 const SHARE_MIN: usize = 1000;
 
+/// Digests of what is in directories of a tree, where all of that counts as what was seen when they were made.
+pub type KnownContents = HashMap<InodeId, Blake3>;
+
 /// What [`digest_layer`](super::digest_layer) gives for the tree; `None` if the digest of a content is not known.
-pub(crate) fn digest_of_tree(tree: &Tree) -> Option<Blake3> {
-    let digested = Digested { tree, files: digest_files(tree)? };
+pub(crate) fn digest_of_tree(tree: &Tree, known: &KnownContents) -> Option<Blake3> {
+    let digested = Digested { tree, known, files: digest_files(tree, known)? };
     let mut hasher = KeyHasher::new(SELECTION_DOMAIN);
     // One selected path, without a name.
     hasher.number(1u64).bytes(b"");
@@ -27,7 +31,8 @@ pub(crate) fn digest_of_tree(tree: &Tree) -> Option<Blake3> {
 /// A tree, and the digests of its files.
 struct Digested<'a> {
     tree: &'a Tree,
-    /// By inode; those of directories are none yet.
+    known: &'a KnownContents,
+    /// By inode; those of directories are none yet, nor are those of what is below one that is known.
     files: Vec<Blake3>,
 }
 
@@ -47,7 +52,8 @@ impl Digested<'_> {
         let inode = self.tree.inode(id);
         match &inode.kind {
             Kind::Directory(entries) => {
-                let content = self.directory(inode, entries);
+                let known = known_content(self.known, id, inode);
+                let content = known.unwrap_or_else(|| self.directory(inode, entries));
                 facts(inode).digest(Some(content), attributes_digest(inode))
             }
             _ => self.files[id.index()],
@@ -55,21 +61,44 @@ impl Digested<'_> {
     }
 }
 
-/// The digests of all inodes, of directories any; half of them are made by another thread.
-fn digest_files(tree: &Tree) -> Option<Vec<Blake3>> {
-    let digest = |inode: &Inode| match inode.kind {
-        Kind::Directory(_) => Some(Blake3::default()),
-        _ => file(inode),
-    };
-    let digest_all = |inodes: &[Inode]| inodes.iter().map(digest).collect::<Option<Vec<_>>>();
-    let inodes = tree.as_slice();
-    let (first, second) = inodes.split_at(if inodes.len() < 2 * SHARE_MIN { 0 } else { inodes.len() / 2 });
-    thread::scope(|scope| {
+/// The digest of what is in a directory, if it is known. It is of one that hides nothing.
+fn known_content(known: &KnownContents, id: InodeId, inode: &Inode) -> Option<Blake3> {
+    known.get(&id).copied().filter(|_| !inode.is_opaque())
+}
+
+/// The digests of the files that are in no directory that is known, by inode; those of others are any. Half of them are made by another thread.
+fn digest_files(tree: &Tree, known: &KnownContents) -> Option<Vec<Blake3>> {
+    let ids = files(tree, known);
+    let digest = |id: &InodeId| Some((*id, file(tree.inode(*id))?));
+    let digest_all = |ids: &[InodeId]| ids.iter().map(digest).collect::<Option<Vec<_>>>();
+    let (first, second) = ids.split_at(if ids.len() < 2 * SHARE_MIN { 0 } else { ids.len() / 2 });
+    let (first, second) = thread::scope(|scope| {
         let aside = (!first.is_empty()).then(|| scope.spawn(|| digest_all(first)));
         let second = digest_all(second);
         let first = aside.map(|aside| aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        Some([first.unwrap_or(Some(Vec::new()))?, second?].concat())
-    })
+        Some((first.unwrap_or(Some(Vec::new()))?, second?))
+    })?;
+    let mut digests = vec![Blake3::default(); tree.len()];
+    first.into_iter().chain(second).for_each(|(id, digest)| digests[id.index()] = digest);
+    Some(digests)
+}
+
+/// What is no directory, and in none that is known.
+fn files(tree: &Tree, known: &KnownContents) -> Vec<InodeId> {
+    let is_directory = |inode: &Inode| matches!(inode.kind, Kind::Directory(_));
+    if known.is_empty() {
+        return tree.inodes().filter(|(_, inode)| !is_directory(inode)).map(|(id, _)| id).collect();
+    }
+    let (mut files, mut todo) = (Vec::new(), vec![InodeId::ROOT]);
+    while let Some(id) = todo.pop() {
+        let inode = tree.inode(id);
+        match &inode.kind {
+            Kind::Directory(_) if known_content(known, id, inode).is_some() => {}
+            Kind::Directory(entries) => todo.extend(entries.values()),
+            _ => files.push(id),
+        }
+    }
+    files
 }
 
 /// `None` if the digest of its content is not known.

@@ -26,7 +26,7 @@ use crate::root_dir::{At, RootDir, list};
 const LOCAL_FILE_SYSTEMS: [FsWord; 6] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994];
 
-/// How many directories a thread takes at once at most.
+/// How many directories a thread takes at once.
 const DIRECTORIES_AT_ONCE: usize = 8;
 
 /// A walk and the directories it found, each before those in it.
@@ -158,17 +158,16 @@ impl<'a> Walk<'a> {
     /// Lists the directories of a level and returns those of the next.
     fn level<'s>(&mut self, tasks: Vec<Task<'s>>) -> Result<Vec<Task<'s>>, Error> {
         let this = &*self;
-        let remembered = this.remembered(&tasks)?;
-        let listing = |(task, remembered)| this.listing(task, remembered);
-        let listings: Vec<Listing> = tasks
-            .par_iter()
-            .zip(remembered)
-            .with_max_len(DIRECTORIES_AT_ONCE)
-            .map(listing)
-            .collect::<Result<_, Error>>()?;
+        // While one thread asks for rows, others list what they have asked for.
+        let some = |tasks: &[Task<'s>]| {
+            let remembered = this.remembered(tasks)?;
+            tasks.iter().zip(remembered).map(|(task, row)| this.listing(task, row)).collect()
+        };
+        let listings: Vec<Vec<Listing>> =
+            tasks.par_chunks(DIRECTORIES_AT_ONCE).map(some).collect::<Result<_, Error>>()?;
         let mut next = Vec::new();
         self.levels.push(self.dirs.len()..self.dirs.len() + tasks.len());
-        for (task, listing) in tasks.into_iter().zip(listings) {
+        for (task, listing) in tasks.into_iter().zip(listings.into_iter().flatten()) {
             let here = self.dirs.len();
             next.extend(listing.subdirs.iter().map(|subdir| task.child(here, subdir)));
             let Task { path, below, parent, wanted, .. } = task;
@@ -177,11 +176,11 @@ impl<'a> Walk<'a> {
         Ok(next)
     }
 
-    /// What is remembered of the directories of a level, by what they were before they are listed.
+    /// What is remembered of directories, by what they were before they are listed.
     fn remembered(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<KeptRow>>, Error> {
         let Some(memory) = self.options.memory else { return Ok(tasks.iter().map(|_| None).collect()) };
         let id = |task: &Task<'_>| Ok(DirectoryId::of(&self.root.lstat(&task.path)?));
-        let directories = tasks.par_iter().map(id).collect::<Result<Vec<DirectoryId>, Error>>()?;
+        let directories = tasks.iter().map(id).collect::<Result<Vec<DirectoryId>, Error>>()?;
         let rows = memory.cache.get(&directories);
         Ok(directories.into_iter().zip(rows).map(|(directory, row)| Some((directory, row?))).collect())
     }

@@ -6,13 +6,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rayon::ThreadPool;
 use rusqlite::Transaction;
 
 use super::delta::Delta;
+use super::image::NewTree;
 use super::layers::{Archive, insert_archives};
 use super::overlay::{MountedRoot, Overlay, Upper, empty_root};
 use super::plain::{Baseline, PlainTree};
@@ -26,7 +27,9 @@ use crate::lock::{Flock, try_flock};
 use crate::root_dir::{At, PathError};
 use crate::store::unique_name;
 use crate::tree::Tree;
-use crate::tree::grow::{Graft, Grown, Inventory, Open, PackedTree, Packs, Placement};
+use crate::tree::grow::{
+    Graft, Grown, Inventory, Open, PackedTree, Packs, Placement, PlannedTree, SettledTree,
+};
 use crate::tree::unpack::Planter;
 use crate::{Result, Store};
 
@@ -136,6 +139,9 @@ impl Store {
     }
 }
 
+/// Work that somebody has done aside.
+pub type Errand = Box<dyn FnOnce() + Send>;
+
 impl ActiveSnapshot {
     /// What this stands on.
     pub const fn parent(&self) -> &Snapshot {
@@ -231,12 +237,18 @@ impl ActiveSnapshot {
     ///
     /// # Errors
     /// When a file cannot be read, or the disk is full.
-    pub fn graft(&mut self, path: &Path, mut tree: Tree, pool: &ThreadPool, open: Open<'_>) -> Result<()> {
+    pub fn graft(
+        &mut self,
+        path: &Path,
+        mut planned: PlannedTree,
+        pool: &ThreadPool,
+        open: Open<'_>,
+    ) -> Result<()> {
         let inventory = self.inventory()?;
         let ActiveDirectory { store, path: directory, graft, .. } = &mut self.directory;
         debug_assert!(graft.is_none(), "a layer takes one tree");
-        let packs = Packs::choose(store, directory, inventory, &mut tree, pool)?;
-        *graft = Some(Box::new(Graft::new(packs, path, tree, pool, open)?));
+        let packs = Packs::choose(store, directory, inventory, &mut planned.tree, pool)?;
+        *graft = Some(Box::new(Graft::new(packs, path, planned, pool, open)?));
         Ok(())
     }
 
@@ -302,7 +314,15 @@ impl ActiveSnapshot {
     /// # Errors
     /// When the metadata cannot be written; the layer is discarded then.
     pub fn commit(self) -> Result<Snapshot> {
-        self.commit_as(None, None)
+        self.commit_as(None, None, None)
+    }
+
+    /// The same. What [describes](Store::describe_layers) the layer is begun before: `begin` is given work to be done aside.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    pub fn commit_described(self, begin: &dyn Fn(Errand)) -> Result<Snapshot> {
+        self.commit_as(None, None, Some(begin))
     }
 
     /// Gives a layer that was made on top of nothing its place.
@@ -311,12 +331,21 @@ impl ActiveSnapshot {
     }
 
     /// Commits a layer that came as an archive, or was made here; `created` is when, Unix seconds, where that was not now.
-    pub(super) fn commit_as(mut self, archive: Option<&Archive>, created: Option<i64>) -> Result<Snapshot> {
+    pub(super) fn commit_as(
+        mut self,
+        archive: Option<&Archive>,
+        created: Option<i64>,
+        begin: Option<&dyn Fn(Errand)>,
+    ) -> Result<Snapshot> {
         self.reduce()?;
         let ActiveDirectory { store, path, upper, graft, delta, .. } = &mut self.directory;
         delta.as_ref().map_or(Ok(()), |delta| delta.mark_removed(upper, store.xattrs()))?;
         let base = delta.as_ref().map(Delta::base);
-        let grown = graft.take().map(|graft| graft.grow(upper, path)).transpose()?;
+        let mut aside = None;
+        let hash = |settled: &Arc<SettledTree>| {
+            aside = begin.map(|begin| store.hash_aside(settled, &self.parent, begin));
+        };
+        let grown = graft.take().map(|graft| graft.grow(upper, path, hash)).transpose()?;
         let stamp = store.stamp();
         let created = created.map_or(stamp, stamp_of);
         let snapshot = store.0.db.write("commit a layer", |db| {
@@ -331,7 +360,8 @@ impl ActiveSnapshot {
             insert_snapshot(db, &layers, stamp)
         })?;
         if let (Some(grown), Some(layer), None) = (grown, snapshot.layers.last(), archive) {
-            store.remember_grown(*layer, grown);
+            let Grown { settled, image_bytes, .. } = grown;
+            store.remember_new_tree(*layer, image_bytes, NewTree { settled, aside });
         }
         store.0.growth.announce();
         Ok(snapshot)

@@ -7,14 +7,15 @@ use std::cmp::Ordering;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 use rayon::prelude::*;
 use rbuild_image::{DiffId, HashingWriter};
 
-use super::LayerId;
-use super::layers::{Archive, archives_of_entries, failed};
+use super::active::Errand;
+use super::layers::{Archive, archives_of_entries};
+use super::{LayerId, Snapshot};
 use crate::content_digest::Blake3;
 use crate::layer::archive::{diff_into, write_error};
 use crate::layer::merged::Merged;
@@ -23,11 +24,11 @@ use crate::layer::tar::TarWriteError;
 use crate::layer::{self, ArchiveOptions, Mtimes};
 use crate::root_dir::RootDir;
 use crate::tree::archive::ArchivedTree;
-use crate::tree::grow::Grown;
+use crate::tree::grow::SettledTree;
 use crate::{Result, Store};
 
 /// How much is hashed at once, how many such pieces may wait, and what one write adds to a piece at most.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 18;
 const CHUNKS_AHEAD: usize = 4;
 const COPY_BYTES_MAX: usize = 256 * 1024;
 
@@ -65,27 +66,47 @@ impl Store {
         Ok(hashed.into_iter().map(|(diff_id, _)| diff_id).collect())
     }
 
-    /// Hashes those of a tree that this handle has just made a layer of.
-    pub(super) fn hash_grown(
+    /// Hashes those of a tree of which this handle makes a layer.
+    pub(super) fn hash_tree(
         &self,
-        grown: &Grown,
-        layer: LayerId,
+        settled: &SettledTree,
         lowers: &[RootDir],
         mtime_max: Option<i64>,
-    ) -> Result<Vec<Archive>> {
+    ) -> Result<Vec<Archive>, layer::Error> {
         let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
-        let packs = grown.packs.iter().map(|pack| &pack.file).collect();
-        let tree = ArchivedTree::new(&grown.tree, packs, lowers, mtimes(mtime_max));
-        let source = GrownSource::new(tree, self.0.options.part_size_bytes).map_err(failed(layer))?;
-        let entries = source.digest_entries().map_err(failed(layer))?;
-        let known = self.0.db.read("look up archives", |db| archives_of_entries(db, &entries))?;
+        let packs = settled.packs.iter().map(|pack| &**pack).collect();
+        let tree = ArchivedTree::new(&settled.tree, packs, lowers, mtimes(mtime_max));
+        let source = GrownSource::new(tree, self.0.options.part_size_bytes)?;
+        let entries = source.digest_entries()?;
+        // What cannot be looked up is hashed.
+        let known = self.0.db.read("look up archives", |db| archives_of_entries(db, &entries));
+        let known = known.unwrap_or_default();
         let is_known = !known.is_empty() && known.iter().all(Option::is_some);
-        let new = if is_known { Vec::new() } else { source.hash_aside(&known).map_err(failed(layer))? };
+        let new = if is_known { Vec::new() } else { source.hash(&known)? };
         let mut new = new.into_iter();
         let mut hashed: Vec<Hashed> =
             known.into_iter().filter_map(|known| known.or_else(|| new.next())).collect();
         hashed.extend(new);
         Ok(HowMade { mtime_max, cuts: source.cuts }.archives(hashed, &entries))
+    }
+
+    /// Has the archives of a tree hashed by `begin`, as those of a layer on `below` that has yet to be committed.
+    pub(super) fn hash_aside(
+        &self,
+        settled: &Arc<SettledTree>,
+        below: &Snapshot,
+        begin: &dyn Fn(Errand),
+    ) -> Arc<HashedAside> {
+        let hashed = Arc::new(HashedAside { below: below.layers.to_vec(), archives: OnceLock::new() });
+        let (store, settled, into) = (self.clone(), Arc::clone(settled), Arc::clone(&hashed));
+        begin(Box::new(move || {
+            // Whoever describes the layer meets a failure again.
+            let Ok(lowers) = store.open_layers(&into.below) else { return };
+            if let Ok(archives) = store.hash_tree(&settled, &lowers, None) {
+                let _first = into.archives.set(archives);
+            }
+        }));
+        hashed
     }
 
     /// Archives layer `index`, counted from the bottom of `stack`, which has the top first.
@@ -111,6 +132,20 @@ impl Store {
         let options = ArchiveOptions { mtimes: mtimes(mtime_max), cancel: None };
         let lowers = Merged { layers: &stack[at + 1..], xattrs: self.xattrs() };
         diff_into(&stack[at], lowers, &options, out).map(drop)
+    }
+}
+
+/// The archives of a tree that were hashed before the layer was committed, if they were.
+#[derive(Debug)]
+pub(super) struct HashedAside {
+    below: Vec<LayerId>,
+    archives: OnceLock<Vec<Archive>>,
+}
+
+impl HashedAside {
+    /// Those of the layer on these: what it hides of them is in it.
+    pub(super) fn archives_on(&self, below: &[LayerId]) -> Option<Vec<Archive>> {
+        self.archives.get().filter(|_| self.below == below).cloned()
     }
 }
 
@@ -183,7 +218,7 @@ impl<'a> GrownSource<'a> {
     }
 
     /// Hashes the parts that are not known by their number, on another thread than the one that writes them.
-    fn hash_aside(&self, known: &[Option<Hashed>]) -> Result<Vec<Hashed>, layer::Error> {
+    fn hash(&self, known: &[Option<Hashed>]) -> Result<Vec<Hashed>, layer::Error> {
         let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
         let (back, used) = mpsc::channel();
         thread::scope(|scope| {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{Mode, OFlags};
 
+use super::hash::HashedAside;
 use super::offer::{ImageName, Offer};
 use super::overlay::{MountedRoot, mount_image};
 use super::plain::ViewedTree;
@@ -22,7 +23,7 @@ use crate::content_digest::Blake3;
 use crate::db::Failure;
 use crate::prune::ledger;
 use crate::root_dir::{At as _, proc_path};
-use crate::tree::grow::{Grown, Pack, PackId};
+use crate::tree::grow::{Pack, PackId, SettledTree};
 use crate::tree::pack::read_key_image;
 use crate::tree::{Attributes, Tree, erofs, stored};
 use crate::{Error, Result, Store};
@@ -98,12 +99,20 @@ impl ShownLayer {
     }
 }
 
+/// A tree that this handle made a layer of.
+#[derive(Debug)]
+pub(super) struct NewTree {
+    pub(super) settled: Arc<SettledTree>,
+    /// Its archives, where they were hashed while it was committed.
+    pub(super) aside: Option<Arc<HashedAside>>,
+}
+
 /// What a handle knows of layers.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     shown: Mutex<HashMap<LayerId, ShownLayer>>,
     /// Those that this handle made, and whose archives were not asked for yet.
-    grown: Mutex<HashMap<LayerId, Arc<Grown>>>,
+    new_trees: Mutex<HashMap<LayerId, NewTree>>,
     /// Those of which was asked what they hold.
     known: Mutex<HashMap<LayerId, Arc<Tree>>>,
     /// The images of those that were not mounted yet.
@@ -281,14 +290,13 @@ impl Store {
     }
 
     /// Remembers a tree that became a layer, so that it can be mounted and its archive made without reading it.
-    pub(super) fn remember_grown(&self, layer: LayerId, mut grown: Grown) {
-        let image = std::mem::take(&mut grown.image_bytes);
-        remember(&self.0.images.unmounted, layer, image);
-        remember(&self.0.images.grown, layer, Arc::new(grown));
+    pub(super) fn remember_new_tree(&self, layer: LayerId, image_bytes: Vec<u8>, tree: NewTree) {
+        remember(&self.0.images.unmounted, layer, image_bytes);
+        remember(&self.0.images.new_trees, layer, tree);
     }
 
-    pub(super) fn take_grown(&self, layer: LayerId) -> Option<Arc<Grown>> {
-        self.0.images.grown.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer)
+    pub(super) fn take_new_tree(&self, layer: LayerId) -> Option<NewTree> {
+        self.0.images.new_trees.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer)
     }
 
     /// Gives a new pack its row and its name, and notes all packs of a layer, in the transaction that adds the layer.

@@ -6,20 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use rbuild_image::{ChainId, Descriptor, DiffId, Digest, HashingWriter};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::hash::{HowMade, OnePart};
+use super::image::NewTree;
 use super::{LayerId, Snapshot};
 use crate::content_digest::Blake3;
 use crate::db::Failure;
 use crate::layer::{self, compression::Decoder};
 use crate::lease::seconds;
 use crate::root_dir::RootDir;
-use crate::tree::grow::Grown;
 use crate::{Error, Result, Store};
 
 /// What is known of a layer.
@@ -115,8 +114,8 @@ impl Store {
         if known.iter().all(|archives| !archives.is_empty()) {
             return Ok(tars(&known));
         }
-        let grown: Vec<Option<Arc<Grown>>> =
-            snapshot.layers.iter().map(|layer| self.take_grown(*layer)).collect();
+        let grown: Vec<Option<NewTree>> =
+            snapshot.layers.iter().map(|layer| self.take_new_tree(*layer)).collect();
         // A layer stands on those below it; only one that is not at hand is itself walked.
         let needed = |index: usize| index + usize::from(grown[index].is_none());
         let opened = (0..known.len()).filter(|index| known[*index].is_empty()).map(needed).max();
@@ -130,8 +129,12 @@ impl Store {
                 match grown {
                     _ if !known.is_empty() => Ok(known),
                     Some(grown) => {
-                        let lowers = &stack[stack.len() - index..];
-                        let hashed = self.hash_grown(&grown, layer, lowers, mtime_max);
+                        let (lowers, below) = (&stack[stack.len() - index..], &snapshot.layers[..index]);
+                        let hashed = grown.aside.as_ref().filter(|_| mtime_max.is_none());
+                        let hashed = hashed.and_then(|aside| aside.archives_on(below)).map_or_else(
+                            || self.hash_tree(&grown.settled, lowers, mtime_max).map_err(failed(layer)),
+                            Ok,
+                        );
                         // A tree is many small pieces of memory, and nobody waits for it to go.
                         rayon::spawn(move || drop(grown));
                         hashed
@@ -310,7 +313,7 @@ impl Store {
     }
 
     /// The directories of layers, of which the bottom is first, top first.
-    fn open_layers(&self, layers: &[LayerId]) -> Result<Vec<RootDir>> {
+    pub(super) fn open_layers(&self, layers: &[LayerId]) -> Result<Vec<RootDir>> {
         let open = |layer: &LayerId| Ok(RootDir::open(self.layer_path(*layer)?)?);
         layers.iter().rev().map(open).collect()
     }
@@ -360,7 +363,7 @@ fn chain_on(below: Option<ChainId>, archives: &[Archive]) -> Option<ChainId> {
     archives.iter().fold(below, |below, archive| Some(ChainId::extend(below, archive.diff_id)))
 }
 
-pub(super) fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {
+fn failed(layer: LayerId) -> impl Fn(layer::Error) -> Error {
     move |source| Error::Archive { layer, source }
 }
 

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-pub use self::active::{ActiveSnapshot, Durability};
+pub use self::active::{ActiveSnapshot, Durability, Errand};
 pub use self::delta::{Addition, Delta};
 pub(crate) use self::image::Images;
 #[cfg(test)]

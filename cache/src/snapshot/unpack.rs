@@ -16,7 +16,7 @@ use rbuild_image::{Descriptor, DiffId};
 
 use super::layers::{Archive, base_bytes, find_layer};
 use super::{ActiveSnapshot, LayerForm, Snapshot};
-use crate::content_digest::{Blake3, digest_of_tree};
+use crate::content_digest::{Blake3, KnownContents, digest_of_tree};
 use crate::layer::{self, Applied, ApplyOptions};
 use crate::root_dir::RootDir;
 use crate::{Error, Result, Store};
@@ -49,7 +49,7 @@ impl UnpackedLayer {
     /// The digest of what is in it; `None` if it is not known.
     pub(super) fn content_digest(&mut self, store: &Store, pool: &ThreadPool) -> Result<Option<Blake3>> {
         match self.active.planted() {
-            Some(tree) => Ok(digest_of_tree(tree)),
+            Some(tree) => Ok(digest_of_tree(tree, &KnownContents::new())),
             None => store.digest_directory(self.active.upper(), pool).map(Some),
         }
     }
@@ -162,7 +162,7 @@ impl Store {
             continues: false,
             entries: None,
         };
-        let snapshot = unpacked.active.commit_as(Some(&archive), unpacked.created)?;
+        let snapshot = unpacked.active.commit_as(Some(&archive), unpacked.created, None)?;
         self.record_blobs(unpacked.diff_id, blob)?;
         Ok(snapshot)
     }

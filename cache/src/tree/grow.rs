@@ -21,7 +21,7 @@ use super::erofs::image;
 use super::pack::{PackWriter, Packed, each_in_index, read_key_image};
 use super::{Attributes, Content, Inode, InodeId, Kind, Place, Tree, absorb, stored};
 use crate::by_digest::{ByDigest, DigestTable};
-use crate::content_digest::{Blake3, content_digest, digest_of_tree};
+use crate::content_digest::{Blake3, KnownContents, content_digest, digest_of_tree};
 use crate::layer;
 use crate::layer::reader::{Part, TarReader};
 use crate::prune::file_disk_size_bytes;
@@ -50,11 +50,21 @@ const SMALL_BYTES_MAX: u64 = 128 * 1024;
 /// Opens the directory that a directory of the tree was made of.
 pub type Open<'a> = &'a (dyn Fn(&Path) -> Result<OwnedFd, PathError> + Sync);
 
+/// A tree that is to be put into a layer.
+#[derive(Debug)]
+pub struct PlannedTree {
+    /// The tree. Contents that have a digest are looked for.
+    pub tree: Tree,
+    /// What is known of its directories for a digest, the root's aside.
+    pub known: KnownContents,
+}
+
 /// A tree whose contents are all in packs, and its place in the layer that it will be in.
 #[derive(Debug)]
 pub(crate) struct Graft {
     place: Placement,
     pub(crate) tree: Tree,
+    known: KnownContents,
     packs: Packs,
 }
 
@@ -74,10 +84,18 @@ pub(crate) enum Placement {
     Whole,
 }
 
+/// The tree of a whole layer, all of whose contents are where they will be.
+#[derive(Debug)]
+pub(crate) struct SettledTree {
+    pub(crate) tree: Tree,
+    /// The packs that the contents are in.
+    pub(crate) packs: Vec<Arc<File>>,
+}
+
 /// A whole layer, in files that wait for their names.
 #[derive(Debug)]
 pub(crate) struct Grown {
-    pub(crate) tree: Tree,
+    pub(crate) settled: Arc<SettledTree>,
     /// In the order in which the tree names them.
     pub(crate) packs: Vec<Pack>,
     /// The image, compressed, and the digest of it as it was before.
@@ -95,7 +113,7 @@ pub(crate) struct Pack {
     pub(crate) blocks: u64,
     /// How much of these the layer needs at most, once its tree is settled.
     pub(crate) needed_bytes: u64,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
 }
 
 /// What a pack is called.
@@ -193,10 +211,11 @@ impl Graft {
     pub(crate) fn new(
         packs: Packs,
         path: &Path,
-        mut tree: Tree,
+        planned: PlannedTree,
         pool: &ThreadPool,
         open: Open<'_>,
     ) -> Result<Self> {
+        let PlannedTree { mut tree, known } = planned;
         let groups = groups(&tree);
         let place = |group: &Group<'_>| group.place(&tree, &packs, open);
         let found: Vec<Vec<(InodeId, Content)>> =
@@ -205,18 +224,23 @@ impl Graft {
         for (id, content) in found.into_iter().flatten() {
             tree.inode_mut(id).kind = Kind::File(content);
         }
-        Ok(Self { place: Placement::At(path.to_owned()), tree, packs })
+        Ok(Self { place: Placement::At(path.to_owned()), tree, known, packs })
     }
 
     /// Gives a tree its place.
     pub(crate) fn at(place: Placement, packed: PackedTree) -> Self {
         let PackedTree { packs, tree } = packed;
-        Self { place, tree, packs: *packs }
+        Self { place, tree, known: KnownContents::new(), packs: *packs }
     }
 
-    /// Joins it with what else is in the layer, in `upper`, and writes the image.
-    pub(crate) fn grow(self, upper: &Path, directory: &Path) -> Result<Grown> {
-        let Self { place, mut tree, packs } = self;
+    /// Joins it with what else is in the layer, in `upper`, and writes the image into `directory`. When all but the image is known, `settled` is told.
+    pub(crate) fn grow(
+        self,
+        upper: &Path,
+        directory: &Path,
+        settled: impl FnOnce(&Arc<SettledTree>),
+    ) -> Result<Grown> {
+        let Self { place, mut tree, known, packs } = self;
         let mut whole = absorb::absorb(&RootDir::open(upper)?, &mut |file| packs.take(file, false))?;
         match place {
             Placement::At(path) => {
@@ -230,20 +254,11 @@ impl Graft {
                 whole = tree;
             }
         }
-        let mut packs = packs.settle(&mut whole)?;
-        let blocks: Vec<u64> = packs.used.iter().map(|pack| pack.blocks).collect();
-        let path = directory.join("image");
-        let (image_bytes, image_digest, content_digest) = thread::scope(|scope| {
-            let content_digest = scope.spawn(|| digest_of_tree(&whole));
-            let image_bytes = image(&whole, &blocks).map_err(Error::Image)?;
-            let stored = packs.finish(&image_bytes)?;
-            File::create_new(&path).and_then(|mut file| file.write_all(&stored)).at("write", &path)?;
-            let image_digest = *blake3::hash(&image_bytes).as_bytes();
-            let content_digest =
-                content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, Error>((image_bytes, image_digest, content_digest))
-        })?;
-        Ok(Grown { tree: whole, packs: packs.used, image: path, image_digest, image_bytes, content_digest })
+        let packs = packs.settle(&mut whole)?;
+        let files = packs.used.iter().map(|pack| Arc::clone(&pack.file)).collect();
+        let tree = Arc::new(SettledTree { tree: whole, packs: files });
+        settled(&tree);
+        packs.grow(tree, &known, directory)
     }
 }
 
@@ -486,7 +501,7 @@ impl Packs {
         }
         let new = needed.last().is_some_and(|bytes| *bytes > 0).then_some(self.new);
         if let Some(new) = &new {
-            let (id, blocks, file) = (PackId::New(self.new_path), new.blocks(), new.file()?);
+            let (id, blocks, file) = (PackId::New(self.new_path), new.blocks(), Arc::new(new.file()?));
             packs.push(Pack { id, blocks, needed_bytes: 0, file });
         }
         let mut number = 0;
@@ -505,6 +520,24 @@ impl Packs {
 }
 
 impl Settled {
+    /// Writes the image of the tree.
+    fn grow(mut self, settled: Arc<SettledTree>, known: &KnownContents, directory: &Path) -> Result<Grown> {
+        let (tree, path) = (&settled.tree, directory.join("image"));
+        let blocks: Vec<u64> = self.used.iter().map(|pack| pack.blocks).collect();
+        let (image_bytes, image_digest, content_digest) = thread::scope(|scope| {
+            let content_digest = scope.spawn(|| digest_of_tree(tree, known));
+            let image_bytes = image(tree, &blocks).map_err(Error::Image)?;
+            let stored = self.finish(&image_bytes)?;
+            File::create_new(&path).and_then(|mut file| file.write_all(&stored)).at("write", &path)?;
+            let image_digest = *blake3::hash(&image_bytes).as_bytes();
+            let content_digest =
+                content_digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, Error>((image_bytes, image_digest, content_digest))
+        })?;
+        debug_assert_eq!(content_digest, digest_of_tree(tree, &KnownContents::new()), "known directories");
+        Ok(Grown { settled, packs: self.used, image: path, image_digest, image_bytes, content_digest })
+    }
+
     /// Ends the new pack, and returns the image as it is to lie on the disk.
     fn finish(&mut self, image: &[u8]) -> Result<Vec<u8>, PathError> {
         let difference = self.difference(image).at("compress", "an image")?;
@@ -556,7 +589,7 @@ impl Store {
             };
             contents.extend(index.map(stored));
             let id = PackId::Known(written.pack);
-            packs.push(Pack { id, blocks: blocks.cast_unsigned(), needed_bytes: 0, file });
+            packs.push(Pack { id, blocks: blocks.cast_unsigned(), needed_bytes: 0, file: Arc::new(file) });
             if contents.len() > KNOWN_MAX {
                 break;
             }

@@ -138,11 +138,6 @@ impl Tree {
         &mut self.inodes[id.index()]
     }
 
-    /// All inodes, by their ids.
-    pub(crate) fn as_slice(&self) -> &[Inode] {
-        &self.inodes
-    }
-
     /// All inodes; the root is the first.
     pub fn inodes(&self) -> impl Iterator<Item = (InodeId, &Inode)> {
         (0..).map(InodeId).zip(&self.inodes)

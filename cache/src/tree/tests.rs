@@ -4,8 +4,9 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use super::grow::PlannedTree;
 use super::*;
-use crate::content_digest::{DigestOptions, Selected, TreeOwner, content_of, digest_tree};
+use crate::content_digest::{DigestOptions, KnownContents, Selected, TreeOwner, content_of, digest_tree};
 use crate::prune::PrunePolicy;
 use crate::root_dir::RootDir;
 use crate::testing::{OPTIONS, path_of, pool, problems, read, run};
@@ -70,7 +71,9 @@ impl DiskStore {
         fs::create_dir(active.upper().join("app")).unwrap();
         prepare(active.upper());
         let source = RootDir::open(&source).unwrap();
-        active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+        active
+            .graft(Path::new("app"), planned(tree), &pool(), &|directory| source.open_dir(directory))
+            .unwrap();
         active.commit().unwrap()
     }
 
@@ -361,7 +364,7 @@ fn kernel_a_content_is_never_longer_than_it_is() {
     let mut active = test.store.prepare(&Snapshot::empty()).unwrap();
     fs::create_dir(active.upper().join("app")).unwrap();
     let source = RootDir::open(&source).unwrap();
-    active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+    active.graft(Path::new("app"), planned(tree), &pool(), &|directory| source.open_dir(directory)).unwrap();
     let second = active.commit().unwrap();
     for snapshot in [&first, &second] {
         let seen = read(&test.store.view(snapshot).unwrap(), "app/a");
@@ -377,7 +380,7 @@ fn kernel_what_changed_since_it_was_digested_is_not_taken() {
     fs::write(source.join("b"), "edited").unwrap();
     let mut active = test.store.prepare(&Snapshot::empty()).unwrap();
     let source = RootDir::open(&source).unwrap();
-    let error = active.graft(Path::new(""), tree, &pool(), &|directory| source.open_dir(directory));
+    let error = active.graft(Path::new(""), planned(tree), &pool(), &|directory| source.open_dir(directory));
     assert!(matches!(error, Err(crate::Error::SourceChanged { path }) if path == Path::new("b")));
 }
 
@@ -398,7 +401,7 @@ fn kernel_holes_take_no_room_in_a_pack() {
     let mut active = test.store.prepare(&snapshot).unwrap();
     fs::create_dir(active.upper().join("app")).unwrap();
     let source = RootDir::open(&source).unwrap();
-    active.graft(Path::new("app"), tree, &pool(), &|directory| source.open_dir(directory)).unwrap();
+    active.graft(Path::new("app"), planned(tree), &pool(), &|directory| source.open_dir(directory)).unwrap();
     let sparse = active.commit().unwrap();
     let blocks = fs::metadata(&test.packs()[1]).unwrap().blocks();
     assert!(blocks < whole, "{blocks} blocks, {whole} of a file of 300 kB");
@@ -641,4 +644,9 @@ fn kernel_a_pack_of_another_boot_is_compared_before_it_is_used() {
     let snapshot = test.commit(&Snapshot::empty(), &FILES, |_| {});
     assert_eq!(test.contents(1), 2, "nothing is taken from what is damaged");
     assert_eq!(read(&test.again().view(&snapshot).unwrap(), "app/a").as_deref(), Some("one"));
+}
+
+/// A tree of which no more is known.
+fn planned(tree: Tree) -> PlannedTree {
+    PlannedTree { tree, known: KnownContents::new() }
 }

@@ -8,14 +8,12 @@ use std::fmt;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPool;
-use rbuild_cache::Snapshot;
+use rbuild_cache::{Errand, Snapshot};
 use rbuild_llb::{Op, OutputIndex};
 
 use super::LocalWorker;
 use crate::explain::FileList;
 use crate::worker::VertexRef;
-
-type Errand = Box<dyn FnOnce() + Send>;
 
 /// A list of files, made by whoever wants it first.
 pub(super) type LateFileList = LazyLock<Arc<FileList>, Box<dyn FnOnce() -> Arc<FileList> + Send>>;
@@ -38,7 +36,7 @@ impl fmt::Debug for Aside {
 }
 
 impl Aside {
-    fn add(&self, pool: &ThreadPool, errand: impl FnOnce() + Send + 'static) {
+    pub(super) fn add(&self, pool: &ThreadPool, errand: impl FnOnce() + Send + 'static) {
         let mut queue = self.lock();
         queue.waiting.push_back(Box::new(errand));
         if !std::mem::replace(&mut queue.is_served, true) {
@@ -76,18 +74,22 @@ impl LocalWorker<'_> {
     /// Waits for what goes on beside the steps. To be called when all steps are done, before the results are used.
     pub fn finish(&self) {
         self.aside.wait();
-        let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        let (seen, digested) = (take(&self.seen), take(&self.digested));
+        let lists = take(&self.file_lists);
         // Of a large context it takes a while, for which nobody has to wait.
-        self.pool.spawn(move || drop(seen));
+        self.pool.spawn(move || drop((seen, digested, lists)));
     }
 
-    /// Describes what a copy made of a result, and what it lies on: to hash a layer takes about as long as to copy it, and needs nothing of
-    /// what comes after. Not after every command: there may be a thousand, each on top of all others.
+    /// Which output of a step is described ahead: what a copy made of a result, and what that lies on. To hash a layer takes about as long as to copy it,
+    /// and needs nothing of what comes after. Not after every command: there may be a thousand, each on top of all others.
+    pub(super) fn described(&self, vertex: VertexRef<'_>) -> Option<OutputIndex> {
+        let is_wanted = self.options.makes_images && matches!(vertex.vertex().op, Op::File(_));
+        if is_wanted { output_in_results(vertex) } else { None }
+    }
+
+    /// Describes that.
     pub(super) fn describe_ahead(&self, vertex: VertexRef<'_>, outputs: &[Snapshot]) {
-        if !self.options.makes_images || !matches!(vertex.vertex().op, Op::File(_)) {
-            return;
-        }
-        let output = output_in_results(vertex).and_then(|output| outputs.get(output.0 as usize));
+        let output = self.described(vertex).and_then(|output| outputs.get(output.0 as usize));
         if let Some(snapshot) = output.cloned() {
             let store = self.store().clone();
             self.aside.add(self.pool, move || drop(store.describe_layers(&snapshot, None)));
@@ -104,6 +106,10 @@ impl LocalWorker<'_> {
         self.file_lists.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Arc::clone(&list));
         self.aside.add(self.pool, move || drop(store.keep_file_list(&digest, list.as_bytes())));
     }
+}
+
+fn take<T: Default>(of: &Mutex<T>) -> T {
+    std::mem::take(&mut of.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Which output of a vertex is a result, or one lies on it.

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_cache::content_digest::{KnownContext, Seen};
 use rbuild_cache::root_dir::{At as _, PathError, RootDir};
-use rbuild_cache::{ActiveSnapshot, Addition, Delta, KnownLayers, LayerForm, MountedRoot, Snapshot};
+use rbuild_cache::tree::grow::PlannedTree;
+use rbuild_cache::{ActiveSnapshot, Addition, Delta, Errand, KnownLayers, LayerForm, MountedRoot, Snapshot};
 use rbuild_llb::pattern::Patterns;
 use rbuild_llb::{CopyAction, FileAction, FileInput, FileOp, FileStep, InputIndex, OutputIndex, Vertex};
 use rustix::io::Errno;
@@ -147,8 +148,13 @@ impl Drafts {
         self.of_step.push(draft);
     }
 
-    /// Commits the drafts that are outputs.
-    fn commit(self, op: &FileOp) -> Result<Vec<Snapshot>, WorkerError> {
+    /// Commits the drafts that are outputs. Of `described`, that is begun before, by `begin`.
+    fn commit(
+        self,
+        op: &FileOp,
+        described: Option<OutputIndex>,
+        begin: &dyn Fn(Errand),
+    ) -> Result<Vec<Snapshot>, WorkerError> {
         let mut outputs = BTreeMap::new();
         for (step, number) in op.steps.iter().zip(0..) {
             if let Some(output) = step.output {
@@ -156,21 +162,21 @@ impl Drafts {
             }
         }
         let mut drafts: Vec<Option<Draft>> = self.drafts.into_iter().map(Some).collect();
-        let commit = |draft: usize| {
+        let commit = |(output, draft): (OutputIndex, usize)| {
             let Draft { active, root, .. } =
                 drafts[draft].take().ok_or(WorkerError::Unsupported { what: "file ops that fork" })?;
             // A layer is committed when nothing is mounted on it.
             drop(root);
-            Ok(active.commit()?)
+            Ok(if described == Some(output) { active.commit_described(begin)? } else { active.commit()? })
         };
-        outputs.into_values().map(commit).collect()
+        outputs.into_iter().map(commit).collect()
     }
 }
 
 impl LocalWorker<'_> {
     pub(super) fn file_op(
         &self,
-        vertex: &Vertex,
+        vertex: VertexRef<'_>,
         op: &FileOp,
         inputs: &[Input<'_, Snapshot>],
         cx: &Context<'_>,
@@ -191,7 +197,7 @@ impl LocalWorker<'_> {
             if let FileAction::Copy(CopyAction { from: FileInput::Step(used), .. }) = &step.action {
                 drafts.unchanged_since(*used)?;
             }
-            let form = self.form(vertex, op, drafts.of_step.len())?;
+            let form = self.form(vertex.vertex(), op, drafts.of_step.len())?;
             let context = taken_of_context(&step.action, inputs);
             let seen = context.and_then(|(input, source)| self.seen_of_context(source, input, cx));
             let wanted = WantedStep { action: &step.action, form, seen: seen.as_ref() };
@@ -214,7 +220,7 @@ impl LocalWorker<'_> {
         for (input, source) in looked_at_again {
             self.check_context(source, input, cx)?;
         }
-        drafts.commit(op)
+        drafts.commit(op, self.described(vertex), &|errand| self.aside.add(self.pool, errand))
     }
 
     /// What becomes of a step, by its number.
@@ -342,7 +348,7 @@ impl LocalWorker<'_> {
         source: Option<&RootDir>,
         cx: &Context<'_>,
     ) -> Result<(), WorkerError> {
-        let Planned { path, tree, source: top, .. } = match graft {
+        let Planned { path, tree, known, source: top, .. } = match graft {
             Graft::Planned(planned) => planned,
             Graft::Unpacked { path, tree } => {
                 active.graft_packed(&path, tree);
@@ -350,7 +356,7 @@ impl LocalWorker<'_> {
             }
         };
         let open = |directory: &Path| open_source(source, &top.join(directory), cx);
-        match active.graft(&path, tree, self.pool, &open) {
+        match active.graft(&path, PlannedTree { tree, known }, self.pool, &open) {
             Err(_) if cx.is_cancelled() => Err(FileError::Cancelled.into()),
             grafted => Ok(grafted?),
         }

@@ -197,7 +197,7 @@ impl<'a> LocalWorker<'a> {
             Op::Source(SourceOp::Http(http)) => self.unpack_http(http, cx),
             Op::Source(SourceOp::Git(git)) => self.unpack_git(git, cx),
             Op::Exec(exec) => self.exec(exec, inputs, cx),
-            Op::File(file) => self.file_op(vertex.vertex(), file, inputs, cx),
+            Op::File(file) => self.file_op(vertex, file, inputs, cx),
             Op::Merge(merge) => self.merge(merge, inputs).map(|snapshot| vec![snapshot]),
             Op::Diff(diff) => self.diff(diff, inputs).map(|snapshot| vec![snapshot]),
             op @ Op::Source(SourceOp::Local(_)) => Err(WorkerError::unsupported(op)),

@@ -24,7 +24,7 @@ use super::chmod::ModeChange;
 use super::content::{Buffer, Ladder};
 use super::entry::Item;
 use super::filter::Filter;
-use super::graft::{self, When};
+use super::graft::{self, Plan, When};
 use super::run::{NewDir, Run, lock};
 use super::source::{self, Found};
 use super::tree::{Dest, Dir, Sealing, TreeCopy};
@@ -229,14 +229,14 @@ impl Copy<'_> {
         let Place { into, at } = *place;
         let from = (self.source, found.path.as_path());
         let planned = graft::plan(self.to.run, self.to.changes, &copy.filter, from, when)?;
-        let Some((tree, is_as_seen)) = planned else { return Ok(None) };
+        let Some(Plan { tree, known, is_as_seen }) = planned else { return Ok(None) };
         let top = into.fd.try_clone().at("open", at)?;
         if !graft::fits(&tree, &RootDir::from_fd(top), |_| copy.filter.includes())? {
             return Ok(None);
         }
         graft::touch(into.fd.as_fd())?;
         let path = self.to.root.resolve(at)?;
-        Ok(Some(Planned { path, tree, source: found.path.clone(), is_as_seen }))
+        Ok(Some(Planned { path, tree, known, source: found.path.clone(), is_as_seen }))
     }
 
     /// Anything but a directory.

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rbuild_cache::KnownLayers;
-use rbuild_cache::content_digest::{KnownFile, KnownFiles, content_of, digest_of_link};
+use rbuild_cache::content_digest::{
+    Blake3, Folded, KnownContents, KnownFile, KnownFiles, content_of, digest_of_link,
+};
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
 use rbuild_cache::root_dir::xattr::{self, Xattrs};
@@ -37,18 +39,26 @@ pub(super) struct When<'a> {
     pub(super) is_possible: &'a dyn Fn() -> bool,
 }
 
-/// Looks at what a directory of a tree holds, and whether all of that is what the build had seen before. `None` when it is less than is worth it.
+/// What a copy of a directory will make.
+pub(super) struct Plan {
+    pub(super) tree: Tree,
+    /// The digests of what is in directories that are taken as they were seen.
+    pub(super) known: KnownContents,
+    /// Whether all of it is what the build had seen before.
+    pub(super) is_as_seen: bool,
+}
+
+/// Looks at what a directory of a tree holds. `None` when it is less than is worth it.
 pub(super) fn plan(
     run: &Run<'_>,
     changes: &Changes,
     filter: &Filter<'_>,
     (source, base): (&CopySource<'_>, &Path),
     when: &When<'_>,
-) -> Result<Option<(Tree, bool)>, FileError> {
+) -> Result<Option<Plan>, FileError> {
     let root = source.root.subroot(base)?;
     let stat = fstat(&root).at("read the attributes of", "")?;
-    let top =
-        Dir { parent: 0, path: PathBuf::new(), stat, taken: true, files: Files::default(), below: 0..0 };
+    let top = Dir::new(0, PathBuf::new(), stat, true);
     let layers = source.layers;
     let (dirs, is_as_seen) = (vec![top], AtomicBool::new(true));
     let mut planner = Planner { run, changes, filter, root: &root, layers, dirs, count: 1, is_as_seen };
@@ -67,7 +77,8 @@ pub(super) fn plan(
                 planner.ask_layers(layers, base);
             }
             let is_as_seen = planner.is_as_seen.load(Ordering::Relaxed);
-            return Ok(Some((planner.finish(), is_as_seen)));
+            let (tree, known) = planner.finish();
+            return Ok(Some(Plan { tree, known, is_as_seen }));
         }
     }
     Err(FileError::TooDeep { path: std::mem::take(&mut planner.dirs[level[0].at].path) })
@@ -134,6 +145,8 @@ struct Dir {
     taken: bool,
     /// What is in it but directories.
     files: Files,
+    /// What came of it for a digest, if it is taken as it was seen, directories in it aside.
+    folded: Option<Folded>,
     /// The places of the directories in it.
     below: Range<usize>,
 }
@@ -164,6 +177,7 @@ struct OpenDir<'a> {
 #[derive(Default)]
 struct Found {
     files: Files,
+    folded: Option<Folded>,
     subdirs: Vec<Subdir>,
 }
 
@@ -188,14 +202,14 @@ impl Planner<'_> {
                 .collect::<Result<_, _>>()
         })?;
         let mut next = Vec::new();
-        for (Task { at: parent, .. }, Found { files, subdirs }) in tasks.into_iter().zip(found) {
+        for (Task { at: parent, .. }, Found { files, folded, subdirs }) in tasks.into_iter().zip(found) {
             self.count += files.inodes.len() + subdirs.len();
-            self.dirs[parent].files = files;
+            (self.dirs[parent].files, self.dirs[parent].folded) = (files, folded);
             let first = self.dirs.len();
             for Subdir { name, stat, taken, level } in subdirs {
                 let path = self.dirs[parent].path.join(name);
                 next.push(Task { at: self.dirs.len(), level });
-                self.dirs.push(Dir { parent, path, stat, taken, files: Files::default(), below: 0..0 });
+                self.dirs.push(Dir::new(parent, path, stat, taken));
             }
             self.dirs[parent].below = first..self.dirs.len();
         }
@@ -217,6 +231,7 @@ impl Planner<'_> {
         }
         let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
         let (all, mut names) = (all(&open, &known)?, Vec::new());
+        let mut counts_as_seen = known.counts_as(&self.directory(&self.dirs[task.at]));
         found.files.inodes.reserve(all.len());
         for (name, kind, file) in all {
             let (taken, level) = if kind.is_dir() {
@@ -227,8 +242,11 @@ impl Planner<'_> {
                 }
             } else {
                 if self.filter.takes(&task.level, path, &name) {
-                    let (inode, stat) = self.inode(&open, &name, file)?;
+                    let (inode, stat) = self.inode(&open, &name, file.as_ref())?;
+                    counts_as_seen &= file.is_some_and(|file| file.counts_as(&inode));
                     names.push((name, found.files.add(inode, stat)));
+                } else {
+                    counts_as_seen &= file.is_none();
                 }
                 continue;
             };
@@ -237,7 +255,13 @@ impl Planner<'_> {
         }
         // Sorted as a rule, of which a tree is made faster than by one after the other.
         found.files.names = names.into_iter().collect();
+        found.folded = known.folded().filter(|_| counts_as_seen);
         Ok(found)
+    }
+
+    /// A directory without what is in it.
+    fn directory(&self, dir: &Dir) -> Inode {
+        Inode { attributes: self.attributes(&dir.stat), kind: Kind::Directory(Entries::new()) }
     }
 
     /// What something becomes, and what it had, where that is asked for again.
@@ -245,10 +269,10 @@ impl Planner<'_> {
         &self,
         open: &OpenDir<'_>,
         name: &OsStr,
-        known: Option<KnownFile<'_>>,
+        known: Option<&KnownFile<'_>>,
     ) -> Result<(Inode, Option<Stat>), FileError> {
-        let stat = known.as_ref().and_then(KnownFile::stat).map_or_else(|| open.stat(name), Ok)?;
-        let is_plain = known.as_ref().is_some_and(KnownFile::is_plain);
+        let stat = known.and_then(KnownFile::stat).map_or_else(|| open.stat(name), Ok)?;
+        let is_plain = known.is_some_and(KnownFile::is_plain);
         let kind = self.kind(open, name, &stat, known)?;
         let mut attributes = self.attributes(&stat);
         match kind {
@@ -272,7 +296,7 @@ impl Planner<'_> {
         open: &OpenDir<'_>,
         name: &OsStr,
         stat: &Stat,
-        known: Option<KnownFile<'_>>,
+        known: Option<&KnownFile<'_>>,
     ) -> Result<Kind, FileError> {
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Directory(Entries::new()),
@@ -334,9 +358,10 @@ impl Planner<'_> {
         self.run.options.pool.install(|| dirs.for_each(ask));
     }
 
-    /// Makes a tree of what is taken.
-    fn finish(mut self) -> Tree {
+    /// Makes a tree of what is taken, with the digests of what is in directories that are taken as they were seen.
+    fn finish(mut self) -> (Tree, KnownContents) {
         let kept = self.kept();
+        let contents = self.contents(&kept);
         let mut tree = Tree::new(tree::Attributes::default());
         tree.reserve(self.count);
         let (mut ids, mut links) = (vec![InodeId::ROOT; self.dirs.len()], HashMap::new());
@@ -344,14 +369,26 @@ impl Planner<'_> {
             let below = self.dirs[at].below.clone();
             let mut entries = std::mem::take(&mut self.dirs[at].files).add_to(&mut tree, &mut links);
             for below in below.filter(|below| kept[*below]) {
-                let Dir { path, stat, .. } = &self.dirs[below];
-                let (attributes, kind) = (self.attributes(stat), Kind::Directory(Entries::new()));
-                ids[below] = tree.add(Inode { attributes, kind });
-                entries.insert(path.file_name().unwrap_or_default().to_owned(), ids[below]);
+                let dir = &self.dirs[below];
+                ids[below] = tree.add(self.directory(dir));
+                entries.insert(dir.path.file_name().unwrap_or_default().to_owned(), ids[below]);
             }
             tree.fill(ids[at], entries);
         }
-        tree
+        let known = ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?)));
+        (tree, known.filter(|(id, _)| *id != InodeId::ROOT).collect())
+    }
+
+    /// The digest of what is in each directory that is taken as it was seen, with all below it.
+    fn contents(&self, kept: &[bool]) -> Vec<Option<Blake3>> {
+        let mut contents: Vec<Option<Blake3>> = vec![None; self.dirs.len()];
+        for (at, dir) in self.dirs.iter().enumerate().rev() {
+            let mut below = dir.below.clone().filter(|below| kept[*below]);
+            let folded = dir.folded.filter(|folded| folded.subdirs == below.clone().count());
+            contents[at] =
+                folded.filter(|_| below.all(|below| contents[below].is_some())).map(|it| it.content);
+        }
+        contents
     }
 
     /// Which directories are in the tree: not those that nobody asked for and that nothing is in.
@@ -362,6 +399,13 @@ impl Planner<'_> {
             kept[dir.parent] |= kept[at];
         }
         kept
+    }
+}
+
+impl Dir {
+    /// One that was not looked into yet.
+    fn new(parent: usize, path: PathBuf, stat: Stat, taken: bool) -> Self {
+        Self { parent, path, stat, taken, files: Files::default(), folded: None, below: 0..0 }
     }
 }
 

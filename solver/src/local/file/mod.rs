@@ -36,6 +36,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use rbuild_cache::content_digest::KnownContents;
 use rbuild_cache::content_digest::KnownContext;
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::tree::grow::PackedTree;
@@ -180,6 +181,8 @@ pub struct Planned {
     pub path: PathBuf,
     /// What goes in there.
     pub tree: Tree,
+    /// What is known of directories of it, see [`PlannedTree`](rbuild_cache::tree::grow::PlannedTree).
+    pub known: KnownContents,
     /// The directory below the root that was copied from that has all of it, by the same names.
     pub source: PathBuf,
     /// Whether all of it is what the build had seen of a context before.

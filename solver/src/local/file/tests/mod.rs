@@ -4,6 +4,7 @@ mod copy;
 mod filters;
 mod kernel;
 mod others;
+mod planned;
 mod unpack;
 mod wildcards;
 
