@@ -1,5 +1,8 @@
 //! The last pass: from the digests of files to the digest of the selection.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -17,12 +20,12 @@ pub(super) const DIRECTORY_DOMAIN: &str = "rbuild.tree-directory.v1";
 pub(super) const SELECTION_DOMAIN: &str = "rbuild.tree-selection.v1";
 
 /// What came of a directory that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folded {
     /// The digest of what is in it.
     pub content: Blake3,
-    /// How many directories in it count.
-    pub subdirs: usize,
+    /// The directories in it that count, with the digests that are in that.
+    pub subdirs: BTreeMap<OsString, Blake3>,
 }
 
 /// Digests what was found. Also returns what came of each directory.
@@ -140,9 +143,12 @@ impl Fold<'_> {
         let read_bytes =
             self.looked.in_dirs.iter().flatten().chain(self.looked.tops.iter().flatten()).map(read).sum();
         let digest = TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes };
-        let folded = self.digests.iter().zip(&self.children);
-        let folded =
-            folded.map(|(content, children)| Some(Folded { content: (*content)?, subdirs: children.len() }));
+        let named = |(index, own): &(usize, Blake3)| {
+            (OsStr::from_bytes(name_of(&self.walk.dirs[*index])).to_owned(), *own)
+        };
+        let folded = self.digests.iter().zip(&self.children).map(|(content, children)| {
+            Some(Folded { content: (*content)?, subdirs: children.iter().map(named).collect() })
+        });
         (digest, folded.collect())
     }
 }

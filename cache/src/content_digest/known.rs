@@ -44,7 +44,7 @@ enum Files<'a> {
 pub(super) struct SeenDirectory<'a> {
     pub(super) listing: &'a Listing,
     pub(super) looked: &'a [Looked],
-    pub(super) folded: Option<Folded>,
+    pub(super) folded: Option<&'a Folded>,
     pub(super) owner: TreeOwner,
 }
 
@@ -86,17 +86,11 @@ impl<'a> KnownFiles<'a> {
     }
 
     /// What came of the directory for a digest, if it was seen by this build and counts.
-    pub const fn folded(&self) -> Option<Folded> {
+    pub const fn folded(&self) -> Option<&'a Folded> {
         match &self.0 {
             Files::Seen(seen) => seen.folded,
             Files::Remembered(_) => None,
         }
-    }
-
-    /// Whether the directory itself counts as a tree's inode does, what is in it aside.
-    pub fn counts_as(&self, directory: &Inode) -> bool {
-        let Files::Seen(SeenDirectory { listing, owner, .. }) = &self.0 else { return false };
-        listing.xattrs.is_none() && is_plain_as(directory, &listing.stat, *owner)
     }
 
     /// What is in the directory, and what is known of that, if it was seen by this build.
@@ -148,7 +142,8 @@ impl KnownFile<'_> {
             Kind::Symlink(target) => Some(digest_of_link(target)),
             Kind::Special(..) | Kind::Directory(_) => None,
         };
-        self.is_plain() && content == looked.substance.content && is_plain_as(inode, &looked.stat, *owner)
+        let is_plain = self.is_plain() && inode.attributes.xattrs.is_empty();
+        is_plain && content == looked.substance.content && facts(inode) == Facts::of(&looked.stat, *owner)
     }
 
     /// The digest of what it holds, given that it has these attributes.
@@ -161,9 +156,4 @@ impl KnownFile<'_> {
         };
         if fingerprint == Fingerprint::of(stat) { substance.content } else { None }
     }
-}
-
-/// Whether an inode has no extended attributes, and else what a file with these attributes counts as.
-fn is_plain_as(inode: &Inode, stat: &Stat, owner: TreeOwner) -> bool {
-    inode.attributes.xattrs.is_empty() && facts(inode) == Facts::of(stat, owner)
 }

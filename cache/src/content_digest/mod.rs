@@ -37,7 +37,7 @@ pub(crate) use self::scan::{LayerEntry, LayerScan, scan_layer};
 pub use self::seen::{Seen, SeenGroup};
 pub use self::stat_cache::{DirectoryId, MemoryStatCache, StatCache};
 pub(crate) use self::tree::digest_of_tree;
-pub use self::tree::{KnownContents, content_of};
+pub use self::tree::{KnownContents, content_of, digest_of_directory};
 use self::walk::Walk;
 use crate::layer::OverlayXattrs;
 pub use crate::layer::TREE_DEPTH_MAX;

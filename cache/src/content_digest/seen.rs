@@ -86,7 +86,7 @@ impl Seen {
         let Dir { listing, .. } = &self.dirs[at];
         let times = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);
         let is_same = times(stat) == times(&listing.stat);
-        let (looked, folded) = (&self.looked.in_dirs[at][..], self.folded[at]);
+        let (looked, folded) = (&self.looked.in_dirs[at][..], self.folded[at].as_ref());
         is_same.then(|| KnownFiles::seen(SeenDirectory { listing, looked, folded, owner: self.owner }))
     }
 

@@ -16,7 +16,7 @@ use crate::tree::{Entries, Inode, InodeId, Kind, Tree};
 /// So many files are digested in the time in which a thread begins.
 const SHARE_MIN: usize = 1000;
 
-/// Digests of what is in directories of a tree, where all of that counts as what was seen when they were made.
+/// The digests of what is in some directories of a tree: known from when it was seen, as all of it counts as it did then.
 pub type KnownContents = HashMap<InodeId, Blake3>;
 
 /// What [`digest_layer`](super::digest_layer) gives for the tree; `None` if the digest of a content is not known.
@@ -54,11 +54,16 @@ impl Digested<'_> {
             Kind::Directory(entries) => {
                 let known = known_content(self.known, id, inode);
                 let content = known.unwrap_or_else(|| self.directory(inode, entries));
-                facts(inode).digest(Some(content), attributes_digest(inode))
+                digest_of_directory(inode, content)
             }
             _ => self.files[id.index()],
         }
     }
+}
+
+/// The digest of a directory, given that of what is in it.
+pub fn digest_of_directory(directory: &Inode, content: Blake3) -> Blake3 {
+    facts(directory).digest(Some(content), attributes_digest(directory))
 }
 
 /// The digest of what is in a directory, if it is known. It is of one that hides nothing.

@@ -26,7 +26,7 @@ use crate::root_dir::{At, RootDir, list};
 const LOCAL_FILE_SYSTEMS: [FsWord; 6] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994];
 
-/// How many directories a thread takes at once.
+/// How many directories a thread takes at once at most.
 const DIRECTORIES_AT_ONCE: usize = 8;
 
 /// A walk and the directories it found, each before those in it.
@@ -163,8 +163,10 @@ impl<'a> Walk<'a> {
             let remembered = this.remembered(tasks)?;
             tasks.iter().zip(remembered).map(|(task, row)| this.listing(task, row)).collect()
         };
+        let share = tasks.len().div_ceil(rayon::current_num_threads());
+        let at_once = share.clamp(1, DIRECTORIES_AT_ONCE);
         let listings: Vec<Vec<Listing>> =
-            tasks.par_chunks(DIRECTORIES_AT_ONCE).map(some).collect::<Result<_, Error>>()?;
+            tasks.par_chunks(at_once).map(some).collect::<Result<_, Error>>()?;
         let mut next = Vec::new();
         self.levels.push(self.dirs.len()..self.dirs.len() + tasks.len());
         for (task, listing) in tasks.into_iter().zip(listings.into_iter().flatten()) {

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use rbuild_image::{DiffId, HashingWriter};
 
 use super::active::Errand;
+use super::image::NewTree;
 use super::layers::{Archive, archives_of_entries};
 use super::{LayerId, Snapshot};
 use crate::content_digest::Blake3;
@@ -66,8 +67,22 @@ impl Store {
         Ok(hashed.into_iter().map(|(diff_id, _)| diff_id).collect())
     }
 
-    /// Hashes those of a tree of which this handle makes a layer.
-    pub(super) fn hash_tree(
+    /// Hashes those of a layer that this handle has just made of a tree, unless that was done while it was committed on the same layers.
+    pub(super) fn hash_new(
+        &self,
+        new: &NewTree,
+        below: &[LayerId],
+        lowers: &[RootDir],
+        mtime_max: Option<i64>,
+    ) -> Result<Vec<Archive>, layer::Error> {
+        let aside = new.aside.as_ref().filter(|_| mtime_max.is_none());
+        match aside.and_then(|aside| aside.archives_on(below)) {
+            Some(archives) => Ok(archives),
+            None => self.hash_tree(&new.settled, lowers, mtime_max),
+        }
+    }
+
+    fn hash_tree(
         &self,
         settled: &SettledTree,
         lowers: &[RootDir],
@@ -76,7 +91,7 @@ impl Store {
         let lowers = Merged { layers: lowers, xattrs: self.xattrs() };
         let packs = settled.packs.iter().map(|pack| &**pack).collect();
         let tree = ArchivedTree::new(&settled.tree, packs, lowers, mtimes(mtime_max));
-        let source = GrownSource::new(tree, self.0.options.part_size_bytes)?;
+        let source = TreeSource::new(tree, self.0.options.part_size_bytes)?;
         let entries = source.digest_entries()?;
         // What cannot be looked up is hashed.
         let known = self.0.db.read("look up archives", |db| archives_of_entries(db, &entries));
@@ -181,14 +196,14 @@ impl HowMade {
 }
 
 /// A tree that is at hand, as what archives are made of.
-struct GrownSource<'a> {
+struct TreeSource<'a> {
     tree: ArchivedTree<'a>,
     /// Whether it may be so large that it is cut.
     is_large: bool,
     cuts: Cuts,
 }
 
-impl<'a> GrownSource<'a> {
+impl<'a> TreeSource<'a> {
     fn new(tree: ArchivedTree<'a>, part_size_bytes: u64) -> Result<Self, layer::Error> {
         let is_large = part_size_bytes > 0 && tree.size_bytes_max() >= part_size_bytes;
         let mut measure = Measure::new(part_size_bytes);

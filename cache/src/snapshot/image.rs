@@ -126,8 +126,10 @@ const GROWN_MAX: usize = 4;
 
 fn remember<T>(all: &Mutex<HashMap<LayerId, T>>, layer: LayerId, made: T) {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    if all.len() < GROWN_MAX {
-        all.insert(layer, made);
+    all.insert(layer, made);
+    if all.len() > GROWN_MAX {
+        let oldest = all.keys().min().copied();
+        oldest.and_then(|oldest| all.remove(&oldest));
     }
 }
 

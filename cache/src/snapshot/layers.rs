@@ -114,29 +114,25 @@ impl Store {
         if known.iter().all(|archives| !archives.is_empty()) {
             return Ok(tars(&known));
         }
-        let grown: Vec<Option<NewTree>> =
+        let new: Vec<Option<NewTree>> =
             snapshot.layers.iter().map(|layer| self.take_new_tree(*layer)).collect();
         // A layer stands on those below it; only one that is not at hand is itself walked.
-        let needed = |index: usize| index + usize::from(grown[index].is_none());
+        let needed = |index: usize| index + usize::from(new[index].is_none());
         let opened = (0..known.len()).filter(|index| known[*index].is_empty()).map(needed).max();
         let stack = self.open_layers(&snapshot.layers[..opened.unwrap_or(0)])?;
         let archives = known
             .into_par_iter()
-            .zip(grown)
+            .zip(new)
             .enumerate()
-            .map(|(index, (known, grown))| {
+            .map(|(index, (known, new))| {
                 let (layer, mtime_max) = (snapshot.layers[index], mtime_max(clamp, index));
-                match grown {
+                match new {
                     _ if !known.is_empty() => Ok(known),
-                    Some(grown) => {
-                        let (lowers, below) = (&stack[stack.len() - index..], &snapshot.layers[..index]);
-                        let hashed = grown.aside.as_ref().filter(|_| mtime_max.is_none());
-                        let hashed = hashed.and_then(|aside| aside.archives_on(below)).map_or_else(
-                            || self.hash_tree(&grown.settled, lowers, mtime_max).map_err(failed(layer)),
-                            Ok,
-                        );
+                    Some(new) => {
+                        let (below, lowers) = (&snapshot.layers[..index], &stack[stack.len() - index..]);
+                        let hashed = self.hash_new(&new, below, lowers, mtime_max).map_err(failed(layer));
                         // A tree is many small pieces of memory, and nobody waits for it to go.
-                        rayon::spawn(move || drop(grown));
+                        rayon::spawn(move || drop(new));
                         hashed
                     }
                     None => self.hash(&stack, index, mtime_max).map_err(failed(layer)),

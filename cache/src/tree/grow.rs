@@ -501,6 +501,7 @@ impl Packs {
         }
         let new = needed.last().is_some_and(|bytes| *bytes > 0).then_some(self.new);
         if let Some(new) = &new {
+            new.fill_up()?;
             let (id, blocks, file) = (PackId::New(self.new_path), new.blocks(), Arc::new(new.file()?));
             packs.push(Pack { id, blocks, needed_bytes: 0, file });
         }

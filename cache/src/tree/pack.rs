@@ -121,6 +121,14 @@ impl PackWriter {
         self.file.try_clone().at("duplicate the descriptor of", &self.path)
     }
 
+    /// Makes the file as long as its contents are, which may end in a hole: from then on all of them can be read.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn fill_up(&self) -> Result<(), PathError> {
+        self.file.set_len(self.blocks() * BLOCK_BYTES).at("extend", &self.path)
+    }
+
     fn reserve(&self, size_bytes: u64) -> u64 {
         let unit = if size_bytes < LARGE_BYTES_MIN { BLOCK_BYTES } else { PAGE_BYTES };
         let mut offset = 0;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const CHANGES_NAMED_MAX: usize = 20;
 /// How much of a digest is kept: it tells a change, and proves nothing.
 const DIGEST_BYTES: usize = 8;
-/// How long an entry is behind its path: a letter, two numbers, and two digests, of which one may be none.
+/// How long an entry is behind its path: a letter, two numbers, and two digests, each of which may be none.
 const ENTRY_BYTES: usize = 1 + 4 + 8 + 2 * (1 + DIGEST_BYTES);
 
 /// The beginning of a digest.

@@ -3,6 +3,7 @@
 //! What a file holds is known by its digest where the stat cache remembers it, and else left to be read by whoever stores the
 //! tree. Everything else is as `tree.rs` and `entry.rs` would have made it: what is taken, and with which attributes.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 use rbuild_cache::KnownLayers;
 use rbuild_cache::content_digest::{
-    Blake3, Folded, KnownContents, KnownFile, KnownFiles, content_of, digest_of_link,
+    Blake3, Folded, KnownContents, KnownFile, KnownFiles, content_of, digest_of_directory, digest_of_link,
 };
 use rbuild_cache::layer::TREE_DEPTH_MAX;
 use rbuild_cache::layer::reader::Time;
@@ -145,7 +146,7 @@ struct Dir {
     taken: bool,
     /// What is in it but directories.
     files: Files,
-    /// What came of it for a digest, if it is taken as it was seen, directories in it aside.
+    /// What came of it for a digest, if the files in it are taken as they were seen.
     folded: Option<Folded>,
     /// The places of the directories in it.
     below: Range<usize>,
@@ -231,7 +232,7 @@ impl Planner<'_> {
         }
         let (mut found, open) = (Found::default(), OpenDir { path, fd: dir.as_fd() });
         let (all, mut names) = (all(&open, &known)?, Vec::new());
-        let mut counts_as_seen = known.counts_as(&self.directory(&self.dirs[task.at]));
+        let mut counts_as_seen = true;
         found.files.inodes.reserve(all.len());
         for (name, kind, file) in all {
             let (taken, level) = if kind.is_dir() {
@@ -255,7 +256,7 @@ impl Planner<'_> {
         }
         // Sorted as a rule, of which a tree is made faster than by one after the other.
         found.files.names = names.into_iter().collect();
-        found.folded = known.folded().filter(|_| counts_as_seen);
+        found.folded = known.folded().filter(|_| counts_as_seen).cloned();
         Ok(found)
     }
 
@@ -361,32 +362,41 @@ impl Planner<'_> {
     /// Makes a tree of what is taken, with the digests of what is in directories that are taken as they were seen.
     fn finish(mut self) -> (Tree, KnownContents) {
         let kept = self.kept();
-        let contents = self.contents(&kept);
         let mut tree = Tree::new(tree::Attributes::default());
         tree.reserve(self.count);
         let (mut ids, mut links) = (vec![InodeId::ROOT; self.dirs.len()], HashMap::new());
         for at in (0..self.dirs.len()).filter(|at| kept[*at]) {
             let below = self.dirs[at].below.clone();
-            let mut entries = std::mem::take(&mut self.dirs[at].files).add_to(&mut tree, &mut links);
+            let (mut entries, is_alike) =
+                std::mem::take(&mut self.dirs[at].files).add_to(&mut tree, &mut links);
+            self.dirs[at].folded.take_if(|_| !is_alike);
             for below in below.filter(|below| kept[*below]) {
                 let dir = &self.dirs[below];
                 ids[below] = tree.add(self.directory(dir));
-                entries.insert(dir.path.file_name().unwrap_or_default().to_owned(), ids[below]);
+                entries.insert(dir.name().to_owned(), ids[below]);
             }
             tree.fill(ids[at], entries);
         }
-        let known = ids.into_iter().zip(contents).filter_map(|(id, content)| Some((id, content?)));
+        let known = ids.into_iter().zip(self.contents(&kept));
+        let known = known.filter_map(|(id, content)| Some((id, content?)));
         (tree, known.filter(|(id, _)| *id != InodeId::ROOT).collect())
     }
 
-    /// The digest of what is in each directory that is taken as it was seen, with all below it.
+    /// The digest of what is in each directory that is taken as it was seen, with all below it. What was seen of one in it may be of another look, with
+    /// another filter.
     fn contents(&self, kept: &[bool]) -> Vec<Option<Blake3>> {
         let mut contents: Vec<Option<Blake3>> = vec![None; self.dirs.len()];
         for (at, dir) in self.dirs.iter().enumerate().rev() {
-            let mut below = dir.below.clone().filter(|below| kept[*below]);
-            let folded = dir.folded.filter(|folded| folded.subdirs == below.clone().count());
-            contents[at] =
-                folded.filter(|_| below.all(|below| contents[below].is_some())).map(|it| it.content);
+            let Some(folded) = &dir.folded else { continue };
+            let below: Vec<usize> = dir.below.clone().filter(|below| kept[*below]).collect();
+            let is_as_seen = |below: &usize| {
+                let dir = &self.dirs[*below];
+                let own = contents[*below].map(|content| digest_of_directory(&self.directory(dir), content));
+                own.is_some() && own.as_ref() == folded.subdirs.get(dir.name())
+            };
+            if below.len() == folded.subdirs.len() && below.iter().all(is_as_seen) {
+                contents[at] = Some(folded.content);
+            }
         }
         contents
     }
@@ -407,6 +417,10 @@ impl Dir {
     fn new(parent: usize, path: PathBuf, stat: Stat, taken: bool) -> Self {
         Self { parent, path, stat, taken, files: Files::default(), folded: None, below: 0..0 }
     }
+
+    fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
 }
 
 impl Files {
@@ -418,24 +432,31 @@ impl Files {
         id
     }
 
-    /// Adds them to a tree, but for those that are other names of what was added. Returns their entries there.
-    fn add_to(self, tree: &mut Tree, links: &mut HashMap<(u64, u64), InodeId>) -> Entries {
+    /// Adds them to a tree, but for those that are other names of what was added. Returns their entries there, and whether each of these others is
+    /// what was added: it may have changed from one name to the next.
+    fn add_to(self, tree: &mut Tree, links: &mut HashMap<(u64, u64), InodeId>) -> (Entries, bool) {
         let Self { inodes, mut names, stats } = self;
         if !stats.values().any(|stat| stat.st_nlink > 1) {
             let first = tree.add_all(inodes);
             names.values_mut().for_each(|id| *id = InodeId::at(first + id.index()));
-            return names;
+            return (names, true);
         }
+        let mut is_alike = true;
         let mut add = |(at, inode): (usize, Inode)| {
             let is_file = matches!(inode.kind, Kind::File(_));
-            match stats.get(&InodeId::at(at)).filter(|stat| stat.st_nlink > 1 && is_file) {
-                Some(stat) => *links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| tree.add(inode)),
-                None => tree.add(inode),
+            let stat = stats.get(&InodeId::at(at)).filter(|stat| stat.st_nlink > 1 && is_file);
+            let Some(stat) = stat else { return tree.add(inode) };
+            match links.entry((stat.st_dev, stat.st_ino)) {
+                Entry::Occupied(there) => {
+                    is_alike &= *tree.inode(*there.get()) == inode;
+                    *there.get()
+                }
+                Entry::Vacant(none) => *none.insert(tree.add(inode)),
             }
         };
         let ids: Vec<InodeId> = inodes.into_iter().enumerate().map(&mut add).collect();
         names.values_mut().for_each(|id| *id = ids[id.index()]);
-        names
+        (names, is_alike)
     }
 }
 
