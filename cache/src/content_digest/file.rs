@@ -87,8 +87,6 @@ impl News {
 struct Learnt {
     stat: Stat,
     substance: Substance,
-    /// The digest of that and its attributes, if it is remembered.
-    digest: Option<Blake3>,
     read_bytes: u64,
     news: News,
 }
@@ -224,11 +222,11 @@ fn look_at(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, known: &Known<'_>
         Some(marks) => is_whiteout(dir, name, &stat, marks)?,
         None => false,
     };
-    let learnt = match known.file(name, &stat) {
-        Some((substance, digest)) => Learnt { stat, substance, digest, read_bytes: 0, news: News::None },
-        None => learn(walk, dir, name, stat)?,
+    let (learnt, digest) = match known.file(name, &stat) {
+        Some((substance, digest)) => (Learnt { stat, substance, read_bytes: 0, news: News::None }, digest),
+        None => (learn(walk, dir, name, stat)?, None),
     };
-    let Learnt { stat, substance, digest, read_bytes, news } = learnt;
+    let Learnt { stat, substance, read_bytes, news } = learnt;
     let owner = walk.options.owner;
     let digest = match digest {
         _ if whiteout => whiteout_digest(),
@@ -246,13 +244,11 @@ fn learn(walk: &Walk<'_>, dir: BorrowedFd<'_>, name: &OsStr, stat: Stat) -> Resu
         FileType::Symlink => {
             let target = readlinkat(dir, name, Vec::new())?;
             let content = Some(digest_of_link(target.to_bytes()));
-            let substance = Substance { content, xattrs };
-            Ok(Learnt { stat, substance, digest: None, read_bytes: 0, news: News::Some })
+            Ok(Learnt { stat, substance: Substance { content, xattrs }, read_bytes: 0, news: News::Some })
         }
         _ => Ok(Learnt {
             stat,
             substance: Substance { content: None, xattrs },
-            digest: None,
             read_bytes: 0,
             news: News::Unfit,
         }),
@@ -272,8 +268,7 @@ fn read_file(
     let stat = fstat(&file)?;
     let same = Fingerprint::of(seen) == Fingerprint::of(&stat) && read_bytes == stat.st_size.unsigned_abs();
     let news = if same { News::Some } else { News::Unfit };
-    let substance = Substance { content: Some(content), xattrs };
-    Ok(Learnt { stat, substance, digest: None, read_bytes, news })
+    Ok(Learnt { stat, substance: Substance { content: Some(content), xattrs }, read_bytes, news })
 }
 
 /// The digest of what an open file holds, from where it is read to its end, and how much that is.

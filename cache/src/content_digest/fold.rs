@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -93,7 +92,9 @@ impl Fold<'_> {
         if !counts(dir, !subdirs.is_empty(), looked) {
             return None;
         }
-        let subdirs = subdirs.iter().map(|(subdir, digest)| (name_of(&self.walk.dirs[*subdir]), digest));
+        let subdirs = subdirs
+            .iter()
+            .map(|(subdir, digest)| (name_of(&self.walk.dirs[*subdir]).as_encoded_bytes(), digest));
         let files = dir.listing.files.iter().zip(looked);
         let files = files.map(|(name, file)| (name.as_encoded_bytes(), &file.digest));
         let mut entries: Vec<(&[u8], &Blake3)> = subdirs.chain(files).collect();
@@ -143,9 +144,7 @@ impl Fold<'_> {
         let read_bytes =
             self.looked.in_dirs.iter().flatten().chain(self.looked.tops.iter().flatten()).map(read).sum();
         let digest = TreeDigest { digest, files: self.files, size_bytes: self.size_bytes, read_bytes };
-        let named = |(index, own): &(usize, Blake3)| {
-            (OsStr::from_bytes(name_of(&self.walk.dirs[*index])).to_owned(), *own)
-        };
+        let named = |(index, own): &(usize, Blake3)| (name_of(&self.walk.dirs[*index]).to_owned(), *own);
         let folded = self.digests.iter().zip(&self.children).map(|(content, children)| {
             Some(Folded { content: (*content)?, subdirs: children.iter().map(named).collect() })
         });
@@ -215,8 +214,8 @@ const fn ordinal(kind: Option<FileType>) -> u64 {
     }
 }
 
-fn name_of(dir: &Dir) -> &[u8] {
-    dir.below.file_name().unwrap_or_default().as_encoded_bytes()
+fn name_of(dir: &Dir) -> &OsStr {
+    dir.below.file_name().unwrap_or_default()
 }
 
 fn path_bytes(path: &Path) -> &[u8] {

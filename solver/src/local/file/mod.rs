@@ -36,8 +36,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use rbuild_cache::content_digest::KnownContents;
-use rbuild_cache::content_digest::KnownContext;
+use rbuild_cache::content_digest::{KnownContents, KnownContext};
 use rbuild_cache::root_dir::RootDir;
 use rbuild_cache::tree::grow::PackedTree;
 use rbuild_cache::tree::{NamesByDirectory, Tree};

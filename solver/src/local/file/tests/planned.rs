@@ -7,7 +7,6 @@ use rbuild_cache::content_digest::{
     DigestOptions, KnownContext, MemoryStatCache, Selected, TreeOwner, Verdict, look_at_tree,
 };
 use rbuild_cache::tree::InodeId;
-
 use rbuild_llb::Chmod;
 
 use super::super::Planned;
